@@ -1,0 +1,110 @@
+"""Training settings: each written once, with its unit and source; command line, docs and saved runs derive from here.
+
+A value comes from the first of: flag, file (`--config`), recipe of the model, default below. `resolve` also says which.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from saccade.errors import UsageError
+
+Size = int | tuple[int, int]
+
+
+def _setting(default: Any, help: str, *, low: float | None = None, high: float | None = None) -> Any:
+    return field(default=default, metadata={"help": help, "low": low, "high": high})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model is trained. Models' recipes override these; flags override both."""
+
+    # how long
+    epochs: int = _setting(50, "passes over the training images; ignored when minutes is given", low=1)
+    minutes: float | None = _setting(None, "wall-clock budget in minutes; the schedule is fitted to it", low=0.01)
+    patience: float | None = _setting(
+        None, "stop when the metric has not risen for this share of the run", low=0, high=1
+    )
+    # batches
+    batch: int = _setting(16, "images a step over all processes; 0 finds the largest that fits", low=0)
+    accumulate: int = _setting(
+        1, "split every batch into this many forward passes (same gradients, less memory)", low=1
+    )
+    size: Size = _setting(224, "input side in pixels, or HxW; for segment the training crop", low=8)
+    scale: float = _setting(1.0, "segment: factor applied to every image before cropping", low=0.01, high=8)
+    multi_scale: float = _setting(
+        0.0, "vary the input side of each batch by up to this share (YOLOv2 sec. 3)", low=0, high=0.9
+    )
+    # optimiser
+    optimizer: Literal["sgd", "adamw"] = _setting("sgd", "sgd with momentum, or adamw (Loshchilov & Hutter 2019)")
+    lr: float = _setting(0.01, "peak learning rate at the given batch", low=0)
+    momentum: float = _setting(0.9, "sgd momentum, or adamw's beta 1", low=0, high=0.9999)
+    nesterov: bool = _setting(False, "Nesterov's form of momentum")
+    weight_decay: float = _setting(1e-4, "on weights; never on norms and biases", low=0)
+    schedule: Literal["cosine", "step", "poly", "constant"] = _setting(
+        "cosine", "course of the learning rate after warm-up"
+    )
+    milestones: tuple[float, ...] = _setting(
+        (0.667, 0.889), "step: shares of the run at which lr is multiplied by gamma"
+    )
+    gamma: float = _setting(0.1, "step: factor at each milestone", low=0, high=1)
+    power: float = _setting(0.9, "poly: lr * (1 - progress) ** power", low=0)
+    warmup: float = _setting(0.03, "share of the run in which lr rises linearly from a thousandth", low=0, high=0.9)
+    clip_norm: float = _setting(10.0, "largest L2 norm of the gradient; 0 for none", low=0)
+    ema: float = _setting(
+        0.0, "decay a step of the averaged weights that are evaluated and saved; 0 for none", low=0, high=0.99999
+    )
+    # numerics
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = _setting(
+        "auto", "auto: bf16 where the hardware has it and the loss agrees"
+    )
+    seed: int = _setting(0, "everything random follows from it", low=0)
+    # augmentation (training images only)
+    resize: Literal["crop", "letterbox", "stretch"] = _setting(
+        "letterbox", "crop: random resized crop (classify); letterbox keeps the aspect; stretch does not"
+    )
+    crop_min: float = _setting(0.35, "crop: smallest share of the area", low=0.01, high=1)
+    pad: int = _setting(0, "crop: instead of resizing, pad by this many pixels and crop back (CIFAR: 4)", low=0)
+    flip: float = _setting(0.5, "probability of a left-right mirror", low=0, high=1)
+    flip_vertical: float = _setting(0.0, "probability of an upside-down mirror", low=0, high=1)
+    rotate: float = _setting(0.0, "degrees, uniform in +-", low=0, high=180)
+    jitter: float = _setting(
+        0.0, "scale and translation, uniform in 1 +- jitter and +- jitter / 2 of the side", low=0, high=0.9
+    )
+    min_overlap_crop: float = _setting(
+        0.0, "probability of SSD's sampling: crop with a minimum overlap, or expand", low=0, high=1
+    )
+    color: float = _setting(
+        0.3, "strength of brightness, contrast, saturation and hue changes (1 = SSD's)", low=0, high=2
+    )
+    elastic: float = _setting(
+        0.0, "probability of an elastic deformation (U-Net: 3x3 grid, sigma 10 px)", low=0, high=1
+    )
+    mosaic: float = _setting(
+        0.0, "probability of composing four images; off in the last tenth of the run", low=0, high=1
+    )
+    cutout: float = _setting(0.0, "probability of blanking a random square (DeVries & Taylor 2017)", low=0, high=1)
+    # loss
+    label_smoothing: float = _setting(0.0, "classify: share of the target spread over all classes", low=0, high=0.9)
+    # data
+    workers: int | None = _setting(None, "loader processes; by default one a core, at most 8", low=0, high=64)
+    max_refused: float = _setting(
+        0.5, "stop when more than this share of the labels or images is refused", low=0, high=1
+    )
+
+
+def parse_size(text: str | int | tuple[int, int] | list[int]) -> Size:
+    """`320`, `"320"` or `"180x240"` (height x width). Raises UsageError."""
+    if isinstance(text, int):
+        return text
+    parts = text.lower().split("x") if isinstance(text, str) else [str(v) for v in text]
+    if len(parts) in (1, 2) and all(p.strip().isdigit() for p in parts):
+        numbers = [int(p) for p in parts]
+        return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
+    raise UsageError(f"size {text!r} is not a number of pixels or HEIGHTxWIDTH, such as 320 or 180x240")
+
+
+def height_width(size: Size) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size

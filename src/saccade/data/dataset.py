@@ -1,0 +1,112 @@
+"""A data set as its files state it: records, classes, splits, and the ledger that accounts for every image and label.
+
+Nothing here is decoded and nothing imports torch: `saccade check` reads a data set of any size with this alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(slots=True)
+class Thing:
+    """One object as its file states it, in pixels of the upright image (the reader converts)."""
+
+    label: int  # index into DataSet.classes
+    box: tuple[float, float, float, float]  # x1 y1 x2 y2, inside the image
+    polygons: list[list[float]] | None = None  # each x1 y1 x2 y2 ...
+    rle: dict[str, Any] | None = None  # COCO run lengths: {"size": [h, w], "counts": list or str}
+    mask: tuple[str, int] | None = None  # (path of an id mask relative to the root, value of this object in it)
+    keypoints: list[tuple[float, float, float]] | None = None  # x y visibility
+    crowd: bool = False
+    difficult: bool = False
+    area: float | None = None  # pixels^2, where the file states it
+    id: int | None = None  # COCO annotation id
+
+
+@dataclass(slots=True)
+class Record:
+    """One image and what is said of it."""
+
+    id: str  # unique in the set: path of the image relative to the root, with '/'
+    size: tuple[int, int]  # (height, width), upright (after EXIF orientation)
+    split: str | None = None  # "train", "val", "test" where the data set says so
+    label: int | None = None
+    tags: list[int] | None = None  # indices of the tags that hold
+    semantic: str | None = None  # path of the class map relative to the root
+    things: list[Thing] | None = None
+    source_id: int | str | None = None  # the image id that the format uses (COCO), returned in result files
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, state: dict[str, Any]) -> Record:
+        state = dict(state, size=tuple(state["size"]))
+        if state.get("things") is not None:
+            state["things"] = [
+                Thing(**dict(t, box=tuple(t["box"]), mask=tuple(t["mask"]) if t["mask"] else None))
+                for t in state["things"]
+            ]
+        return cls(**state)
+
+
+@dataclass(slots=True)
+class Entry:
+    """A line of the ledger."""
+
+    where: str  # "labels/a.txt:3", "annotations.json: annotation 17", ...
+    what: str  # what was repaired and how, or why it was refused
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Every image and label is counted exactly once: used, repaired (and used) or refused. Warnings concern the whole."""
+
+    images_used: int = 0
+    labels_used: int = 0
+    repaired: list[Entry] = field(default_factory=list)
+    refused: list[Entry] = field(default_factory=list)
+    images_refused: int = 0
+    labels_refused: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    def repair(self, where: str, what: str) -> None:
+        self.repaired.append(Entry(where, what))
+
+    def refuse_image(self, where: str, why: str) -> None:
+        self.refused.append(Entry(where, why))
+        self.images_refused += 1
+
+    def refuse_label(self, where: str, why: str) -> None:
+        self.refused.append(Entry(where, why))
+        self.labels_refused += 1
+
+
+@dataclass(slots=True)
+class DataSet:
+    """What a reader of `data/formats` returns."""
+
+    root: Path
+    format: str  # "folder", "tags_csv", "voc", "coco", "yolo", "masks"
+    task: str  # the richest task that these labels serve; see tasks.py
+    classes: list[str]  # names are the key; ids stay inside
+    records: list[Record]
+    ledger: Ledger = field(default_factory=Ledger)
+    mask_values: dict[int, int] | None = None  # value in a class-map file -> class index, 255 = ignore (segment)
+    keypoint_names: list[str] | None = None
+    flip_pairs: list[tuple[int, int]] | None = None  # keypoints that trade places when the image is mirrored
+
+    def of(self, split: str) -> list[Record]:
+        """The records of one split, in order of id."""
+        return [r for r in self.records if r.split == split]
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Images per split, in the order train, val, test, others."""
+        order = ["train", "val", "test"]
+        names = {r.split for r in self.records if r.split is not None}
+        ranked = sorted(names, key=lambda s: (order.index(s) if s in order else len(order), s))
+        return {s: sum(r.split == s for r in self.records) for s in ranked}

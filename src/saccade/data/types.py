@@ -1,0 +1,123 @@
+"""The vocabulary that every part of Saccade shares: truth and prediction have one type.
+
+Coordinates are pixels of the image as it stands, x to the right and y down; a box is x1 y1 x2 y2 with
+width = x2 - x1 (corners, not pixel indices); pixel (0, 0) covers the square from (0, 0) to (1, 1).
+Labels run from 0 to classes - 1; there is no background entry, ever. 255 in a semantic map is "ignore".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+IGNORE = 255  # the value of a semantic map that takes no part in loss or score (VOC's border, CamVid's void)
+
+
+@dataclass(slots=True)
+class Objects:
+    """Things in one image, one row each. Fields other than boxes and labels are None where the task has no use of them.
+
+    Raises:
+        ValueError: the fields have unequal lengths or wrong shapes.
+    """
+
+    boxes: Tensor  # [n, 4] float32, x1 y1 x2 y2
+    labels: Tensor  # [n] int64
+    scores: Tensor | None = None  # [n] float32 in [0, 1]; None in ground truth
+    masks: Tensor | None = None  # [n, H, W] bool, at the size of the annotation
+    keypoints: Tensor | None = None  # [n, k, 3] float32: x, y, visibility (0 absent, 1 hidden, 2 visible; or a score)
+    crowd: Tensor | None = None  # [n] bool: a region of many objects (COCO iscrowd); never a training target
+    difficult: Tensor | None = None  # [n] bool: VOC's flag; trained on, not counted by VOC's metric
+    area: Tensor | None = (
+        None  # [n] float32, pixels^2 of the segment where the file states it (COCO's size bands use it)
+    )
+
+    def __post_init__(self) -> None:
+        n = self.boxes.shape[0]
+        if self.boxes.ndim != 2 or self.boxes.shape[1] != 4:
+            raise ValueError(f"boxes must be [n, 4], got {list(self.boxes.shape)}")
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if value is not None and value.shape[0] != n:
+                raise ValueError(f"{f.name} has {value.shape[0]} rows, boxes have {n}")
+
+    @classmethod
+    def empty(cls, scored: bool = False) -> Objects:
+        """No objects; with a `scores` column if `scored`."""
+        return cls(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0) if scored else None)
+
+    def __len__(self) -> int:
+        return self.boxes.shape[0]
+
+    def __getitem__(self, rows: Tensor | slice) -> Objects:
+        """The rows chosen by a boolean mask, an index tensor or a slice, in that order."""
+        return Objects(*(None if v is None else v[rows] for v in self._values()))  # type: ignore[arg-type]
+
+    def to(self, device: torch.device | str) -> Objects:
+        return Objects(*(None if v is None else v.to(device) for v in self._values()))  # type: ignore[arg-type]
+
+    def _values(self) -> list[Tensor | None]:
+        return [getattr(self, f.name) for f in fields(self)]
+
+
+@dataclass(slots=True)
+class Annotation:
+    """What is said of one image, by a person or by a model; the task decides which fields are filled."""
+
+    size: tuple[int, int]  # (height, width) in pixels
+    label: int | None = None  # classify, localize
+    tags: Tensor | None = None  # [classes] bool: tag
+    scores: Tensor | None = None  # [classes] float32: probabilities of a classifier or tagger; None in truth
+    semantic: Tensor | None = None  # [H, W] uint8 class per pixel, 255 = ignore: segment
+    objects: Objects | None = None  # localize, detect, instances, pose
+
+    def to(self, device: torch.device | str) -> Annotation:
+        move = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name, value in move.items():
+            if isinstance(value, Tensor | Objects):
+                move[name] = value.to(device)
+        return Annotation(**move)
+
+
+@dataclass(slots=True)
+class Sample:
+    """One image on its way from the file to the network; what the transforms take and give.
+
+    `to_original` maps homogeneous pixel coordinates of `image` to the upright original: every geometric
+    transform multiplies it, so that predictions return to the pixels that the user knows.
+    """
+
+    image: np.ndarray  # [H, W, 3] uint8 RGB
+    truth: Annotation  # of the size of `image`; at prediction time only its size is filled
+    id: str = ""  # the record's id: path relative to the data set
+    original_size: tuple[int, int] = (0, 0)  # (height, width) of the upright original
+    to_original: np.ndarray = field(default_factory=lambda: np.eye(3))  # [3, 3] float64
+
+
+@dataclass(slots=True)
+class Batch:
+    """Images of one step, padded right and below to one size; what models take.
+
+    The loader makes uint8; `to` gives floats in [0, 1] on the device. Models normalise by themselves (buffers).
+    """
+
+    images: Tensor  # [b, 3, H, W] RGB
+    sizes: list[tuple[int, int]]  # (height, width) of each image inside the padding
+    truth: list[Annotation] | None = None  # in pixels of `sizes`
+    ids: list[str] = field(default_factory=list)
+    original_sizes: list[tuple[int, int]] = field(default_factory=list)
+    to_original: list[np.ndarray] = field(default_factory=list)  # [3, 3] each
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Move to `device`; uint8 images become float32 in [0, 1], channels last in memory."""
+        images = self.images.to(device, non_blocking=True)
+        if images.dtype == torch.uint8:
+            images = images.to(torch.float32, memory_format=torch.channels_last).div_(255)
+        truth = None if self.truth is None else [t.to(device) for t in self.truth]
+        return Batch(images, self.sizes, truth, self.ids, self.original_sizes, self.to_original)
