@@ -63,7 +63,7 @@ class Entry:
 
 @dataclass(slots=True)
 class Ledger:
-    """Every image and label is counted exactly once: used, repaired (and used) or refused. Warnings concern the whole."""
+    """Every image and label is counted once: used, repaired (and used) or refused. Warnings concern the whole."""
 
     images_used: int = 0
     labels_used: int = 0
