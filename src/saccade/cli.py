@@ -128,9 +128,15 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a model on a data set; leaves checkpoints, log, metrics and a report in the run folder."""
-    flags = dict(
-        epochs=epochs, minutes=minutes, batch=batch, size=size, seed=seed, precision=precision, workers=workers
-    )
+    flags = {
+        "epochs": epochs,
+        "minutes": minutes,
+        "batch": batch,
+        "size": size,
+        "seed": seed,
+        "precision": precision,
+        "workers": workers,
+    }
     settings = {name: value for name, value in flags.items() if value is not None}
     settings |= parse_assignments(assignments or [])
     from saccade.verbs.train import train as run
