@@ -36,22 +36,14 @@ _TAIL = re.compile(rf"[_\-.]+({_DECORATION})$", re.IGNORECASE)
 _HEAD = re.compile(r"^(mask|gt|label|seg)[_\-.]+", re.IGNORECASE)
 _IMAGE_TAIL = re.compile(r"[_\-.]+(image|img|sat|leftimg8bit|rgb)$", re.IGNORECASE)
 
-SEGNET = (
-    "sky",
-    "building",
-    "pole",
-    "road",
-    "pavement",
-    "tree",
-    "sign",
-    "fence",
-    "car",
-    "pedestrian",
-    "bicyclist",
-    "void",
+SEGNET = tuple("sky building pole road pavement tree sign fence car pedestrian bicyclist void".split())
+"""Values 0..11 of the CamVid labels of the SegNet tutorial."""
+
+VOC = tuple(
+    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
+    "pottedplant sheep sofa train tvmonitor".split()
 )
-VOC = ("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
-       "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")  # fmt: skip
+"""Values 0..20 of the class maps of Pascal VOC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +64,9 @@ class Layout:
     classes: dict[int, str] | None  # value -> name, from the user's class list
 
     @property
-    def ids(self) -> bool | None:
-        """True where the folder's name says that masks hold ids; None where it says nothing."""
-        return True if any(masks.name.lower() in _IDS for _, masks, _ in self.folders) else None
+    def ids(self) -> bool:
+        """True where the folder's name says that masks hold ids of instances."""
+        return any(masks.name.lower() in _IDS for _, masks, _ in self.folders)
 
     @property
     def thing(self) -> str:
@@ -84,7 +76,7 @@ class Layout:
         return "person" if any(masks.name.lower() == "pedmasks" for _, masks, _ in self.folders) else "object"
 
     def names(self, highest: int) -> dict[int, str] | None:
-        """Names of the values: the class list, or those of SegNet's and VOC's layouts; `highest` is the highest value."""
+        """Names of the values up to `highest`: the class list, or those of SegNet's and VOC's layouts."""
         if self.classes is not None:
             return self.classes
         names = {masks.name.lower() for _, masks, _ in self.folders}
@@ -150,18 +142,17 @@ def find_layout(root: Path) -> Layout | None:
 
 def _folders(root: Path) -> list[tuple[Path, Path, str | None]]:
     below = {folder.name.lower(): folder for folder in list_folders(root)}
-    annotated = [
-        (below[name], below[f"{name}annot"], SPLITS[name])
-        for name in SPLITS
-        if name in below and f"{name}annot" in below
-    ]
-    if annotated:
-        return annotated
-    found = [(*both, None) for both in _beside(root)]
+    found: list[tuple[Path, Path, str | None]] = []
+    for name in SPLITS:
+        if name in below and f"{name}annot" in below:
+            found.append((below[name], below[f"{name}annot"], SPLITS[name]))
+    if found:
+        return found
+    found += [(images, masks, None) for images, masks in _beside(root)]
     for name, folder in sorted(below.items()):
         if name in SPLITS:
-            found += [(*both, SPLITS[name]) for both in _beside(folder)]  # type: ignore[list-item]
-    return found  # type: ignore[return-value]
+            found += [(images, masks, SPLITS[name]) for images, masks in _beside(folder)]
+    return found
 
 
 def _beside(folder: Path) -> list[tuple[Path, Path]]:

@@ -6,8 +6,8 @@ Where the folders are, see `mask_layout.py`. What the values of a mask mean is d
 - SegNet's CamVid folders (`trainannot/`) with values 0..11: the 11 classes of the SegNet tutorial, 11 is void;
   VOC's `SegmentationClass/`: background and the 20 VOC classes;
 - values 0 and 255 only: classes "background" and "foreground" (255 is then no void);
-- 16 bits, or a folder that is named for it (PedMasks, SegmentationObject, instances): ids of instances, 0 is background;
-  the class is "person" in PedMasks, else "object";
+- 16 bits, or a folder that is named for it (PedMasks, SegmentationObject, instances): ids of instances, 0 is
+  background; the class is "person" in PedMasks, else "object";
 - else class indices without names: the classes are called "0", "1", ...
 
 A class named void, unlabeled or ignore, and the value 255, take no part: mask_values gives 255 for them. Palette files
@@ -75,22 +75,21 @@ def read(root: Path, task: str | None) -> DataSet:
     pairs = [pair for pair in pairs if pair.image in sizes]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         found = list(pool.map(lambda pair: _inspect(pair.mask, sizes[pair.image]), pairs))
-    masks: dict[Path, _Mask] = {}
+    masks: dict[str, _Mask] = {}
+    records = []
     for pair, mask in zip(pairs, found, strict=True):
+        name = relative(pair.mask, layout.root)
+        record = Record(relative(pair.image, layout.root), sizes[pair.image], split=pair.split, semantic=name)
         if isinstance(mask, str):
-            ledger.refuse_label(relative(pair.mask, layout.root), mask)
+            _refuse(record, mask, ledger)
         else:
-            masks[pair.mask] = mask
+            masks[name] = mask
+            records.append(record)
     by_id = _are_ids(layout, masks) if task not in ("segment", "instances") else task == "instances"
-    records = [
-        Record(relative(pair.image, layout.root), sizes[pair.image], split=pair.split, semantic=relative(pair.mask, layout.root))
-        for pair in pairs
-        if pair.mask in masks
-    ]  # fmt: skip
     if by_id:
         return _instances(layout, records, ledger)
     meaning = _meaning(layout, masks, ledger)
-    records = [r for r in records if _fits(r, masks[layout.root / str(r.semantic)], meaning, ledger)]
+    records = [r for r in records if _fits(r, masks[str(r.semantic)], meaning, ledger)]
     return DataSet(layout.root, "masks", "segment", meaning.classes, records, ledger, mask_values=meaning.values)
 
 
@@ -115,17 +114,15 @@ def _inspect(path: Path, size: tuple[int, int]) -> _Mask | str:
     return _Mask({int(v): int(n) for v, n in zip(values, counts, strict=True)}, array.dtype.itemsize > 1)
 
 
-def _are_ids(layout: Layout, masks: dict[Path, _Mask]) -> bool:
-    if layout.ids is not None:
-        return layout.ids
-    return layout.classes is None and any(mask.deep for mask in masks.values())
+def _are_ids(layout: Layout, masks: dict[str, _Mask]) -> bool:
+    return layout.ids or (layout.classes is None and any(mask.deep for mask in masks.values()))
 
 
-def _meaning(layout: Layout, masks: dict[Path, _Mask], ledger: Ledger) -> _Meaning:
+def _meaning(layout: Layout, masks: dict[str, _Mask], ledger: Ledger) -> _Meaning:
     """What each value stands for. Values that stand for nothing are left out, and the masks that hold them refused."""
     used = Counter(value for mask in masks.values() for value in mask.values)
     given = layout.names(max((v for v in used if v != IGNORE), default=0))
-    if layout.ids or (given is None and any(mask.deep for mask in masks.values())):
+    if _are_ids(layout, masks):
         name = layout.thing
         return _Meaning(["background", name], {value: int(value > 0) for value in sorted(used)})
     if used.keys() <= {0, 255} and 255 in used and (given is None or len(given) == 2):
@@ -133,7 +130,7 @@ def _meaning(layout: Layout, masks: dict[Path, _Mask], ledger: Ledger) -> _Meani
         return _Meaning(names, {0: 0, 255: 1})
     if given is not None:
         kept = {value: name for value, name in given.items() if name.strip().lower() not in _VOID}
-        values = {value: IGNORE for value in given}
+        values = dict.fromkeys(given, IGNORE)
         values.update({value: index for index, value in enumerate(kept)})
         return _Meaning(list(kept.values()), {**values, IGNORE: values.get(IGNORE, IGNORE)})
     plain = _without_strays(sorted(value for value in used if value != IGNORE), used, len(masks))
@@ -166,8 +163,13 @@ def _fits(record: Record, mask: _Mask, meaning: _Meaning, ledger: Ledger) -> boo
             f"{min(allowed)}..{max(allowed)}" if len(allowed) == max(allowed) - min(allowed) + 1 else str(allowed[:12])
         )
         why = f"value {said} is no class; allowed: {span}, 255 to ignore; name it in classes.txt if it is one"
-        ledger.refuse_label(str(record.semantic), why if 255 not in strays else why.replace(", 255 to ignore", ""))
+        _refuse(record, why if IGNORE not in strays else why.replace(", 255 to ignore", ""), ledger)
     return not strays
+
+
+def _refuse(record: Record, why: str, ledger: Ledger) -> None:
+    ledger.refuse_label(str(record.semantic), why)
+    ledger.refuse_image(record.id, "its mask was refused")
 
 
 def _instances(layout: Layout, records: list[Record], ledger: Ledger) -> DataSet:
