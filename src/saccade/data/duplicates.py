@@ -1,8 +1,8 @@
 """Pictures that are the same or nearly the same: re-encoded, resized, consecutive frames of a still scene.
 
 Two pictures count as near-duplicates where their difference hashes (64 bits: is a cell of a 9 x 8 gray thumbnail
-brighter than its left neighbour) differ in at most 3 bits and the thumbnails by less than 3 gray levels on average.
-The hash finds candidates fast, the thumbnail keeps flat pictures, whose hashes are all alike, apart.
+brighter than its left neighbour) differ in at most 8 bits, with 16 bits in a row alike, and the thumbnails by less
+than a tenth of their contrast (standard deviation) on average. The hash finds candidates fast, the thumbnail decides.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-_BITS = 3  # of 64
-_LEVELS = 3.0  # of 255, mean absolute difference
-_BANDS = 4  # of 16 bits; with at most 3 differing bits one band is equal
+_BITS = 8  # of 64
+_CONTRAST = 0.1  # mean absolute difference as a share of the standard deviation
+_FLOOR = 0.5  # gray levels: what rounding does to a flat picture
+_BANDS = 4  # of 16 bits, one of which must be equal: certain for 3 differing bits, likely for 8
 _CROWD = 400  # pictures of one band value beyond which only equal hashes are compared
 
 
@@ -35,8 +36,9 @@ def find_duplicates(paths: Sequence[Path]) -> list[int]:
         return parent
     cells = np.stack([t for t in thumbnails if t is not None]).astype(np.int16)  # [n, 16, 18]
     hashes = _hash(cells)
+    contrast = cells.std(axis=(1, 2))
     for a, b in _candidates(hashes):
-        if np.abs(cells[a] - cells[b]).mean() < _LEVELS:
+        if np.abs(cells[a] - cells[b]).mean() < _FLOOR + _CONTRAST * min(contrast[a], contrast[b]):
             first, second = sorted((_top(parent, readable[a]), _top(parent, readable[b])))
             parent[second] = first
     return [_top(parent, i) for i in range(len(paths))]
@@ -62,7 +64,7 @@ def _hash(cells: np.ndarray) -> np.ndarray:
 
 
 def _candidates(hashes: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs of rows whose hashes differ in at most 3 bits: one of four bands of 16 bits must be equal."""
+    """Pairs of rows whose hashes have a band in common and differ in at most 8 bits."""
     pairs: set[tuple[int, int]] = set()
     for band in range(_BANDS):
         keys = (hashes >> np.uint64(16 * band)) & np.uint64(0xFFFF)
