@@ -2,7 +2,8 @@
 
 `{"size": [height, width], "counts": [n0, n1, ...]}`, or the same counts as a compressed string: every count (from the
 fourth on its difference to the count two before) in groups of five bits, lowest group first; bit 5 says that another
-follows, bit 4 of the last group is the sign, and 48 is added to make it printable (Lin et al. 2014, the COCO API's maskApi).
+follows, bit 4 of the last group is the sign, and 48 is added to make it printable
+(Lin et al. 2014, the mask API of COCO).
 
 All functions check a mask before they allocate for it, and raise DataError with the reason; the caller knows the place.
 """
@@ -20,7 +21,7 @@ _MAX_GROUPS = 7  # 35 bits hold every difference of two counts below MAX_PIXELS
 
 
 def rle_size(rle: dict[str, Any]) -> tuple[int, int]:
-    """(height, width) of a run-length mask. Raises DataError unless both are whole, 1 or more, and within MAX_PIXELS."""
+    """(height, width) of a run-length mask. Raises DataError unless both are whole, >= 1, and within MAX_PIXELS."""
     size = rle.get("size")
     if not isinstance(size, list | tuple) or len(size) != 2 or any(type(v) is not int or v < 1 for v in size):
         raise DataError(f"RLE size {str(size)[:60]} is not [height, width] with whole numbers of 1 or more")
