@@ -98,6 +98,7 @@ class DataSet:
     mask_values: dict[int, int] | None = None  # value in a class-map file -> class index, 255 = ignore (segment)
     keypoint_names: list[str] | None = None
     flip_pairs: list[tuple[int, int]] | None = None  # keypoints that trade places when the image is mirrored
+    category_ids: list[int | str] | None = None  # the format's own id of each class (COCO), returned in result files
 
     def of(self, split: str) -> list[Record]:
         """The records of one split, in order of id."""
