@@ -109,6 +109,37 @@ def decode(path: Path | bytes, min_side: int | None = None) -> np.ndarray:
     return np.ascontiguousarray(_upright(pixels, turn))
 
 
+def decode_values(path: Path | bytes) -> np.ndarray:
+    """The stored values of a mask or class map, upright: palette indices, gray values, 16-bit values, 0 and 1 of 1-bit.
+
+    Colour images give the shared value where red, green and blue are equal everywhere (a gray map saved as colour),
+    else red * 65536 + green * 256 + blue. Transparency is ignored.
+
+    Returns:
+        [H, W] int32.
+
+    Raises:
+        DataError: as `decode`, and for floating point values.
+        ResourceError: as `decode`.
+    """
+    with _opened(path) as (image, name):
+        _probe(image, name)
+        turn = _orientation(image)
+        with _named(name):
+            image.load()
+            if image.mode not in ("1", "L", "P", "I", "F", "RGB") and not image.mode.startswith("I;16"):
+                image = image.convert({"LA": "L", "PA": "P"}.get(image.mode, "RGB"))
+            values = np.asarray(image)
+        if values.dtype.kind == "f":
+            raise DataError(f"{name}: a class map in floating point; save it as 8 or 16 bit")
+        values = values.astype(np.int32)
+    if values.ndim == 3:
+        red, green, blue = values[..., 0], values[..., 1], values[..., 2]
+        gray = np.array_equal(red, green) and np.array_equal(red, blue)
+        values = red if gray else red << 16 | green << 8 | blue
+    return np.ascontiguousarray(_upright(values, turn))
+
+
 def pixel_limit() -> int:
     """The largest image that is decoded, in pixels: SACCADE_MAX_PIXELS if set, else MAX_PIXELS.
 
@@ -298,7 +329,7 @@ def _gray_to_8_bit(image: Image.Image, name: str) -> np.ndarray:
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Undo an EXIF orientation (Exif 2.3, tag 274): 2 mirrored, 3 half turn, 4 upside down, 5-8 with a quarter turn."""
     if orientation >= 5:
-        pixels = pixels.transpose(1, 0, 2)
+        pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     if orientation in (2, 3, 6, 7):
