@@ -17,7 +17,7 @@ def cell_anchors(sizes: Sequence[float], ratios: Sequence[float], rounded: bool 
     """Shapes [k, 4] centred on (0, 0), k = ratios x sizes with sizes varying fastest.
 
     A shape of size s and ratio r (height / width) has area s^2. `rounded` rounds the corners to whole pixels, half to
-    even, as the public Faster R-CNN and RetinaNet weights were trained with: size 32 gives +-(23, 11), (16, 16), (11, 23).
+    even, as the public Faster R-CNN and RetinaNet weights were trained with: 32 gives +-(23, 11), (16, 16), (11, 23).
 
     Source: Ren et al., "Faster R-CNN", NIPS 2015, section 3.1.1.
     """
@@ -45,23 +45,23 @@ def reference_anchors(
     return _centered(*sides) + base / 2
 
 
-def prior_shapes(smallest: float, following: float, ratios: Sequence[float]) -> Tensor:
-    """SSD's shapes [2 + 2 len(ratios), 4] of one map, centred on (0, 0).
+def prior_sizes(smallest: float, following: float, ratios: Sequence[float]) -> list[tuple[float, float]]:
+    """SSD's (width, height) of one map, 2 + 2 len(ratios) of them, in the unit of the arguments.
 
     In order: a square of `smallest`, a square of sqrt(smallest * following), where `following` is the smallest size of
     the next map, and for each ratio r > 1 a wide box (smallest sqrt(r), smallest / sqrt(r)) and the tall one.
 
-    Source: Liu et al., "SSD", ECCV 2016, section 2.2, "Choosing scales and aspect ratios".
+    Source: Liu et al., "SSD", ECCV 2016, section 2.2, "Choosing scales and aspect ratios for default boxes".
     """
     between = (smallest * following) ** 0.5
-    sides = [(smallest, smallest), (between, between)]
+    sizes = [(smallest, smallest), (between, between)]
     for ratio in ratios:
         wide, narrow = smallest * ratio**0.5, smallest / ratio**0.5
-        sides += [(wide, narrow), (narrow, wide)]
-    return shapes_of(sides)
+        sizes += [(wide, narrow), (narrow, wide)]
+    return sizes
 
 
-def shapes_of(sizes: Sequence[tuple[float, float]]) -> Tensor:
+def shapes_of(sizes: Sequence[Sequence[float]]) -> Tensor:
     """Boxes [k, 4] centred on (0, 0) of the given (width, height) in pixels."""
     sides = torch.tensor(sizes, dtype=torch.float32).view(-1, 2)
     return _centered(sides[:, 0], sides[:, 1])

@@ -1,4 +1,7 @@
-"""Losses of detectors, one value an element: the caller sums and divides by its count (`losses/across.py`)."""
+"""Losses of detectors, one value an element: the caller sums and divides by its count (`losses/across.py`).
+
+IoU losses are `1 - generalized_iou(...)` and its siblings in `ops/boxes.py`.
+"""
 
 from __future__ import annotations
 
@@ -20,24 +23,6 @@ def smooth_l1(prediction: Tensor, target: Tensor, beta: float = 1.0) -> Tensor:
     return torch.where(distance < beta, distance.square() / (2 * beta), distance - beta / 2)
 
 
-def giou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
-    """1 - GIoU of paired boxes: [...] in [0, 2] for boxes and targets [..., 4] x1 y1 x2 y2.
-
-    GIoU = IoU - (hull - union) / hull, with the smallest box around both as hull; it has a gradient where boxes do not
-    meet. Areas are guarded by 1e-7, so that two empty boxes give a finite loss.
-
-    Source: Rezatofighi et al., "Generalized Intersection over Union", CVPR 2019, algorithm 1.
-    """
-    inner = (torch.minimum(boxes[..., 2:], targets[..., 2:]) - torch.maximum(boxes[..., :2], targets[..., :2])).clamp(0)
-    outer = torch.maximum(boxes[..., 2:], targets[..., 2:]) - torch.minimum(boxes[..., :2], targets[..., :2])
-    overlap = inner.prod(dim=-1)
-    union = (
-        (boxes[..., 2:] - boxes[..., :2]).prod(dim=-1) + (targets[..., 2:] - targets[..., :2]).prod(dim=-1) - overlap
-    )
-    hull = outer.prod(dim=-1)
-    return 1 - overlap / union.clamp(min=1e-7) + (hull - union) / hull.clamp(min=1e-7)
-
-
 def sigmoid_focal(logits: Tensor, targets: Tensor, gamma: float = 2.0, alpha: float = 0.25) -> Tensor:
     """-alpha_t (1 - p_t)^gamma ln p_t of independent sigmoids; targets of 0 and 1 in the shape of `logits`.
 
@@ -56,7 +41,7 @@ def quality_focal(logits: Tensor, quality: Tensor, gamma: float = 2.0) -> Tensor
     """|quality - p|^gamma times the cross-entropy of p = sigmoid(logits) with the soft target `quality` in [0, 1].
 
     `quality` has the shape of `logits`: at a positive anchor the IoU of its predicted box with the truth at the
-    truth's class, 0 elsewhere. The score then says how good the box is, which NMS and AP rank by. Carries no gradient to
+    truth's class, 0 elsewhere. The score then says how good the box is, which NMS and AP rank by. No gradient flows to
     `quality`. Normalise its sum by the number of positive anchors.
 
     Source: Li et al., "Generalized Focal Loss", NeurIPS 2020, equation 5.
