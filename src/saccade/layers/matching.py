@@ -27,8 +27,9 @@ def match(
         force_best: also give every truth that touches any anchor one of its own, whatever the IoU: pairs are formed by
             falling IoU, each truth and each anchor once, so no truth goes without (of equal pairs the first truth,
             then the first anchor). SSD section 2.2 "Matching strategy"; RPN section 3.1.2 (i).
-        crowd_cover: [a] largest share of each anchor's area that one crowd region covers (`ops.boxes.box_iof`); anchors that would be
-            BACKGROUND with a share above `crowd_limit` are IGNORED, as objects there are not drawn one by one.
+        crowd_cover: [a] largest share of each anchor's area that one crowd region covers (`ops.boxes.box_iof`);
+            anchors that would be BACKGROUND with a share above `crowd_limit` are IGNORED, as objects there are not
+            drawn one by one.
         crowd_limit: in [0, 1].
 
     Returns:
@@ -93,8 +94,8 @@ def match_adaptive(
 
     The candidates of a truth are, on each level, the anchors whose centres are nearest to its centre. Of these, those
     inside the truth whose IoU reaches the mean plus the standard deviation of all candidates' IoU take it; an anchor
-    that two truths claim takes the one with the higher IoU (the first, if equal). Truths that end without any anchor, as
-    tiny ones between cell centres would, then get the free anchor of highest IoU, an addition to the paper.
+    that two truths claim takes the one with the higher IoU (the first, if equal). Truths that end without any anchor,
+    as tiny ones between cell centres would, then get the free anchor of highest IoU, an addition to the paper.
 
     Args:
         iou: [t, a] IoU of t truths with a anchors.

@@ -41,8 +41,8 @@ def learnable(truth: Annotation, classes: int, name: str = "") -> tuple[Tensor, 
     if not bool((sound & known).all()):
         row = int(torch.nonzero(~(sound & known))[0])
         raise DataError(
-            f"{where}object {row} has box {_numbers(boxes[row].tolist())} and label {int(labels[row])}; boxes need finite "
-            f"corners with x1 < x2 and y1 < y2, labels 0..{classes - 1}. `saccade check` names the files to repair"
+            f"{where}object {row} has box {_numbers(boxes[row].tolist())} and label {int(labels[row])}; boxes need "
+            f"finite corners with x1 < x2 and y1 < y2, labels 0..{classes - 1}. `saccade check` names the files to repair"
         )
     if objects.crowd is None:
         return boxes, labels, boxes[:0]
