@@ -140,7 +140,7 @@ def _suppress_compiled(boxes: Tensor, groups: Tensor, iou_threshold: float, limi
     return torch.from_numpy(_scan(corners, groups.contiguous().numpy(), threshold, limit))
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _scan(boxes: np.ndarray, groups: np.ndarray, threshold: float, limit: int) -> np.ndarray:
     """Compare each box only with the kept boxes of its group, newest first (near in score is often near in place)."""
     n = len(boxes)
