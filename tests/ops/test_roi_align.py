@@ -57,7 +57,7 @@ def test_worked_examples(aligned: bool, ratio: int, expected: list[list[float]])
 
 
 def test_the_documents_answer_is_a_dense_maximum() -> None:
-    """SYSTEMS 11.8: not an average; the largest value of the bilinear surface in each quarter, rows 2.8-7.8, columns 0-7."""
+    """SYSTEMS 11.8: no average, the largest value of the bilinear surface in each quarter of rows 2.8-7.8, columns 0-7."""
     dense = roi_align(MAP, [torch.tensor([[0.0, 2.8, 7.0, 7.8]])], (2000, 2000), sampling_ratio=1, aligned=True)
     quarters = dense.view(2, 1000, 2, 1000).amax((1, 3))
     torch.testing.assert_close(quarters, torch.tensor([[0.88, 0.6], [0.9, 0.6]]), atol=1e-3, rtol=0)
@@ -98,9 +98,8 @@ def test_device_path_of_the_backward_is_the_adjoint() -> None:
     _backward_compiled(gradient, regions, torch.arange(6), compiled, 2)
     torch.testing.assert_close(scattered, compiled)
     features = torch.randn(2, 10, 14, 3, dtype=torch.float64)
-    torch.testing.assert_close(
-        (_gather(features, index, weight) * gradient.view(-1, 3)).sum(), (features * scattered).sum()
-    )
+    gathered = _gather(features, index, weight)
+    torch.testing.assert_close((gathered * gradient.view(-1, 3)).sum(), (features * scattered).sum())
 
 
 def test_memory_layouts_threads_and_half_types() -> None:

@@ -1,8 +1,8 @@
-"""RoIAlign: a map of fixed size for every region, by bilinear sampling without rounding (He et al., ICCV 2017, section 3).
+"""RoIAlign: a map of fixed size for every region, by bilinear sampling without rounding (He et al., ICCV 2017, sec. 3).
 
 Each region is divided into output_size bins; in each bin a regular grid of points is read from the map by bilinear
-interpolation and averaged. Pixel centres lie at whole numbers of the map; `aligned` shifts the regions by half a pixel to
-fit. A point up to one pixel outside the map reads the border, farther out it reads 0.
+interpolation and averaged. Pixel centres lie at whole numbers of the map; `aligned` shifts the regions by half a pixel
+to fit. A point up to one pixel outside the map reads the border, farther out it reads 0.
 
 `roi_align_reference` is plain differentiable torch; `_forward` and `_backward` are the same sums in numba for CPUs.
 Letters: b images, c channels, H and W the map, n regions, h and w the output, P = h w bins, T taps (pixels read) a bin.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numba
 import numpy as np
@@ -99,15 +100,14 @@ def roi_align_levels(
     """
     _check(features, rois, levels, spatial_scales)
     wide = _wide(features[0].dtype)
-    b, c = features[0].shape[:2]
+    c = features[0].shape[1]
     out = torch.zeros(len(rois), height, width, c, dtype=wide, device=rois.device)
     for level, scale in enumerate(spatial_scales):
         rows = (levels == level).nonzero()[:, 0]
         if len(rows) == 0:
             continue
-        last = (
-            features[level].detach().permute(0, 2, 3, 1).to(wide).contiguous()
-        )  # free where memory is channels last already
+        # Free of copies where the map is channels last in memory already.
+        last = features[level].detach().permute(0, 2, 3, 1).to(wide).contiguous()
         regions = _regions(rois[rows], scale, aligned)
         if out.device.type == "cpu":
             _forward_compiled(last, regions, rows, out, sampling_ratio)
@@ -142,7 +142,7 @@ def roi_align_levels_backward(
     sampling_ratio: int,
     aligned: bool,
 ) -> list[Tensor]:
-    """Gradients [b, c, H_l, W_l] of the maps, given the gradient [n, c, h, w]; of the features only the shapes are used."""
+    """Gradients [b, c, H_l, W_l] of the maps for a gradient [n, c, h, w]; of the features only the shapes are used."""
     height, width = gradient.shape[2:]
     last = gradient.detach().permute(0, 2, 3, 1).to(_wide(gradient.dtype)).contiguous()
     results = []
@@ -202,7 +202,7 @@ def roi_align_reference(
     height, width = (output_size, output_size) if isinstance(output_size, int) else output_size
     last = features.permute(0, 2, 3, 1).to(_wide(features.dtype))
     index, weight = _taps(_regions(rois, spatial_scale, aligned), last.shape, height, width, sampling_ratio)
-    out = _gather(last, index, weight).view(len(rois), height, width, -1)
+    out = _gather(last, index, weight).view(len(rois), height, width, features.shape[1])
     return out.permute(0, 3, 1, 2).to(features.dtype)
 
 
@@ -243,7 +243,7 @@ def _taps(regions: Tensor, shape: Sequence[int], height: int, width: int, sampli
 
 
 def _axis_taps(start: Tensor, side: Tensor, bins: int, limit: int, sampling_ratio: int) -> tuple[Tensor, Tensor]:
-    """Pixels read along one axis: start [n], side [n] -> index and weight [n, bins, 2 points]; absent points weigh 0."""
+    """Pixels read along one axis: start [n], side [n] -> index and weight [n, bins, 2 points]; 0 for absent points."""
     step = side / bins
     points = torch.full_like(step, sampling_ratio) if sampling_ratio > 0 else step.ceil()
     most = max(int(points.max()) if len(points) else 0, 1)
@@ -286,7 +286,7 @@ def _in_threads(work: Callable[[int, int], None], items: int, cost: int) -> None
         return
     edges = [items * i // threads for i in range(threads + 1)]
     with ThreadPoolExecutor(threads) as pool:
-        for job in [pool.submit(work, low, high) for low, high in zip(edges[:-1], edges[1:], strict=True)]:
+        for job in [pool.submit(work, low, high) for low, high in pairwise(edges)]:
             job.result()
 
 
@@ -316,13 +316,13 @@ def _tap(place: float, limit: int) -> tuple[int, int, float]:
     if not (place >= -1 and place <= limit):
         return -1, -1, 0.0
     place = min(max(place, 0.0), limit - 1.0)
-    low = int(math.floor(place))
+    low = math.floor(place)
     return low, min(low + 1, limit - 1), place - low
 
 
 @numba.njit(cache=True, nogil=True)
 def _points(side: float, bins: int, sampling_ratio: int) -> int:
-    return sampling_ratio if sampling_ratio > 0 else int(math.ceil(side / bins))
+    return sampling_ratio if sampling_ratio > 0 else math.ceil(side / bins)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -1,7 +1,7 @@
 """RoIPool: the maximum of every bin of a region on whole pixels (Girshick, ICCV 2015, section 2.1).
 
-Two rules of division exist. "overlapping" is the released Caffe code: corners are rounded half away from zero and belong
-to the region, bin i of h covers floor(i s) .. ceil((i + 1) s) with s = side / h, so that neighbours share a pixel where
+Two rules of division exist. "overlapping" is the released Caffe code: corners are rounded half away from zero and
+belong to the region, bin i of h covers floor(i s) .. ceil((i + 1) s) with s = side / h, so that neighbours share a pixel where
 the side is not a multiple. "disjoint" is the tutorials': floor(i s) .. floor((i + 1) s). A bin without pixels gives 0.
 
 `roi_pool_reference` is plain differentiable torch and the path of the GPU; `_scan` is the same in numba for CPUs.
@@ -67,7 +67,7 @@ def roi_pool_reference(
     rois = to_rois(boxes)
     height, width = (output_size, output_size) if isinstance(output_size, int) else output_size
     edges_y, edges_x = _edges(rois, features.shape, height, width, spatial_scale, rule == "overlapping")
-    nothing = features.new_zeros(features.shape[1])
+    nothing = features[:0].sum((0, 2, 3))  # zeros that autograd knows
     pooled = []
     for image, ys, xs in zip(rois[:, 0].long().tolist(), edges_y.tolist(), edges_x.tolist(), strict=True):
         for y0, y1 in ys:
@@ -75,7 +75,7 @@ def roi_pool_reference(
                 bin = features[image, :, y0:y1, x0:x1].flatten(1)
                 pooled.append(bin.max(1).values if bin.shape[1] else nothing)
     if not pooled:
-        return features.new_zeros(0, features.shape[1], height, width) + 0 * features.sum()
+        return features.new_zeros(0, features.shape[1], height, width) + nothing.sum()
     return torch.stack(pooled).view(len(rois), height, width, -1).permute(0, 3, 1, 2)
 
 
