@@ -265,7 +265,7 @@ class Model(nn.Module):
                 nn.init.zeros_(last.weight)  # type: ignore[arg-type]
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Images [b, 3, H, W] in [0, 1] -> a map [b, channels[i], ceil(H / strides[i]), ceil(W / strides[i])] a stage."""
+        """Maps [b, channels[i], ceil(H / strides[i]), ceil(W / strides[i])] of images [b, 3, H, W] in [0, 1]."""
         x = F.relu(self.bn1(self.conv1(self.normalize(images))))
         if self.config.stem == "imagenet":
             x = F.max_pool2d(x, 3, 2, padding=1)
