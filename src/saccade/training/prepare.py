@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from saccade.data.loader import Loader
 from saccade.data.pipelines import mosaic_off, training_transforms
 from saccade.data.types import Batch
-from saccade.device import pick_device
+from saccade.device import loader_workers, pick_device
 from saccade.errors import UsageError, suggest
 from saccade.files import make_folder, remove_leftovers, write_whole
 from saccade.models import catalogue
@@ -108,7 +108,7 @@ def make_loader(plan: Plan, processes: int, rank: int, mosaic: bool) -> Loader:
         transforms if mosaic else mosaic_off(transforms),
         settings.batch,
         seed=settings.seed,
-        workers=settings.workers,
+        workers=loader_workers(settings.workers),
         shuffle=True,
         drop_last=len(plan.training) >= settings.batch,  # a last batch of one would upset batch norm
         processes=processes,

@@ -16,6 +16,7 @@ from saccade.data.loader import Loader
 from saccade.data.split import split as assign_splits
 from saccade.data.truth import read_truth
 from saccade.data.types import Annotation
+from saccade.device import loader_workers
 from saccade.errors import DataError, UsageError
 from saccade.metrics import Result, make_metric
 from saccade.predictor import Predictor, load
@@ -89,9 +90,8 @@ def predictions(
     progress: bool = False,
 ) -> Iterator[tuple[Record, Annotation]]:
     """Every record of a data set with what the model says of it, in order."""
-    loader = Loader(
-        dataset, records, predictor.task, predictor.transforms, batch, workers=workers, shuffle=False, truth=False
-    )
+    processes = min(loader_workers(workers), len(records) // batch)
+    loader = Loader(dataset, records, predictor.task, predictor.transforms, batch, workers=processes, shuffle=False)
     answers = zip(records, predictor.predict_batches(loader.epoch(0)), strict=True)
     console = Console(stderr=True)
     shown = track(answers, "evaluating", total=len(records), console=console, disable=not progress, transient=True)

@@ -13,11 +13,12 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from saccade.data.formats.listing import IMAGE_SUFFIXES, list_images
+from saccade.data.formats.listing import SUFFIXES, list_images
 from saccade.data.image import decode
 from saccade.data.loader import iter_images
 from saccade.data.rle import encode_mask
 from saccade.data.types import Annotation
+from saccade.device import loader_workers
 from saccade.errors import DataError, UsageError
 from saccade.files import make_folder, write_whole
 from saccade.plots.draw import draw
@@ -99,7 +100,7 @@ def expand(sources: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
         elif path.is_dir():
             found = list_images(path)
             if not found:
-                raise UsageError(f"{path}: no image in this folder ({', '.join(sorted(IMAGE_SUFFIXES))})")
+                raise UsageError(f"{path}: no image in this folder ({', '.join(sorted(SUFFIXES))})")
             images += found
         elif path.is_file():
             if path.suffix.lower() in VIDEO_SUFFIXES:
@@ -171,7 +172,8 @@ def _of_images(
     def note(path: Path, error: DataError) -> None:
         errors[str(path)] = error
 
-    batches = iter_images(images, predictor.transforms, batch, workers=workers, on_error=note)
+    processes = min(loader_workers(workers), len(images) // batch)
+    batches = iter_images(images, predictor.transforms, batch, processes, on_error=note)
     waiting = iter(images)
     for name, answer in predictor.predict_batches(batches):
         for path in waiting:
