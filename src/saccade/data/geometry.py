@@ -11,6 +11,7 @@ there, a turned or cut box becomes the (tighter) hull of its mask. Resizing and 
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import cv2
@@ -63,15 +64,16 @@ def areas(boxes: np.ndarray) -> np.ndarray:
 
 
 def mask_hulls(masks: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """[n, H, W] bool -> ([n, 4] float64 upright hulls, [n] bool which masks hold any pixel; others have a zero hull)."""
-    array = masks.numpy()
+    """[n, H, W] bool -> ([n, 4] float64 hulls, [n] bool: which masks hold a pixel; others have a zero hull)."""
+    array: np.ndarray = masks.numpy()
     n, height, width = array.shape
-    columns, rows = array.any(axis=1), array.any(axis=2)
-    some = columns.any(axis=1) if n else np.zeros(0, bool)
-    x1, y1 = (line.argmax(axis=1) if n else np.zeros(0) for line in (columns, rows))
-    x2 = width - columns[:, ::-1].argmax(axis=1) if n else np.zeros(0)
-    y2 = height - rows[:, ::-1].argmax(axis=1) if n else np.zeros(0)
-    return np.stack([x1, y1, x2, y2], axis=1).astype(np.float64) * some[:, None], some
+    if not array.size:
+        return np.zeros((n, 4)), np.zeros(n, bool)
+    columns, rows = np.asarray(array.any(axis=1)), np.asarray(array.any(axis=2))
+    some = np.asarray(columns.any(axis=1))
+    right, down = width - columns[:, ::-1].argmax(axis=1), height - rows[:, ::-1].argmax(axis=1)
+    hulls = np.stack([columns.argmax(axis=1), rows.argmax(axis=1), right, down], axis=1)
+    return hulls * some[:, None].astype(np.float64), some
 
 
 def move_keypoints(keypoints: Tensor, matrix: np.ndarray, size: Size) -> Tensor:
@@ -160,12 +162,23 @@ def moved(sample: Sample, matrix: np.ndarray, image: np.ndarray, truth: Annotati
 
 
 def resize_plane(plane: np.ndarray, size: Size) -> np.ndarray:
-    """[H, W] or [H, W, 3] uint8 -> `size`: areas are averaged where it shrinks, linear where it grows, per axis."""
+    """[H, W] or [H, W, 3] uint8 -> `size`: areas are averaged where it shrinks, linear where it grows, per axis.
+
+    A side that shrinks to less than half is halved first, as often as it goes: several times faster than averaging
+    fractional areas of the large image, and the same to the eye.
+    """
     height, width = plane.shape[:2]
     new_height, new_width = size
     if (new_height < height) != (new_width < width) and new_height != height and new_width != width:
         plane = resize_plane(plane, (min(height, new_height), min(width, new_width)))
-    shrinks = new_height < plane.shape[0] or new_width < plane.shape[1]
+        return cv2.resize(plane, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
+    while (height >= 2 * new_height and height > 2) or (width >= 2 * new_width and width > 2):
+        height = -(-height // 2) if height >= 2 * new_height else height
+        width = -(-width // 2) if width >= 2 * new_width else width
+        plane = cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR)
+    if (height, width) == size:
+        return plane
+    shrinks = new_height < height or new_width < width
     return cv2.resize(plane, (new_width, new_height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
@@ -254,18 +267,26 @@ def zoom(sample: Sample, window: Window, size: Size, fill: Fill, min_visible: fl
     height, width = sample.image.shape[:2]
     inner = (max(x1, 0), max(y1, 0), min(x2, width), min(y2, height))
     small = crop(sample, inner, fill, min_visible)
-    small = resize(small, (_least(small.truth.size[0] * factor[1]), _least(small.truth.size[1] * factor[0])))
+    small = resize(
+        small, (_at_least_one(small.truth.size[0] * factor[1]), _at_least_one(small.truth.size[1] * factor[0]))
+    )
     left, top = round((inner[0] - x1) * factor[0]), round((inner[1] - y1) * factor[1])
     return crop(small, (-left, -top, size[1] - left, size[0] - top), fill, min_visible)
 
 
-def _least(side: float) -> int:
+def _at_least_one(side: float) -> int:
     return max(1, round(side))
+
+
+def fitted(size: Size, frame: Size) -> Size:
+    """The largest (height, width) of the aspect of `size` that fits in `frame`, at least one pixel each."""
+    height, width = scaled(size, min(frame[0] / size[0], frame[1] / size[1]))
+    return min(height, frame[0]), min(width, frame[1])
 
 
 def scaled(size: Size, factor: float) -> Size:
     """(height, width) times a factor, rounded, at least one pixel each."""
-    return _least(size[0] * factor), _least(size[1] * factor)
+    return _at_least_one(size[0] * factor), _at_least_one(size[1] * factor)
 
 
 def warp_plane(plane: np.ndarray, matrix: np.ndarray, size: Size, fill: Fill, nearest: bool = False) -> np.ndarray:
@@ -279,11 +300,12 @@ def warp_plane(plane: np.ndarray, matrix: np.ndarray, size: Size, fill: Fill, ne
 
 
 def warp_image(image: np.ndarray, matrix: np.ndarray, size: Size, fill: Fill) -> np.ndarray:
-    """As `warp_plane`; an image that shrinks is first averaged to the new scale, against aliasing."""
+    """As `warp_plane`; an image that shrinks to less than half is halved first, against aliasing."""
+    height, width = image.shape[:2]
     scale = abs(np.linalg.det(matrix[:2, :2])) ** 0.5
-    if scale < 0.75:
-        height, width = image.shape[:2]
-        image = resize_plane(image, scaled((height, width), scale))
+    halvings = int(-math.log2(scale))  # what is left to the linear warp shrinks to half at most
+    if halvings > 0:
+        image = resize_plane(image, scaled((height, width), 0.5**halvings))
         matrix = matrix @ scaling(width / image.shape[1], height / image.shape[0])
     return warp_plane(image, matrix, size, fill)
 

@@ -18,8 +18,8 @@ class PhotometricDistortion:
 
     At `strength` 1 the ranges are SSD's (section 2.2 after Howard 2013; numbers of the authors' code): brightness +-32
     levels, contrast and saturation 0.5 to 1.5, hue +-18 degrees; other strengths scale them. Contrast comes before or
-    after saturation and hue by chance. All in 8 bits: two table look-ups and, where colours change, one turn through HSV.
-    A gray image stays gray.
+    after saturation and hue by chance. All in 8 bits: two table look-ups and, where colours change, one turn through
+    HSV. A gray image stays gray.
     """
 
     strength: float = 1.0

@@ -6,12 +6,11 @@ leaves open (aspect, trials, one draw of the expansion for two of images) are th
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from saccade.data.geometry import Fill, Window, areas, clip_boxes, zoom
+from saccade.data.geometry import Fill, Size, Window, areas, fitted, zoom
 from saccade.data.types import Sample
 
 MEAN = (123, 117, 104)  # RGB, the mean of ImageNet that SSD's backbone subtracts
@@ -24,13 +23,13 @@ class MinOverlapCrop:
     """With `probability`: expand by chance, then take the whole, or a crop that overlaps an object enough.
 
     Expansion (probability `expand`): the image lies at a random place of a canvas up to `max_ratio` times as wide and
-    high, filled with the mean. Crop: one of `modes` is drawn; sides are uniform in `min_scale` to 1 of the canvas with an
-    aspect in 1/2 to 2; the first of `trials` crops is taken that keeps the centre of a box and whose IoU with some object
-    is at least the mode; where none does, another mode is drawn (the whole ends the search). Boxes whose centre stays
-    inside are kept, clipped. Images without objects are only expanded.
+    high, filled with the mean. Crop: one of `modes` is drawn; scale is uniform in `min_scale` to 1 of the canvas,
+    aspect (times that of the canvas) uniform in 1/2 to 2 as far as it fits; the first of `trials` crops is taken that
+    keeps the centre of a box and whose IoU with one of the kept boxes is at least the mode; where none does, another
+    mode is drawn (the whole ends the search). Boxes whose centre stays inside are kept, clipped. Images without
+    objects are only expanded.
 
-    The result is scaled down where it would exceed both `longest` pixels (the network's side) and the longer side of
-    the image, so that no time goes into canvases that are shrunk right after.
+    With `size` the result is resized to it in the same step: stretched, or to fit inside if `keep_aspect`.
     """
 
     probability: float = 1.0
@@ -39,7 +38,8 @@ class MinOverlapCrop:
     modes: tuple[float, ...] = MODES
     min_scale: float = 0.3
     trials: int = 50
-    longest: int = 0
+    size: Size | None = None
+    keep_aspect: bool = False
     fill: Fill = MEAN
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
@@ -54,10 +54,10 @@ class MinOverlapCrop:
             window = self.crop_window(objects.boxes.numpy().astype(np.float64), window, rng)
         if window == (0, 0, width, height):
             return sample
-        size = (window[3] - window[1], window[2] - window[0])
-        allowed = max(self.longest, height, width) if self.longest else max(size)
-        factor = min(1.0, allowed / max(size))
-        target = (max(1, round(size[0] * factor)), max(1, round(size[1] * factor)))
+        seen = (window[3] - window[1], window[2] - window[0])
+        target = self.size or seen
+        if self.keep_aspect:
+            target = fitted(seen, target)
         return zoom(sample, window, target, self.fill, min_visible=None)
 
     def crop_window(self, boxes: np.ndarray, canvas: Window, rng: np.random.Generator) -> Window:
@@ -71,22 +71,24 @@ class MinOverlapCrop:
             mode = modes.pop(int(rng.integers(len(modes))))
             if mode == WHOLE:
                 return canvas
-            for _ in range(self.trials):
-                window = self._draw(canvas, rng)
-                if window is not None and overlaps(boxes, window, mode):
-                    return window
+            windows = self._draw(canvas, rng)
+            good = np.flatnonzero(overlap(boxes, windows, mode))
+            if len(good):
+                x1, y1, x2, y2 = windows[good[0]].tolist()
+                return x1, y1, x2, y2
         return canvas
 
-    def _draw(self, canvas: Window, rng: np.random.Generator) -> Window | None:
+    def _draw(self, canvas: Window, rng: np.random.Generator) -> np.ndarray:
+        """[trials, 4] windows in whole pixels inside the canvas."""
         x1, y1, x2, y2 = canvas
         width, height = x2 - x1, y2 - y1
-        scale = rng.uniform(self.min_scale, 1)
-        aspect = rng.uniform(max(0.5, scale**2), min(2.0, 1 / scale**2))
-        w, h = round(width * scale * math.sqrt(aspect)), round(height * scale / math.sqrt(aspect))
-        if not (0 < w <= width and 0 < h <= height):
-            return None
-        x, y = x1 + int(rng.integers(width - w + 1)), y1 + int(rng.integers(height - h + 1))
-        return x, y, x + w, y + h
+        scale = rng.uniform(self.min_scale, 1, self.trials)
+        low, high = np.maximum(0.5, scale**2), np.minimum(2.0, scale**-2)
+        root = np.sqrt(low + (high - low) * rng.random(self.trials))
+        w = np.clip(np.rint(width * scale * root), 1, width).astype(np.int64)
+        h = np.clip(np.rint(height * scale / root), 1, height).astype(np.int64)
+        x, y = x1 + rng.integers(width - w + 1), y1 + rng.integers(height - h + 1)
+        return np.stack([x, y, x + w, y + h], axis=1)
 
 
 def expanded(height: int, width: int, ratio: float, rng: np.random.Generator) -> Window:
@@ -96,14 +98,15 @@ def expanded(height: int, width: int, ratio: float, rng: np.random.Generator) ->
     return -x, -y, right - x + width, down - y + height
 
 
-def overlaps(boxes: np.ndarray, window: Window, least: float) -> bool:
-    """Whether the window keeps the centre of a box and has IoU >= `least` with one of those that it keeps."""
-    x1, y1, x2, y2 = window
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2 - (x1, y1)
-    kept = ((centres > 0) & (centres < (x2 - x1, y2 - y1))).all(axis=1)
-    if not kept.any():
-        return False
-    rows = boxes[kept]
-    shared = areas(clip_boxes(rows - (x1, y1, x1, y1), (y2 - y1, x2 - x1)))
-    union = (x2 - x1) * (y2 - y1) + areas(rows) - shared
-    return bool((shared >= least * union).any())
+def overlap(boxes: np.ndarray, windows: np.ndarray, least: float) -> np.ndarray:
+    """[t] bool: which of [t, 4] windows keep the centre of a box that they overlap with IoU >= `least`.
+
+    Args:
+        boxes: [n, 4]
+    """
+    inner = np.maximum(boxes[None, :, :2], windows[:, None, :2]), np.minimum(boxes[None, :, 2:], windows[:, None, 2:])
+    shared = np.maximum(inner[1] - inner[0], 0).prod(axis=2)
+    union = areas(windows)[:, None] + areas(boxes)[None] - shared
+    centres = ((boxes[:, :2] + boxes[:, 2:]) / 2)[None]
+    kept = ((centres > windows[:, None, :2]) & (centres < windows[:, None, 2:])).all(axis=2)
+    return (kept & (shared >= least * union)).any(axis=1)

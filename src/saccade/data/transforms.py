@@ -1,7 +1,7 @@
 """Geometric transforms, joint over image, boxes, masks, keypoints, class map and `to_original`.
 
-Each is a frozen dataclass called as `transform(sample, rng) -> Sample`. The input is never changed; a transform that has
-nothing to do returns it. What cannot be seen any more is dropped by the policy written in `data/geometry.py`.
+Each is a frozen dataclass called as `transform(sample, rng) -> Sample`. The input is never changed; a transform that
+has nothing to do returns it. What cannot be seen any more is dropped by the policy written in `data/geometry.py`.
 
 Two of them (`PadTo`, `PadToMultiple`, and `Letterbox` which ends in one) pad to the right and below and leave
 `truth` as it is: `truth.size` is then the part of the image that holds the picture, which the loader writes to
@@ -24,6 +24,7 @@ from saccade.data.geometry import (
     Fill,
     Size,
     crop,
+    fitted,
     moved,
     resize,
     scaled,
@@ -61,10 +62,7 @@ class FitInside:
     size: Size
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        height, width = sample.truth.size
-        factor = min(self.size[0] / height, self.size[1] / width)
-        fitted = scaled((height, width), factor)
-        return resize(sample, (min(fitted[0], self.size[0]), min(fitted[1], self.size[1])))
+        return resize(sample, fitted(sample.truth.size, self.size))
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,8 @@ class ScaleJitter:
 class PadTo:
     """Pad to `size` (height, width) with `fill`: right and below, or on all sides if `centred`.
 
-    Right and below, `truth.size` stays the size of the picture; centred (YOLO's letterbox), the padding counts as picture.
+    Right and below, `truth.size` stays the size of the picture; centred (YOLO's letterbox), the padding counts as
+    picture.
 
     Raises:
         ValueError: the image is larger than `size`.
@@ -161,7 +160,8 @@ class CenterCrop:
     """The centre that is left when the image is resized to just cover `cover` and cut to `size` (height, width).
 
     `CenterCrop((224, 224), (256, 256))` is the usual test view: shorter side 256, centre 224. It is cut first and
-    resized after (whole source pixels, so up to half a pixel off), as an image of 1 x 2000 would else grow to 256 x 512000.
+    resized after (whole source pixels, so up to half a pixel off), as an image of 1 x 2000 would else grow to 256 x
+    512000.
     """
 
     size: Size
