@@ -128,7 +128,7 @@ def _check(dataset: DataSet) -> None:
         if count > 1:
             raise DataError(f"{root}: {count} records have the id {name!r}; a picture may be listed once")
     ledger.images_used = len(dataset.records)
-    ledger.labels_used = sum(map(_labels, dataset.records))
+    ledger.labels_used = sum(map(count_labels, dataset.records))
     if not ledger.labels_used:
         reasons = "".join(f"\n  {entry.where}: {entry.what}" for entry in ledger.refused[:5])
         raise DataError(
@@ -138,7 +138,8 @@ def _check(dataset: DataSet) -> None:
     ledger.warnings.extend(_near_equal(dataset))
 
 
-def _labels(record: Record) -> int:
+def count_labels(record: Record) -> int:
+    """Labels of one picture as the ledger counts them: things and tags each, a class or a class map once."""
     marks = (record.label is not None) + (record.semantic is not None)
     return marks + len(record.things or ()) + len(record.tags or ())
 

@@ -36,12 +36,13 @@ _TAIL = re.compile(rf"[_\-.]+({_DECORATION})$", re.IGNORECASE)
 _HEAD = re.compile(r"^(mask|gt|label|seg)[_\-.]+", re.IGNORECASE)
 _IMAGE_TAIL = re.compile(r"[_\-.]+(image|img|sat|leftimg8bit|rgb)$", re.IGNORECASE)
 
-SEGNET = tuple(["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist", "void"])
+SEGNET = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist",
+          "void")  # fmt: skip
 """Values 0..11 of the CamVid labels of the SegNet tutorial."""
 
-VOC = tuple(
-    ["background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"]
-)
+VOC = ("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+       "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
+       "tvmonitor")  # fmt: skip
 """Values 0..20 of the class maps of Pascal VOC."""
 
 

@@ -34,6 +34,7 @@ from saccade.errors import DataError
 
 IGNORE = 255  # as in data/types.py, which imports torch
 _VOID = frozenset({"void", "unlabeled", "unlabelled", "ignore", "ignored", "dontcare", "don't care"})
+_HIGHEST = 65535  # ids and class values; masks of 32 bits may not go beyond
 _MODES = ("1", "L", "P", "I;16", "I;16B", "I;16L", "I")  # one value a pixel, no colour
 
 
@@ -110,8 +111,10 @@ def _inspect(path: Path, size: tuple[int, int]) -> _Mask | str:
         return f"the mask cannot be read: {error}"
     if array.min(initial=0) < 0:
         return f"the mask holds the value {array.min()}; allowed: 0 and above"
-    values, counts = np.unique(array, return_counts=True)
-    return _Mask({int(v): int(n) for v, n in zip(values, counts, strict=True)}, array.dtype.itemsize > 1)
+    if array.max(initial=0) > _HIGHEST:
+        return f"the mask holds the value {array.max()}; allowed: 0..{_HIGHEST}"
+    counts = np.bincount(array.ravel())
+    return _Mask({int(v): int(counts[v]) for v in np.flatnonzero(counts)}, array.dtype.itemsize > 1)
 
 
 def _are_ids(layout: Layout, masks: dict[str, _Mask]) -> bool:
@@ -188,14 +191,11 @@ def _instances(layout: Layout, records: list[Record], ledger: Ledger) -> DataSet
 
 def _things(ids: np.ndarray, path: str) -> list[Thing]:
     """`ids` is [H, W] int32; ids may have gaps."""
-    values, dense = np.unique(ids, return_inverse=True)
-    if values[0] != 0:  # no background pixel: keep label 0 of find_objects for it
-        values, dense = np.concatenate([[0], values]), dense + 1
-    dense = dense.reshape(ids.shape)
-    areas = np.bincount(dense.ravel(), minlength=len(values))
+    areas = np.bincount(ids.ravel())
     things = []
-    for index, place in enumerate(ndimage.find_objects(dense, max_label=len(values) - 1), start=1):
-        rows, columns = place
-        box = (float(columns.start), float(rows.start), float(columns.stop), float(rows.stop))
-        things.append(Thing(0, box, mask=(path, int(values[index])), area=float(areas[index])))
+    for value, place in enumerate(ndimage.find_objects(ids), start=1):
+        if place is not None:
+            rows, columns = place
+            box = (float(columns.start), float(rows.start), float(columns.stop), float(rows.stop))
+            things.append(Thing(0, box, mask=(path, value), area=float(areas[value])))
     return things
