@@ -279,7 +279,7 @@ def _image_sample(path: Path, min_side: int | None) -> Sample:
 def _data_loader(source: _Source, plan: _Plan, workers: int, multiple_of: int, persistent: bool) -> DataLoader:
     return DataLoader(
         source,  # type: ignore[arg-type]  # torch asks for no more than __getitem__
-        batch_sampler=plan,  # type: ignore[arg-type]
+        batch_sampler=plan,
         num_workers=workers,
         collate_fn=functools.partial(_collate_and_pack, multiple_of=multiple_of),
         timeout=TIMEOUT if workers else 0,
