@@ -1,6 +1,6 @@
 """SSD (Liu et al. 2016): one pass, prior boxes of all sizes on maps of several strides, no proposals.
 
-`ssd300` and `ssd512` are the paper's networks on VGG-16; state dicts have the keys of the public torchvision checkpoint.
+`ssd300` and `ssd512` are the paper's networks on VGG-16; state dicts have the keys of the public torchvision weights.
 `ssd_small` is the same idea for little data and little compute, trained from scratch: a narrow residual trunk with
 batch norm, a top-down path, priors fitted to the training boxes, and three later remedies, each a field of `Config`:
 adaptive matching, scores that foretell the IoU, and a loss on the IoU itself.
@@ -273,10 +273,12 @@ class ResidualTrunk(nn.Module):
 class Head(nn.Module):
     """A 3x3 predictor on each map: [b, c, h, w] a map -> [b, A, values], A over maps, rows, columns, priors.
 
-    With `hidden`, a normalised 3x3 convolution comes before each predictor.
+    With `hidden`, a normalised 3x3 convolution comes before each predictor. Biases begin at `start`.
     """
 
-    def __init__(self, channels: Sequence[int], priors: Sequence[int], values: int, hidden: bool) -> None:
+    def __init__(
+        self, channels: Sequence[int], priors: Sequence[int], values: int, hidden: bool, start: float = 0.0
+    ) -> None:
         super().__init__()
         self.values = values
         self.hidden = nn.ModuleList([_normed(c, c) for c in channels]) if hidden else None
@@ -290,7 +292,7 @@ class Head(nn.Module):
                 nn.init.normal_(module.weight, std=0.01)
             else:
                 nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
+            nn.init.constant_(module.bias, start)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         rows = []
@@ -312,23 +314,21 @@ class Model(nn.Module):
         self.config = config
         self.normalize = Normalize(config.mean, config.std)
         small = config.trunk == "residual"
+        self.backbone: ResidualTrunk | VggTrunk
         if config.trunk == "residual":
-            self.backbone: nn.Module = ResidualTrunk(config.width, tuple(config.depths), config.channels)
+            self.backbone = ResidualTrunk(config.width, tuple(config.depths), config.channels)
         else:
             self.backbone = VggTrunk(config.trunk)
-        channels: list[int] = self.backbone.channels  # type: ignore[assignment]
         self.shapes = [len(level) for level in config.priors]
         outputs = config.classes + (config.class_loss == "softmax")
+        # Quality scores start at 0.01 everywhere, so that background does not drown the start (RetinaNet, section 4.1).
+        start = -4.595 if config.class_loss == "quality" else 0.0
         self.head = nn.ModuleDict(
             {
-                "classification_head": Head(channels, self.shapes, outputs, hidden=small),
-                "regression_head": Head(channels, self.shapes, 4, hidden=small),
+                "classification_head": Head(self.backbone.channels, self.shapes, outputs, hidden=small, start=start),
+                "regression_head": Head(self.backbone.channels, self.shapes, 4, hidden=small),
             }
         )
-        if config.class_loss == "quality":
-            for module in self.head["classification_head"].module_list:
-                # Every prior starts at score 0.01, so that background does not drown the start (RetinaNet, section 4.1)
-                nn.init.constant_(module.bias, -4.595)
         for i, level in enumerate(config.priors):
             self.register_buffer(f"shapes{i}", shapes_of(level), persistent=False)
 
@@ -428,7 +428,7 @@ def adapt(config: Config, examples: Sequence[Annotation]) -> Config:
 
     A map of stride s gets the k-means shapes of the boxes with sqrt(area) in (4 s, 8 s], the finest map also the
     smaller and the coarsest the larger ones (ranges of FCOS, Tian et al. 2019, section 3.2), so that small objects stay
-    on fine maps however frequent the large ones are. Maps with fewer boxes than ten for each shape keep the shapes they have.
+    on fine maps however frequent the large ones are. Maps with fewer boxes than ten for each shape keep what they have.
     Configurations without `fit_priors`, and examples without boxes, come back as they are.
     """
     rows, shares = [], []
