@@ -16,25 +16,23 @@ CATALOGUE = Path(__file__).with_name("catalogue.json")
 
 
 @cache
-def read_catalogue() -> dict[str, dict[str, Any]]:
-    """All models by name, as `python -m saccade.models.catalogue` wrote them: module, tasks, paper, year, counts."""
+def catalogue() -> dict[str, dict[str, Any]]:
+    """All models by name, as `python -m saccade.models.make_catalogue` wrote them: module, tasks, paper, year, counts."""
     entries: dict[str, dict[str, Any]] = json.loads(CATALOGUE.read_text(encoding="utf-8"))
     return entries
 
 
 def find_models(task: str | None = None) -> list[dict[str, Any]]:
     """Catalogue entries, all or those that can be trained for `task`, by year and name."""
-    entries = [
-        dict(entry, name=name) for name, entry in read_catalogue().items() if task is None or task in entry["tasks"]
-    ]
+    entries = [dict(entry, name=name) for name, entry in catalogue().items() if task is None or task in entry["tasks"]]
     return sorted(entries, key=lambda e: (e["year"], e["name"]))
 
 
 def model_module(name: str) -> ModuleType:
     """The room (module) of a model. Raises UsageError with suggestions."""
-    if name not in read_catalogue():
-        raise UsageError(f"unknown model {name!r}: {suggest(name, read_catalogue())} `saccade models` lists all")
-    return importlib.import_module(read_catalogue()[name]["module"])
+    if name not in catalogue():
+        raise UsageError(f"unknown model {name!r}: {suggest(name, catalogue())} `saccade models` lists all")
+    return importlib.import_module(catalogue()[name]["module"])
 
 
 def model_config(name: str, **changes: Any) -> Any:

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from saccade.models import CATALOGUE, create, read_catalogue
-from saccade.models.catalogue import build, multiply_adds, text
+from saccade.models import CATALOGUE, catalogue, create
+from saccade.models.make_catalogue import build, multiply_adds, text
 
 
 def test_the_file_is_fresh():
-    assert CATALOGUE.read_text(encoding="utf-8") == text(build()), "run: python -m saccade.models.catalogue"
+    assert CATALOGUE.read_text(encoding="utf-8") == text(build()), "run: python -m saccade.models.make_catalogue"
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_the_file_is_fresh():
     ],
 )
 def test_multiply_adds_of_the_public_models(name: str, macs: int):
-    assert read_catalogue()[name]["macs"] == macs
+    assert catalogue()[name]["macs"] == macs
 
 
 def test_multiply_adds_by_hand():
@@ -41,5 +41,5 @@ def test_multiply_adds_by_hand():
 
 def test_create_makes_what_the_catalogue_states():
     model = create("resnet20")
-    assert sum(p.numel() for p in model.parameters()) == read_catalogue()["resnet20"]["parameters"]
+    assert sum(p.numel() for p in model.parameters()) == catalogue()["resnet20"]["parameters"]
     assert create("resnet20", classes=3).fc.out_features == 3

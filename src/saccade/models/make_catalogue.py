@@ -1,4 +1,4 @@
-"""Write models/catalogue.json from the model files: `python -m saccade.models.catalogue`.
+"""Write models/catalogue.json from the model files: `python -m saccade.models.make_catalogue`.
 
 `saccade models` and the lookup by name read that file, so that neither has to import torch.
 """
