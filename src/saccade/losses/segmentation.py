@@ -36,7 +36,7 @@ def stack_targets(truth: Sequence[Annotation] | None, height: int, width: int, d
 def pixel_cross_entropy(
     logits: Tensor, target: Tensor, class_weights: Tensor | None = None, pixel_weights: Tensor | None = None
 ) -> Tensor:
-    """Softmax cross-entropy, weighted by class [classes] and by pixel [b, H, W], summed and divided by the labelled pixels.
+    """Softmax cross-entropy, weighted by class [classes] and by pixel [b, H, W], summed, over the number of pixels.
 
     The normaliser is the *number* of labelled pixels (its mean over processes), not the sum of the weights, so that the
     gradients of several processes add up to those of one. Without a labelled pixel the loss is a zero that still
@@ -53,8 +53,8 @@ def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
     """1 - soft Dice overlap, mean over the classes that occur in the batch (Milletari et al. 2016, section 3).
 
     Dice of a class = (2 sum p t + smooth) / (sum p^2 + sum t^2 + smooth) over all labelled pixels of the batch, p the
-    softmax probability, t the 0/1 truth. A class that does not occur is left out: it has no overlap to improve. Without a
-    labelled pixel the loss is a zero that reaches the logits. Not additive: processes average their own batches'.
+    softmax probability, t the 0/1 truth. A class that does not occur is left out: it has no overlap to improve. Without
+    a labelled pixel the loss is a zero that reaches the logits. Not additive: processes average their own batches'.
     """
     labelled = (target != IGNORE).unsqueeze(1)
     p = logits.float().softmax(1) * labelled

@@ -168,7 +168,7 @@ def input_side(side: int, levels: int = 4) -> int:
 
 
 def mirror(images: Tensor, before: int, height: int, width: int) -> Tensor:
-    """[b, c, H, W] -> [b, c, height, width]: `before` mirrored rows and columns above and left, the rest below and right.
+    """[b, c, H, W] -> [b, c, height, width]: `before` mirrored rows and columns above and left, the rest below, right.
 
     The border pixel is not repeated (figure 2); where more is needed than the image has, the mirror images go on.
     """
@@ -199,7 +199,7 @@ class DoubleConv(nn.Module):
 
 
 class Contracting(nn.Module):
-    """The left half of figure 1: maps of levels 0..levels, each half the side and twice the channels of the one before."""
+    """The left half of figure 1: maps of levels 0..levels, each half the side and twice the channels of the last."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()

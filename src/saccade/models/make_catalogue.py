@@ -1,4 +1,4 @@
-"""Write models/catalogue.json from the model files: `python -m saccade.models.catalogue`.
+"""Write models/catalogue.json from the model files: `python -m saccade.models.make_catalogue`.
 
 `saccade models` and the lookup by name read that file, so that neither has to import torch.
 """
@@ -32,7 +32,7 @@ def model_modules() -> list[ModuleType]:
 
 
 def multiply_adds(model: nn.Module, images: Tensor) -> int:
-    """Multiply-adds of all convolutions and linear layers in one forward pass; biases, norms and poolings not counted."""
+    """Multiply-adds of all convolutions and linear layers in one forward pass; biases, norms, poolings not counted."""
     total = 0
 
     def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -54,14 +54,18 @@ def multiply_adds(model: nn.Module, images: Tensor) -> int:
 
 
 def describe(module: ModuleType, name: str) -> dict[str, Any]:
-    """The entry of one variant: module, tasks, paper, year, exact parameters, multiply-adds of one image, input side."""
+    """The entry of a variant: module, tasks, paper, exact parameters, multiply-adds of one image, input side."""
     size = module.SIZE if isinstance(module.SIZE, int) else module.SIZE[name]
     with torch.device("meta"):  # shapes without numbers: nothing is allocated, nothing is computed
         model = module.Model(module.VARIANTS[name]).eval()
         parameters = sum(p.numel() for p in model.parameters())
     try:
         macs = multiply_adds(model, torch.empty(1, 3, size, size, device="meta"))
-    except (NotImplementedError, RuntimeError):  # an operation whose shapes depend on values: compute for real
+    except (
+        NotImplementedError,
+        RuntimeError,
+        TypeError,
+    ):  # an operation whose shapes depend on values: compute for real
         macs = multiply_adds(module.Model(module.VARIANTS[name]).eval(), torch.zeros(1, 3, size, size))
     return {
         "module": module.__name__,
