@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import statistics
@@ -226,7 +227,8 @@ def _write_sheet(dataset: DataSet, out: Path) -> str:
         sheet.save(part, format="PNG")
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise ResourceError(f"{path}: cannot be written: {error.strerror or error}") from None
     return str(path)
 

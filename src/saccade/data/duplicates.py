@@ -50,8 +50,10 @@ def _thumbnail(path: Path) -> np.ndarray | None:
         with Image.open(path) as image:
             image.draft("L", (144, 128))
             if image.mode.startswith("I"):  # 16 bits: Pillow would clip
-                image = Image.fromarray((np.asarray(image).astype(np.float64) / 257).astype(np.uint8))
-            return np.asarray(image.convert("L").resize((18, 16), Image.Resampling.BOX))
+                gray = Image.fromarray((np.asarray(image).astype(np.float64) / 257).astype(np.uint8))
+            else:
+                gray = image.convert("L")
+            return np.asarray(gray.resize((18, 16), Image.Resampling.BOX))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
 

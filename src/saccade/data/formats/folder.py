@@ -7,11 +7,13 @@ lacks is fine, one that only they have is an error.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 from saccade.data.dataset import DataSet, Ledger, Record
-from saccade.data.formats.listing import is_image, list_files, list_folders, list_images, measure, relative
+from saccade.data.formats.listing import list_files, list_folders, list_images, measure, relative
 from saccade.errors import DataError
 
 SPLITS = {
@@ -50,12 +52,8 @@ def read(root: Path, task: str | None) -> DataSet:
         DataError: a class folder is empty in every split, or val or test has a class that train has not.
     """
     ledger = Ledger()
-    pictures: dict[Path, tuple[str | None, str]] = {}  # path -> (split, class)
     given = _class_folders(root)
-    for split, folders in given.items():
-        for folder in folders:
-            for path in list_images(folder):
-                pictures[path] = (split, folder.name)
+    pictures = _pictures(given)
     sizes = measure(root, pictures, ledger)
     classes = _classes(root, given, Counter(pictures[path] for path in sizes), ledger)
     number = {name: i for i, name in enumerate(classes)}
@@ -63,7 +61,7 @@ def read(root: Path, task: str | None) -> DataSet:
         Record(relative(path, root), size, split=pictures[path][0], label=number[pictures[path][1]])
         for path, size in sizes.items()
     ]
-    _refuse_the_rest(root, set(pictures), ledger)
+    _refuse_the_rest(root, pictures, ledger)
     _warn_of_two_classes(root, {path: pictures[path][1] for path in sizes}, ledger)
     return DataSet(root, "folder", "classify", classes, records, ledger)
 
@@ -75,6 +73,26 @@ def _class_folders(root: Path) -> dict[str | None, list[Path]]:
         if folder.name.lower() in SPLITS:
             found[SPLITS[folder.name.lower()]].extend(list_folders(folder))
     return dict(found) if any(found.values()) else {None: list_folders(root)}
+
+
+def _pictures(given: dict[str | None, list[Path]]) -> dict[Path, tuple[str | None, str]]:
+    """Split and class of each picture. One that links reach twice in a split counts once, at its real place if that
+    is among them."""
+    found: dict[tuple[str | None, str], tuple[Path, str]] = {}
+    for split, folders in given.items():
+        for folder in folders:
+            for path in list_images(folder):
+                place = _place(path)
+                if (split, place) not in found or place == os.path.join(
+                    os.path.realpath(folder.parent), *path.relative_to(folder.parent).parts
+                ):
+                    found[split, place] = (path, folder.name)
+    return {path: (split, name) for (split, _), (path, name) in found.items()}
+
+
+def _place(path: Path) -> str:
+    """Where the file really lies, its folder's links followed."""
+    return os.path.join(os.path.realpath(path.parent), path.name)
 
 
 def _classes(
@@ -109,10 +127,11 @@ def _classes(
     return sorted(total)
 
 
-def _refuse_the_rest(root: Path, known: set[Path], ledger: Ledger) -> None:
+def _refuse_the_rest(root: Path, known: Iterable[Path], ledger: Ledger) -> None:
     """Loose pictures beside the class folders have no class: counted and named."""
+    places = {_place(path) for path in known}
     for path in list_images(root):
-        if path not in known and is_image(path.name):
+        if _place(path) not in places:
             ledger.refuse_image(relative(path, root), "not in a class folder")
 
 

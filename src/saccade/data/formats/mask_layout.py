@@ -4,7 +4,7 @@ Known layouts (names in any case):
 
 - `images/` beside `masks/`, with the same folders below, `train/` and `val/` among them perhaps;
 - `train/images/` beside `train/masks/`, and so on for each split;
-- SegNet's: `train/` beside `trainannot/`;
+- SegNet's: `train/` beside `trainannot/` (or `train_labels/`, `train_masks/`);
 - VOC's: `JPEGImages/` beside `SegmentationClass/` (splits from `ImageSets/Segmentation/*.txt`);
 - a YAML file with `train: {images: ..., masks: ...}`, paths relative to it, and `classes:` or `names:`.
 
@@ -30,6 +30,7 @@ MASKS = ("masks", "mask", "labels", "label", "annotations", "annotation", "annot
          "segmentationclass", "segmentationclassraw", "pedmasks", "segmentationobject", "instances")  # fmt: skip
 """Names of folders (lower case) that hold masks, the likeliest first."""
 
+_BESIDE = ("annot", "_annot", "_labels", "_masks", "_mask")  # train_masks/ beside train/
 _IDS = frozenset({"pedmasks", "segmentationobject", "instances"})
 _DECORATION = "mask|masks|gt|l|label|labels|labelids|seg|segmentation|annot|annotation|instances?|groundtruth"
 _TAIL = re.compile(rf"[_\-.]+({_DECORATION})$", re.IGNORECASE)
@@ -144,8 +145,9 @@ def _folders(root: Path) -> list[tuple[Path, Path, str | None]]:
     below = {folder.name.lower(): folder for folder in list_folders(root)}
     found: list[tuple[Path, Path, str | None]] = []
     for name in SPLITS:
-        if name in below and f"{name}annot" in below:
-            found.append((below[name], below[f"{name}annot"], SPLITS[name]))
+        beside = [below[name + tail] for tail in _BESIDE if name + tail in below and list_images(below[name + tail])]
+        if name in below and beside:
+            found.append((below[name], beside[0], SPLITS[name]))
     if found:
         return found
     found += [(images, masks, None) for images, masks in _beside(root)]
