@@ -5,10 +5,8 @@ The checks of one object raise DataError with the reason alone; the reader knows
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
-from collections import Counter
 from collections.abc import Sequence
 
 from saccade.data.dataset import DataSet, Entry, Ledger, Record, Thing
@@ -120,29 +118,11 @@ def refuse_with_image(image: str, labels: Sequence[str], ledger: Ledger) -> None
         ledger.refuse_label(place, f"its image cannot be used: {image}")
 
 
-def doubtful_names(counts: Counter[str]) -> list[str]:
-    """Warnings of class names that differ in little: by case, blanks or one or two letters of a rare name."""
-    warnings = []
-    names = sorted(counts)
-    for i, one in enumerate(names):
-        for other in names[i + 1 :]:
-            rare, often = sorted((one, other), key=lambda n: (counts[n], n))
-            folded = ["".join(n.casefold().split()) for n in (one, other)]
-            typo = counts[often] > 10 * counts[rare] and min(len(one), len(other)) > 3
-            same = folded[0] == folded[1]
-            if same or (typo and difflib.SequenceMatcher(None, folded[0], folded[1]).ratio() > 0.8):
-                warnings.append(
-                    f"classes {rare!r} ({counts[rare]} objects) and {often!r} ({counts[often]}) look like one class; "
-                    "both are kept, rename one in the label files if so"
-                )
-    return warnings
-
-
 def finish(dataset: DataSet, task: str | None) -> DataSet:
     """Settle the task, count what is used, and warn of what concerns the whole; the last step of every reader of boxes.
 
-    The task without `task` is `instances` where every object that is no crowd has polygons or a mask, else `detect`.
-    For `instances` an object without them is refused.
+    The task is `instances` where every object that is no crowd has polygons or a mask, else `detect`. Where `task` asks
+    for `instances` and some have none, those are refused; where it asks for `detect`, outlines are left aside.
 
     Raises:
         DataError: no image, or no object that can be used.
@@ -150,26 +130,28 @@ def finish(dataset: DataSet, task: str | None) -> DataSet:
     ledger = dataset.ledger
     if not dataset.records:
         raise DataError(f"{dataset.root}: no image can be used{_first(ledger.refused)}")
-    things = [t for r in dataset.records for t in r.things or []]
-    outlined = [t for t in things if not t.crowd and (t.polygons or t.rle or t.mask)]
-    plain = sum(not t.crowd for t in things) - len(outlined)
-    dataset.task = task or ("instances" if outlined and not plain else "detect")
-    if task is None and outlined and plain:
-        ledger.warnings.append(f"{len(outlined)} objects have an outline and {plain} only a box: read for boxes")
-    if dataset.task == "instances" and plain:
+    things = [t for r in dataset.records for t in r.things or [] if not t.crowd]
+    outlined = sum(bool(t.polygons or t.rle or t.mask) for t in things)
+    if outlined and task == "instances":
         for record in dataset.records:
             record.things = _with_outline(record, ledger)
-        things = [t for r in dataset.records for t in r.things or []]
-    if not things:
+    elif 0 < outlined < len(things) and task is None:
+        ledger.warnings.append(
+            f"{outlined} objects have an outline and {len(things) - outlined} only a box: read for boxes; "
+            "the task 'instances' takes the former alone"
+        )
+    instances = outlined and task != "detect" and (outlined == len(things) or task == "instances")
+    dataset.task = "instances" if instances else "detect"
+    ledger.images_used = len(dataset.records)
+    ledger.labels_used = sum(len(r.things or []) for r in dataset.records)
+    if not ledger.labels_used:
         raise DataError(
             f"{dataset.root}: no objects in {len(dataset.records)} images "
             f"({ledger.labels_refused} labels refused){_first(ledger.refused)}"
         )
-    ledger.images_used, ledger.labels_used = len(dataset.records), len(things)
     empty = sum(not r.things for r in dataset.records)
     if empty:
         ledger.warnings.append(f"{empty} background pictures (without objects)")
-    ledger.warnings += doubtful_names(Counter(dataset.classes[t.label] for t in things))
     return dataset
 
 

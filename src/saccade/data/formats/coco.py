@@ -2,7 +2,7 @@
 
 A box is x y width height from 0 at the upper left corner. Category and image ids are any numbers or texts: classes are
 the categories in order of id, the ids stay in `DataSet.category_ids` and `Record.source_id` and return in result files.
-Segments are polygons, or run lengths (`data/rle.py`); `iscrowd` (and the old `ignore`) mark regions that no score counts.
+Segments are polygons, or run lengths (`data/rle.py`); `iscrowd` (and the old `ignore`) mark what no score counts.
 """
 
 from __future__ import annotations
@@ -56,21 +56,16 @@ def read(root: Path, task: str | None = None) -> DataSet:
     files = [_parse(path, base, ledger) for path in paths]
     classes, ids = _classes(files, ledger)
     located = _locate(base, files)
-    sizes = measure(base, sorted({p for table in located for p in table.values()}), ledger)
+    if root.is_file() and not any(located):
+        ledger.warnings.append(f"none of the images is below {base}: labels alone, good for scoring results only")
+        located, sizes = _labels_alone(base, files)
+    else:
+        sizes = measure(base, sorted({p for table in located for p in table.values()}), ledger)
     records: list[Record] = []
-    loose: list[str] = []
-    boxes = 0
     for labels, table in zip(files, located, strict=True):
         names = {i: classes.index(str(c["name"]).strip()) for i, c in labels.categories.items() if i in ids}
-        found, wide = _records(labels, table, sizes, names, base, ledger)
-        records += found
-        loose += wide
-        boxes += sum(len(r.things or []) for r in found)
-    if len(loose) >= 3 and 2 * len(loose) > boxes:
-        ledger.warnings.append(
-            f"{len(loose)} of {boxes} boxes stick out of their image and would fit as x1 y1 x2 y2 (the first: {loose[0]}): "
-            "they look like xyxy, COCO has x y width height"
-        )
+        records += _records(labels, table, sizes, names, base, ledger)
+        _warn_of_corners(labels, ledger)
     _refuse_shared_images(records)
     dataset = DataSet(base, "coco", "detect", classes, sorted(records, key=lambda r: r.id), ledger)
     dataset.category_ids = list(ids)
@@ -118,13 +113,12 @@ def _parse(path: Path, base: Path, ledger: Ledger) -> _Labels:
     place = relative(path, base)
     content = read_json(path, place)
     if not isinstance(content, dict):
-        raise DataError(
-            f"{place}: the top is a {type(content).__name__}, an object with images, annotations, categories needed"
-        )
-    for key in ("images", "annotations", "categories"):
-        value = content.get(key)
+        kind = type(content).__name__
+        raise DataError(f"{place}: the top is a {kind}, an object with images, annotations, categories needed")
+    for part in ("images", "annotations", "categories"):
+        value = content.get(part)
         if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
-            raise DataError(f"{place}: '{key}' is missing or is not a list of objects")
+            raise DataError(f"{place}: '{part}' is missing or is not a list of objects")
     if not content["images"] or not content["categories"]:
         raise DataError(f"{place}: 'images' or 'categories' is empty")
     if any("segments_info" in a for a in content["annotations"]):
@@ -200,6 +194,20 @@ def _locate(base: Path, files: list[_Labels]) -> list[dict[Id, Path]]:
     return tables
 
 
+def _labels_alone(base: Path, files: list[_Labels]) -> tuple[list[dict[Id, Path]], dict[Path, tuple[int, int]]]:
+    """Paths and sizes as the labels state them, for images that are not there; those without a size are left out."""
+    located: list[dict[Id, Path]] = []
+    sizes = {}
+    for labels in files:
+        located.append({})
+        for key, image in labels.images.items():
+            height, width = image.get("height"), image.get("width")
+            if type(height) is int and type(width) is int and height > 0 and width > 0:
+                located[-1][key] = base / image["file_name"]
+                sizes[base / image["file_name"]] = height, width
+    return located, sizes
+
+
 def _records(
     labels: _Labels,
     table: dict[Id, Path],
@@ -207,8 +215,7 @@ def _records(
     names: dict[Id, int],
     base: Path,
     ledger: Ledger,
-) -> tuple[list[Record], list[str]]:
-    """The records of one label file, and the places of boxes that fit only as x1 y1 x2 y2."""
+) -> list[Record]:
     by_image: dict[Id, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
     for number, annotation in enumerate(labels.annotations):
         where = f"{labels.place}: annotation {annotation.get('id', f'number {number}')}"
@@ -218,7 +225,7 @@ def _records(
         else:
             by_image[key].append((where, annotation))
     _refuse_fractions(labels)
-    records, loose = [], []
+    records = []
     for key, image in labels.images.items():
         path = table.get(key)
         why = _unusable(image, path, sizes)
@@ -228,17 +235,15 @@ def _records(
             for where, _ in by_image[key]:
                 ledger.refuse_label(where, f"image {key} cannot be used")
             continue
-        record = Record(relative(path, base), sizes[path], labels.split, things=[], source_id=key)
+        things: list[Thing] = []
+        record = Record(relative(path, base), sizes[path], labels.split, things=things, source_id=key)
         for where, annotation in by_image[key]:
             thing = _keep(annotation, where, record.size, names, labels, ledger)
             if thing is not None:
-                record.things = [*(record.things or []), thing]
-                loose += (
-                    [where] if _fits_as_corners(annotation["bbox"] if "bbox" in annotation else [], record.size) else []
-                )
+                things.append(thing)
         _warn_of_repeats(record, ledger)
         records.append(record)
-    return records, loose
+    return records
 
 
 def _unusable(image: dict[str, Any], path: Path | None, sizes: dict[Path, tuple[int, int]]) -> str | None:
@@ -321,19 +326,38 @@ def _refuse_fractions(labels: _Labels) -> None:
     """Raises DataError where no box reaches beyond 1 pixel: those are fractions of the image."""
     farthest = 0.0
     for annotation in labels.annotations:
-        box = annotation.get("bbox")
-        if isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) for v in box):
+        box = _plain(annotation.get("bbox"))
+        if box is not None:
             farthest = max(farthest, box[0] + box[2], box[1] + box[3])
     if 0 < farthest <= 1:
         raise DataError(f"{labels.place}: all boxes lie within 0..1: they look like fractions, COCO has pixels")
 
 
-def _fits_as_corners(box: object, size: tuple[int, int]) -> bool:
-    if not isinstance(box, list) or len(box) != 4:
-        return False
-    a, b, c, d = check_numbers(box, "bbox")
-    height, width = size
-    return (a + c > width + 1 or b + d > height + 1) and a < c <= width + 1 and b < d <= height + 1
+def _plain(box: object) -> list[float] | None:
+    try:
+        return check_numbers(box, "bbox") if isinstance(box, list) and len(box) == 4 else None
+    except DataError:
+        return None  # refused where its annotation is read
+
+
+def _warn_of_corners(labels: _Labels, ledger: Ledger) -> None:
+    """Warn where every box would fit its image as x1 y1 x2 y2, and some stick out of it as x y width height."""
+    outside = []
+    for number, annotation in enumerate(labels.annotations):
+        box, image = _plain(annotation.get("bbox")), labels.images.get(annotation.get("image_id", ""), {})
+        width, height = image.get("width"), image.get("height")
+        if box is None or type(width) is not int or type(height) is not int:
+            continue
+        a, b, c, d = box
+        if not (a < c <= width + 1 and b < d <= height + 1):
+            return
+        if a + c > width + 1 or b + d > height + 1:
+            outside.append(annotation.get("id", f"number {number}"))
+    if len(outside) > 1:
+        ledger.warnings.append(
+            f"{labels.place}: boxes look like x1 y1 x2 y2: all would fit so, and {len(outside)} stick out "
+            f"of their image as x y width height, which COCO has (first: annotation {outside[0]}); they are clipped"
+        )
 
 
 def _warn_of_repeats(record: Record, ledger: Ledger) -> None:

@@ -1,4 +1,4 @@
-"""JSON of other people's making: read with a place for every complaint, and ids that are checked before they are keys."""
+"""JSON of other people's making: every complaint has a place, and ids are checked before they are keys."""
 
 from __future__ import annotations
 

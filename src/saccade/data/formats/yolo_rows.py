@@ -68,7 +68,10 @@ def ranges(ids: list[int]) -> str:
 
 def _label(word: str, layout: Layout, seen: set[int]) -> int:
     allowed = ranges(list(layout.names)) if layout.names else "0 and above"
-    number = _number(word) if word not in layout.names.values() else math.nan
+    try:
+        number = float(word)
+    except ValueError:
+        number = math.nan
     if not number.is_integer() or abs(number) > _MAX_CLASSES:
         raise DataError(f"class {word[:40]!r} is not a whole number; allowed {allowed}")
     label = int(number)
