@@ -183,7 +183,7 @@ def test_slow_workers_are_waited_for_and_stuck_ones_are_not(dataset: DataSet, mo
 
 def test_the_fault_of_a_transform_keeps_its_traceback(dataset: DataSet) -> None:
     failing = loader(dataset, transforms=[Fail()], workers=1)
-    with pytest.raises(RuntimeError, match="(?s)Traceback.*a fault of ours"):
+    with pytest.raises(RuntimeError, match=r"(?s)Traceback.*a fault of ours"):
         list(failing.epoch(0))
     failing.close()
 
