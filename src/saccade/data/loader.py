@@ -336,7 +336,9 @@ def _drain(loader: DataLoader) -> Iterator[tuple[Batch, list[tuple[int, SaccadeE
             if reason.startswith("DataLoader timed out") and waited < TIMEOUT:
                 continue  # torch has looked after its workers: they live and are only slow
             if loader.num_workers == 0 or reason.startswith("Caught "):
-                raise  # a fault inside a transform, handed on by the worker
+                # A fault inside a transform; its message holds the worker's traceback. Torch's own frames form a cycle
+                # with the error, which would keep the workers until the garbage collector ends them out of order.
+                raise error.with_traceback(None) from None
             raise ResourceError(
                 f"a loader process died or hangs ({reason}); the usual cause is too little memory or shared memory "
                 "(/dev/shm): use a smaller --batch or fewer --workers; --workers 0 reads in the main process"
