@@ -49,6 +49,7 @@ def test_exif_orientation_is_applied_and_nonsense_is_not(format: str, orientatio
     pixels = decode(data)
     assert np.array_equal(pixels, expected)
     assert pixels.flags.c_contiguous
+    assert pixels.flags.writeable
     assert pixels.dtype == np.uint8
     assert probe(data) == Probe(format, pixels.shape[:2])
     assert pixels.shape[:2] == ((70, 50) if 5 <= orientation <= 8 else (50, 70))
@@ -67,6 +68,7 @@ def test_orientation_is_found_behind_the_pixels_of_a_png() -> None:
 @pytest.mark.parametrize(
     "noise", [b"Exif\0\0" + bytes(range(256)) * 200, b"Exif\0\0II*\0", b"Exif\0\0MM\0*\0\0\0\x08\xff"]
 )
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_broken_exif_leaves_the_image_as_stored(noise: bytes) -> None:
     data = encoded(Image.fromarray(picture()), "JPEG", exif=noise)
     assert decode(data).shape == (50, 70, 3)
@@ -203,14 +205,15 @@ def test_jpeg_without_its_end_marker_is_not_rewritten(tmp_path: Path) -> None:
     data = encoded(Image.fromarray(picture()), "JPEG")[:-2]
     path = tmp_path / "a.jpg"
     path.write_bytes(data)
-    assert decode(path).shape == (50, 70, 3)
+    with pytest.raises(DataError, match="truncated"):
+        decode(path)
     assert hashlib.sha256(path.read_bytes()).digest() == hashlib.sha256(data).digest()
 
 
 def test_damaged_png(tmp_path: Path) -> None:
     data = bytearray(encoded(Image.fromarray(picture()), "PNG"))
     data[data.index(b"IDAT") + 40] ^= 0xFF
-    with pytest.raises(DataError, match="damaged|truncated"):
+    with pytest.raises(DataError, match=r"damaged|truncated"):
         decode(bytes(data))
     with pytest.raises(DataError):
         decode(png_of_size(0, 0))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,18 @@ class Die:
         if sample.id == "7.png":
             os.kill(os.getpid(), signal.SIGKILL)
         return sample
+
+
+class Sleep:
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        if sample.id == "7.png":
+            time.sleep(0.4)
+        return sample
+
+
+class Fail:
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        raise RuntimeError("a fault of ours")
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +169,23 @@ def test_a_dead_worker_is_reported(dataset: DataSet) -> None:
     with pytest.raises(ResourceError, match="--workers 0"):
         list(dying.epoch(0))
     dying.close()
+
+
+def test_slow_workers_are_waited_for_and_stuck_ones_are_not(dataset: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("saccade.data.loader._POLL", 0.05)
+    slow = loader(dataset, transforms=[Sleep()], workers=1)
+    assert [b.ids for b in slow.epoch(0)] == [b.ids for b in loader(dataset).epoch(0)]
+    monkeypatch.setattr("saccade.data.loader.TIMEOUT", 0.15)
+    with pytest.raises(ResourceError, match="timed out"):
+        list(slow.epoch(0))
+    slow.close()
+
+
+def test_the_fault_of_a_transform_keeps_its_traceback(dataset: DataSet) -> None:
+    failing = loader(dataset, transforms=[Fail()], workers=1)
+    with pytest.raises(RuntimeError, match=r"(?s)Traceback.*a fault of ours"):
+        list(failing.epoch(0))
+    failing.close()
 
 
 def test_wrong_arguments(dataset: DataSet) -> None:

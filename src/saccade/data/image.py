@@ -92,7 +92,7 @@ def decode(path: Path | bytes, min_side: int | None = None) -> np.ndarray:
             is at least this many pixels (`Probe.reduction`): several times faster for large photographs.
 
     Returns:
-        [H, W, 3] uint8 RGB, contiguous.
+        [H, W, 3] uint8 RGB, contiguous and writable.
 
     Raises:
         DataError: as `probe`; truncated or damaged pixels; pixel values without an agreed scale.
@@ -106,7 +106,7 @@ def decode(path: Path | bytes, min_side: int | None = None) -> np.ndarray:
         with _named(name):
             image.load()
         pixels = _to_rgb(image, name)
-    return np.ascontiguousarray(_upright(pixels, turn))
+    return np.require(_upright(pixels, turn), requirements=["C", "W"])
 
 
 def decode_values(path: Path | bytes) -> np.ndarray:

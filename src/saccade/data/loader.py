@@ -14,6 +14,7 @@ import functools
 import gc
 import json
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from saccade.data.types import Annotation, Batch, Sample
 from saccade.errors import DataError, ResourceError, SaccadeError, UsageError
 
 TIMEOUT = 300.0  # seconds that a batch may take before the workers are given up
+_POLL = 5.0  # seconds between looks at whether the workers live
 
 Transform = Callable[..., Sample]
 """transform(sample, rng) -> Sample; one with the attribute `needs_others = True` is called as transform(sample, rng,
@@ -108,8 +110,8 @@ class Loader:
             raise ValueError("the loader has been closed")
         self._plan.steps = [[(epoch, int(i)) for i in step] for step in self._steps(epoch)[start_step:]]
         for batch, failures in _drain(self._loader):
-            if failures:
-                raise failures[0][1]
+            for _, error in failures:
+                raise error
             yield batch
 
     def close(self) -> None:
@@ -282,7 +284,7 @@ def _data_loader(source: _Source, plan: _Plan, workers: int, multiple_of: int, p
         batch_sampler=plan,
         num_workers=workers,
         collate_fn=functools.partial(_collate_and_pack, multiple_of=multiple_of),
-        timeout=TIMEOUT if workers else 0,
+        timeout=_POLL if workers else 0,
         worker_init_fn=_start_worker,
         persistent_workers=persistent and workers > 0,
         pin_memory=torch.cuda.is_available(),
@@ -320,19 +322,38 @@ def _collate_and_pack(found: list[Sample | tuple[int, SaccadeError]], multiple_o
 
 def _drain(loader: DataLoader) -> Iterator[tuple[Batch, list[tuple[int, SaccadeError]]]]:
     """Unpacked batches, with the images that failed; a dead or stuck worker becomes a ResourceError."""
-    batches = iter(loader)
+    batches: Iterator[_Parcel] | None = None
+    waited = 0.0
     while True:
         try:
+            batches = _start(loader) if batches is None else batches
             images, buffer, rest, failures = next(batches)
         except StopIteration:
             return
-        except RuntimeError as error:
-            reason = str(error).split("\n")[0]
-            if "worker" not in reason and "timed out" not in reason:
-                raise
+        except (RuntimeError, OSError, EOFError) as error:  # the last two: a batch lost with the worker that held it
+            reason = str(error).split("\n")[0] or type(error).__name__
+            waited += _POLL
+            if reason.startswith("DataLoader timed out") and waited < TIMEOUT:
+                continue  # torch has looked after its workers: they live and are only slow
+            if loader.num_workers == 0 or reason.startswith("Caught "):
+                # A fault inside a transform; its message holds the worker's traceback. Torch's own frames form a cycle
+                # with the error, which would keep the workers until the garbage collector ends them out of order.
+                raise error.with_traceback(None) from None
             raise ResourceError(
                 f"a loader process died or hangs ({reason}); the usual cause is too little memory or shared memory "
                 "(/dev/shm): use a smaller --batch or fewer --workers; --workers 0 reads in the main process"
             ) from None
+        waited = 0.0
         layout = rest.pop("layout")
         yield Batch(images=images, truth=unpack(buffer, layout), **rest), failures
+
+
+def _start(loader: DataLoader) -> Iterator[_Parcel]:
+    """An iterator over the batches, without the signal handler that torch installs: it would raise the death of a
+    worker wherever the main process happens to be, in the middle of writing a checkpoint perhaps."""
+    watched = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGCHLD) if watched else None
+    batches = iter(loader)
+    if watched and before is not None:
+        signal.signal(signal.SIGCHLD, before)
+    return batches
