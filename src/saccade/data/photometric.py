@@ -48,7 +48,8 @@ def tone(image: np.ndarray, gain: float, offset: float) -> np.ndarray:
 def recolor(image: np.ndarray, saturation: float, hue: float) -> np.ndarray:
     """[H, W, 3] RGB with its saturation multiplied and its hue turned by `hue` degrees."""
     table = np.empty((1, 256, 3), np.uint8)
-    table[0, :, 0] = np.rint(LEVELS + hue * 256 / 360).astype(np.int64) % 256
+    turned = (LEVELS / 256 + hue / 360) % 1  # OpenCV writes hue in 256ths of the circle and reads it in 255ths
+    table[0, :, 0] = np.rint(turned * 255)
     table[0, :, 1] = np.clip(np.rint(LEVELS * saturation), 0, 255)
     table[0, :, 2] = LEVELS
     hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL), table)
