@@ -114,6 +114,18 @@ class Batch:
     def __len__(self) -> int:
         return self.images.shape[0]
 
+    def __getitem__(self, rows: slice) -> Batch:
+        """Some of the images, in that order."""
+        truth = None if self.truth is None else self.truth[rows]
+        return Batch(
+            self.images[rows],
+            self.sizes[rows],
+            truth,
+            self.ids[rows],
+            self.original_sizes[rows],
+            self.to_original[rows],
+        )
+
     def to(self, device: torch.device | str) -> Batch:
         """Move to `device`; uint8 images become float32 in [0, 1], channels last in memory."""
         images = self.images.to(device, non_blocking=True)

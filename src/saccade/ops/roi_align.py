@@ -1,0 +1,397 @@
+"""RoIAlign: a map of fixed size for every region, by bilinear sampling without rounding (He et al., ICCV 2017, sec. 3).
+
+Each region is divided into output_size bins; in each bin a regular grid of points is read from the map by bilinear
+interpolation and averaged. Pixel centres lie at whole numbers of the map; `aligned` shifts the regions by half a pixel
+to fit. A point up to one pixel outside the map reads the border, farther out it reads 0.
+
+`roi_align_reference` is plain differentiable torch; `_forward` and `_backward` are the same sums in numba for CPUs.
+Letters: b images, c channels, H and W the map, n regions, h and w the output, P = h w bins, T taps (pixels read) a bin.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def roi_align(
+    features: Tensor,
+    boxes: Tensor | Sequence[Tensor],
+    output_size: int | tuple[int, int],
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = 0,
+    aligned: bool = False,
+) -> Tensor:
+    """Sample regions of one map. Differentiable in the features, not in the boxes.
+
+    Args:
+        features: [b, c, H, W]; float32 or float64, or a half type (computed in float32, returned as it came).
+        boxes: one [n_i, 4] x1 y1 x2 y2 an image, or rois [n, 5] with the image's index first; in image pixels, finite.
+        output_size: side or (h, w) of the result.
+        spatial_scale: map pixels per image pixel, such as 1/16.
+        sampling_ratio: points a bin along each side; 0 or below takes ceil(bin side).
+        aligned: subtract half a map pixel from the scaled corners. Without it (the original code) a region is at
+            least one map pixel wide and high.
+
+    Returns:
+        [n, c, h, w] in the order of the boxes.
+
+    Raises:
+        ValueError: shapes do not fit, a box is not finite, or an image's index is outside 0..b-1.
+    """
+    rois = to_rois(boxes)
+    levels = torch.zeros(len(rois), dtype=torch.int64, device=rois.device)
+    height, width = (output_size, output_size) if isinstance(output_size, int) else output_size
+    return roi_align_levels([features], rois, levels, [spatial_scale], height, width, sampling_ratio, aligned)
+
+
+def to_rois(boxes: Tensor | Sequence[Tensor]) -> Tensor:
+    """Boxes [n_i, 4] of each image -> rois [n, 5] with the image's index first; rois pass through.
+
+    Raises:
+        ValueError: neither form.
+    """
+    if isinstance(boxes, Tensor):
+        if boxes.ndim != 2 or boxes.shape[1] != 5:
+            raise ValueError(f"rois must be [n, 5]: image index, x1, y1, x2, y2; got {list(boxes.shape)}")
+        return boxes
+    for i, each in enumerate(boxes):
+        if each.ndim != 2 or each.shape[1] != 4:
+            raise ValueError(f"boxes of image {i} must be [n, 4], got {list(each.shape)}")
+    return torch.cat([F.pad(each, (1, 0), value=i) for i, each in enumerate(boxes)])
+
+
+@torch.library.custom_op("saccade::roi_align_levels", mutates_args=())
+def roi_align_levels(
+    features: Sequence[Tensor],
+    rois: Tensor,
+    levels: Tensor,
+    spatial_scales: Sequence[float],
+    height: int,
+    width: int,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
+    """`roi_align` from the maps of a pyramid; one answer of fixed shape, whichever map a region is read from.
+
+    Args:
+        features: maps [b, c, H_l, W_l] of equal type and channels.
+        rois: [n, 5] image index, x1, y1, x2, y2 in image pixels.
+        levels: [n] int64, the map of each region.
+        spatial_scales: map pixels per image pixel of each map.
+        height: h.
+        width: w.
+        sampling_ratio: as in `roi_align`.
+        aligned: as in `roi_align`.
+
+    Returns:
+        [n, c, h, w], channels last in memory.
+
+    Raises:
+        ValueError: shapes do not fit, a box is not finite, or an image's index is outside 0..b-1.
+    """
+    _check(features, rois, levels, spatial_scales)
+    wide = _wide(features[0].dtype)
+    c = features[0].shape[1]
+    out = torch.zeros(len(rois), height, width, c, dtype=wide, device=rois.device)
+    for level, scale in enumerate(spatial_scales):
+        rows = (levels == level).nonzero()[:, 0]
+        if len(rows) == 0:
+            continue
+        # Free of copies where the map is channels last in memory already.
+        last = features[level].detach().permute(0, 2, 3, 1).to(wide).contiguous()
+        regions = _regions(rois[rows], scale, aligned)
+        if out.device.type == "cpu":
+            _forward_compiled(last, regions, rows, out, sampling_ratio)
+        else:
+            index, weight = _taps(regions, last.shape, height, width, sampling_ratio)
+            out[rows] = _gather(last, index, weight).view(-1, height, width, c)
+    return out.permute(0, 3, 1, 2).to(features[0].dtype)
+
+
+@roi_align_levels.register_fake
+def _(
+    features: Sequence[Tensor],
+    rois: Tensor,
+    levels: Tensor,
+    spatial_scales: Sequence[float],
+    height: int,
+    width: int,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
+    first = features[0]
+    return first.new_empty((rois.shape[0], height, width, first.shape[1])).permute(0, 3, 1, 2)
+
+
+@torch.library.custom_op("saccade::roi_align_levels_backward", mutates_args=())
+def roi_align_levels_backward(
+    gradient: Tensor,
+    features: Sequence[Tensor],
+    rois: Tensor,
+    levels: Tensor,
+    spatial_scales: Sequence[float],
+    sampling_ratio: int,
+    aligned: bool,
+) -> list[Tensor]:
+    """Gradients [b, c, H_l, W_l] of the maps for a gradient [n, c, h, w]; of the features only the shapes are used."""
+    height, width = gradient.shape[2:]
+    last = gradient.detach().permute(0, 2, 3, 1).to(_wide(gradient.dtype)).contiguous()
+    results = []
+    for level, scale in enumerate(spatial_scales):
+        b, c, map_height, map_width = features[level].shape
+        total = torch.zeros(b, map_height, map_width, c, dtype=last.dtype, device=last.device)
+        rows = (levels == level).nonzero()[:, 0]
+        if len(rows):
+            regions = _regions(rois[rows], scale, aligned)
+            if last.device.type == "cpu":
+                _backward_compiled(last, regions, rows, total, sampling_ratio)
+            else:
+                index, weight = _taps(regions, total.shape, height, width, sampling_ratio)
+                _scatter(total, index, weight, last[rows].view(-1, c))
+        results.append(total.permute(0, 3, 1, 2).to(features[level].dtype))
+    return results
+
+
+@roi_align_levels_backward.register_fake
+def _(
+    gradient: Tensor,
+    features: Sequence[Tensor],
+    rois: Tensor,
+    levels: Tensor,
+    spatial_scales: Sequence[float],
+    sampling_ratio: int,
+    aligned: bool,
+) -> list[Tensor]:
+    return [torch.empty_like(each, memory_format=torch.channels_last) for each in features]
+
+
+def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    features, rois, levels, scales, _, _, sampling_ratio, aligned = inputs
+    ctx.save_for_backward(rois, levels, *features)
+    ctx.settings = (scales, sampling_ratio, aligned)
+
+
+def _differentiate(ctx, gradient: Tensor):  # type: ignore[no-untyped-def]
+    rois, levels, *features = ctx.saved_tensors
+    gradients = roi_align_levels_backward(gradient, features, rois, levels, *ctx.settings)
+    return gradients, None, None, None, None, None, None, None
+
+
+roi_align_levels.register_autograd(_differentiate, setup_context=_save)
+
+
+def roi_align_reference(
+    features: Tensor,
+    boxes: Tensor | Sequence[Tensor],
+    output_size: int | tuple[int, int],
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = 0,
+    aligned: bool = False,
+) -> Tensor:
+    """`roi_align` in plain torch, differentiated by autograd."""
+    rois = to_rois(boxes)
+    height, width = (output_size, output_size) if isinstance(output_size, int) else output_size
+    last = features.permute(0, 2, 3, 1).to(_wide(features.dtype))
+    index, weight = _taps(_regions(rois, spatial_scale, aligned), last.shape, height, width, sampling_ratio)
+    out = _gather(last, index, weight).view(len(rois), height, width, features.shape[1])
+    return out.permute(0, 3, 1, 2).to(features.dtype)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _check(features: Sequence[Tensor], rois: Tensor, levels: Tensor, spatial_scales: Sequence[float]) -> None:
+    if len(features) != len(spatial_scales):
+        raise ValueError(f"{len(features)} maps but {len(spatial_scales)} scales")
+    if rois.ndim != 2 or rois.shape[1] != 5 or levels.shape != rois.shape[:1]:
+        raise ValueError(f"rois must be [n, 5] and levels [n], got {list(rois.shape)} and {list(levels.shape)}")
+    if len(rois) and not bool(rois.isfinite().all()):
+        raise ValueError("a region is not finite (NaN or infinite corner)")
+    b = features[0].shape[0]
+    if len(rois) and not bool(((rois[:, 0] >= 0) & (rois[:, 0] < b)).all()):
+        raise ValueError(f"a region's image index is outside 0..{b - 1}")
+
+
+def _regions(rois: Tensor, scale: float, aligned: bool) -> Tensor:
+    """Rois [n, 5] -> [n, 5] image index, x, y, width, height in map pixels; float64, so that both paths round alike."""
+    exact = rois.detach().to(torch.float32 if rois.device.type == "mps" else torch.float64)
+    start = exact[:, 1:3] * scale - (0.5 if aligned else 0.0)
+    side = exact[:, 3:5] * scale - (0.5 if aligned else 0.0) - start
+    return torch.cat((exact[:, :1], start, side if aligned else side.clamp(min=1)), 1)
+
+
+def _taps(regions: Tensor, shape: Sequence[int], height: int, width: int, sampling_ratio: int) -> tuple[Tensor, Tensor]:
+    """Flat pixel indices [n P, T] of a map [b, H, W, c] and their weights, the mean over a bin's points included."""
+    image, x, y, w, h = regions.unbind(1)
+    y_index, y_weight = _axis_taps(y, h, height, shape[1], sampling_ratio)  # [n, h, Ty]
+    x_index, x_weight = _axis_taps(x, w, width, shape[2], sampling_ratio)
+    base = image.to(torch.int64) * (shape[1] * shape[2])
+    index = base.view(-1, 1, 1, 1, 1) + y_index[:, :, None, :, None] * shape[2] + x_index[:, None, :, None, :]
+    weight = y_weight[:, :, None, :, None] * x_weight[:, None, :, None, :]
+    taps = y_index.shape[2] * x_index.shape[2]
+    return index.reshape(-1, taps), weight.reshape(-1, taps)
+
+
+def _axis_taps(start: Tensor, side: Tensor, bins: int, limit: int, sampling_ratio: int) -> tuple[Tensor, Tensor]:
+    """Pixels read along one axis: start [n], side [n] -> index and weight [n, bins, 2 points]; 0 for absent points."""
+    step = side / bins
+    points = torch.full_like(step, sampling_ratio) if sampling_ratio > 0 else step.ceil()
+    most = max(int(points.max()) if len(points) else 0, 1)
+    bin_number = torch.arange(bins, device=start.device)
+    point = torch.arange(most, device=start.device)
+    count = points.clamp(min=1)[:, None, None]
+    place = start[:, None, None] + bin_number[:, None] * step[:, None, None]
+    place = place + (point + 0.5) * step[:, None, None] / count
+    present = (point < points[:, None, None]) & (place >= -1) & (place <= limit)
+    place = place.clamp(0, limit - 1)
+    low = place.floor()
+    part = place - low
+    index = torch.stack((low, (low + 1).clamp(max=limit - 1)), -1).to(torch.int64)
+    weight = torch.stack((1 - part, part), -1) * (present / count)[..., None]
+    return index.flatten(2), weight.flatten(2)
+
+
+def _gather(last: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    """Weighted sums of pixels: map [b, H, W, c], index and weight [n P, T] -> [n P, c]."""
+    flat = last.reshape(-1, last.shape[-1])
+    return F.embedding_bag(index, flat, mode="sum", per_sample_weights=weight.to(flat.dtype))
+
+
+def _scatter(total: Tensor, index: Tensor, weight: Tensor, gradient: Tensor) -> None:
+    """The adjoint of `_gather`: adds gradient [n P, c] to the pixels of total [b, H, W, c]."""
+    flat = total.view(-1, total.shape[-1])
+    for tap in range(index.shape[1]):  # one at a time: all taps at once would take T times the memory of the output
+        flat.index_add_(0, index[:, tap], gradient * weight[:, tap, None].to(gradient.dtype))
+
+
+def _in_threads(work: Callable[[int, int], None], items: int, cost: int) -> None:
+    """work(start, stop) over 0..items, in torch's number of threads where the cost (multiplications) pays for them.
+
+    Plain threads around kernels that release the interpreter's lock: no second OpenMP runtime beside torch's, and safe
+    after a fork.
+    """
+    threads = min(torch.get_num_threads(), items) if cost > 1_000_000 else 1
+    if threads <= 1:
+        work(0, items)
+        return
+    edges = [items * i // threads for i in range(threads + 1)]
+    with ThreadPoolExecutor(threads) as pool:
+        for job in [pool.submit(work, low, high) for low, high in pairwise(edges)]:
+            job.result()
+
+
+def _forward_compiled(last: Tensor, regions: Tensor, rows: Tensor, out: Tensor, sampling_ratio: int) -> None:
+    arrays = last.numpy(), regions.numpy(), rows.numpy(), out.numpy()
+    points = max(sampling_ratio, 1) ** 2
+
+    def work(start: int, stop: int) -> None:
+        _forward(*arrays, sampling_ratio, start, stop)
+
+    _in_threads(work, len(regions), len(regions) * out[0].numel() * points * 4)
+
+
+def _backward_compiled(gradient: Tensor, regions: Tensor, rows: Tensor, total: Tensor, sampling_ratio: int) -> None:
+    arrays = gradient.numpy(), regions.numpy(), rows.numpy(), total.numpy()
+    points = max(sampling_ratio, 1) ** 2
+
+    def work(start: int, stop: int) -> None:  # regions overlap, channels do not: threads never write the same number
+        _backward(*arrays, sampling_ratio, start, stop)
+
+    _in_threads(work, total.shape[3], len(regions) * gradient[0].numel() * points * 4)
+
+
+@numba.njit(cache=True, nogil=True)
+def _tap(place: float, limit: int) -> tuple[int, int, float]:
+    """Lower and upper pixel and the weight of the upper one; -1 where the point is outside."""
+    if not (place >= -1 and place <= limit):
+        return -1, -1, 0.0
+    place = min(max(place, 0.0), limit - 1.0)
+    low = math.floor(place)
+    return low, min(low + 1, limit - 1), place - low
+
+
+@numba.njit(cache=True, nogil=True)
+def _points(side: float, bins: int, sampling_ratio: int) -> int:
+    return sampling_ratio if sampling_ratio > 0 else math.ceil(side / bins)
+
+
+@numba.njit(cache=True, nogil=True)
+def _forward(
+    last: np.ndarray, regions: np.ndarray, rows: np.ndarray, out: np.ndarray, sampling_ratio: int, start: int, stop: int
+) -> None:
+    """Regions start..stop of a map [b, H, W, c]; region i goes to out[rows[i]], which holds zeros."""
+    height, width, channels = out.shape[1:]
+    for i in range(start, stop):
+        pixels = last[int(regions[i, 0])]
+        x0, y0, w, h = regions[i, 1], regions[i, 2], regions[i, 3], regions[i, 4]
+        ny, nx = _points(h, height, sampling_ratio), _points(w, width, sampling_ratio)
+        for p in range(height):
+            for sy in range(ny):
+                yl, yh, fy = _tap(y0 + p * (h / height) + (sy + 0.5) * (h / height) / ny, last.shape[1])
+                if yl < 0:
+                    continue
+                for q in range(width):
+                    target = out[rows[i], p, q]
+                    for sx in range(nx):
+                        xl, xh, fx = _tap(x0 + q * (w / width) + (sx + 0.5) * (w / width) / nx, last.shape[2])
+                        if xl < 0:
+                            continue
+                        a = last.dtype.type((1 - fy) * (1 - fx) / (ny * nx))
+                        b = last.dtype.type((1 - fy) * fx / (ny * nx))
+                        c = last.dtype.type(fy * (1 - fx) / (ny * nx))
+                        d = last.dtype.type(fy * fx / (ny * nx))
+                        ll, lh, hl, hh = pixels[yl, xl], pixels[yl, xh], pixels[yh, xl], pixels[yh, xh]
+                        for k in range(channels):
+                            target[k] += a * ll[k] + b * lh[k] + c * hl[k] + d * hh[k]
+
+
+@numba.njit(cache=True, nogil=True)
+def _backward(
+    gradient: np.ndarray,
+    regions: np.ndarray,
+    rows: np.ndarray,
+    total: np.ndarray,
+    sampling_ratio: int,
+    start: int,
+    stop: int,
+) -> None:
+    """Channels start..stop of total [b, H, W, c], which holds zeros, from all regions."""
+    height, width = gradient.shape[1:3]
+    for i in range(len(regions)):
+        pixels = total[int(regions[i, 0])]
+        x0, y0, w, h = regions[i, 1], regions[i, 2], regions[i, 3], regions[i, 4]
+        ny, nx = _points(h, height, sampling_ratio), _points(w, width, sampling_ratio)
+        for p in range(height):
+            for sy in range(ny):
+                yl, yh, fy = _tap(y0 + p * (h / height) + (sy + 0.5) * (h / height) / ny, total.shape[1])
+                if yl < 0:
+                    continue
+                for q in range(width):
+                    source = gradient[rows[i], p, q]
+                    for sx in range(nx):
+                        xl, xh, fx = _tap(x0 + q * (w / width) + (sx + 0.5) * (w / width) / nx, total.shape[2])
+                        if xl < 0:
+                            continue
+                        a = total.dtype.type((1 - fy) * (1 - fx) / (ny * nx))
+                        b = total.dtype.type((1 - fy) * fx / (ny * nx))
+                        c = total.dtype.type(fy * (1 - fx) / (ny * nx))
+                        d = total.dtype.type(fy * fx / (ny * nx))
+                        ll, lh, hl, hh = pixels[yl, xl], pixels[yl, xh], pixels[yh, xl], pixels[yh, xh]
+                        for k in range(start, stop):  # one target at a time: two of the four may be the same pixel
+                            ll[k] += a * source[k]
+                        for k in range(start, stop):
+                            lh[k] += b * source[k]
+                        for k in range(start, stop):
+                            hl[k] += c * source[k]
+                        for k in range(start, stop):
+                            hh[k] += d * source[k]

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from saccade.ops.roi_pool import Rule, roi_pool, roi_pool_reference
+
+ROWS = (
+    ".1 .3 .2 .3 .2 .6 .8 .9|.4 .5 .1 .4 .7 .1 .4 .3|.2 .1 .3 .8 .6 .2 .1 .1|.4 .6 .2 .1 .3 .6 .1 .2|"
+    ".1 .8 .3 .3 .5 .3 .3 .3|.2 .9 .4 .5 .1 .1 .1 .2|.3 .1 .8 .6 .3 .3 .6 .5|.5 .5 .2 .1 .1 .2 .1 .2"
+)
+MAP = torch.tensor([[float(v) for v in row.split()] for row in ROWS.split("|")])[None, None]
+EXAMPLES: list[tuple[list[float], Rule, list[list[float]]]] = [  # SYSTEMS 11.7
+    ([0, 3, 6, 7], "disjoint", [[0.8, 0.6], [0.9, 0.6]]),  # as printed in the course
+    ([0, 3, 6, 7], "overlapping", [[0.9, 0.6], [0.9, 0.6]]),
+    ([0, 3, 6, 6], "overlapping", [[0.8, 0.6], [0.9, 0.6]]),
+    ([0, 0, 7, 7], "overlapping", [[0.8, 0.9], [0.9, 0.6]]),
+]
+
+
+@pytest.mark.parametrize(("box", "rule", "expected"), EXAMPLES)
+def test_worked_examples(box: list[float], rule: Rule, expected: list[list[float]]) -> None:
+    for op in (roi_pool, roi_pool_reference):
+        assert torch.equal(op(MAP, [torch.tensor([box])], 2, rule=rule)[0, 0], torch.tensor(expected))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 6), st.sampled_from(["overlapping", "disjoint"]))
+def test_compiled_equals_reference(seed: int, n: int, rule: Rule) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randint(0, 6, (2, 3, 6, 8), generator=generator).float()  # ties: the first maximum is meant
+    corner = torch.rand(n, 2, generator=generator) * 40 - 8
+    image = torch.randint(0, 2, (n, 1), generator=generator).float()
+    rois = torch.cat((image, corner, corner + torch.rand(n, 2, generator=generator) * 30), 1)
+    weight = torch.randn(n, 3, 3, 2, generator=generator)
+    answers = []
+    for op in (roi_pool, roi_pool_reference):
+        leaf = features.clone().requires_grad_()
+        out = op(leaf, rois, (3, 2), 0.25, rule)
+        (out * weight).sum().backward()
+        answers.append((out, leaf.grad))
+    torch.testing.assert_close(answers[0], answers[1])
+
+
+def test_corners_round_half_away_from_zero_and_far_regions_are_empty() -> None:
+    features = torch.arange(16.0).view(1, 1, 4, 4)
+    assert roi_pool(features, torch.tensor([[0.0, 0.5, 0.5, 1.4, 1.4]]), 1).item() == 5  # pixel (1, 1) alone
+    assert roi_pool(features, torch.tensor([[0.0, 50, 50, 60, 60]]), 2).tolist() == [[[[0, 0], [0, 0]]]]
+
+
+def test_gradcheck_and_operator() -> None:
+    features = torch.randperm(60).double().view(1, 2, 5, 6).requires_grad_()  # no ties: differentiable
+    rois = torch.tensor([[0.0, 0, 0, 20, 18], [0, 6, 2, 9, 40]], dtype=torch.float64)
+    for rule in ("overlapping", "disjoint"):
+        assert torch.autograd.gradcheck(lambda f, rule=rule: roi_pool(f, rois, (2, 3), 0.25, rule), features)
+    torch.library.opcheck(torch.ops.saccade.roi_pool.default, (features, rois, 2, 3, 0.25, True))
+
+
+def test_half_types_and_bad_regions() -> None:
+    box = [torch.tensor([[0.0, 0, 7, 7]])]
+    assert roi_pool(MAP.bfloat16(), box, 2).dtype == torch.bfloat16
+    with pytest.raises(ValueError, match="not finite"):
+        roi_pool(MAP, [torch.tensor([[0.0, 0, float("inf"), 7]])], 2)
+    with pytest.raises(ValueError, match="image index"):
+        roi_pool(MAP, torch.tensor([[2.0, 0, 0, 7, 7]]), 2)
