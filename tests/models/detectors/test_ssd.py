@@ -130,6 +130,28 @@ def test_half_empty_batch_counts_as_its_objects() -> None:
     torch.testing.assert_close(model.loss(both)["box"], model.loss(full)["box"])
 
 
+def test_two_processes_give_the_gradients_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process holds one of two images; the counts are averaged as `mean_over_processes` would do."""
+    model = make(TINY).eval()
+    images = torch.rand(2, 3, 64, 64)
+    truths = [truth([[8, 8, 40, 50], [30, 4, 60, 20]], [1, 0]), truth([], [])]
+    counts: list[Tensor] = []
+
+    def gradients(rows: slice) -> Tensor:
+        model.zero_grad()
+        sum(model.loss(Batch(images[rows], [(64, 64)] * 2, truths[rows])).values()).backward()  # type: ignore[union-attr]
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    def keep(count: Tensor) -> Tensor:
+        counts.append(count.float())
+        return counts[-1]
+
+    monkeypatch.setattr(ssd, "mean_over_processes", keep)
+    whole = gradients(slice(0, 2))
+    monkeypatch.setattr(ssd, "mean_over_processes", lambda count: counts[0] / 2)
+    torch.testing.assert_close((gradients(slice(0, 1)) + gradients(slice(1, 2))) / 2, whole)
+
+
 def test_crowds_are_no_targets_and_no_background() -> None:
     model = make(TINY).eval()
     images = torch.rand(1, 3, 64, 64)
