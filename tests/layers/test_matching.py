@@ -60,13 +60,13 @@ def test_best_pairs_is_the_greedy_order(seed: int, truths: int, anchors: int, ti
 
 
 def test_adaptive_by_hand() -> None:
-    # One level of 5 anchors of side 4 at x = 0, 4, 8, 12, 16 and a truth over x in [2, 12]: IoUs 2/12, 4/10, 4/10, 0, 0.
+    # Anchors of side 4 at x = 0, 4, 8, 12, 16 and a truth over x in [2, 12]: IoUs 2/12, 4/10, 4/10, 0, 0.
     x = torch.arange(5.0) * 4
     anchors = torch.stack((x, torch.zeros(5), x + 4, torch.full((5,), 4.0)), 1)
     truths = torch.tensor([[2.0, 0, 12, 4]])
     iou = torch.tensor([[2 / 12, 0.4, 0.4, 0.0, 0.0]])
-    # All five: mean 0.193, deviation 0.202, threshold 0.396. The nearest three (0, 1, 2): 0.322 + 0.135 = 0.457, so none
-    # passes, and the truth gets the first of the best.
+    # All five: mean 0.193, deviation 0.202, threshold 0.396. The nearest three (0, 1, 2): 0.322 + 0.135 = 0.457, so
+    # none passes, and the truth gets the first of the best.
     assert match_adaptive(iou, anchors, truths, [5], [5]).tolist() == [BACKGROUND, 0, 0, BACKGROUND, BACKGROUND]
     assert match_adaptive(iou, anchors, truths, [5], [3]).tolist() == [BACKGROUND, 0] + [BACKGROUND] * 3
     cover = torch.tensor([0.0, 1, 0, 0, 1])

@@ -42,7 +42,7 @@ def learnable(truth: Annotation, classes: int, name: str = "") -> tuple[Tensor, 
         row = int(torch.nonzero(~(sound & known))[0])
         raise DataError(
             f"{where}object {row} has box {_numbers(boxes[row].tolist())} and label {int(labels[row])}; boxes need "
-            f"finite corners with x1 < x2 and y1 < y2, labels 0..{classes - 1}. `saccade check` names the files to repair"
+            f"finite corners with x1 < x2 and y1 < y2, labels 0..{classes - 1}. `saccade check` names what to repair"
         )
     if objects.crowd is None:
         return boxes, labels, boxes[:0]
