@@ -57,7 +57,7 @@ def test_worked_examples(aligned: bool, ratio: int, expected: list[list[float]])
 
 
 def test_the_documents_answer_is_a_dense_maximum() -> None:
-    """SYSTEMS 11.8: no average, the largest value of the bilinear surface in each quarter of rows 2.8-7.8, columns 0-7."""
+    """SYSTEMS 11.8: no mean, the largest value of the bilinear surface in each quarter (rows 2.8-7.8, columns 0-7)."""
     dense = roi_align(MAP, [torch.tensor([[0.0, 2.8, 7.0, 7.8]])], (2000, 2000), sampling_ratio=1, aligned=True)
     quarters = dense.view(2, 1000, 2, 1000).amax((1, 3))
     torch.testing.assert_close(quarters, torch.tensor([[0.88, 0.6], [0.9, 0.6]]), atol=1e-3, rtol=0)

@@ -1,8 +1,9 @@
 """RoIPool: the maximum of every bin of a region on whole pixels (Girshick, ICCV 2015, section 2.1).
 
 Two rules of division exist. "overlapping" is the released Caffe code: corners are rounded half away from zero and
-belong to the region, bin i of h covers floor(i s) .. ceil((i + 1) s) with s = side / h, so that neighbours share a pixel where
-the side is not a multiple. "disjoint" is the tutorials': floor(i s) .. floor((i + 1) s). A bin without pixels gives 0.
+belong to the region, bin i of h covers floor(i s) .. ceil((i + 1) s) with s = side / h, so that neighbours share a
+pixel where the side is not a multiple. "disjoint" is the tutorials': floor(i s) .. floor((i + 1) s). A bin without
+pixels gives 0.
 
 `roi_pool_reference` is plain differentiable torch and the path of the GPU; `_scan` is the same in numba for CPUs.
 Letters: b images, c channels, H and W the map, n regions, h and w the output.

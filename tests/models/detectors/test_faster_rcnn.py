@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from saccade.config import Settings
+from saccade.data.types import Annotation, Batch, Objects
+from saccade.errors import DataError
+from saccade.layers.anchors import cell_anchors, shapes_of
+from saccade.models.detectors import faster_rcnn
+from saccade.models.detectors.faster_rcnn import RECIPES, VARIANTS, Config, Model, adapt, from_public
+from saccade.ops.boxes import box_iou
+
+LAYOUT = Path(__file__).parents[2] / "data" / "layouts" / "fasterrcnn_resnet50_fpn.json"
+SMALL = dataclasses.replace(VARIANTS["faster_rcnn_small"], classes=3, width=16, channels=32, head_width=64)
+
+
+def annotation(
+    boxes: list[list[float]], labels: list[int], crowd: list[bool] | None = None, side: int = 128
+) -> Annotation:
+    objects = Objects(
+        torch.tensor(boxes, dtype=torch.float32).view(-1, 4),
+        torch.tensor(labels, dtype=torch.int64),
+        crowd=None if crowd is None else torch.tensor(crowd),
+    )
+    return Annotation((side, side), objects=objects)
+
+
+def scenes(n: int = 4, side: int = 128) -> Batch:
+    """Bright rectangles of three colours on a gray ground, two an image."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(n, 3, side, side, generator=generator) * 0.1 + 0.4
+    truth = []
+    for i in range(n):
+        boxes = [[10.0 + 5 * i, 12, 50 + 5 * i, 60], [70, 64.0 - 4 * i, 110, 104 - 4 * i]]
+        labels = [i % 3, (i + 1) % 3]
+        for (x0, y0, x1, y1), label in zip(boxes, labels, strict=True):
+            images[i, :, int(y0) : int(y1), int(x0) : int(x1)] = 0.1
+            images[i, label, int(y0) : int(y1), int(x0) : int(x1)] = 0.95
+        truth.append(annotation(boxes, labels))
+    return Batch(images, [(side, side)] * n, truth)
+
+
+@pytest.fixture
+def model() -> Model:
+    torch.manual_seed(0)
+    return Model(SMALL)
+
+
+@pytest.fixture(scope="module")
+def public() -> Model:
+    with torch.device("meta"):
+        return Model(VARIANTS["faster_rcnn_r50_fpn"])
+
+
+def count(model: torch.nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def test_counts_and_layout_of_the_public_checkpoint(public: Model) -> None:
+    assert count(public) == 41_808_406
+    layout = {key: tuple(shape) for key, shape in json.loads(LAYOUT.read_text()).items()}
+    assert {key: tuple(value.shape) for key, value in public.state_dict().items()} == layout
+    weights = {key: torch.empty(shape, device="meta") for key, shape in layout.items()}
+    public.load_state_dict(from_public(weights), strict=True, assign=True)
+    old = {
+        key.replace("_blocks.0.0.", "_blocks.0.").replace("rpn.head.conv.0.0.", "rpn.head.conv."): value
+        for key, value in weights.items()
+    }
+    assert old.keys() != weights.keys()
+    assert from_public(old).keys() == weights.keys()
+
+
+def test_counts_of_other_forms() -> None:
+    with torch.device("meta"):
+        assert count(Model(Config(classes=20))) == 41_449_656
+        assert count(Model(Config(norm="frozen"))) == 41_755_286
+
+
+def test_anchors_of_the_public_checkpoint() -> None:
+    """numbers.json: 268,569 anchors at 800 x 1344; corners of size 32 rounded to whole pixels."""
+    config = Config()
+    assert shapes_of(config.anchors[0]).tolist() == [[-23, -11, 23, 11], [-16, -16, 16, 16], [-11, -23, 11, 23]]
+    assert torch.equal(shapes_of(config.anchors[4]), cell_anchors([512], [0.5, 1, 2], rounded=True))
+    rpn = faster_rcnn.RegionProposalNetwork(config)
+    levels = [torch.empty(1, 1, -(-800 // s), -(-1344 // s), device="meta") for s in (4, 8, 16, 32, 64)]
+    anchors = rpn.anchors(levels, (800, 1344))
+    assert sum(len(a) for a in anchors) == 268_569
+    coarse = anchors[4].view(13, 21, 3, 4)
+    assert (coarse[1, 1, 0] - coarse[0, 0, 0]).tolist() == [64, 61, 64, 61]  # 1344 // 21 and 800 // 13
+
+
+def test_recipes_name_settings() -> None:
+    known = {f.name for f in dataclasses.fields(Settings)}
+    for recipe in RECIPES.values():
+        for name, values in recipe.items():
+            assert name == "*" or name in VARIANTS
+            assert set(values) <= known
+
+
+def test_shapes_do_not_depend_on_the_content(model: Model) -> None:
+    model.eval()
+    for images in (torch.rand(2, 3, 96, 128), torch.zeros(2, 3, 96, 128)):
+        objectness, offsets, proposals, logits, deltas = model(images)
+        anchors = 3 * (12 * 16 + 6 * 8 + 3 * 4 + 2 * 2)
+        assert objectness.shape == (2, anchors)
+        assert offsets.shape == (2, anchors, 4)
+        assert proposals.shape == (2, 128, 4)
+        assert logits.shape == (2, 128, 4)
+        assert deltas.shape == (2, 128, 16)
+        assert (proposals[..., 2] <= 128).all()
+        assert (proposals[..., 3] <= 96).all()
+
+
+def test_export(model: Model) -> None:
+    model.eval()
+    images = torch.rand(2, 3, 96, 96)
+    program = torch.export.export(model, (images,))
+    other = torch.rand(2, 3, 96, 96)
+    torch.testing.assert_close(program.module()(other), model(other))
+
+
+def test_padding_changes_nothing(model: Model) -> None:
+    """An image padded with noise answers as the same image padded with anything else, and boxes stay inside it."""
+    model.eval()
+    images = torch.rand(2, 3, 128, 128)
+    sizes = [(128, 128), (80, 100)]
+    other = images.clone()
+    other[1, :, 80:] = 0.9
+    other[1, :, :, 100:] = 0.1
+    config = dataclasses.replace(SMALL, score_threshold=0.0)
+    model.config = config
+    first, second = (model.predict(Batch(x, sizes))[1].objects for x in (images, other))
+    assert first is not None
+    assert second is not None
+    assert len(first) == config.detections
+    assert torch.equal(first.boxes, second.boxes)
+    assert first.boxes[:, 2].max() <= 100
+    assert first.boxes[:, 3].max() <= 80
+
+
+@pytest.mark.parametrize("kind", ["none", "mixed", "crowd"])
+def test_images_without_objects(model: Model, kind: str) -> None:
+    """Finite losses, box losses exactly 0 where nothing is drawn, and a gradient for every parameter."""
+    batch = scenes(2)
+    nothing = annotation([], [])
+    crowd = annotation([[0.0, 0, 128, 128]], [1], [True])
+    assert batch.truth is not None
+    batch.truth = {"none": [nothing, nothing], "mixed": [batch.truth[0], nothing], "crowd": [crowd, crowd]}[kind]
+    losses = model.loss(batch)
+    assert set(losses) == {"rpn_objectness", "rpn_box", "class", "box"}
+    if kind != "mixed":
+        assert losses["rpn_box"].item() == losses["box"].item() == 0
+    total = torch.stack(list(losses.values())).sum()
+    assert total.isfinite()
+    total.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+def test_crowd_regions_are_not_background(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor] = []
+    sample = faster_rcnn.sample_anchors
+
+    def spy(matches: Tensor, batch: int, share: float) -> tuple[Tensor, Tensor]:
+        seen.append(matches)
+        return sample(matches, batch, share)
+
+    monkeypatch.setattr(faster_rcnn, "sample_anchors", spy)
+    batch = scenes(1)
+    batch.truth = [annotation([[0.0, 0, 128, 64], [70, 70, 110, 110]], [0, 2], [True, False])]
+    model.loss(batch)
+    anchors = torch.cat(model.rpn.anchors(model.backbone(batch.images), (128, 128)))
+    inside = (anchors[:, 3] <= 64) & (anchors[:, 1] >= 0) & (anchors[:, 0] >= 0) & (anchors[:, 2] <= 128)
+    assert inside.any()
+    assert (seen[0][inside] == -2).all()
+    assert (seen[0] == 0).any()
+
+
+def test_the_same_seed_gives_the_same_losses(model: Model) -> None:
+    batch = scenes(2)
+    values = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        values.append([loss.item() for loss in model.loss(batch).values()])
+    assert values[0] == values[1]
+
+
+def test_bad_truth_is_refused(model: Model) -> None:
+    batch = scenes(1)
+    with pytest.raises(DataError, match="no boxes"):
+        model.loss(Batch(batch.images, batch.sizes))
+    batch.truth = [annotation([[5.0, 5, 20, 20]], [3])]
+    batch.ids = ["a.jpg"]
+    with pytest.raises(DataError, match=r"a\.jpg.*label 3"):
+        model.loss(batch)
+
+
+def test_bad_anchors_are_refused() -> None:
+    with pytest.raises(ValueError, match="equally many"):
+        Model(dataclasses.replace(SMALL, anchors=(((8, 8),), ((8, 8), (9, 9)), ((8, 8),), ((8, 8),))))
+    with pytest.raises(ValueError, match="need 4"):
+        Model(dataclasses.replace(SMALL, anchors=SMALL.anchors[:2]))
+
+
+def test_adapt_fits_the_boxes_and_leaves_little_data_alone() -> None:
+    few = [annotation([[0.0, 0, 10, 10]], [0])]
+    assert adapt(SMALL, few) == SMALL
+    generator = torch.Generator().manual_seed(0)
+    side = 15 * 8 ** torch.rand(400, generator=generator)  # 15 to 120 pixels, all twice as high as wide
+    boxes = torch.stack((side * 0, side * 0, side, side * 2), 1).tolist()
+    fitted = adapt(SMALL, [annotation(boxes, [0] * 400, side=400)])
+    assert len(fitted.anchors) == len(SMALL.anchors)
+    assert json.loads(json.dumps(dataclasses.asdict(fitted)))["anchors"][0][0] == list(fitted.anchors[0][0])
+
+    def coverage(config: Config) -> float:
+        shapes = torch.cat([shapes_of(level) for level in config.anchors])
+        centred = torch.stack((-side / 2, -side, side / 2, side), 1)
+        return box_iou(centred, shapes).amax(1).mean().item()
+
+    assert coverage(fitted) > max(coverage(SMALL), 0.75)
+
+
+def test_learns_four_images() -> None:
+    """Every object found with IoU > 0.5 and score > 0.5, and nothing else with such a score."""
+    torch.manual_seed(0)
+    batch = scenes()
+    assert batch.truth is not None
+    model = Model(adapt(SMALL, batch.truth)).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    for _ in range(80):
+        optimizer.zero_grad()
+        torch.stack(list(model.loss(batch).values())).sum().backward()
+        optimizer.step()
+    model.eval()
+    for truth, found in zip(batch.truth, model.predict(batch), strict=True):
+        assert truth.objects is not None
+        assert found.objects is not None
+        assert found.objects.scores is not None
+        sure = found.objects[found.objects.scores > 0.5]
+        overlap = box_iou(truth.objects.boxes, sure.boxes) * (truth.objects.labels[:, None] == sure.labels)
+        assert (overlap > 0.5).any(1).all()
+        assert len(sure) == len(truth.objects)
