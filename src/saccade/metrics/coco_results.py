@@ -21,6 +21,7 @@ from faster_coco_eval.core import mask as run_lengths
 from saccade.data.dataset import DataSet, Record
 from saccade.data.types import Annotation, Objects
 from saccade.errors import DataError, ResourceError
+from saccade.metrics.masks import encode
 
 Entry = dict[str, Any]
 
@@ -248,7 +249,7 @@ def _rows(id: str, source: int | str, prediction: Annotation, ids: list[int]) ->
             "score": float(scores[i]),
         }
         if objects.masks is not None:
-            runs = run_lengths.encode(np.asfortranarray(objects.masks[i].cpu().numpy(), dtype=np.uint8))
+            runs = encode(objects.masks[i : i + 1])[0]
             counts = runs["counts"]
             text = counts.decode("ascii") if isinstance(counts, bytes) else counts
             row["segmentation"] = {"size": list(objects.masks.shape[1:]), "counts": text}
