@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,23 @@ def test_images_without_entries_have_no_objects_and_ap_is_zero(tmp_path: Path) -
 def test_without_source_ids_the_file_name_is_the_key(tmp_path: Path, name: int | str) -> None:
     found = read_results(file(tmp_path, [GOOD | {"image_id": name}]), dataset(source=False))
     assert found.named == {"images/0007.jpg"}
+
+
+def test_category_ids_of_the_data_set_return(tmp_path: Path) -> None:
+    @dataclass
+    class Stated(DataSet):
+        category_ids: list[int | str] | None = None
+
+    plain = dataset()
+    stated = Stated(plain.root, "coco", "detect", plain.classes, plain.records, category_ids=[17, "18b"])
+    found = read_results(file(tmp_path, [GOOD | {"category_id": "18b"}, GOOD | {"category_id": 17}]), stated)
+    objects = found["images/0007.jpg"].objects
+    assert objects is not None
+    assert objects.labels.tolist() == [1, 0]
+    write_results(found, stated, tmp_path / "out.json")
+    assert [r["category_id"] for r in json.loads((tmp_path / "out.json").read_text())] == ["18b", 17]
+    with pytest.raises(DataError, match="category_id 1 is unknown, allowed 17, 18b"):
+        read_results(file(tmp_path, [GOOD | {"category_id": 1}]), stated)
 
 
 def test_a_stem_that_fits_two_images_fits_none(tmp_path: Path) -> None:
