@@ -95,7 +95,7 @@ class Classification:
 
 
 def class_scores(id: str, prediction: Annotation, classes: int) -> np.ndarray:
-    """prediction.scores as [classes] float64. Raises DataError where they are missing, too many, too few or not finite."""
+    """`scores` as [classes] float64. Raises DataError where they are missing, too many or few, or not finite."""
     if prediction.scores is None:
         raise DataError(f"{id}: the prediction has no scores; one probability a class is needed")
     scores = prediction.scores.detach().double().cpu().numpy()

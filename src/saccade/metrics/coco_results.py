@@ -2,7 +2,8 @@
 
 Images are known by `Record.source_id` where the data set has one, else by the record's id (path), its file name, or
 its stem, with or without leading zeros; a name that fits several images fits none. Classes are known by
-`DataSet.category_ids` (one id a class) where the data set has it, else by label + 1.
+`DataSet.category_ids` (one id a class) where the data set is a COCO one, else by label + 1, which is what the
+converter to COCO writes.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from faster_coco_eval.core import mask as run_lengths
 from saccade.data.dataset import DataSet, Record
 from saccade.data.types import Annotation, Objects
 from saccade.errors import DataError, ResourceError
+from saccade.metrics.masks import encode
 
 Entry = dict[str, Any]
 
@@ -127,13 +129,13 @@ def write_results(
         raise ResourceError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
 
 
-def category_ids(dataset: DataSet) -> list[int]:
-    """The id of every class in result files: the data set's own where it states them, else label + 1."""
-    stated = getattr(dataset, "category_ids", None)
+def category_ids(dataset: DataSet) -> list[int | str]:
+    """The id of every class in result files: the data set's own where it is a COCO one, else label + 1."""
+    stated = getattr(dataset, "category_ids", None) if dataset.format == "coco" else None
     return list(stated) if stated else list(range(1, len(dataset.classes) + 1))
 
 
-def category_labels(dataset: DataSet) -> dict[int, int]:
+def category_labels(dataset: DataSet) -> dict[int | str, int]:
     """Label of every category id."""
     return {id: label for label, id in enumerate(category_ids(dataset))}
 
@@ -173,10 +175,10 @@ def _load(path: Path) -> list[Any]:
     return entries
 
 
-def _entry(where: str, entry: dict[str, Any], record: Record, labels: dict[int, int]) -> Entry:
+def _entry(where: str, entry: dict[str, Any], record: Record, labels: dict[int | str, int]) -> Entry:
     category = entry.get("category_id")
-    if isinstance(category, bool) or not isinstance(category, int) or category not in labels:
-        raise DataError(f"{where}: category_id {category!r:.80} is unknown, allowed {_some(sorted(labels))}")
+    if isinstance(category, bool) or not isinstance(category, int | str) or category not in labels:
+        raise DataError(f"{where}: category_id {category!r:.80} is unknown, allowed {_some(list(labels))}")
     score = entry.get("score")
     if not _is_number(score):
         raise DataError(f"{where}: score {score!r:.80} is not a finite number")
@@ -230,7 +232,7 @@ def run_counts(text: str) -> list[int] | None:
     return counts
 
 
-def _rows(id: str, source: int | str, prediction: Annotation, ids: list[int]) -> list[dict[str, Any]]:
+def _rows(id: str, source: int | str, prediction: Annotation, ids: list[int | str]) -> list[dict[str, Any]]:
     objects = prediction.objects
     if objects is None or objects.scores is None:
         raise DataError(f"{id}: the prediction has no scored objects")
@@ -248,7 +250,7 @@ def _rows(id: str, source: int | str, prediction: Annotation, ids: list[int]) ->
             "score": float(scores[i]),
         }
         if objects.masks is not None:
-            runs = run_lengths.encode(np.asfortranarray(objects.masks[i].cpu().numpy(), dtype=np.uint8))
+            runs = encode(objects.masks[i : i + 1])[0]
             counts = runs["counts"]
             text = counts.decode("ascii") if isinstance(counts, bytes) else counts
             row["segmentation"] = {"size": list(objects.masks.shape[1:]), "counts": text}
@@ -260,5 +262,5 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12 and math.isfinite(value)
 
 
-def _some(values: list[int]) -> str:
+def _some(values: list[int | str]) -> str:
     return ", ".join(map(str, values[:10])) + (f", ... ({len(values)} in all)" if len(values) > 10 else "")

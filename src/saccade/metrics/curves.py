@@ -8,6 +8,7 @@ import numpy as np
 from faster_coco_eval.core import mask as run_lengths
 
 from saccade.data.types import Objects
+from saccade.metrics.masks import encode
 from saccade.metrics.voc import box_iou
 
 IOU = 0.5  # a prediction and a truth can be a pair from here on
@@ -93,12 +94,8 @@ def overlaps(truth: Objects, prediction: Objects, masks: bool) -> np.ndarray:
         return np.zeros((len(prediction), len(truth)))
     crowd = _flag(truth.crowd, len(truth))
     if masks and truth.masks is not None and prediction.masks is not None:
-        runs = [
-            [run_lengths.encode(np.asfortranarray(m, dtype=np.uint8)) for m in o.masks.cpu().numpy()]
-            for o in (prediction, truth)
-            if o.masks is not None
-        ]
-        return np.array(run_lengths.iou(runs[0], runs[1], crowd.astype(int).tolist()))
+        said, true = encode(prediction.masks), encode(truth.masks)
+        return np.array(run_lengths.iou(said, true, crowd.astype(int).tolist()))
     a, b = (o.boxes.detach().double().cpu().numpy() for o in (prediction, truth))
     ious = box_iou(a, b)
     if crowd.any():

@@ -15,6 +15,7 @@ from saccade.errors import DataError
 from saccade.metrics import Result, Value, voc
 from saccade.metrics.bootstrap import estimate, mean_of_defined, ratio
 from saccade.metrics.curves import confusion
+from saccade.metrics.masks import encode
 from saccade.metrics.matching import AREAS, MAX_DETECTIONS, RECALLS, THRESHOLDS, Matches, Table, match
 
 BANDS = np.array(list(AREAS.values()))
@@ -120,8 +121,7 @@ class Detection:
             raise DataError(
                 f"{id}: the masks of the {who} are of size {list(o.masks.shape[1:])}, the image {list(size)}"
             )
-        dense = o.masks.cpu().numpy()
-        return [run_lengths.encode(np.asfortranarray(mask, dtype=np.uint8)) for mask in dense]
+        return encode(o.masks)
 
     def _match_coco(
         self, id: str, kind: str, k: int, true: Side, rows_t: np.ndarray, said: Side, rows_p: np.ndarray

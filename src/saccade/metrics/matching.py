@@ -70,7 +70,7 @@ def match(
 
 @numba.njit(cache=True, nogil=True)
 def weighted_ap(
-    states: np.ndarray, image: np.ndarray, truths: np.ndarray, weights: np.ndarray, recalls: np.ndarray
+    states: np.ndarray, image: np.ndarray, totals: np.ndarray, weights: np.ndarray, recalls: np.ndarray
 ) -> np.ndarray:
     """Average precision [b, S] of one class under every weighting; NaN where there is no truth.
 
@@ -80,7 +80,7 @@ def weighted_ap(
     Args:
         states: [S, n] uint8, all detections in falling order of score, under S rules (threshold, area band).
         image: [n] index of the image of each detection.
-        truths: [images, S] number of counted truths.
+        totals: [b, S] number of counted truths under every weighting.
         weights: [b, images] how often each image counts.
         recalls: [P] rising, or [0].
     """
@@ -89,9 +89,7 @@ def weighted_ap(
     rising, precision, gain = np.empty(n), np.empty(n), np.empty(n)
     for i in range(b):
         for r in range(s):
-            total = 0.0
-            for j in range(len(truths)):
-                total += weights[i, j] * truths[j, r]
+            total = totals[i, r]
             if total == 0:
                 continue
             right, wrong, e = 0.0, 0.0, 0
@@ -159,7 +157,7 @@ class Table:
 
     def average_precision(self, weights: np.ndarray, recalls: np.ndarray) -> np.ndarray:
         """[b, S]; see `weighted_ap`."""
-        values: np.ndarray = weighted_ap(self.states, self.image, self.truths, weights, recalls)
+        values: np.ndarray = weighted_ap(self.states, self.image, weights @ self.truths, weights, recalls)
         return values
 
     def hits(self, limit: int) -> np.ndarray:

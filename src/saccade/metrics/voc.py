@@ -6,7 +6,9 @@ import numpy as np
 
 from saccade.metrics.matching import FALSE, IGNORED, TRUE
 
-ELEVEN = np.arange(11) / 10  # VOC 2007: mean of the precision at these recalls
+# VOC 2007: mean of the precision at these recalls. The values are those of the public Python implementations, in which
+# 0.3, 0.6 and 0.7 are one rounding too large, so that a recall of exactly 6/10 does not reach the seventh point.
+ELEVEN = np.linspace(0, 1, 11)
 EVERY = np.zeros(0)  # from 2010: area under the monotone precision curve
 
 
