@@ -88,6 +88,10 @@ def _name(label: int, classes: Sequence[str]) -> str:
     return classes[label] if 0 <= label < len(classes) else f"class {label}"
 
 
+def _is_background(label: int, classes: Sequence[str]) -> bool:
+    return _name(label, classes).strip().lower() in _BACKGROUND
+
+
 def _score(annotation: Annotation, label: int) -> str:
     known = annotation.scores is not None and 0 <= label < len(annotation.scores)
     return f" {float(annotation.scores[label]):.2f}" if known and annotation.scores is not None else ""
@@ -123,8 +127,8 @@ def _tint_map(pixels: np.ndarray, semantic: np.ndarray, classes: Sequence[str], 
         raise ValueError(f"the class map is of size {list(semantic.shape)}, the image {list(pixels.shape[:2])}")
     table = class_colours(256)
     shown = semantic != IGNORE
-    for k, name in enumerate(classes):
-        if name.strip().lower() in _BACKGROUND:
+    for k in range(len(classes)):
+        if _is_background(k, classes):
             shown &= semantic != k
     colours = table[semantic]
     mixed = cv2.addWeighted(pixels, 1 - _TINT, colours, _TINT, 0)
@@ -183,24 +187,28 @@ def _draw_objects(pen: ImageDraw.ImageDraw, objects: Objects, classes: Sequence[
         for flag, word in ((objects.crowd, "crowd"), (objects.difficult, "difficult")):
             if flag is not None and bool(flag[i]):
                 text += f" ({word})"
-        x1, y1 = float(boxes[i, 0]), float(boxes[i, 1])
-        _draw_plate(pen, text, (x1, y1), class_colour(int(objects.labels[i])), size)
+        left, top, tall = float(boxes[i, 0]), float(boxes[i, 1]), _plate_height(size)
+        top = top - tall if top >= tall else top  # above the box, or inside where the image ends
+        _draw_plate(pen, text, (left, top), class_colour(int(objects.labels[i])), size)
+
+
+def _plate_height(size: int) -> int:
+    return size + 2 * max(1, size // 5)
 
 
 def _draw_plate(
     pen: ImageDraw.ImageDraw, text: str, corner: tuple[float, float], colour: tuple[int, int, int], size: int
 ) -> None:
-    """A coloured plate above the corner of a box; below it, and further left, where the image ends."""
+    """A coloured plate with its upper left at `corner`, moved so that it stays inside the image."""
     width, height = pen.im.size
     margin = max(1, size // 5)
     font = font_of(size)
     text = shorten(text, font, min(width - 2 * margin, 24 * size))
-    tall = size + 2 * margin
+    tall = _plate_height(size)
     if not text or tall > height:
         return
     wide = font.getlength(text) + 2 * margin
-    x = min(max(0.0, corner[0]), width - wide)
-    y = corner[1] - tall if corner[1] >= tall else min(max(0.0, corner[1]), height - tall)
+    x, y = min(corner[0], width - wide), min(corner[1], height - tall)
     pen.rectangle((x, y, x + wide - 1, y + tall - 1), fill=colour)
     pen.text((x + margin, y + tall / 2), text, fill=ink_on(colour), font=font, anchor="lm")
 
@@ -208,9 +216,9 @@ def _draw_plate(
 def _draw_legend(pen: ImageDraw.ImageDraw, semantic: np.ndarray, classes: Sequence[str], size: int) -> None:
     """Plates of the classes that the map holds, most pixels first, down the upper left; as many as fit."""
     counts = np.bincount(semantic.ravel(), minlength=256)[:IGNORE]
-    present = sorted(np.flatnonzero(counts).tolist(), key=lambda k: -counts[k])
-    step = size + 2 * max(1, size // 5)
-    for place, k in enumerate(present[: pen.im.size[1] // step]):
+    tinted = [k for k in np.flatnonzero(counts).tolist() if not _is_background(k, classes)]
+    step = _plate_height(size)
+    for place, k in enumerate(sorted(tinted, key=lambda k: -counts[k])[: pen.im.size[1] // step]):
         _draw_plate(pen, _name(k, classes), (0, place * step), class_colour(k), size)
 
 
