@@ -120,7 +120,7 @@ def _in_words(task: str, row: dict[str, Any], classes: Sequence[str]) -> str:
     score = f" ({row['score']:.2f})" if "score" in row else ""
     kind = row["kind"]
     if task == "classify":
-        return f"{name} taken for {said}{score}; the true class comes in place {row['rank'] + 1}"
+        return f"{name} comes in place {row['rank'] + 1}, after {said}{score}"
     if task == "tag":
         return f"{name} missed{score}" if kind == "missed" else f"{name} said, but not there{score}"
     if kind == "poor mask":

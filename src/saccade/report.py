@@ -35,7 +35,7 @@ from saccade.report_sections import (
     scores_section,
     settings_section,
 )
-from saccade.report_words import cautions, explain_score
+from saccade.report_words import cautions, explain_score, meaning
 from saccade.tasks import TASKS
 from saccade.training.plan import Plan
 
@@ -46,6 +46,7 @@ OWN_FLAGS = ("epochs", "minutes", "batch", "size", "seed", "precision", "workers
 @dataclass
 class Headline:
     name: str
+    meaning: str
     text: str
     value: float | None
     low: float | None
@@ -153,7 +154,7 @@ def write_page(folder: Path, page: Page) -> None:
 def _add_result(page: Page, task: str, found: Mapping[str, Any], gallery: Gallery, where: str) -> None:
     """Headline, plots, tables and pictures of an evaluation."""
     name = TASKS[task].metric
-    page.headline = _headline(name, found["metrics"][name])
+    page.headline = _headline(name, meaning(name, task), found["metrics"][name])
     page.sentences += explain_score(task, found, where)
     page.warnings += cautions(task, found)
     page.sections.append(scores_section(task, found["metrics"]))
@@ -171,10 +172,11 @@ def _add_result(page: Page, task: str, found: Mapping[str, Any], gallery: Galler
     page.sections += [sampled, worst]
 
 
-def _headline(name: str, value: Mapping[str, float | None]) -> Headline:
+def _headline(name: str, says: str, value: Mapping[str, float | None]) -> Headline:
     number, low, high = value["value"], value["low"], value["high"]
     interval = "" if low is None or high is None else f"95 % interval {low:.3f} to {high:.3f}"
-    return Headline(name.replace("_", " "), "-" if number is None else f"{number:.3f}", number, low, high, interval)
+    text = "-" if number is None else f"{number:.3f}"
+    return Headline(name.replace("_", " "), says, text, number, low, high, interval)
 
 
 def _run_facts(

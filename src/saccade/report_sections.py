@@ -13,7 +13,7 @@ from saccade.config import Settings
 from saccade.data.dataset import DataSet, Entry, Record
 from saccade.gallery import Exhibit
 from saccade.plots.curves import plot_calibration, plot_class_bars, plot_precision_recall
-from saccade.plots.figures import to_png
+from saccade.plots.figures import shown_size, to_png
 from saccade.plots.matrices import plot_confusion
 from saccade.report_words import meaning
 from saccade.training.plan import Plan
@@ -66,7 +66,7 @@ class Section:
     tables: list[Table] = field(default_factory=list)
     exhibits: list[Exhibit] = field(default_factory=list)
     explain: bool = False  # say what is wrong under each picture
-    lines: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     commands: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -81,9 +81,8 @@ COLUMNS: dict[str, tuple[str, list[str]]] = {
 
 
 def picture(name: str, figure: Figure) -> Plot:
-    """A figure as shown at 96 pixels an inch."""
-    width, height = figure.get_size_inches()
-    return Plot(name, to_png(figure), round(84 * width), round(84 * height))
+    png = to_png(figure)
+    return Plot(name, png, *shown_size(png))
 
 
 def scores_section(task: str, metrics: Mapping[str, Mapping[str, float | None]]) -> Section:
@@ -131,7 +130,7 @@ def curves_section(task: str, found: Mapping[str, Any]) -> Section:
             picture("classes", plot_class_bars([r["name"] for r in rows], [r[main] for r in rows], title))
         )
     confusion = curves.get("confusion")
-    if confusion is not None and sum(map(sum, confusion["counts"])):
+    if confusion is not None and any(sum(row) for row in confusion["counts"]):
         unit = {"classify": "images", "segment": "pixels"}.get(task, "objects, IoU 0.5, score 0.25")
         figure = plot_confusion(confusion["classes"], confusion["counts"], f"Confusion matrix ({unit})")
         section.plots.append(picture("confusion", figure))
@@ -156,7 +155,7 @@ def _confusions(confusion: Mapping[str, Any]) -> Table:
 def data_section(dataset: DataSet, records: Mapping[str, Sequence[Record]]) -> Section:
     """What the data holds by split, and what was repaired or refused when it was read."""
     ledger = dataset.ledger
-    section = Section("data", "The data", lines=list(ledger.warnings))
+    section = Section("data", "The data", warnings=list(ledger.warnings))
     section.facts = [
         ("place", str(dataset.root)),
         ("format", dataset.format),
@@ -170,7 +169,7 @@ def data_section(dataset: DataSet, records: Mapping[str, Sequence[Record]]) -> S
         if entries:
             section.tables.append(_ledger_table(title, entries))
     counts = {split: count_labels(part, len(dataset.classes)) for split, part in records.items() if part}
-    if any(any(column) for column in counts.values()):
+    if any(sum(column) for column in counts.values()):
         rows = [
             Row([Cell(name, kind="name2"), *(Cell(f"{column[k]:,}", True) for column in counts.values())])
             for k, name in enumerate(dataset.classes)
@@ -212,10 +211,10 @@ def settings_section(plan: Plan) -> Section:
     rows = []
     for f in dataclasses.fields(plan.config):
         value, before = getattr(plan.config, f.name), getattr(usual, f.name)
-        origin = plan.origins.get(f.name, "paper" if value == before else "fitted to the data")
+        origin = plan.origins.get(f.name, "model" if value == before else "fitted to the data")
         rows.append(_setting_row(f.name, _plain(value), "" if value == before else _plain(before), origin, None))
     rows.sort(key=lambda row: not row.changed)
-    heads = [Head("field"), Head("value"), Head("paper"), Head("origin")]
+    heads = [Head("field"), Head("value"), Head("of the model"), Head("origin")]
     section.tables.append(Table(f"Architecture of {plan.model}", heads, rows))
     return section
 
@@ -224,7 +223,7 @@ def _setting_row(name: str, value: str, before: str, origin: str, help: str | No
     cells = [Cell(name, kind="key"), Cell(value, kind="name2"), Cell(before, kind="name2"), Cell(origin, kind="key")]
     if help is not None:
         cells.append(Cell(help, kind="wide"))
-    return Row(cells, changed=origin not in ("default", "paper"))
+    return Row(cells, changed=origin not in ("default", "model") and value != before)
 
 
 def _plain(value: Any) -> str:

@@ -80,7 +80,7 @@ def cautions(task: str, found: Mapping[str, Any]) -> list[str]:
     if task == "classify" and top1.get("low") is not None:
         name, share = _most_frequent(found)
         if top1["low"] <= share:
-            out.append(f"Not surely better than to answer {name} always, which is right for {_percent(share)}.")
+            out.append(f"Not surely better than always answering {name}, which is right for {_percent(share)}.")
     return out
 
 
@@ -90,7 +90,7 @@ def _of_classes(values: Mapping[str, float | None], found: Mapping[str, Any]) ->
     name, share = _most_frequent(found)
     return [
         f"Of 100 new images like these, about {100 * values['top1']:.0f} would get the right class. "
-        f"To answer {name}, the most frequent class, always would be right for {_percent(share)}."
+        f"Always answering {name}, the most frequent class, would be right for {_percent(share)}."
     ]
 
 
@@ -118,8 +118,8 @@ def _of_maps(values: Mapping[str, float | None], found: Mapping[str, Any]) -> li
     share = pixels[name] / max(1, sum(pixels.values()))
     return [
         f"True and predicted regions share {_percent(values['mean_iou'])} of their union, on average over the classes. "
-        f"{_percent(values['pixel_accuracy'] or 0.0)} of the pixels have the right class; to call every pixel {name} "
-        f"would be right for {_percent(share)}."
+        f"{_percent(values['pixel_accuracy'] or 0.0)} of the pixels have the right class; calling every pixel "
+        f"{name} would be right for {_percent(share)}."
     ]
 
 

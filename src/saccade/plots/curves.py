@@ -153,7 +153,7 @@ def plot_class_bars(names: Sequence[str], values: Sequence[float | None], title:
     places = np.arange(len(known))
     axes.barh(places, [value for _, value in known], color=ACCENT, alpha=0.8, height=0.7)
     axes.set_yticks(places, [name for name, _ in known])
-    for place, (_, value) in zip(places, known, strict=True):
+    for place, (_, value) in enumerate(known):
         axes.text(value + 0.008, place, f"{value:.3f}", va="center", fontsize=8, color=INK)
     axes.set_xlim(0, 1.08)
     axes.grid(axis="y", visible=False)

@@ -10,11 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from PIL import Image
 
 from saccade.plots.text import one_line
 
 INK, FAINT, ACCENT = "#222222", "#d9dde3", "#0b62a4"
-DPI = 150
+DPI = 150  # of the files; `SHOWN` is how large they are meant to be seen
+SHOWN = 84
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -45,6 +47,12 @@ def short_names(names: Sequence[str], longest: int = 22) -> list[str]:
     return [f" {line}" if line.startswith("_") else line for line in lines]
 
 
+def shown_size(png: bytes) -> tuple[int, int]:
+    """Width and height in pixels at which a PNG of `to_png` is meant to be seen."""
+    with Image.open(io.BytesIO(png)) as picture:
+        return round(picture.width * SHOWN / DPI), round(picture.height * SHOWN / DPI)
+
+
 def to_png(figure: Figure) -> bytes:
     """The figure as PNG. Dollar signs in names are dollar signs; letters that the font lacks show as boxes."""
     for text in figure.findobj(Text):
@@ -52,5 +60,5 @@ def to_png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*missing from font")
-        figure.savefig(buffer, format="png", dpi=DPI)
+        figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.04)
     return buffer.getvalue()
