@@ -7,7 +7,6 @@ data, and the worst. Pixels are read at the end, for the images that are kept.
 from __future__ import annotations
 
 import heapq
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +20,7 @@ from saccade.metrics.mistakes import Verdict, judge
 from saccade.plots.draw import describe, draw, fit
 
 SAMPLED, WORST = 12, 8  # pictures in a report
-SIDE = 360  # pixels of a picture's longer side
+SIDE = 400  # pixels of a picture's longer side
 
 
 @dataclass
@@ -107,26 +106,30 @@ def choose(ids: Sequence[str], count: int) -> list[str]:
 
 
 def explain(task: str, verdict: Verdict, classes: Sequence[str], lines: int = 6) -> list[str]:
-    """What is wrong with one image in words, gravest first; equal mistakes counted."""
-    said = [_in_words(task, row, classes) for row in verdict.mistakes]
-    counted = [text if n == 1 else f"{n} x {text}" for text, n in Counter(said).items()]
-    more = len(counted) - lines
-    return counted if more <= 0 else [*counted[:lines], f"and {more} more"]
+    """What is wrong with one image in words; mistakes of one kind are counted together, with their best score."""
+    groups: dict[tuple[str, int | None, int | None], list[dict[str, Any]]] = {}
+    for row in verdict.mistakes:
+        groups.setdefault((row["kind"], row.get("label"), row.get("predicted")), []).append(row)
+    said = [_in_words(task, rows, classes) for rows in groups.values()]
+    more = len(said) - lines
+    return said if more <= 0 else [*said[:lines], f"and {more} more kinds of mistakes"]
 
 
-def _in_words(task: str, row: dict[str, Any], classes: Sequence[str]) -> str:
+def _in_words(task: str, rows: list[dict[str, Any]], classes: Sequence[str]) -> str:
+    """Mistakes of one kind, classes alike, as one line."""
+    row, n = rows[0], len(rows)
     name = classes[row["label"]] if "label" in row else ""
     said = classes[row["predicted"]] if "predicted" in row else ""
-    score = f" ({row['score']:.2f})" if "score" in row else ""
     kind = row["kind"]
+    score = f" ({'up to ' if n > 1 else ''}{max(r['score'] for r in rows):.2f})" if "score" in row else ""
     if task == "classify":
         return f"{name} comes in place {row['rank'] + 1}, after {said}{score}"
     if task == "tag":
         return f"{name} missed{score}" if kind == "missed" else f"{name} said, but not there{score}"
     if kind == "poor mask":
         return f"{name}: IoU {row['iou']:.2f}"
-    beside = f", IoU {row['iou']:.2f}" if "iou" in row else ""
-    return {
+    beside = f", IoU {row['iou']:.2f}" if "iou" in row and n == 1 else ""
+    text = {
         "missed": f"{name} missed",
         "duplicate": f"{said}{score} found twice",
         "wrong class": f"{name} taken for {said}{score}",
@@ -134,6 +137,7 @@ def _in_words(task: str, row: dict[str, Any], classes: Sequence[str]) -> str:
         "wrong class and poor box": f"{name} taken for {said}{score} and poorly placed{beside}",
         "background": f"{said}{score} where there is nothing",
     }[kind]
+    return text if n == 1 else f"{n} x {text}"
 
 
 def _without_weak(prediction: Annotation) -> Annotation:

@@ -102,6 +102,7 @@ def write_training_report(
         )
     else:
         _add_result(page, plan.task, summary, gallery, "validation images")
+    page.warnings += [w for w in plan.dataset.ledger.warnings if w.startswith("leak")]
     page.sections.append(data_section(plan.dataset, {"train": plan.training, "val": plan.validation}))
     page.sections.append(settings_section(plan))
     page.sections.append(_next_steps(plan, run))

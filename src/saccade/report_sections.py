@@ -145,9 +145,9 @@ def _confusions(confusion: Mapping[str, Any]) -> Table:
     pairs = [(counts[t][p], t, p) for t in range(len(names)) for p in range(len(names)) if t != p and counts[t][p]]
     rows = []
     for count, t, p in sorted(pairs, key=lambda pair: (-pair[0], pair[1], pair[2]))[:10]:
-        share = count / max(1, sum(counts[t]))
+        share = "" if names[t] == "background" and t == len(names) - 1 else f"{100 * count / sum(counts[t]):.1f} %"
         cells = [Cell(names[t], kind="name2"), Cell(names[p], kind="name2"), Cell(f"{count:,}", True)]
-        rows.append(Row([*cells, Cell(f"{100 * share:.1f} %", True)]))
+        rows.append(Row([*cells, Cell(share, True)]))
     heads = [Head("true"), Head("taken for"), Head("count", True), Head("share of the true", True)]
     return Table("Most frequent confusions", heads, rows)
 

@@ -29,12 +29,14 @@ def plot_training(rows: Sequence[Mapping[str, Any]], metric: str) -> Figure:
     losses, scores, rates = figure.subplots(1, 3)
     _plot_losses(losses, rows)
     style(scores, "Validation metrics", "step", "")
-    names = sorted({name for row in scored for name in row["metrics"]}, key=lambda n: (n != metric, n))
-    for i, name in enumerate(names[:4]):
+    prefix = "mask_" if metric.startswith("mask_") else ""
+    known_names = dict.fromkeys(name for row in scored for name in row["metrics"] if name.startswith(prefix))
+    names = sorted(known_names, key=lambda n: n != metric)[:3]  # the log has them in order of importance
+    for i, name in enumerate(names):
         points = [(row["step"], row["metrics"].get(name)) for row in scored]
         known = [(x, y) for x, y in points if y is not None]
         _line(scores, known, name, 2.2 if name == metric else 1.0, _colour(i))
-    if any(row["metrics"].get(name) is not None for row in scored for name in names[:4]):
+    if any(row["metrics"].get(name) is not None for row in scored for name in names):
         scores.legend(fontsize=8, frameon=False)
         scores.set_ylim(0, 1.02)
     else:

@@ -20,8 +20,8 @@ _BACKGROUND = {"background", "bg", "__background__"}  # class maps: left as the 
 def draw(image: np.ndarray, annotation: Annotation, classes: Sequence[str]) -> np.ndarray:
     """A copy of `image` with `annotation` drawn in: [H, W, 3] uint8 RGB, of the same size.
 
-    Masks and class maps are tinted and outlined, boxes carry plates with class and score (better scores on top),
-    label or tags stand in a strip at the lower edge. Lines and letters grow with the image; text that does not fit
+    Masks and class maps are tinted and outlined, boxes carry plates with class and score (in a
+    crowd the weaker ones give way; the colour tells the class), label or tags stand in a strip at the lower edge. Lines and letters grow with the image; text that does not fit
     is shortened, and left out where no letter fits (an image of a few pixels): enlarge with `fit` first.
 
     Args:
@@ -180,7 +180,8 @@ def _draw_objects(pen: ImageDraw.ImageDraw, objects: Objects, classes: Sequence[
             for x, y, seen in objects.keypoints[i].tolist():
                 if seen > 0:
                     pen.circle((x, y), 1.5 * line, fill=colour, outline="white")
-    for i in rows:
+    taken: list[tuple[float, float, float, float]] = []
+    for i in reversed(rows):  # the best first: in a crowd the plates of weaker objects give way
         text = _name(int(objects.labels[i]), classes)
         if objects.scores is not None:
             text += f" {float(objects.scores[i]):.2f}"
@@ -188,8 +189,8 @@ def _draw_objects(pen: ImageDraw.ImageDraw, objects: Objects, classes: Sequence[
             if flag is not None and bool(flag[i]):
                 text += f" ({word})"
         left, top, tall = float(boxes[i, 0]), float(boxes[i, 1]), _plate_height(size)
-        top = top - tall if top >= tall else top  # above the box, or inside where the image ends
-        _draw_plate(pen, text, (left, top), class_colour(int(objects.labels[i])), size)
+        places = [(left, y) for y in (top - tall, top, float(boxes[i, 3])) if y >= 0]
+        _draw_plate(pen, text, places, class_colour(int(objects.labels[i])), size, taken)
 
 
 def _plate_height(size: int) -> int:
@@ -197,20 +198,32 @@ def _plate_height(size: int) -> int:
 
 
 def _draw_plate(
-    pen: ImageDraw.ImageDraw, text: str, corner: tuple[float, float], colour: tuple[int, int, int], size: int
+    pen: ImageDraw.ImageDraw,
+    text: str,
+    places: list[tuple[float, float]],
+    colour: tuple[int, int, int],
+    size: int,
+    taken: list[tuple[float, float, float, float]],
 ) -> None:
-    """A coloured plate with its upper left at `corner`, moved so that it stays inside the image."""
+    """A coloured plate with its upper left at the first of `places` where it covers no other plate, or nowhere.
+
+    Places are moved so that the plate stays inside the image; `taken` lists the plates so far and gains this one.
+    """
     width, height = pen.im.size
     margin = max(1, size // 5)
     font = font_of(size)
     text = shorten(text, font, min(width - 2 * margin, 24 * size))
     tall = _plate_height(size)
+    wide = font.getlength(text) + 2 * margin
     if not text or tall > height:
         return
-    wide = font.getlength(text) + 2 * margin
-    x, y = min(corner[0], width - wide), min(corner[1], height - tall)
-    pen.rectangle((x, y, x + wide - 1, y + tall - 1), fill=colour)
-    pen.text((x + margin, y + tall / 2), text, fill=ink_on(colour), font=font, anchor="lm")
+    for place in places:
+        x, y = min(place[0], width - wide), min(place[1], height - tall)
+        if all(x >= right or x + wide <= left or y >= low or y + tall <= top for left, top, right, low in taken):
+            taken.append((x, y, x + wide, y + tall))
+            pen.rectangle((x, y, x + wide - 1, y + tall - 1), fill=colour)
+            pen.text((x + margin, y + tall / 2), text, fill=ink_on(colour), font=font, anchor="lm")
+            return
 
 
 def _draw_legend(pen: ImageDraw.ImageDraw, semantic: np.ndarray, classes: Sequence[str], size: int) -> None:
@@ -219,7 +232,7 @@ def _draw_legend(pen: ImageDraw.ImageDraw, semantic: np.ndarray, classes: Sequen
     tinted = [k for k in np.flatnonzero(counts).tolist() if not _is_background(k, classes)]
     step = _plate_height(size)
     for place, k in enumerate(sorted(tinted, key=lambda k: -counts[k])[: pen.im.size[1] // step]):
-        _draw_plate(pen, _name(k, classes), (0, place * step), class_colour(k), size)
+        _draw_plate(pen, _name(k, classes), [(0, place * step)], class_colour(k), size, [])
 
 
 def _draw_strip(picture: Image.Image, text: str, size: int) -> None:
