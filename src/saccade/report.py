@@ -134,6 +134,7 @@ def write_evaluation_report(
     told = [*facts, ("time", f"{summary['seconds']:.1f} s, {rate:.1f} images/s with reading and measuring")]
     page.sections.append(Section("run", "The evaluation", facts=told, commands=[("The same again:", command)]))
     _add_result(page, task, summary, gallery, f"images of {split}")
+    page.warnings += [w for w in dataset.ledger.warnings if w.startswith("leak")]
     page.sections.append(data_section(dataset, {name: dataset.of(name) for name in dataset.splits}))
     write_page(folder, page)
 

@@ -20,9 +20,10 @@ _BACKGROUND = {"background", "bg", "__background__"}  # class maps: left as the 
 def draw(image: np.ndarray, annotation: Annotation, classes: Sequence[str]) -> np.ndarray:
     """A copy of `image` with `annotation` drawn in: [H, W, 3] uint8 RGB, of the same size.
 
-    Masks and class maps are tinted and outlined, boxes carry plates with class and score (in a
-    crowd the weaker ones give way; the colour tells the class), label or tags stand in a strip at the lower edge. Lines and letters grow with the image; text that does not fit
-    is shortened, and left out where no letter fits (an image of a few pixels): enlarge with `fit` first.
+    Masks and class maps are tinted and outlined. Boxes carry plates with class and score; in a crowd the plates of
+    weaker ones give way, their colour tells the class. Label or tags stand in a strip at the lower edge. Lines and
+    letters grow with the image; text that does not fit is shortened, and left out where no letter fits (an image of
+    a few pixels): enlarge with `fit` first.
 
     Args:
         image: [H, W, 3] uint8 RGB.
@@ -189,7 +190,7 @@ def _draw_objects(pen: ImageDraw.ImageDraw, objects: Objects, classes: Sequence[
             if flag is not None and bool(flag[i]):
                 text += f" ({word})"
         left, top, tall = float(boxes[i, 0]), float(boxes[i, 1]), _plate_height(size)
-        places = [(left, y) for y in (top - tall, top, float(boxes[i, 3])) if y >= 0]
+        places = [(left, y) for y in (top - tall, top) if y >= 0]
         _draw_plate(pen, text, places, class_colour(int(objects.labels[i])), size, taken)
 
 
