@@ -120,10 +120,12 @@ def curves_section(task: str, found: Mapping[str, Any]) -> Section:
     main, _ = COLUMNS[task]
     for key in ("mask_precision_recall", "precision_recall"):
         if any(curve["recall"] for curve in curves.get(key, ())):
-            of = {"mask_precision_recall": " of masks at IoU 0.5", "precision_recall": " of boxes at IoU 0.5"}[key]
-            title = "Precision and recall" + ("" if task == "tag" else of)
-            section.plots.append(picture(key, plot_precision_recall(curves[key], title)))
-    if task in ("segment", "detect", "instances") and len(found["per_class"]) > 1:
+            of = {"tag": "ap", "instances": key.replace("precision_recall", "ap50")}.get(task, "ap50")
+            values = [row[of] for row in found["per_class"]]
+            thing = "" if task == "tag" else " of masks, IoU 0.5" if key.startswith("mask") else " of boxes, IoU 0.5"
+            figure = plot_precision_recall(curves[key], values, f"Precision and recall{thing}", of.replace("_", " "))
+            section.plots.append(picture(key, figure))
+    if task != "classify" and len(found["per_class"]) > 1:
         rows = found["per_class"]
         title = f"{main.replace('_', ' ')} by class"
         section.plots.append(

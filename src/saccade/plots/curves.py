@@ -75,33 +75,37 @@ def _colour(index: int) -> tuple[float, ...]:
     return tuple(v / 255 for v in class_colour((5, 3, 2, 0, 4, 1)[index] if index < 6 else index))
 
 
-def plot_precision_recall(curves: Sequence[Mapping[str, Any]], title: str) -> Figure:
+def plot_precision_recall(
+    curves: Sequence[Mapping[str, Any]], values: Sequence[float | None], title: str, value_name: str
+) -> Figure:
     """One line a class, the best and the weakest named; their mean in black.
 
     Args:
         curves: {class, recall, precision} each, lists of equal length, empty where a class has no truth.
+        values: the average precision of each class, for the legend.
+        value_name: what `values` are.
     """
     figure = new_figure(7.2, 4.6)
     axes = figure.subplots()
     style(axes, title, "recall: share of the true ones that is found", "precision: share of the found that is true")
-    known = [(k, c) for k, c in enumerate(curves) if c["recall"]]
-    worth = {k: _area(c["recall"], c["precision"]) for k, c in known}
+    worth = {k: values[k] or 0.0 for k, curve in enumerate(curves) if curve["recall"]}
     ranked = sorted(worth, key=lambda k: -worth[k])
     named = set(ranked if len(ranked) <= NAMED else ranked[: NAMED // 2] + ranked[-NAMED // 2 :])
     labels = short_names([c["class"] for c in curves])
-    for k in sorted(ranked, key=lambda k: (k in named, -worth[k])):
+    for k in sorted(ranked, key=lambda k: (k not in named, -worth[k])):
         recall, precision = curves[k]["recall"], curves[k]["precision"]
-        colour = [v / 255 for v in class_colour(k)] if k in named else FAINT
-        label = f"{labels[k]}  {worth[k]:.2f}" if k in named else None
-        axes.plot(
-            [0, *recall], [precision[0], *precision], color=colour, label=label, linewidth=1.6, zorder=2 + (k in named)
-        )
+        shown = k in named
+        colour = tuple(v / 255 for v in class_colour(k)) if shown else FAINT
+        (line,) = axes.plot([0, *recall], [precision[0], *precision], color=colour, linewidth=1.6, zorder=2 + shown)
+        if shown:
+            line.set_label(f"{labels[k]}  {worth[k]:.2f}")
     if len(ranked) > 1:
         grid = np.linspace(0, 1, 101)
         mean = np.mean([_at(curves[k]["recall"], curves[k]["precision"], grid) for k in ranked], axis=0)
-        axes.plot(grid, mean, color=INK, linewidth=2.2, label=f"mean of {len(ranked)}  {mean.mean():.2f}", zorder=5)
+        said = sum(worth.values()) / len(worth)
+        axes.plot(grid, mean, color=INK, linewidth=2.2, label=f"mean of {len(ranked)}  {said:.2f}", zorder=5)
     if ranked:
-        axes.legend(fontsize=8, frameon=False, bbox_to_anchor=(1.01, 1), loc="upper left", title="area under the curve")
+        axes.legend(fontsize=8, frameon=False, bbox_to_anchor=(1.01, 1), loc="upper left", title=value_name)
     axes.set_xlim(0, 1.01)
     axes.set_ylim(0, 1.03)
     return figure
@@ -112,10 +116,6 @@ def _at(recall: Sequence[float], precision: Sequence[float], grid: np.ndarray) -
     r, p = np.asarray(recall), np.asarray(precision)
     best = np.append(np.maximum.accumulate(p[::-1])[::-1], 0.0)
     return np.asarray(best[np.searchsorted(r, grid - 1e-9)])
-
-
-def _area(recall: Sequence[float], precision: Sequence[float]) -> float:
-    return float(_at(recall, precision, np.linspace(0, 1, 101)).mean())
 
 
 def plot_calibration(calibration: Mapping[str, Any]) -> Figure:

@@ -17,7 +17,7 @@ _FIRST = (
     (240, 228, 66),
 )
 _GOLDEN = 0.6180339887498949  # of the colour circle: neighbours in the list lie far apart on it
-_TONES = ((0.75, 0.90), (0.95, 0.60), (0.45, 1.0))  # (saturation, value), one after the other
+_TONES = ((1.0, 1.0), (0.9, 0.5), (0.45, 0.95))  # (saturation, value), one after the other
 
 
 def class_colour(index: int) -> tuple[int, int, int]:
@@ -25,7 +25,7 @@ def class_colour(index: int) -> tuple[int, int, int]:
     if index < len(_FIRST):
         return _FIRST[index]
     step = index - len(_FIRST)
-    red, green, blue = colorsys.hsv_to_rgb((0.97 + step * _GOLDEN) % 1, *_TONES[step % len(_TONES)])
+    red, green, blue = colorsys.hsv_to_rgb((0.6 + step * _GOLDEN) % 1, *_TONES[step % len(_TONES)])
     return round(255 * red), round(255 * green), round(255 * blue)
 
 

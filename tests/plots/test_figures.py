@@ -1,0 +1,106 @@
+"""Plots of ordinary, empty and hostile results."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from saccade.plots.curves import plot_calibration, plot_class_bars, plot_precision_recall, plot_training
+from saccade.plots.figures import short_names, shown_size, to_png
+from saccade.plots.matrices import plot_confusion
+
+NAMES = ["$\\frac{", "_hidden", "日本", "<b>", "a\nb", "long " * 50, ""]
+
+
+def _pixels(figure: Figure) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        png = to_png(figure)
+    width, height = shown_size(png)
+    assert 100 < width < 1100
+    assert height > 50
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+
+
+def _row(step: int, **more: Any) -> dict[str, Any]:
+    return {"step": step, "lr": 0.1, "losses": {"class": 2.0 / step, "box": 1.0 / step}, **more}
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 60])
+def test_training_curves(count: int) -> None:
+    rows = [_row(i + 1, metrics={"ap": i / 60, "ap50": None}) if i % 2 == 0 else _row(i + 1) for i in range(count)]
+    figure = plot_training(rows, "ap")
+    assert _pixels(figure).std() > 5
+    losses, scores, rates = figure.axes
+    assert [len(line.get_xdata()) for line in losses.lines] == ([count] * 3 if count else [])
+    assert all(len(line.get_xdata()) == (count + 1) // 2 for line in scores.lines)
+    assert len(rates.lines) == min(1, count)
+
+
+def test_training_without_validation_says_so() -> None:
+    figure = plot_training([_row(1), _row(2)], "ap")
+    assert "no validation" in [text.get_text() for text in figure.axes[1].texts]
+    _pixels(figure)
+
+
+def test_precision_recall_names_every_class_of_a_few() -> None:
+    curves = [{"class": n, "recall": [0.5, 1.0], "precision": [1.0, 0.6]} for n in NAMES]
+    curves[2] = {"class": NAMES[2], "recall": [], "precision": []}
+    figure = plot_precision_recall(curves, [0.8, 0.7, None, 0.6, 0.5, 0.4, 0.3], "t", "ap50")
+    _pixels(figure)
+    legend = figure.axes[0].get_legend()
+    assert legend is not None
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert len(labels) == 7
+    assert labels[-1] == "mean of 6  0.55"
+    assert "_hidden  0.70" in labels[1]
+
+
+def test_precision_recall_of_many_classes_and_of_none() -> None:
+    curves = [{"class": str(i), "recall": [1.0], "precision": [i / 30]} for i in range(30)]
+    figure = plot_precision_recall(curves, [i / 30 for i in range(30)], "t", "ap")
+    assert len(figure.axes[0].get_legend().get_texts()) == 11
+    _pixels(figure)
+    _pixels(plot_precision_recall([], [], "t", "ap"))
+
+
+def test_mean_curve_is_the_highest_precision_at_that_recall_or_beyond() -> None:
+    curves = [
+        {"class": "a", "recall": [0.5, 1.0], "precision": [0.4, 0.8]},
+        {"class": "b", "recall": [0.5], "precision": [1.0]},
+    ]
+    mean = plot_precision_recall(curves, [0.8, 0.5], "t", "ap").axes[0].lines[-1]
+    assert mean.get_ydata()[0] == pytest.approx(0.9)
+    assert mean.get_ydata()[50] == pytest.approx(0.9)
+    assert mean.get_ydata()[51] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("count", [1, 3, 40, 200])
+def test_confusion(count: int) -> None:
+    names = (NAMES * 30)[:count]
+    counts = np.random.default_rng(0).integers(0, 3_000_000, (count, count)).tolist()
+    counts[0] = [0] * count
+    assert _pixels(plot_confusion(names, counts, "t")).std() > 5
+
+
+def test_bars_and_calibration() -> None:
+    values: list[float | None] = [0.1, None, 0.9, 0.5, 0.2, 0.0, 1.0]
+    figure = plot_class_bars(NAMES, values, "t")
+    _pixels(figure)
+    assert [patch.get_width() for patch in figure.axes[0].patches] == [0.0, 0.1, 0.2, 0.5, 0.9, 1.0]
+    many = plot_class_bars([str(i) for i in range(100)], [i / 100 for i in range(100)], "t")
+    assert len(many.axes[0].patches) == 40
+    _pixels(plot_class_bars([], [], "t"))
+    bins = {"confidence": [None, 0.7], "accuracy": [None, 0.6], "images": [0, 5], "error": 0.1}
+    _pixels(plot_calibration(bins))
+    _pixels(plot_calibration({"confidence": [None], "accuracy": [None], "images": [0], "error": None}))
+
+
+def test_short_names() -> None:
+    assert short_names(["_a", "", "b\nc", "x" * 30]) == [" _a", "(no name)", "b c", "x" * 21 + "…"]
