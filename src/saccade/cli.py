@@ -137,7 +137,7 @@ def train(
         "precision": precision,
         "workers": workers,
     }
-    settings = {name: value for name, value in flags.items() if value is not None}
+    settings: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
     settings |= parse_assignments(assignments or [])
     from saccade.verbs.train import train as run
 
@@ -238,7 +238,7 @@ def demo(
     """Train, evaluate and predict on scenes made of handwritten digits and photographs; no data needed."""
     from saccade.verbs.demo import demo as run
 
-    run(task, out, minutes)
+    run(task, out, minutes)  # type: ignore[arg-type]  # demo checks the name
 
 
 @app.command()
