@@ -65,7 +65,7 @@ SIZES = [(1, 1), (2, 3), (1, 2000), (2000, 1), (33, 17)]
 
 
 def rectangle(size: tuple[int, int], boxes: list[tuple[int, int, int, int]], masks: bool = True) -> Sample:
-    """A black image with white boxes; labels are row numbers, the class map is 1 in boxes, keypoints are their centres."""
+    """A black image with white boxes; labels are row numbers, the class map is 1 in boxes, keypoints their centres."""
     height, width = size
     planes = np.zeros((len(boxes), height, width), bool)
     for row, (x1, y1, x2, y2) in enumerate(boxes):
