@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from saccade.check import check, describe
+from saccade.verbs.check import check, describe
 from saccade.errors import DataError, ResourceError
 
 
