@@ -248,6 +248,12 @@ class TwoLayerHead(nn.Module):
         super().__init__()
         self.fc6 = nn.Linear(channels * 49, width)
         self.fc7 = nn.Linear(width, width)
+        for layer in (
+            self.fc6,
+            self.fc7,
+        ):  # by fan-in: with torch's default the signal shrinks, and learning starts late
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
 
     def forward(self, regions: Tensor) -> Tensor:
         return F.relu(self.fc7(F.relu(self.fc6(regions.flatten(1)))))
