@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -17,3 +19,19 @@ def shared_data() -> Path:
     if not place.is_dir():
         pytest.skip("the development data sets are not beside this checkout")
     return place
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders of noisy 32 px images, reddish and bluish: 40 to train on, 10 for validation."""
+    root = tmp_path_factory.mktemp("colours")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 20), ("val", 5)):
+        for channel, name in ((0, "red"), (2, "blue")):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 160, (32, 32, 3), np.uint8)
+                pixels[..., channel] += 80
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    return root

@@ -5,10 +5,16 @@ A value comes from the first of: flag, file (`--config`), recipe of the model, d
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
-from saccade.errors import UsageError
+from saccade.errors import UsageError, suggest
 
 Size = int | tuple[int, int]
 
@@ -88,11 +94,31 @@ class Settings:
     cutout: float = _setting(0.0, "probability of blanking a random square (DeVries & Taylor 2017)", low=0, high=1)
     # loss
     label_smoothing: float = _setting(0.0, "classify: share of the target spread over all classes", low=0, high=0.9)
+    # files
+    save_every: float = _setting(1.0, "minutes between saved states, from which --resume goes on", low=0)
     # data
     workers: int | None = _setting(None, "loader processes; by default one a core, at most 8", low=0, high=64)
     max_refused: float = _setting(
         0.5, "stop when more than this share of the labels or images is refused", low=0, high=1
     )
+
+
+# what other tools call these settings, for the suggestion in the error
+ELSEWHERE = {
+    "learning_rate": "lr",
+    "lr0": "lr",
+    "batch_size": "batch",
+    "imgsz": "size",
+    "image_size": "size",
+    "wd": "weight_decay",
+    "optim": "optimizer",
+    "scheduler": "schedule",
+    "num_epochs": "epochs",
+    "num_workers": "workers",
+    "amp": "precision",
+    "fliplr": "flip",
+    "flipud": "flip_vertical",
+}
 
 
 def parse_size(text: str | int | tuple[int, int] | list[int]) -> Size:
@@ -108,3 +134,130 @@ def parse_size(text: str | int | tuple[int, int] | list[int]) -> Size:
 
 def height_width(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
+
+
+def resolve(
+    layers: Sequence[tuple[str, Mapping[str, Any]]], model_fields: Iterable[str] = ()
+) -> tuple[Settings, dict[str, Any], dict[str, str]]:
+    """Merge settings, later layers over earlier ones.
+
+    Args:
+        layers: (origin, {name: value}) from weakest to strongest: recipe, file, flags.
+        model_fields: names that belong to the model's Config; passed on unchecked (`model_config` checks them).
+
+    Returns:
+        The settings, the values meant for the model's Config, and the origin of every value.
+
+    Raises:
+        UsageError: names all unknown keys and bad values at once.
+    """
+    hints = typing.get_type_hints(Settings)
+    known = {f.name: f for f in dataclasses.fields(Settings)}
+    values: dict[str, Any] = {}
+    model: dict[str, Any] = {}
+    origins = dict.fromkeys(known, "default")
+    faults: list[str] = []
+    for origin, layer in layers:
+        for name, value in layer.items():
+            if name in known:
+                try:
+                    values[name] = _coerce(name, hints[name], value, known[name].metadata)
+                    origins[name] = origin
+                except ValueError as error:
+                    faults.append(f"{origin}: {error}")
+            elif name in set(model_fields):
+                model[name] = value
+                origins[name] = origin
+            else:
+                meant = ELSEWHERE.get(name.lower())
+                hint = f"did you mean {meant!r}?" if meant else suggest(name, [*known, *model_fields])
+                faults.append(f"{origin}: unknown setting {name!r}: {hint}")
+    if faults:
+        raise UsageError("\n".join(faults))
+    return dataclasses.replace(Settings(), **values), model, origins
+
+
+def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
+    """`["lr=0.1", "schedule=step"]` as a dictionary; values are YAML scalars or lists. Raises UsageError."""
+    import yaml
+
+    values = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--set {text!r} is not of the form name=value, such as --set lr=0.02")
+        try:
+            values[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--set {text!r}: the value is not a number, word or list") from error
+    return values
+
+
+def read_settings_file(path: Path) -> dict[str, Any]:
+    """Settings from a YAML or JSON file: one mapping of names to values. Raises UsageError with the line."""
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read as a settings file ({error})") from error
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: not valid YAML or JSON: {error}") from error
+    if not isinstance(values, dict) or not isinstance(node, yaml.MappingNode):
+        raise UsageError(f"{path}: expected settings as `name: value` lines, found {type(values).__name__}")
+    seen: dict[str, int] = {}
+    for key, _ in node.value:
+        line = key.start_mark.line + 1
+        if key.value in seen:
+            raise UsageError(f"{path} line {line}: {key.value!r} stands twice (first in line {seen[key.value]})")
+        seen[key.value] = line
+    return {str(name): value for name, value in values.items()}
+
+
+def _coerce(name: str, hint: Any, value: Any, limits: Mapping[str, Any]) -> Any:
+    """`value` as the annotated type, within the limits. Raises ValueError with a message for the user."""
+    if hint == Size:
+        return _coerce_size(name, value, limits)
+    options = typing.get_args(hint)
+    if typing.get_origin(hint) is Literal:
+        if value not in options:
+            raise ValueError(f"{name} is {value!r}, allowed: {', '.join(map(str, options))}")
+        return value
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{name} is {value!r}, expected a list of numbers such as [0.6, 0.9]")
+        return tuple(_number(name, float, v, limits) for v in value)
+    if isinstance(hint, types.UnionType):  # X | None
+        return None if value is None else _coerce(name, options[0], value, limits)
+    if hint is bool:
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} is {value!r}, expected true or false")
+        return value
+    return _number(name, hint, value, limits)
+
+
+def _coerce_size(name: str, value: Any, limits: Mapping[str, Any]) -> Size:
+    try:
+        size = parse_size(value)
+    except (UsageError, AttributeError, TypeError) as error:
+        raise ValueError(f"{name} is {value!r}, expected pixels or HEIGHTxWIDTH, such as 320 or 180x240") from error
+    if min(height_width(size)) < limits["low"]:
+        raise ValueError(f"{name} is {value!r}, allowed: at least {limits['low']} pixels")
+    return size
+
+
+def _number(name: str, kind: type, value: Any, limits: Mapping[str, Any]) -> Any:
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is {value!r}, expected a number") from error
+    if isinstance(value, bool) or not math.isfinite(number) or (kind is int and number != int(number)):
+        raise ValueError(f"{name} is {value!r}, expected {'a whole' if kind is int else 'a finite'} number")
+    low, high = limits["low"], limits["high"]
+    if (low is not None and number < low) or (high is not None and number > high):
+        allowed = f"at least {low}" if high is None else f"{low} to {high}"
+        raise ValueError(f"{name} is {value!r}, allowed: {allowed}")
+    return kind(number)

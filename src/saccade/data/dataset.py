@@ -63,7 +63,7 @@ class Entry:
 
 @dataclass(slots=True)
 class Ledger:
-    """Every image and label is counted exactly once: used, repaired (and used) or refused. Warnings concern the whole."""
+    """Every image and label is counted once: used, repaired (and used) or refused. Warnings concern the whole."""
 
     images_used: int = 0
     labels_used: int = 0
@@ -98,6 +98,7 @@ class DataSet:
     mask_values: dict[int, int] | None = None  # value in a class-map file -> class index, 255 = ignore (segment)
     keypoint_names: list[str] | None = None
     flip_pairs: list[tuple[int, int]] | None = None  # keypoints that trade places when the image is mirrored
+    category_ids: list[int | str] | None = None  # the format's own id of each class (COCO), returned in result files
 
     def of(self, split: str) -> list[Record]:
         """The records of one split, in order of id."""

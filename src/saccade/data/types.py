@@ -91,7 +91,7 @@ class Sample:
     """
 
     image: np.ndarray  # [H, W, 3] uint8 RGB
-    truth: Annotation  # of the size of `image`; at prediction time only its size is filled
+    truth: Annotation  # of the size of `image`, or of its upper left part where padding follows; without labels only a size
     id: str = ""  # the record's id: path relative to the data set
     original_size: tuple[int, int] = (0, 0)  # (height, width) of the upright original
     to_original: np.ndarray = field(default_factory=lambda: np.eye(3))  # [3, 3] float64
@@ -113,6 +113,18 @@ class Batch:
 
     def __len__(self) -> int:
         return self.images.shape[0]
+
+    def __getitem__(self, rows: slice) -> Batch:
+        """Some of the images, in that order."""
+        truth = None if self.truth is None else self.truth[rows]
+        return Batch(
+            self.images[rows],
+            self.sizes[rows],
+            truth,
+            self.ids[rows],
+            self.original_sizes[rows],
+            self.to_original[rows],
+        )
 
     def to(self, device: torch.device | str) -> Batch:
         """Move to `device`; uint8 images become float32 in [0, 1], channels last in memory."""

@@ -1,0 +1,99 @@
+"""What a set of predictions is worth: one `make_metric` for every task, each number with an interval over images.
+
+A metric takes one image at a time (`add`) and keeps little of it: counts, boxes, run lengths; never dense masks.
+The order in which images are added has no influence on the result: images are ordered by id.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from saccade.tasks import find_task
+
+if TYPE_CHECKING:
+    from saccade.data.types import Annotation
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number with its 95 % bootstrap interval over images; None where it is undefined (nothing to count)."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass
+class Result:
+    """What an evaluation found. In JSON an undefined number is null; NaN and infinity never occur."""
+
+    metrics: dict[str, Value]  # by name, the ranking metric of the task among them
+    per_class: list[dict[str, Any]]  # one row a class, in the order of the classes, each with "name"
+    curves: dict[str, Any]  # plain lists and numbers for plots, described in the module of the task
+    images: int  # images added
+
+    def to_json(self) -> dict[str, Any]:
+        state: dict[str, Any] = plain(asdict(self))
+        return state
+
+
+class Metric(Protocol):
+    """What `make_metric` returns."""
+
+    def add(self, id: str, truth: Annotation, prediction: Annotation) -> None: ...
+
+    def result(self, bootstrap: int = 1000, seed: int = 0) -> Result: ...
+
+
+def make_metric(
+    task: str, classes: Sequence[str], *, thresholds: float | Sequence[float] = 0.5, voc_inclusive: bool = False
+) -> Metric:
+    """The metric of a task.
+
+    Args:
+        task: a name of `saccade.tasks.TASKS`.
+        classes: names of the classes, in the order of the labels.
+        thresholds: tag: a tag is given when its probability is at least this (one number, or one a class).
+        voc_inclusive: detect, instances: count boxes for the VOC numbers as inclusive pixels
+            (width = x2 - x1 + 1), as the VOC development kit does.
+
+    Raises:
+        UsageError: there is no such task.
+    """
+    name = find_task(task).name
+    names = list(classes)
+    if name == "classify":
+        from saccade.metrics.classification import Classification
+
+        return Classification(names)
+    if name == "tag":
+        from saccade.metrics.tags import Tags
+
+        return Tags(names, thresholds)
+    if name == "segment":
+        from saccade.metrics.segmentation import Segmentation
+
+        return Segmentation(names)
+    from saccade.metrics.detection import Detection
+
+    return Detection(names, masks=name == "instances", voc_inclusive=voc_inclusive)
+
+
+def plain(value: Any) -> Any:
+    """`value` with numpy numbers and arrays turned into Python's own, and NaN and infinity into None."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -17,7 +17,7 @@ CATALOGUE = Path(__file__).with_name("catalogue.json")
 
 @cache
 def catalogue() -> dict[str, dict[str, Any]]:
-    """All models by name, as `python -m saccade.models.catalogue` wrote them: module, tasks, paper, year, counts."""
+    """All models by name, as `python -m saccade.models.make_catalogue` wrote them from the model files."""
     entries: dict[str, dict[str, Any]] = json.loads(CATALOGUE.read_text(encoding="utf-8"))
     return entries
 

@@ -1,0 +1,169 @@
+"""Recognise how a data set is laid out, and read it: `read(path) -> DataSet`.
+
+Each format is a module with `looks_like(root) -> bool` (cheap: names, and at most the head of a file) and
+`read(root, task) -> DataSet`; both take a folder or the file that describes the set (data.yaml, a .json, a .csv).
+"""
+
+from __future__ import annotations
+
+import importlib
+import unicodedata
+from collections import Counter
+from pathlib import Path
+from typing import Protocol, cast
+
+from saccade.data.dataset import DataSet, Record
+from saccade.data.formats.listing import list_folders, list_images
+from saccade.errors import DataError, UsageError, suggest
+from saccade.tasks import TASKS, find_task
+
+FORMATS: dict[str, str] = {  # in the order of recognition: what is most particular comes first
+    "coco": "saccade.data.formats.coco",
+    "yolo": "saccade.data.formats.yolo",
+    "voc": "saccade.data.formats.voc",
+    "masks": "saccade.data.formats.masks",
+    "tags_csv": "saccade.data.formats.tags_csv",
+    "folder": "saccade.data.formats.folder",
+}
+
+_WANTED = {  # what each format needs to see, for the message when none fits
+    "coco": "a .json file with images, annotations and categories (in the folder or in annotations/)",
+    "yolo": "data.yaml, or images/ beside labels/ with .txt files",
+    "voc": "JPEGImages/ or images/ beside Annotations/ with .xml files",
+    "masks": "images/ beside masks/ or labels/ with .png files, or train/ beside trainannot/",
+    "tags_csv": "a .csv file with a column of image names and columns of labels",
+    "folder": "a folder per class, with or without train/, val/, test/ above",
+}
+
+
+class Format(Protocol):
+    """What a module of this folder offers."""
+
+    def looks_like(self, root: Path) -> bool: ...
+
+    def read(self, root: Path, task: str | None) -> DataSet: ...
+
+
+def recognise(path: str | Path, task: str | None = None) -> str:
+    """The name of the format (a key of `FORMATS`) of the folder or file at `path`.
+
+    Where a folder serves two formats (VOC photos with boxes and with class maps), `task` "segment" prefers the masks.
+
+    Raises:
+        DataError: nothing there, no image, or no format fits; says what was looked for.
+    """
+    root = Path(path)
+    if not root.exists():
+        raise DataError(f"{root}: no such file or folder")
+    order = sorted(FORMATS, key=lambda name: name != "masks") if task == "segment" else list(FORMATS)
+    for name in order:
+        if _module(name).looks_like(root):
+            return name
+    raise DataError(_unknown(root))
+
+
+def read(path: str | Path, task: str | None = None) -> DataSet:
+    """Read the data set at `path`, a folder or the file that describes it; "format:path" skips the recognition.
+
+    Args:
+        path: "photos", "photos/data.yaml", "folder:photos", ...
+        task: what the labels are wanted for (see `tasks.py`); it decides where a set can be read in two ways, as
+            masks of ids can (instances or a class map).
+
+    Raises:
+        UsageError: unknown format or task, or a task that these labels do not serve.
+        DataError: nothing there, no image, no label, or a fault of structure; names the file and what was looked for.
+    """
+    if task is not None:
+        find_task(task)
+    name, root = _name_and_root(path, task)
+    dataset = _module(name).read(root, task)
+    dataset.records.sort(key=lambda record: record.id)
+    _check(dataset)
+    if task is not None and task != dataset.task and task not in TASKS[dataset.task].also:
+        serves = ", ".join((dataset.task, *TASKS[dataset.task].also))
+        raise UsageError(f"{root}: task {task!r} needs {TASKS[task].needs}; the labels ({name}) serve: {serves}")
+    return dataset
+
+
+def _module(name: str) -> Format:
+    return cast(Format, importlib.import_module(FORMATS[name]))
+
+
+def _name_and_root(path: str | Path, task: str | None) -> tuple[str, Path]:
+    prefix, colon, rest = str(path).partition(":")
+    if isinstance(path, str) and colon and prefix in FORMATS:
+        root = Path(rest)
+        if not root.exists():
+            raise DataError(f"{root}: no such file or folder")
+        return prefix, root
+    if colon and len(prefix) > 1 and prefix.replace("_", "").isalnum() and not Path(path).exists():
+        raise UsageError(f"unknown format {prefix!r} in {str(path)!r}: {suggest(prefix, FORMATS)}")
+    return recognise(path, task), Path(path)
+
+
+def _unknown(root: Path) -> str:
+    wanted = "".join(f"\n  {name}: {what}" for name, what in _WANTED.items())
+    if root.is_file():
+        return f"{root}: this file describes no data set that is known; give the folder, or one of:{wanted}"
+    images = len(list_images(root))
+    if not images:
+        return f"{root}: no picture in this folder or below (looked for .jpg .png .webp .bmp .tif .gif .pgm .ppm)"
+    sets = [f for f in list_folders(root) if any(_module(name).looks_like(f) for name in FORMATS if name != "folder")]
+    if sets:
+        return f"{root}: several data sets lie here; name one: {', '.join(str(s) for s in sets)}"
+    found = ", ".join(f"{f.name}/" for f in list_folders(root)[:10]) or "no folders"
+    return f"{root}: 0 of {images} pictures have a label; found {found}; looked in {root} for:{wanted}"
+
+
+def _check(dataset: DataSet) -> None:
+    """What holds for every format: there are images and labels, ids are unique, names of classes are told apart."""
+    root, ledger = dataset.root, dataset.ledger
+    if not dataset.records:
+        reasons = "".join(f"\n  {entry.where}: {entry.what}" for entry in ledger.refused[:5])
+        what = f"all {ledger.images_refused} pictures were refused" if ledger.images_refused else "no picture"
+        labels = f", {ledger.labels_refused} labels were refused" if ledger.labels_refused else ""
+        raise DataError(f"{root}: {what}{labels}{reasons}")
+    for name, count in Counter(record.id for record in dataset.records).items():
+        if count > 1:
+            raise DataError(f"{root}: {count} records have the id {name!r}; a picture may be listed once")
+    ledger.images_used = len(dataset.records)
+    ledger.labels_used = sum(map(count_labels, dataset.records))
+    if not ledger.labels_used:
+        reasons = "".join(f"\n  {entry.where}: {entry.what}" for entry in ledger.refused[:5])
+        raise DataError(
+            f"{root}: 0 of {len(dataset.records)} pictures have a label; read as {dataset.format}, looked in {root}: "
+            f"{_WANTED[dataset.format]}; {ledger.labels_refused} labels were refused{reasons}"
+        )
+    ledger.warnings.extend(_near_equal(dataset))
+
+
+def count_labels(record: Record) -> int:
+    """Labels of one picture as the ledger counts them: things and tags each, a class or a class map once."""
+    marks = (record.label is not None) + (record.semantic is not None)
+    return marks + len(record.things or ()) + len(record.tags or ())
+
+
+def _near_equal(dataset: DataSet) -> list[str]:
+    """A warning for each pair of class names that differ in case, blanks, '-' and '_' or Unicode form only, or by a
+    swap of two neighbouring letters, with the number of labels of each."""
+    counts: Counter[int] = Counter()
+    for record in dataset.records:
+        counts.update(t.label for t in record.things or ())
+        counts.update(record.tags or ())
+        counts.update(() if record.label is None else (record.label,))
+    warnings = []
+    plain = ["".join(unicodedata.normalize("NFKC", n).casefold().replace("-", " ").replace("_", " ").split())
+             for n in dataset.classes]  # fmt: skip
+    seen: dict[str, int] = {}
+    for i, key in enumerate(plain):
+        swaps = (key[:k] + key[k + 1] + key[k] + key[k + 2 :] for k in range(len(key) - 1) if len(key) > 3)
+        other = next((seen[k] for k in (key, *swaps) if k in seen), None)
+        if other is not None:
+            a, b = dataset.classes[other], dataset.classes[i]
+            warnings.append(
+                f"classes {a!r} ({counts[other]} labels) and {b!r} ({counts[i]} labels) are kept apart; "
+                "give them one name if they are one class"
+            )
+        seen.setdefault(key, i)
+    return warnings

@@ -1,0 +1,46 @@
+"""Saccade: train, evaluate, compare and deploy visual recognition on your own images.
+
+    import saccade
+    run = saccade.train("resnet18", "photos/", minutes=10)
+    print(saccade.evaluate(run["run"], "photos/"))
+    print(saccade.load(run["run"]).predict("cat.jpg"))
+
+Nothing heavy is imported until it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from saccade.data.formats import read as read
+    from saccade.models import create as create
+    from saccade.predictor import load as load
+    from saccade.verbs.check import check as check
+    from saccade.verbs.convert import convert as convert
+    from saccade.verbs.evaluate import evaluate as evaluate
+    from saccade.verbs.export import export as export
+    from saccade.verbs.predict import predict as predict
+    from saccade.verbs.train import train as train
+
+_PUBLIC = {
+    "check": "saccade.verbs.check",
+    "convert": "saccade.verbs.convert",
+    "create": "saccade.models",
+    "evaluate": "saccade.verbs.evaluate",
+    "export": "saccade.verbs.export",
+    "load": "saccade.predictor",
+    "predict": "saccade.verbs.predict",
+    "read": "saccade.data.formats",
+    "train": "saccade.verbs.train",
+}
+__all__ = ["__version__", *sorted(_PUBLIC)]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'saccade' has no attribute {name!r}")

@@ -1,0 +1,255 @@
+"""`saccade check DATA`: what is there, what is wrong; every image is decoded and every label accounted for."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import statistics
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from saccade.data.dataset import DataSet, Record
+from saccade.data.formats import count_labels, read
+from saccade.data.image import decode
+from saccade.data.split import find_leaks
+from saccade.errors import DataError, ResourceError
+from saccade.plots.contact_sheet import Tile, draw_contact_sheet
+
+_UNEVEN = 10  # the most frequent class has this many times the labels of the rarest: worth a warning
+_TILES = 20
+_BANDS = (("small", 0.0, 32.0**2), ("medium", 32.0**2, 96.0**2), ("large", 96.0**2, float("inf")))  # COCO's, pixels^2
+
+
+def check(data: str | Path, task: str | None = None, out: Path | None = None) -> dict[str, Any]:
+    """Read the data set at `data`, decode every image, and say what was found; a JSON-able dictionary.
+
+    Keys: format, task, classes, images, objects (things, tags, or one a picture), splits {name: {images, objects}}
+    ("unsplit" for pictures that the set assigns to none), used {images, labels}, repaired [{where, what}],
+    refused [{where, why}], warnings, per_class {name: {images, objects}} (pixels for class maps), sizes (of images and,
+    for things, how many fall in COCO's size bands), background (pictures without a thing), contact_sheet.
+
+    Args:
+        data: a folder, the file that describes a set, or "format:path".
+        task: reads the labels for this task where they serve several.
+        out: a .png file, or a folder for contact_sheet.png, to write a sheet of pictures with their labels to.
+
+    Raises:
+        UsageError, DataError: as `data.formats.read`; DataError also where no image can be decoded.
+        ResourceError: `out` cannot be written.
+    """
+    dataset = read(data, task)
+    _decode_all(dataset)
+    per_class = _per_class(dataset)
+    warnings = [*dataset.ledger.warnings, *find_leaks(dataset), *_doubts(dataset, per_class)]
+    sheet = None if out is None else _write_sheet(dataset, out)
+    return {
+        "format": dataset.format,
+        "task": dataset.task,
+        "classes": dataset.classes,
+        "images": len(dataset.records),
+        "objects": sum(map(count_labels, dataset.records)),
+        "splits": _splits(dataset.records),
+        "used": {"images": dataset.ledger.images_used, "labels": dataset.ledger.labels_used},
+        "repaired": [{"where": entry.where, "what": entry.what} for entry in dataset.ledger.repaired],
+        "refused": [{"where": entry.where, "why": entry.what} for entry in dataset.ledger.refused],
+        "warnings": warnings,
+        "per_class": per_class,
+        "sizes": _sizes(dataset.records),
+        "background": sum(record.things == [] for record in dataset.records),
+        "contact_sheet": sheet,
+    }
+
+
+def describe(result: dict[str, Any], width: int = 100) -> str:
+    """The answer of `check` for people: tables of `width` characters, the first refusals, the warnings."""
+    page = io.StringIO()
+    console = Console(file=page, width=width, markup=False, highlight=False, emoji=False)
+    sizes = result["sizes"]
+    console.print(f"{result['format']}, task {result['task']}: {result['images']} images, {result['objects']} labels")
+    extent = ", ".join(f"{key} {sizes[key][0]} x {sizes[key][1]}" for key in ("smallest", "median", "largest"))
+    console.print(f"image sizes (height x width): {extent}")
+    if sizes["objects"]:
+        console.print("objects by size: " + ", ".join(f"{count} {name}" for name, count in sizes["objects"].items()))
+    if result["background"]:
+        console.print(f"{result['background']} background pictures (no object)")
+    console.print(_table("split", result["splits"]))
+    console.print(_table("class", result["per_class"], limit=40))
+    for title, entries, key in (("repaired", result["repaired"], "what"), ("refused", result["refused"], "why")):
+        console.print(f"{title}: {len(entries)}")
+        for entry in entries[:10]:
+            console.print(f"  {entry['where']}: {entry[key]}")
+        if len(entries) > 10:
+            console.print(f"  ... and {len(entries) - 10} more (all of them with --json)")
+    for warning in result["warnings"]:
+        console.print(f"warning: {warning}")
+    if result["contact_sheet"]:
+        console.print(f"contact sheet: {result['contact_sheet']}")
+    return page.getvalue()
+
+
+def _table(title: str, rows: dict[str, dict[str, int]], limit: int | None = None) -> Table:
+    columns = list(next(iter(rows.values()), {}))
+    table = Table(title, *columns)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, row in list(rows.items())[:limit]:
+        table.add_row(name, *(f"{row[column]:,}" for column in columns))
+    if limit is not None and len(rows) > limit:
+        table.add_row(f"... {len(rows) - limit} more", *("" for _ in columns))
+    return table
+
+
+def _decode_all(dataset: DataSet) -> None:
+    """Decode every image; one that fails or has another size than its header says moves to the refused.
+
+    Raises:
+        DataError: none is left.
+    """
+
+    def fault(record: Record) -> str | None:
+        try:
+            shape = decode(dataset.root / record.id).shape[:2]
+        except DataError as error:
+            return str(error)
+        return None if shape == record.size else f"decodes to {shape[0]} x {shape[1]}, its header says {record.size}"
+
+    kept: list[Record] = []
+    workers = min(8, os.cpu_count() or 1)
+    with Progress(console=Console(stderr=True), transient=True) as progress, ThreadPoolExecutor(workers) as pool:
+        bar = progress.add_task("decoding", total=len(dataset.records))
+        for record, why in zip(dataset.records, pool.map(fault, dataset.records), strict=True):
+            progress.advance(bar)
+            if why is None:
+                kept.append(record)
+                continue
+            dataset.ledger.refuse_image(record.id, why)
+            dataset.ledger.labels_refused += count_labels(record)
+    if not kept:
+        first = dataset.ledger.refused[-1]
+        raise DataError(f"{dataset.root}: none of {len(dataset.records)} images can be decoded; {first.what}")
+    dataset.records = kept
+    dataset.ledger.images_used = len(kept)
+    dataset.ledger.labels_used = sum(map(count_labels, kept))
+
+
+def _splits(records: list[Record]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    order = ["train", "val", "test"]
+    names = {record.split or "unsplit" for record in records}
+    for name in sorted(names, key=lambda s: (order.index(s) if s in order else len(order), s)):
+        own = [record for record in records if (record.split or "unsplit") == name]
+        found[name] = {"images": len(own), "objects": sum(map(count_labels, own))}
+    return found
+
+
+def _per_class(dataset: DataSet) -> dict[str, dict[str, int]]:
+    """Images and objects of each class in the order of the classes; images and pixels for class maps."""
+    images: Counter[int] = Counter()
+    objects: Counter[int] = Counter()
+    for record in dataset.records:
+        counts = _pixels(dataset, record) if record.semantic is not None else _count(record)
+        objects.update(counts)
+        images.update(counts.keys())
+    unit = "pixels" if dataset.task == "segment" else "objects"
+    return {name: {"images": images[i], unit: objects[i]} for i, name in enumerate(dataset.classes)}
+
+
+def _count(record: Record) -> Counter[int]:
+    counts = Counter(thing.label for thing in record.things or ())
+    counts.update(record.tags or ())
+    counts.update(() if record.label is None else (record.label,))
+    return counts
+
+
+def _class_map(dataset: DataSet, record: Record) -> np.ndarray:
+    """[H, W] int64: class index, 255 = ignore."""
+    with Image.open(dataset.root / str(record.semantic)) as image:
+        values = np.asarray(image).astype(np.int64)
+    given = dataset.mask_values or {}
+    table = np.full(max(int(values.max()), *given, 0) + 1, 255) if given else np.arange(256)
+    for value, index in given.items():
+        table[value] = index
+    return table[values]
+
+
+def _pixels(dataset: DataSet, record: Record) -> Counter[int]:
+    counts = np.bincount(_class_map(dataset, record).ravel(), minlength=256)[: len(dataset.classes)]
+    return Counter({i: int(n) for i, n in enumerate(counts) if n})
+
+
+def _sizes(records: list[Record]) -> dict[str, Any]:
+    ranked = sorted((record.size for record in records), key=lambda size: (size[0] * size[1], size))
+    median = (statistics.median_low(s[0] for s in ranked), statistics.median_low(s[1] for s in ranked))
+    areas = [
+        t.area if t.area is not None else (t.box[2] - t.box[0]) * (t.box[3] - t.box[1])
+        for record in records
+        for t in record.things or ()
+    ]
+    bands = {name: sum(low <= area < high for area in areas) for name, low, high in _BANDS}
+    return {
+        "smallest": list(ranked[0]),
+        "median": list(median),
+        "largest": list(ranked[-1]),
+        "objects": bands if areas else None,
+    }
+
+
+def _doubts(dataset: DataSet, per_class: dict[str, dict[str, int]]) -> list[str]:
+    """Classes without a label, and classes of very different frequency."""
+    if dataset.task == "segment":
+        return [f"no pixel of class {name!r}" for name, row in per_class.items() if not row["images"]]
+    warnings = [f"no label of class {name!r}" for name, row in per_class.items() if not row["objects"]]
+    found = {name: row["objects"] for name, row in per_class.items() if row["objects"]}
+    if found:
+        most, least = max(found, key=lambda n: found[n]), min(found, key=lambda n: found[n])
+        if found[most] >= _UNEVEN * found[least]:
+            warnings.append(f"classes are uneven: {found[most]} labels of {most!r}, {found[least]} of {least!r}")
+    return warnings
+
+
+def _write_sheet(dataset: DataSet, out: Path) -> str:
+    path = out if out.suffix.lower() == ".png" else out / "contact_sheet.png"
+    step = max(1, len(dataset.records) / _TILES)
+    chosen = [dataset.records[int(i * step)] for i in range(min(_TILES, len(dataset.records)))]
+    sheet = draw_contact_sheet([_tile(dataset, record) for record in chosen])
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(part, format="PNG")
+        part.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise ResourceError(f"{path}: cannot be written: {error.strerror or error}") from None
+    return str(path)
+
+
+def _tile(dataset: DataSet, record: Record) -> Tile:
+    things = record.things or []
+    if record.label is not None:
+        said = dataset.classes[record.label]
+    elif record.tags is not None:
+        said = ", ".join(dataset.classes[i] for i in record.tags) or "(no tag)"
+    else:
+        said = record.id.rsplit("/", 1)[-1]
+    tile = Tile(decode(dataset.root / record.id), said)
+    tile.boxes = [thing.box for thing in things]
+    tile.labels = [thing.label for thing in things]
+    tile.names = [dataset.classes[thing.label] for thing in things]
+    tile.polygons = [(i, polygon) for i, thing in enumerate(things) for polygon in thing.polygons or ()]
+    if record.semantic is not None:
+        classes = _class_map(dataset, record)
+        tile.regions = np.where(classes == 255, -1, classes)
+    elif things and things[0].mask is not None:
+        with Image.open(dataset.root / things[0].mask[0]) as image:
+            tile.regions = np.asarray(image).astype(np.int64) - 1  # id 0 is background
+    return tile

@@ -1,0 +1,149 @@
+"""Checkpoints: one safetensors file with everything that a model needs, and a checksum of its weights.
+
+The header's entry "saccade" is JSON: model name, config, classes, task, preprocessing, metrics, versions, SHA-256.
+Nothing in a checkpoint is ever executed. Public files (`.pth`, `.safetensors` of others) are read as plain tensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from saccade.errors import ModelFileError
+from saccade.files import write_whole
+
+FORMAT = 1  # raised when older readers could no longer understand the header
+
+
+@dataclass(slots=True)
+class Checkpoint:
+    model: str  # name in the catalogue
+    config: dict[str, Any]  # the model's Config as a dictionary
+    classes: list[str]
+    task: str
+    preprocessing: dict[str, Any]
+    weights: dict[str, Tensor]
+    metrics: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def save(checkpoint: Checkpoint, path: Path) -> None:
+    """Write a checkpoint whole or not at all. The same checkpoint gives the same bytes. Raises ResourceError."""
+    header = {k: v for k, v in asdict(_without_weights(checkpoint)).items() if k != "weights"}
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.weights.items()}
+    header |= {"format": FORMAT, "sha256": digest(weights)}
+    metadata = {"saccade": json.dumps(header, sort_keys=True, allow_nan=False)}
+    write_whole(path, lambda temporary: save_file(weights, temporary, metadata))
+
+
+def load(path: Path) -> Checkpoint:
+    """Read and verify a checkpoint.
+
+    Raises:
+        ModelFileError: missing, empty, truncated, foreign, newer than this program, damaged (checksum), or with NaN.
+    """
+    header, weights = read_tensors(path)
+    if "saccade" not in header:
+        raise ModelFileError(f"{path}: a safetensors file, but not a Saccade checkpoint; use it as --weights {path}")
+    try:
+        state = json.loads(header["saccade"])
+        version, expected = state.pop("format"), state.pop("sha256")
+        checkpoint = Checkpoint(**state, weights=weights)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelFileError(f"{path}: the header of this checkpoint is damaged ({error})") from error
+    if version != FORMAT:
+        raise ModelFileError(f"{path}: checkpoint format {version}, this Saccade reads {FORMAT}; update Saccade")
+    if digest(weights) != expected:
+        raise ModelFileError(f"{path}: the checksum of the weights differs; the file is damaged, copy it again")
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ModelFileError(f"{path}: the weights {name} hold NaN or infinite values; train again")
+    return checkpoint
+
+
+def find(run: str | Path) -> Path:
+    """The checkpoint of a run folder (its best one), or the file itself. Raises ModelFileError."""
+    path = Path(run)
+    if path.is_dir():
+        for name in ("best.safetensors", "last.safetensors"):
+            if (path / name).is_file():
+                return path / name
+        raise ModelFileError(f"{path}: no best.safetensors or last.safetensors here; is this a run folder?")
+    if not path.is_file():
+        raise ModelFileError(f"{path}: no such run folder or checkpoint")
+    return path
+
+
+def read_public(path: Path) -> dict[str, Tensor]:
+    """Plain tensors of a public checkpoint: `.safetensors`, or a torch file read with weights_only.
+
+    The usual wrappers ("state_dict", "model") and a leading "module." are taken off.
+
+    Raises:
+        ModelFileError: not a file of tensors. It is never read in a way that could run code.
+    """
+    if path.suffix == ".safetensors":
+        return read_tensors(path)[1]
+    _refuse_obvious(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds; none of them is ours to sort
+        raise ModelFileError(
+            f"{path}: not a file of plain tensors ({type(error).__name__}). Files that hold whole Python objects can "
+            "run code and are refused; save the model's state_dict() instead"
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise ModelFileError(f"{path}: expected a dictionary of tensors (a state_dict)")
+    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a safetensors file. Raises ModelFileError."""
+    _refuse_obvious(path)
+    try:
+        with safe_open(path, framework="pt") as handle:
+            metadata = dict(handle.metadata() or {})
+        return metadata, load_file(path)
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise ModelFileError(f"{path}: truncated or not a safetensors file ({error})") from error
+
+
+def digest(weights: dict[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes of the tensors, in order of name."""
+    total = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        total.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def _without_weights(checkpoint: Checkpoint) -> Checkpoint:
+    state = {name: getattr(checkpoint, name) for name in Checkpoint.__slots__}
+    return Checkpoint(**dict(state, weights={}))
+
+
+def _refuse_obvious(path: Path) -> None:
+    """Name what people really have in hand when a download went wrong."""
+    try:
+        with path.open("rb") as handle:
+            start = handle.read(512)
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read ({error.strerror})") from error
+    if not start:
+        raise ModelFileError(f"{path}: empty file")
+    if start.lstrip()[:1] == b"<":
+        raise ModelFileError(f"{path}: not a model file (found: a web page); download it again")
+    if start.startswith(b"version https://git-lfs"):
+        raise ModelFileError(f"{path}: a Git LFS pointer, not the file itself; run `git lfs pull`")

@@ -1,0 +1,337 @@
+"""The command line. Torch is imported only by the verbs that need it, so that help answers at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import click
+import typer
+
+from saccade import __version__
+from saccade.config import Settings, parse_assignments
+from saccade.errors import SaccadeError
+
+HELP = {f.name: str(f.metadata["help"]) for f in dataclasses.fields(Settings)}
+
+app = typer.Typer(
+    help="Train, evaluate, compare and deploy visual recognition on your own images.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Data = Annotated[str, typer.Argument(metavar="DATA", help="folder whose format is recognised, or format:path")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="run folder or checkpoint")]
+Json = Annotated[bool, typer.Option("--json", help="one JSON object on stdout, nothing else there")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the best there is")]
+Precision = Annotated[str, typer.Option(help=HELP["precision"].replace("auto: ", "auto, fp32, bf16, fp16; auto: "))]
+Workers = Annotated[int | None, typer.Option(help=HELP["workers"])]
+TaskName = Annotated[str | None, typer.Option("--task", help="classify, tag, detect, instances, segment")]
+
+
+@app.callback(invoke_without_command=True)
+def _global(
+    version: Annotated[bool, typer.Option("--version", help="print the version")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
+) -> None:
+    if version:
+        typer.echo(f"saccade {__version__}")
+        raise typer.Exit
+    if debug:
+        os.environ["SACCADE_DEBUG"] = "1"
+
+
+@app.command()
+def models(task: TaskName = None, as_json: Json = False) -> None:
+    """List the models that can be trained: task, paper, year, size and cost."""
+    from saccade.models import find_models
+    from saccade.tasks import find_task
+
+    entries = find_models(None if task is None else find_task(task).name)
+    if as_json:
+        keys = ("name", "tasks", "paper", "year", "parameters", "macs", "size")
+        _print_json([{k: e[k] for k in keys} | {"task": e["tasks"][0]} for e in entries])
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "tasks", "paper", "year", box=None, header_style="bold")
+    for heading in ("parameters", "multiply-adds", "input"):
+        table.add_column(heading, justify="right")
+    for e in entries:
+        macs = f"{e['macs'] / 1e9:.2f} G"
+        table.add_row(
+            e["name"], ", ".join(e["tasks"]), e["paper"], str(e["year"]), f"{e['parameters']:,}", macs, str(e["size"])
+        )
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+@app.command()
+def check(
+    data: Data,
+    task: TaskName = None,
+    out: Annotated[Path | None, typer.Option(help="folder for the contact sheet and the full report")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a data set holds and what is wrong with it: every image and label accounted for."""
+    from saccade.verbs.check import check as run
+    from saccade.verbs.check import describe
+
+    result = run(data, task=task, out=out)
+    _print_json(result) if as_json else typer.echo(describe(result))
+
+
+@app.command()
+def convert(
+    data: Data,
+    to: Annotated[str, typer.Option("--to", help="coco, voc or yolo")],
+    out: Annotated[Path, typer.Option(help="folder to write; must not exist")],
+    images: Annotated[str, typer.Option(help="copy, link or none")] = "copy",
+    as_json: Json = False,
+) -> None:
+    """Rewrite a detection or instance data set as COCO, VOC or YOLO."""
+    from saccade.verbs.convert import convert as run
+
+    result = run(data, to, out, images=images)
+    _print_json(result) if as_json else typer.echo(_plain(result))
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Argument(help="a name of `saccade models`")],
+    data: Data,
+    out: Annotated[Path | None, typer.Option(help="run folder; by default runs/MODEL-DATA")] = None,
+    epochs: Annotated[int | None, typer.Option(help=HELP["epochs"])] = None,
+    minutes: Annotated[float | None, typer.Option(help=HELP["minutes"])] = None,
+    batch: Annotated[int | None, typer.Option(help=HELP["batch"])] = None,
+    size: Annotated[str | None, typer.Option(help=HELP["size"])] = None,
+    weights: Annotated[Path | None, typer.Option(help="run, checkpoint or public weights file to start from")] = None,
+    recipe: Annotated[str, typer.Option(help="default or paper")] = "default",
+    config: Annotated[Path | None, typer.Option(help="YAML or JSON file of settings")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="any setting; `saccade settings` lists all")
+    ] = None,
+    task: TaskName = None,
+    seed: Annotated[int | None, typer.Option(help=HELP["seed"])] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16")] = None,
+    workers: Workers = None,
+    device: Device = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with the run in --out")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the run in --out")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a model on a data set; leaves checkpoints, log, metrics and a report in the run folder."""
+    flags = {
+        "epochs": epochs,
+        "minutes": minutes,
+        "batch": batch,
+        "size": size,
+        "seed": seed,
+        "precision": precision,
+        "workers": workers,
+    }
+    settings = {name: value for name, value in flags.items() if value is not None}
+    settings |= parse_assignments(assignments or [])
+    from saccade.verbs.train import train as run
+
+    result = run(
+        model,
+        data,
+        out=out,
+        task=task,
+        weights=weights,
+        recipe=recipe,
+        config=config,
+        resume=resume,
+        overwrite=overwrite,
+        device=device,
+        **settings,
+    )
+    _print_json(result) if as_json else _show_scores(result, f"report: {result['run']}/report.html")
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="run folder, checkpoint, or COCO results file (.json)")],
+    data: Data,
+    split: Annotated[str, typer.Option(help="train, val, test or all")] = "val",
+    batch: Annotated[int, typer.Option(help="images a forward pass", min=1)] = 8,
+    workers: Workers = None,
+    device: Device = None,
+    precision: Precision = "auto",
+    as_json: Json = False,
+) -> None:
+    """Score a trained model, or any tool's COCO results file, on a data set."""
+    from saccade.verbs.evaluate import evaluate as score
+
+    result = score(
+        run, data, split=split, batch=batch, workers=workers, device=device, precision=precision, progress=not as_json
+    )
+    _print_json(result) if as_json else _show_scores(result, f"{result['images']} images of {split}")
+
+
+@app.command()
+def predict(
+    run: Run,
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="image, folder, glob, video, camera:0")],
+    out: Annotated[Path | None, typer.Option(help="folder for pictures and predictions.json")] = None,
+    threshold: Annotated[float | None, typer.Option(help="smallest score of a box or tag")] = None,
+    batch: Annotated[int, typer.Option(help="images a forward pass", min=1)] = 8,
+    frames: Annotated[int | None, typer.Option(help="stop a video or camera after so many frames", min=1)] = None,
+    workers: Workers = None,
+    device: Device = None,
+    precision: Precision = "auto",
+    as_json: Json = False,
+) -> None:
+    """Answer for images, folders, videos or a camera; draws the answers into pictures."""
+    from saccade.verbs.predict import predict as run_predict
+
+    folder = out if out is not None or as_json else Path("predictions")
+    results = run_predict(
+        run,
+        sources,
+        out=folder,
+        threshold=threshold,
+        batch=batch,
+        workers=workers,
+        device=device,
+        precision=precision,
+        frames=frames,
+        progress=not as_json,
+    )
+    if as_json:
+        _print_json(results)
+        return
+    for result in results:
+        typer.echo(f"{result['image']}: {_short_answer(result)}")
+    typer.echo(f"pictures and predictions.json: {folder}")
+
+
+@app.command()
+def export(
+    run: Run,
+    to: Annotated[str, typer.Option("--to", help="onnx or torch")] = "onnx",
+    out: Annotated[Path | None, typer.Option(help="file to write; by default beside the checkpoint")] = None,
+    batch: Annotated[int, typer.Option(help="images a call", min=1)] = 1,
+    as_json: Json = False,
+) -> None:
+    """Write a trained model as ONNX or torch.export file, checked to give equal outputs."""
+    from saccade.verbs.export import export as run_export
+
+    result = run_export(run, to=to, out=out, batch=batch)
+    _print_json(result) if as_json else typer.echo(_plain(result))
+
+
+@app.command()
+def demo(
+    task: Annotated[str, typer.Option("--task", help="detect, classify or segment")] = "detect",
+    out: Annotated[Path, typer.Option(help="folder for the scenes, the run and the pictures")] = Path("demo"),
+    minutes: Annotated[float, typer.Option(help="training time", min=0.05)] = 2.5,
+) -> None:
+    """Train, evaluate and predict on scenes made of handwritten digits and photographs; no data needed."""
+    from saccade.verbs.demo import demo as run
+
+    run(task, out, minutes)
+
+
+@app.command()
+def settings(as_json: Json = False) -> None:
+    """List every training setting with its default."""
+    rows = [{"name": f.name, "default": f.default, "help": f.metadata["help"]} for f in dataclasses.fields(Settings)]
+    if as_json:
+        _print_json(rows)
+        return
+    for row in rows:
+        typer.echo(f"{row['name']:<18} {row['default']!s:<16} {row['help']}")
+
+
+def main() -> NoReturn:
+    """Run the command line; faults become one clear line and the exit code of docs/cli.md."""
+    sys.exit(_main())
+
+
+def _main() -> int:
+    try:
+        code = app(standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show(sys.stderr)
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _explain(error)
+
+
+def _explain(error: Exception) -> int:
+    """Print a fault on stderr and give its exit code."""
+    if os.environ.get("SACCADE_DEBUG"):
+        traceback.print_exc()
+    code: int | None = getattr(error, "exit_code", None)
+    if isinstance(error, SaccadeError):
+        typer.echo(f"saccade: error: {error}", err=True)
+    elif code is not None:  # stopped by a signal, after saving
+        typer.echo(f"saccade: {error}", err=True)
+    elif isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        code = 5
+        typer.echo("saccade: error: out of memory; use a smaller --batch or --size (--batch 0 finds one)", err=True)
+    elif isinstance(error, OSError):
+        code = 5
+        typer.echo(f"saccade: error: {error.filename or ''}: {error.strerror or error}", err=True)
+    else:
+        text = f"{type(error).__name__}: {error}"
+        typer.echo(
+            f"saccade: this is a fault of ours: {text}\nRun again with `saccade --debug ...` and report it.", err=True
+        )
+    return 1 if code is None else code
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, allow_nan=False, default=str))
+
+
+def _plain(result: dict[str, Any]) -> str:
+    return "\n".join(f"{name}: {value}" for name, value in result.items())
+
+
+def _show_scores(result: dict[str, Any], footer: str) -> None:
+    """A table of the metrics with their intervals."""
+    for name, m in result["metrics"].items():
+        if m["value"] is None:
+            typer.echo(f"{name:<24}      -   (nothing of this kind in the truth)")
+        else:
+            interval = "" if m["low"] is None else f"   95 % interval {m['low']:.4f} to {m['high']:.4f}"
+            typer.echo(f"{name:<24} {m['value']:.4f}{interval}")
+    typer.echo(footer)
+
+
+def _short_answer(result: dict[str, Any]) -> str:
+    if "error" in result:
+        return f"error: {result['error']}"
+    if "objects" in result:
+        names = result["objects"]["names"]
+        counts = {name: names.count(name) for name in dict.fromkeys(names)}
+        return ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing found"
+    if "tags" in result:
+        return ", ".join(f"{t['name']} {t['score']:.2f}" for t in result["tags"]) or "no tag"
+    if "label" in result:
+        return f"{result['label']} {result['scores'][0]['score']:.2f}"
+    total = sum(part["pixels"] for part in result["mask"].values()) or 1
+    shares = sorted(result["mask"].items(), key=lambda item: -item[1]["pixels"])
+    return ", ".join(f"{name} {100 * part['pixels'] / total:.0f} %" for name, part in shares[:6])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""`saccade convert`: boxes and outlines from any format that Saccade reads to COCO, VOC or YOLO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from saccade.data.dataset import Ledger
+from saccade.data.formats import coco_write, read, voc_write, yolo_write
+from saccade.data.formats.output import Images
+from saccade.errors import UsageError, suggest
+
+WRITERS = {"coco": coco_write.write, "voc": voc_write.write, "yolo": yolo_write.write}
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What `convert` has done."""
+
+    out: Path
+    format: str
+    classes: list[str]
+    images: int
+    objects: int  # read and handed to the writer; `lost` says which of them it left out
+    splits: dict[str, int]  # images per split
+    lost: list[str]  # what the format cannot hold, a sentence each
+    ledger: Ledger  # of the reading: what was repaired or refused there
+
+
+def convert(
+    source: str | Path, format: str, out: str | Path, images: Images = "copy", task: str | None = None
+) -> Conversion:
+    """Read the data set at `source` and write it to the new folder `out` as `format`.
+
+    Args:
+        source: a folder, the file that describes the set, or "format:path".
+        format: "coco", "voc" or "yolo".
+        images: "copy" the image files, "link" to them, or "none" for the labels alone.
+        task: how to read a source that can be read in two ways; "detect" leaves outlines out.
+
+    Raises:
+        UsageError: unknown format, `out` exists, or the source holds no boxes.
+        DataError: the source cannot be read.
+        ResourceError: `out` cannot be written.
+    """
+    if format not in WRITERS:
+        raise UsageError(f"cannot write the format {format!r}: {suggest(format, WRITERS)}")
+    if images not in ("copy", "link", "none"):
+        raise UsageError(f"images is {images!r}; allowed: copy, link, none")
+    dataset = read(source, task)
+    if all(record.things is None for record in dataset.records):
+        raise UsageError(f"{source}: holds no boxes or outlines (read as {dataset.format}), {format} needs them")
+    if task == "detect":
+        for thing in (t for record in dataset.records for t in record.things or []):
+            thing.polygons = thing.rle = thing.mask = None
+    lost = WRITERS[format](dataset, Path(out), images)
+    objects = sum(len(record.things or []) for record in dataset.records)
+    return Conversion(
+        Path(out), format, dataset.classes, len(dataset.records), objects, dataset.splits, lost, dataset.ledger
+    )

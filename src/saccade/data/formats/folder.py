@@ -1,0 +1,152 @@
+"""Class folders: `cats/1.jpg`, or `train/cats/1.jpg` and `val/cats/2.jpg`; deeper folders belong to the class above.
+
+A class is known by the name of its folder. With splits the classes are those of train; a class that val or test
+lacks is fine, one that only they have is an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from saccade.data.dataset import DataSet, Ledger, Record
+from saccade.data.formats.listing import list_files, list_folders, list_images, measure, relative
+from saccade.errors import DataError
+
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""Names of folders (lower case) that are splits."""
+
+PICTURES = frozenset(
+    {"image", "images", "img", "imgs", "image_2", "jpegimages", "pngimages", "pictures", "photos", "frames"}
+)
+"""Names of folders (lower case) that hold the pictures of another layout; never a class."""
+
+_LABELS = frozenset({"masks", "mask", "labels", "label", "annotations", "annotation", "annots", "annot"})
+
+
+def looks_like(root: Path) -> bool:
+    """True where some folder below `root` (or below its train/, val/, test/) holds pictures and none is named as
+    the picture or label folder of another format."""
+    if not root.is_dir():
+        return False
+    classes = [folder for folders in _class_folders(root).values() for folder in folders]
+    names = {folder.name.lower() for folder in classes}
+    return not names & (PICTURES | _LABELS) and any(list_images(folder) for folder in classes)
+
+
+def read(root: Path, task: str | None) -> DataSet:
+    """Read class folders; the task is "classify".
+
+    Raises:
+        DataError: a class folder is empty in every split, or val or test has a class that train has not.
+    """
+    ledger = Ledger()
+    given = _class_folders(root)
+    pictures = _pictures(given)
+    sizes = measure(root, pictures, ledger)
+    classes = _classes(root, given, Counter(pictures[path] for path in sizes), ledger)
+    number = {name: i for i, name in enumerate(classes)}
+    records = [
+        Record(relative(path, root), size, split=pictures[path][0], label=number[pictures[path][1]])
+        for path, size in sizes.items()
+    ]
+    _refuse_the_rest(root, pictures, ledger)
+    _warn_of_two_classes(root, {path: pictures[path][1] for path in sizes}, ledger)
+    return DataSet(root, "folder", "classify", classes, records, ledger)
+
+
+def _class_folders(root: Path) -> dict[str | None, list[Path]]:
+    """Folders of classes for each split; the split is None where the classes lie in `root` itself."""
+    found: dict[str | None, list[Path]] = defaultdict(list)
+    for folder in list_folders(root):
+        if folder.name.lower() in SPLITS:
+            found[SPLITS[folder.name.lower()]].extend(list_folders(folder))
+    return dict(found) if any(found.values()) else {None: list_folders(root)}
+
+
+def _pictures(given: dict[str | None, list[Path]]) -> dict[Path, tuple[str | None, str]]:
+    """Split and class of each picture. One that links reach twice in a split counts once, at its real place if that
+    is among them."""
+    found: dict[tuple[str | None, str], tuple[Path, str]] = {}
+    for split, folders in given.items():
+        for folder in folders:
+            for path in list_images(folder):
+                place = _place(path)
+                if (split, place) not in found or place == os.path.join(
+                    os.path.realpath(folder.parent), *path.relative_to(folder.parent).parts
+                ):
+                    found[split, place] = (path, folder.name)
+    return {path: (split, name) for (split, _), (path, name) in found.items()}
+
+
+def _place(path: Path) -> str:
+    """Where the file really lies, its folder's links followed."""
+    return os.path.join(os.path.realpath(path.parent), path.name)
+
+
+def _classes(
+    root: Path, given: dict[str | None, list[Path]], counts: Counter[tuple[str | None, str]], ledger: Ledger
+) -> list[str]:
+    """Names of the classes by code point; warns of classes that a split lacks, refuses those that train lacks."""
+    total: Counter[str] = Counter()
+    for (_, name), count in counts.items():
+        total[name] += count
+    folders = {folder.name: folder for folders in given.values() for folder in folders}
+    for name, folder in sorted(folders.items()):
+        if not total[name]:
+            if list_files(folder) and not list_images(folder):
+                ledger.warnings.append(f"{relative(folder, root)}/ holds files but no picture: not taken for a class")
+                continue
+            raise DataError(
+                f"{root}: class {name!r} has no readable picture in {relative(folder, root)}/ nor in any other split; "
+                "add pictures or remove the folder"
+            )
+    base = "train" if "train" in given else None
+    for split in given:
+        lacking = [name for name in sorted(total) if not counts[split, name]]
+        if lacking and split == base:
+            raise DataError(
+                f"{root}: the pictures of {', '.join(map(repr, lacking))} lie in val or test only; train has "
+                f"{', '.join(repr(n) for n in sorted(total) if counts[split, n])}; is a folder misspelt?"
+            )
+        if lacking:
+            ledger.warnings.append(f"{split} has no picture of {', '.join(map(repr, lacking))}")
+    if len(total) == 1:
+        ledger.warnings.append(f"there is one class only, {next(iter(total))!r}: a classifier needs two or more")
+    return sorted(total)
+
+
+def _refuse_the_rest(root: Path, known: Iterable[Path], ledger: Ledger) -> None:
+    """Loose pictures beside the class folders have no class: counted and named."""
+    places = {_place(path) for path in known}
+    for path in list_images(root):
+        if _place(path) not in places:
+            ledger.refuse_image(relative(path, root), "not in a class folder")
+
+
+def _warn_of_two_classes(root: Path, classes: dict[Path, str], ledger: Ledger) -> None:
+    """Byte-identical pictures under different classes; only files of equal length are read."""
+    by_length: dict[int, list[Path]] = defaultdict(list)
+    for path in classes:
+        by_length[path.stat().st_size].append(path)
+    by_content: dict[bytes, list[Path]] = defaultdict(list)
+    for paths in by_length.values():
+        if len({classes[path] for path in paths}) > 1:
+            for path in paths:
+                by_content[hashlib.sha256(path.read_bytes()).digest()].append(path)
+    twins = [paths for paths in by_content.values() if len({classes[path] for path in paths}) > 1]
+    for paths in twins[:10]:
+        ledger.warnings.append("one picture under several classes: " + " = ".join(relative(p, root) for p in paths))
+    if len(twins) > 10:
+        ledger.warnings.append(f"{len(twins) - 10} more pictures lie under several classes")

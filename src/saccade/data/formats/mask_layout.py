@@ -1,0 +1,259 @@
+"""Where images and their masks lie, and which mask belongs to which image.
+
+Known layouts (names in any case):
+
+- `images/` beside `masks/`, with the same folders below, `train/` and `val/` among them perhaps;
+- `train/images/` beside `train/masks/`, and so on for each split;
+- SegNet's: `train/` beside `trainannot/` (or `train_labels/`, `train_masks/`);
+- VOC's: `JPEGImages/` beside `SegmentationClass/` (splits from `ImageSets/Segmentation/*.txt`);
+- a YAML file with `train: {images: ..., masks: ...}`, paths relative to it, and `classes:` or `names:`.
+
+A mask has the name of its image, or that name with a suffix or prefix such as `_mask`, `_gt`, `_L`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from saccade.data.dataset import Ledger
+from saccade.data.formats.folder import PICTURES, SPLITS
+from saccade.data.formats.listing import is_foreign, is_image, list_folders, list_images, relative
+from saccade.errors import DataError
+
+MASKS = ("masks", "mask", "labels", "label", "annotations", "annotation", "annots", "annot", "gt", "groundtruth",
+         "segmentationclass", "segmentationclassraw", "pedmasks", "segmentationobject", "instances")  # fmt: skip
+"""Names of folders (lower case) that hold masks, the likeliest first."""
+
+_BESIDE = ("annot", "_annot", "_labels", "_masks", "_mask")  # train_masks/ beside train/
+_IDS = frozenset({"pedmasks", "segmentationobject", "instances"})
+_DECORATION = "mask|masks|gt|l|label|labels|labelids|seg|segmentation|annot|annotation|instances?|groundtruth"
+_TAIL = re.compile(rf"[_\-.]+({_DECORATION})$", re.IGNORECASE)
+_HEAD = re.compile(r"^(mask|gt|label|seg)[_\-.]+", re.IGNORECASE)
+_IMAGE_TAIL = re.compile(r"[_\-.]+(image|img|sat|leftimg8bit|rgb)$", re.IGNORECASE)
+
+SEGNET = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist",
+          "void")  # fmt: skip
+"""Values 0..11 of the CamVid labels of the SegNet tutorial."""
+
+VOC = ("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+       "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
+       "tvmonitor")  # fmt: skip
+"""Values 0..20 of the class maps of Pascal VOC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An image and its mask."""
+
+    image: Path
+    mask: Path
+    split: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Folders of images with the folder of masks of each, and what the names say of the values."""
+
+    root: Path  # all folders lie below it; ids of records are relative to it
+    folders: list[tuple[Path, Path, str | None]]  # images, masks, split
+    classes: dict[int, str] | None  # value -> name, from the user's class list
+
+    @property
+    def ids(self) -> bool:
+        """True where the folder's name says that masks hold ids of instances."""
+        return any(masks.name.lower() in _IDS for _, masks, _ in self.folders)
+
+    @property
+    def thing(self) -> str:
+        """The class of the instances."""
+        if self.classes:
+            return next((name for value, name in self.classes.items() if value > 0), next(iter(self.classes.values())))
+        return "person" if any(masks.name.lower() == "pedmasks" for _, masks, _ in self.folders) else "object"
+
+    def names(self, highest: int) -> dict[int, str] | None:
+        """Names of the values up to `highest`: the class list, or those of SegNet's and VOC's layouts."""
+        if self.classes is not None:
+            return self.classes
+        names = {masks.name.lower() for _, masks, _ in self.folders}
+        if highest < len(SEGNET) and all(name.endswith("annot") and name != "annot" for name in names):
+            return dict(enumerate(SEGNET))
+        if highest < len(VOC) and names == {"segmentationclass"}:
+            return dict(enumerate(VOC))
+        return None
+
+    def pairs(self, ledger: Ledger) -> list[Pair]:
+        """Every image with a mask; images without and masks without image are refused in the ledger."""
+        found: list[Pair] = []
+        voc = self._voc_splits()
+        for images, masks, split in self.folders:
+            pictures, files = list_images(images), list_images(masks)
+            by_key: dict[str, Path] = {}
+            for path in files:
+                by_key.setdefault(_key(path, masks, _TAIL, _HEAD), path)
+            for path in files:  # a mask of exactly the image's name goes before decorated names
+                by_key[_key(path, masks)] = path
+            taken: set[Path] = set()
+            for path in pictures:
+                mask = by_key.get(_key(path, images)) or by_key.get(_key(path, images, _IMAGE_TAIL))
+                if mask is None:
+                    ledger.refuse_image(
+                        relative(path, self.root), f"no mask of this name in {relative(masks, self.root)}/"
+                    )
+                    continue
+                taken.add(mask)
+                found.append(Pair(path, mask, split or voc.get(path.stem) or _split_of(path, images)))
+            for path in files:
+                if path not in taken:
+                    why = f"no image of this name in {relative(images, self.root)}/"
+                    ledger.refuse_label(relative(path, self.root), why)
+        return found
+
+    def _voc_splits(self) -> dict[str, str]:
+        given: dict[str, str] = {}
+        for split in ("test", "val", "train"):
+            path = self.root / "ImageSets" / "Segmentation" / f"{split}.txt"
+            if path.is_file():
+                given.update(dict.fromkeys(path.read_text(encoding="utf-8-sig").split(), split))
+        return given
+
+
+def find_layout(root: Path) -> Layout | None:
+    """The layout at `root`, a folder or a YAML file; None where there is none with at least one mask file.
+
+    Raises:
+        DataError: the class list or the YAML file is damaged, or names a folder of train that is not there.
+    """
+    if root.is_file():
+        return _from_yaml(root) if root.suffix.lower() in (".yaml", ".yml") else None
+    for path in sorted([*root.glob("*.yaml"), *root.glob("*.yml")]):
+        layout = None if is_foreign(path.name) else _from_yaml(path)
+        if layout is not None:
+            return layout
+    folders = _folders(root)
+    if not any(list_images(masks) for _, masks, _ in folders):
+        return None
+    return Layout(root, folders, _class_list(root))
+
+
+def _folders(root: Path) -> list[tuple[Path, Path, str | None]]:
+    below = {folder.name.lower(): folder for folder in list_folders(root)}
+    found: list[tuple[Path, Path, str | None]] = []
+    for name in SPLITS:
+        beside = [below[name + tail] for tail in _BESIDE if name + tail in below and list_images(below[name + tail])]
+        if name in below and beside:
+            found.append((below[name], beside[0], SPLITS[name]))
+    if found:
+        return found
+    found += [(images, masks, None) for images, masks in _beside(root)]
+    for name, folder in sorted(below.items()):
+        if name in SPLITS:
+            found += [(images, masks, SPLITS[name]) for images, masks in _beside(folder)]
+    return found
+
+
+def _beside(folder: Path) -> list[tuple[Path, Path]]:
+    """The folder of images and that of masks directly in `folder`, if both are there."""
+    below = {child.name.lower(): child for child in list_folders(folder)}
+    images = [child for name, child in below.items() if name in PICTURES]
+    masks = [below[name] for name in MASKS if name in below and any(is_image(p.name) for p in list_images(below[name]))]
+    return [(images[0], masks[0])] if images and masks else []
+
+
+def _key(path: Path, base: Path, *decorations: re.Pattern[str]) -> str:
+    """Path relative to `base` without suffix, and without the decorations of its name."""
+    stem = path.stem
+    for pattern in decorations:
+        stem = pattern.sub("", stem)
+    return (path.relative_to(base).parent / stem).as_posix()
+
+
+def _split_of(path: Path, base: Path) -> str | None:
+    parts = path.relative_to(base).parts
+    return SPLITS.get(parts[0].lower()) if len(parts) > 1 else None
+
+
+def _class_list(root: Path) -> dict[int, str] | None:
+    path = root / "classes.txt"
+    if path.is_file():
+        return _from_text(path)
+    for name in ("classes.yaml", "config.yaml", "data.yaml"):
+        if (root / name).is_file():
+            state = _load(root / name)
+            return _names(state, root / name) if isinstance(state, dict) else None
+    return None
+
+
+def _from_text(path: Path) -> dict[int, str]:
+    """A name a line, the first for value 0; or `value name`, `value: name`, `value,name` on every line."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
+    rows = [(i, line.strip()) for i, line in enumerate(lines, start=1) if line.strip() and not line.startswith("#")]
+    numbered = [re.match(r"(\d+)\s*[\s:,;]\s*(\S.*)$", line) for _, line in rows]
+    if rows and all(numbered):
+        names = {int(match[1]): match[2].strip() for match in numbered if match}
+    else:
+        names = dict(enumerate(line for _, line in rows))
+    if len(names) != len(rows) or len(set(names.values())) != len(names) or not names:
+        raise DataError(
+            f"{path}: {len(rows)} lines give {len(names)} values and {len(set(names.values()))} names; all must differ"
+        )
+    return names
+
+
+def _load(path: Path) -> Any:
+    """The YAML file as plain values; aliases, which can grow without bound, are refused."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):
+            raise DataError(f"{path}: YAML aliases are not accepted here; write the values out")
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise DataError(f"{path}: not readable as YAML: {' '.join(str(error).split())[:200]}") from None
+
+
+def _from_yaml(path: Path) -> Layout | None:
+    """A file that names folders of images and masks for each split; None where it is of another kind."""
+    try:
+        state = _load(path)
+    except DataError:
+        return None  # a YAML file of another purpose; YOLO's reader names the fault where it is its own
+    if not isinstance(state, dict):
+        return None
+    wanted = {
+        k: v
+        for k, v in state.items()
+        if str(k).lower() in SPLITS and isinstance(v, dict) and {"images", "masks"} <= v.keys()
+    }
+    if not wanted or any("annotations" in v for v in wanted.values()):  # with annotations: panoptic, another task
+        return None
+    folders: list[tuple[Path, Path, str | None]] = []
+    for key, value in wanted.items():
+        images, masks = (Path(os.path.normpath(path.parent / str(value[name]))) for name in ("images", "masks"))
+        if images.is_dir() and masks.is_dir():
+            folders.append((images, masks, SPLITS[str(key).lower()]))
+        elif SPLITS[str(key).lower()] == "train":
+            raise DataError(f"{path}: {key}: no folder {images if not images.is_dir() else masks}")
+    root = Path(os.path.commonpath([path.parent, *(p for images, masks, _ in folders for p in (images, masks))]))
+    return Layout(root, folders, _names(state, path)) if folders else None
+
+
+def _names(state: dict[Any, Any], path: Path) -> dict[int, str] | None:
+    """`classes:` or `names:` as a list (value 0 first) or as {value: name}."""
+    given = state.get("classes", state.get("names"))
+    if given is None:
+        return None
+    items = dict(enumerate(given)) if isinstance(given, list) else given
+    if not isinstance(items, dict) or not all(isinstance(k, int) and 0 <= k <= 65535 for k in items):
+        raise DataError(f"{path}: classes must be a list of names or a mapping of values 0..65535 to names")
+    names = {int(k): str(v) for k, v in sorted(items.items())}
+    if len(set(names.values())) != len(names):
+        raise DataError(f"{path}: classes: two values have one name")
+    return names

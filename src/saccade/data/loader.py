@@ -1,0 +1,359 @@
+"""Batches for training, evaluation and prediction, prepared by worker processes and the same for any number of them.
+
+The order of an epoch follows from (seed, epoch) alone, what is random in a sample from (seed, epoch, index) alone. So a
+run can go on at any step, and 0, 1 or 4 workers give the same batches bit for bit.
+
+Workers share the memory of their parent until one of them writes to it, and Python writes to whatever it touches (the
+reference counts), so a list of a million records would slowly be copied into every worker. The records therefore lie as
+JSON in one numpy array, which has one reference count.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from saccade.data.cache import ImageCache
+from saccade.data.dataset import DataSet, Ledger, Record
+from saccade.data.image import decode, probe
+from saccade.data.packing import Packed, pack, unpack
+from saccade.data.truth import read_sample
+from saccade.data.types import Annotation, Batch, Sample
+from saccade.errors import DataError, ResourceError, SaccadeError, UsageError
+
+TIMEOUT = 300.0  # seconds that a batch may take before the workers are given up
+_POLL = 5.0  # seconds between looks at whether the workers live
+
+Transform = Callable[..., Sample]
+"""transform(sample, rng) -> Sample; one with the attribute `needs_others = True` is called as transform(sample, rng,
+fetch), where fetch() -> Sample gives a random other image as it stands in front of that transform."""
+
+
+class Loader:
+    """The records of a data set as batches of transformed samples, epoch after epoch.
+
+    Args:
+        records: which records of `dataset`, in the order that `index` counts.
+        transforms: applied in order to each sample.
+        batch: images a step over all processes.
+        seed: everything random follows from it.
+        workers: processes that read and transform; 0 does it in this process. They live until `close`.
+        shuffle: a new order every epoch; otherwise the order of `records`.
+        drop_last: leave out a last step of fewer than `batch` images, unless it is the only one.
+        processes, rank: this process takes the rank-th of `processes` contiguous parts of every step; parts of an
+            incomplete step differ by one image at most. A last step of fewer images than processes is left out when
+            shuffling, otherwise processes without a part have one step less.
+        multiple_of: batches are padded right and below to a multiple of this many pixels.
+        min_side: large JPEGs may be decoded at reduced size down to this shorter side (`data.image.decode`).
+        cache_bytes: keep decoded images in memory, shared by the workers, if all of them fit into this many bytes.
+
+    Raises:
+        UsageError: batch, workers, processes or rank out of range.
+        DataError: no records.
+    """
+
+    def __init__(
+        self,
+        dataset: DataSet,
+        records: Sequence[Record],
+        task: str,
+        transforms: Sequence[Transform],
+        batch: int,
+        seed: int = 0,
+        workers: int = 0,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        processes: int = 1,
+        rank: int = 0,
+        multiple_of: int = 1,
+        min_side: int | None = None,
+        cache_bytes: int = 0,
+    ) -> None:
+        if batch < 1 or workers < 0 or not 0 <= rank < processes:
+            raise UsageError(
+                f"batch {batch}, workers {workers}, process {rank} of {processes}: needs batch >= 1, workers >= 0 and "
+                "0 <= rank < processes"
+            )
+        if not records:
+            raise DataError(f"{dataset.root}: no images to load")
+        self.batch, self.seed, self.shuffle, self.drop_last = batch, seed, shuffle, drop_last
+        self.processes, self.rank = processes, rank
+        self.images = len(records)
+        source = _Records(dataset, records, task, transforms, seed, min_side, cache_bytes)
+        self._plan = _Plan()
+        self._loader: DataLoader | None = _data_loader(source, self._plan, workers, multiple_of, persistent=True)
+
+    def __len__(self) -> int:
+        """Steps of an epoch in this process."""
+        return len(self._steps(0))
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """The batches (uint8) of an epoch from `start_step` on. One epoch at a time: a second call ends the first.
+
+        Raises:
+            DataError, ResourceError: an image or mask cannot be read, or a worker died; at the step that needs it.
+        """
+        if self._loader is None:
+            raise ValueError("the loader has been closed")
+        self._plan.steps = [[(epoch, int(i)) for i in step] for step in self._steps(epoch)[start_step:]]
+        for batch, failures in _drain(self._loader):
+            for _, error in failures:
+                raise error
+            yield batch
+
+    def close(self) -> None:
+        """End the workers."""
+        self._loader = None
+
+    def _steps(self, epoch: int) -> list[np.ndarray]:
+        """Indices of this process's images, step by step."""
+        order = np.arange(self.images)
+        if self.shuffle:
+            order = np.random.default_rng([0, self.seed, epoch]).permutation(self.images)
+        steps = [order[i : i + self.batch] for i in range(0, self.images, self.batch)]
+        last = len(steps[-1])
+        incomplete = last < self.batch and (self.drop_last or (self.shuffle and last < self.processes))
+        if incomplete and len(steps) > 1:
+            steps.pop()
+        parts = [np.array_split(step, self.processes)[self.rank] for step in steps]
+        return [part for part in parts if len(part)]
+
+
+def iter_images(
+    paths: Sequence[Path],
+    transforms: Sequence[Transform],
+    batch: int,
+    workers: int = 0,
+    multiple_of: int = 1,
+    min_side: int | None = None,
+    on_error: Callable[[Path, DataError], None] | None = None,
+) -> Iterator[Batch]:
+    """Images as batches for prediction, in the order given; `ids` are the paths as text, `truth` is None.
+
+    Args:
+        on_error: called with every image that cannot be read, in order, and the others go on; without it the first
+            one is raised.
+
+    Raises:
+        DataError: an image cannot be read and there is no `on_error`.
+        ResourceError: no permission, disk, memory, or a worker died.
+    """
+    plan = _Plan()
+    plan.steps = [[(0, j) for j in range(i, min(i + batch, len(paths)))] for i in range(0, len(paths), batch)]
+    source = _Paths([str(path) for path in paths], transforms, min_side)
+    for found, failures in _drain(_data_loader(source, plan, workers, multiple_of, persistent=False)):
+        for index, error in failures:
+            if on_error is None or not isinstance(error, DataError):
+                raise error
+            on_error(paths[index], error)
+        if len(found):
+            found.truth = None
+            yield found
+
+
+def collate(samples: Sequence[Sample], multiple_of: int = 1) -> Batch:
+    """One batch, images [b, 3, H, W] uint8 (channels last in memory), padded with zeros right and below to the largest
+    and to `multiple_of`; `truth` keeps each image's own size. Without samples the batch has no images."""
+    sizes = [(sample.image.shape[0], sample.image.shape[1]) for sample in samples]
+    height = -(-max((h for h, _ in sizes), default=0) // multiple_of) * multiple_of
+    width = -(-max((w for _, w in sizes), default=0) // multiple_of) * multiple_of
+    images = torch.zeros(len(samples), height, width, 3, dtype=torch.uint8)
+    for i, (sample, (h, w)) in enumerate(zip(samples, sizes, strict=True)):
+        images[i, :h, :w] = torch.from_numpy(np.ascontiguousarray(sample.image))
+    return Batch(
+        images=images.permute(0, 3, 1, 2),
+        sizes=sizes,
+        truth=[sample.truth for sample in samples],
+        ids=[sample.id for sample in samples],
+        original_sizes=[sample.original_size for sample in samples],
+        to_original=[sample.to_original for sample in samples],
+    )
+
+
+class _Source(Protocol):
+    def __getitem__(self, key: tuple[int, int]) -> Sample | tuple[int, SaccadeError]: ...
+
+
+class _Plan:
+    """The batch sampler: torch asks it for the steps at the start of every epoch."""
+
+    def __init__(self) -> None:
+        self.steps: list[list[tuple[int, int]]] = []  # (epoch, index) of each image
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return iter(self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+class _Records:
+    """Reads and transforms the sample of a key (epoch, index). A failure is returned, not raised: torch would bury it
+    in a traceback of the worker."""
+
+    def __init__(
+        self,
+        dataset: DataSet,
+        records: Sequence[Record],
+        task: str,
+        transforms: Sequence[Transform],
+        seed: int,
+        min_side: int | None,
+        cache_bytes: int,
+    ) -> None:
+        self.dataset = replace(dataset, records=[], ledger=Ledger())
+        self.records = Packed([json.dumps(record.to_json()).encode() for record in records])
+        self.task, self.transforms, self.seed, self.min_side = task, list(transforms), seed, min_side
+        self.cache = ImageCache.for_sizes([record.size for record in records], cache_bytes)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample | tuple[int, SaccadeError]:
+        epoch, index = key
+        rng = np.random.default_rng([1, self.seed, epoch, index])
+        try:
+            return self._transformed(index, rng, len(self.transforms))
+        except SaccadeError as error:
+            return index, error
+
+    def _transformed(self, index: int, rng: np.random.Generator, until: int) -> Sample:
+        """The sample behind the first `until` transforms."""
+        sample = self._read(index)
+        for position, transform in enumerate(self.transforms[:until]):
+            if getattr(transform, "needs_others", False):
+                sample = transform(sample, rng, functools.partial(self._another, rng, position))
+            else:
+                sample = transform(sample, rng)
+        return sample
+
+    def _another(self, rng: np.random.Generator, until: int) -> Sample:
+        return self._transformed(int(rng.integers(len(self.records))), rng, until)
+
+    def _read(self, index: int) -> Sample:
+        record = Record.from_json(json.loads(self.records[index]))
+        known = self.cache.get(index) if self.cache else None
+        sample = read_sample(record, self.dataset, self.task, self.min_side, known)
+        if self.cache and known is None:
+            self.cache.put(index, sample.image)
+        return sample
+
+
+class _Paths:
+    """Reads and transforms image files for prediction; as `_Records`, without truth and without chance."""
+
+    def __init__(self, paths: Sequence[str], transforms: Sequence[Transform], min_side: int | None) -> None:
+        self.paths = Packed([path.encode("utf-8", "surrogateescape") for path in paths])
+        self.transforms, self.min_side = list(transforms), min_side
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample | tuple[int, SaccadeError]:
+        _, index = key
+        name = self.paths[index].decode("utf-8", "surrogateescape")
+        try:
+            sample = _image_sample(Path(name), self.min_side)
+        except SaccadeError as error:
+            return index, error
+        sample.id = name
+        rng = np.random.default_rng(0)
+        for transform in self.transforms:
+            sample = transform(sample, rng)
+        return sample
+
+
+def _image_sample(path: Path, min_side: int | None) -> Sample:
+    found = probe(path)
+    s = float(found.reduction(min_side))
+    image = decode(path, min_side)
+    truth = Annotation((image.shape[0], image.shape[1]))
+    return Sample(image, truth, str(path), found.size, np.diag([s, s, 1.0]))
+
+
+def _data_loader(source: _Source, plan: _Plan, workers: int, multiple_of: int, persistent: bool) -> DataLoader:
+    return DataLoader(
+        source,  # type: ignore[arg-type]  # torch asks for no more than __getitem__
+        batch_sampler=plan,
+        num_workers=workers,
+        collate_fn=functools.partial(_collate_and_pack, multiple_of=multiple_of),
+        timeout=_POLL if workers else 0,
+        worker_init_fn=_start_worker,
+        persistent_workers=persistent and workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # otherwise every epoch would draw from the run's own random numbers
+    )
+
+
+def _start_worker(worker: int) -> None:
+    """One thread each: the workers are the parallelism. Interrupts are the parent's business, and its handlers (which
+    save a checkpoint) must not run here."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    gc.freeze()  # a collection would write to every object of the parent, and so copy its memory
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+_Parcel = tuple[Tensor, Tensor, dict[str, Any], list[tuple[int, SaccadeError]]]
+
+
+def _collate_and_pack(found: list[Sample | tuple[int, SaccadeError]], multiple_of: int) -> _Parcel:
+    """Two tensors a batch: torch passes each tensor between processes as an open file, of which there are few."""
+    batch = collate([sample for sample in found if isinstance(sample, Sample)], multiple_of)
+    failures = [failure for failure in found if not isinstance(failure, Sample)]
+    buffer, layout = pack(batch.truth or [])
+    rest = {
+        "layout": layout,
+        "sizes": batch.sizes,
+        "ids": batch.ids,
+        "original_sizes": batch.original_sizes,
+        "to_original": batch.to_original,
+    }
+    return batch.images, buffer, rest, failures
+
+
+def _drain(loader: DataLoader) -> Iterator[tuple[Batch, list[tuple[int, SaccadeError]]]]:
+    """Unpacked batches, with the images that failed; a dead or stuck worker becomes a ResourceError."""
+    batches: Iterator[_Parcel] | None = None
+    waited = 0.0
+    while True:
+        try:
+            batches = _start(loader) if batches is None else batches
+            images, buffer, rest, failures = next(batches)
+        except StopIteration:
+            return
+        except (RuntimeError, OSError, EOFError) as error:  # the last two: a batch lost with the worker that held it
+            reason = str(error).split("\n")[0] or type(error).__name__
+            waited += _POLL
+            if reason.startswith("DataLoader timed out") and waited < TIMEOUT:
+                continue  # torch has looked after its workers: they live and are only slow
+            if loader.num_workers == 0 or reason.startswith("Caught "):
+                # A fault inside a transform; its message holds the worker's traceback. Torch's own frames form a cycle
+                # with the error, which would keep the workers until the garbage collector ends them out of order.
+                raise error.with_traceback(None) from None
+            raise ResourceError(
+                f"a loader process died or hangs ({reason}); the usual cause is too little memory or shared memory "
+                "(/dev/shm): use a smaller --batch or fewer --workers; --workers 0 reads in the main process"
+            ) from None
+        waited = 0.0
+        layout = rest.pop("layout")
+        yield Batch(images=images, truth=unpack(buffer, layout), **rest), failures
+
+
+def _start(loader: DataLoader) -> Iterator[_Parcel]:
+    """An iterator over the batches, without the signal handler that torch installs: it would raise the death of a
+    worker wherever the main process happens to be, in the middle of writing a checkpoint perhaps."""
+    watched = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGCHLD) if watched else None
+    batches = iter(loader)
+    if watched and before is not None:
+        signal.signal(signal.SIGCHLD, before)
+    return batches

@@ -1,0 +1,134 @@
+"""Transforms that compose several images, or take a part of one away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from saccade.data.geometry import GRAY, MIN_VISIBLE, Fill, Size, areas, crop, resize, scaled
+from saccade.data.types import Annotation, Objects, Sample
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """With `probability`, four images about a random point of one frame of `size`, each cut by its quarter.
+
+    Each image is resized (aspect kept) to fit in `size` times a factor uniform in `low` to `high` and touches the
+    point. The loader calls it with `fetch`, which gives another sample of the training set. For truth that consists
+    of objects; label, tags and class map are not composed. `id`, `original_size` and `to_original` are those of the
+    first image (upper left), as no matrix maps four images back. Source: YOLOv4 (Bochkovskiy et al. 2020), section
+    3.4.
+    """
+
+    size: Size
+    probability: float = 1.0
+    low: float = 0.5
+    high: float = 1.0
+    fill: Fill = GRAY
+    min_visible: float = MIN_VISIBLE
+    needs_others: ClassVar[bool] = True
+
+    def __call__(self, sample: Sample, rng: np.random.Generator, fetch: Callable[[], Sample]) -> Sample:
+        if rng.random() >= self.probability:
+            return sample
+        height, width = self.size
+        x, y = max(1, round(width * rng.uniform(0.3, 0.7))), max(1, round(height * rng.uniform(0.3, 0.7)))
+        x, y = min(x, width - 1), min(y, height - 1)
+        image = np.empty((height, width, 3), np.uint8)
+        parts: list[Objects] = []
+        corners = ((0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height))
+        tiles = [self._tile(sample if k == 0 else fetch(), k, q, rng) for k, q in enumerate(corners)]
+        for tile, (x1, y1, x2, y2) in zip(tiles, corners, strict=True):
+            image[y1:y2, x1:x2] = tile.image
+            parts.append(_moved_into(tile.truth.objects or Objects.empty(), (x1, y1), self.size))
+        return replace(tiles[0], image=image, truth=Annotation(self.size, objects=join(parts)))
+
+    def _tile(
+        self, sample: Sample, corner: int, quarter: tuple[int, int, int, int], rng: np.random.Generator
+    ) -> Sample:
+        height, width = sample.truth.size
+        factor = min(self.size[0] / height, self.size[1] / width) * rng.uniform(self.low, self.high)
+        small = resize(sample, scaled((height, width), factor))
+        h, w = quarter[3] - quarter[1], quarter[2] - quarter[0]
+        x = small.truth.size[1] - w if corner in (0, 2) else 0  # the image's inner corner lies on the common point
+        y = small.truth.size[0] - h if corner in (0, 1) else 0
+        return crop(small, (x, y, x + w, y + h), self.fill, self.min_visible)
+
+
+def _moved_into(objects: Objects, place: tuple[int, int], size: Size) -> Objects:
+    """Objects of a tile in the coordinates of the frame of `size` in which its corner lies at `place` (x, y)."""
+    x, y = place
+    masks, keypoints = objects.masks, objects.keypoints
+    if masks is not None:
+        h, w = masks.shape[1:]
+        masks = F.pad(masks, (x, size[1] - x - w, y, size[0] - y - h), value=False)
+    if keypoints is not None:
+        present = keypoints[..., 2:] > 0
+        offset = torch.tensor([x, y, 0], dtype=keypoints.dtype)
+        keypoints = torch.where(present, keypoints + offset, keypoints)
+    boxes = objects.boxes + torch.tensor([x, y, x, y], dtype=torch.float32)
+    return replace(objects, boxes=boxes, masks=masks, keypoints=keypoints)
+
+
+def join(parts: Sequence[Objects]) -> Objects:
+    """The rows of all parts, in order.
+
+    A part without rows says nothing. Where some parts lack a flag it is False, where they lack an area it is the box's.
+
+    Raises:
+        ValueError: some parts have masks, keypoints or scores and others do not.
+    """
+    parts = [p for p in parts if len(p)] or list(parts[:1])
+
+    def column(name: str, default: Callable[[Objects], Tensor] | None) -> Tensor | None:
+        values = [getattr(p, name) for p in parts]
+        if all(v is None for v in values):
+            return None
+        if default is None and any(v is None for v in values):
+            raise ValueError(f"some images have {name} and others do not: they cannot be composed into one")
+        return torch.cat([default(p) if v is None and default else v for p, v in zip(parts, values, strict=True)])
+
+    def no(part: Objects) -> Tensor:
+        return torch.zeros(len(part), dtype=torch.bool)
+
+    def box_area(part: Objects) -> Tensor:
+        return torch.from_numpy(areas(part.boxes.numpy()))
+
+    return Objects(
+        torch.cat([p.boxes for p in parts]),
+        torch.cat([p.labels for p in parts]),
+        scores=column("scores", None),
+        masks=column("masks", None),
+        keypoints=column("keypoints", None),
+        crowd=column("crowd", no),
+        difficult=column("difficult", no),
+        area=column("area", box_area),
+    )
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """With `probability`, a square of half the shorter side at a random centre becomes gray; it may reach outside.
+
+    The truth stays. Source: DeVries & Taylor 2017 (16 of 32 pixels on CIFAR-10; they fill with the mean).
+    """
+
+    probability: float = 0.5
+    share: float = 0.5
+    fill: Fill = GRAY
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        if rng.random() >= self.probability:
+            return sample
+        height, width = sample.image.shape[:2]
+        side = max(1, round(self.share * min(height, width)))
+        y, x = int(rng.integers(height)) - side // 2, int(rng.integers(width)) - side // 2
+        image = sample.image.copy()
+        image[max(y, 0) : y + side, max(x, 0) : x + side] = self.fill
+        return replace(sample, image=image)

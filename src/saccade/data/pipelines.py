@@ -1,0 +1,220 @@
+"""Which transforms a task and its settings ask for, and the way back from a prediction to the original pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from saccade.config import Settings, height_width
+from saccade.data.elastic import Elastic
+from saccade.data.geometry import Size, clip_boxes, map_boxes, map_points, warp_masks
+from saccade.data.mixing import Cutout, Mosaic
+from saccade.data.photometric import PhotometricDistortion
+from saccade.data.sampling import MinOverlapCrop
+from saccade.data.transforms import (
+    Affine,
+    CenterCrop,
+    FitInside,
+    Flip,
+    PadCrop,
+    PadTo,
+    PadToMultiple,
+    RandomCrop,
+    RandomResizedCrop,
+    Resize,
+    Scale,
+    ScaleJitter,
+)
+from saccade.data.types import IGNORE, Annotation, Batch, Objects, Sample
+from saccade.errors import ModelFileError, UsageError
+
+Transform = Callable[..., Sample]  # transform(sample, rng), or transform(sample, rng, fetch) where it needs others
+VIEW = 8 / 7  # test view of classifiers: 256 pixels for a crop of 224
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What is done to every image before the network at test time; travels in the checkpoint."""
+
+    size: Size | None  # (height, width) of the input; None: that of the image
+    resize: Literal["crop", "letterbox", "stretch"]  # without a size it says nothing
+    scale: float = 1.0  # factor on the sides of the image, where size is None
+    stride: int = 1  # where size is None, both sides are padded to a multiple of it
+    pad: int = 0  # crop: > 0 says that training padded and cropped back, so that tests see the whole image
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, state: dict[str, Any]) -> Preprocessing:
+        """Raises ModelFileError where a value is missing, unknown or out of range."""
+        try:
+            made = cls(**dict(state, size=None if state["size"] is None else tuple(state["size"])))
+            sides = made.size or (1, 1)
+            whole = [*sides, made.stride, made.pad + 1]
+            right = len(sides) == 2 and all(isinstance(v, int) and v >= 1 for v in whole) and 0 < made.scale < 1e3
+        except (TypeError, KeyError) as error:
+            raise ModelFileError(f"the checkpoint's preprocessing {state!r} is not readable: {error}") from error
+        if not right or made.resize not in ("crop", "letterbox", "stretch"):
+            raise ModelFileError(f"the checkpoint's preprocessing {state!r} has a value out of range")
+        return made
+
+
+def preprocessing_of(task: str, settings: Settings, stride: int = 1) -> Preprocessing:
+    """The test-time preprocessing that belongs to training with these settings.
+
+    Raises:
+        UsageError: `resize=crop` for objects, which would cut them off at test time.
+    """
+    if task == "segment":
+        return Preprocessing(None, "stretch", settings.scale, stride)
+    if settings.resize == "crop" and task not in ("classify", "tag"):
+        raise UsageError(f"resize=crop would cut off objects of task {task}: allowed are letterbox and stretch")
+    return Preprocessing(height_width(settings.size), settings.resize, stride=stride, pad=settings.pad)
+
+
+def inference_transforms(task: str, preprocessing: Preprocessing) -> list[Transform]:
+    """From a decoded image to the input of the network. Nothing is random; only "crop" drops objects."""
+    p = preprocessing
+    if p.size is None:
+        return [Scale(p.scale), PadToMultiple(p.stride)]
+    if p.pad or p.resize == "stretch":
+        return [Resize(p.size)]
+    if p.resize == "letterbox":
+        return [FitInside(p.size), PadTo(p.size)]
+    return [CenterCrop(p.size, (round(p.size[0] * VIEW), round(p.size[1] * VIEW)))]
+
+
+def training_transforms(
+    task: str, settings: Settings, stride: int = 1, flip_pairs: Sequence[tuple[int, int]] = ()
+) -> list[Transform]:
+    """From a decoded image to a training input. Colours change after the resize (fewer pixels), padding comes last.
+
+    Args:
+        stride: of the network; a segmentation crop is enlarged to a multiple of it.
+        flip_pairs: keypoints that trade places in a mirror image (`DataSet.flip_pairs`).
+
+    Raises:
+        UsageError: settings that contradict the task.
+    """
+    preprocessing = preprocessing_of(task, settings, stride)
+    if preprocessing.size is None:
+        steps = _segment_geometry(settings, stride)
+    elif task in ("classify", "tag"):
+        steps = _classify_geometry(settings, preprocessing)
+    else:
+        steps = _detect_geometry(settings, preprocessing.size)
+    if settings.flip:
+        steps.append(Flip(settings.flip, pairs=tuple(flip_pairs)))
+    if settings.flip_vertical:
+        steps.append(Flip(settings.flip_vertical, vertical=True))
+    if settings.color:
+        steps.append(PhotometricDistortion(settings.color))
+    if settings.cutout:
+        steps.append(Cutout(settings.cutout))
+    if preprocessing.size is not None and not settings.pad and settings.resize == "letterbox":
+        steps.append(PadTo(preprocessing.size))
+    return steps
+
+
+def _classify_geometry(settings: Settings, preprocessing: Preprocessing) -> list[Transform]:
+    size = height_width(settings.size)
+    steps: list[Transform] = []
+    if preprocessing.pad:
+        steps += [Resize(size), PadCrop(settings.pad)]
+    elif settings.resize == "crop":
+        steps.append(RandomResizedCrop(size, settings.crop_min))
+    else:
+        steps.append(FitInside(size) if settings.resize == "letterbox" else Resize(size))
+    if settings.rotate or settings.jitter:
+        steps.append(Affine(settings.rotate, settings.jitter, settings.jitter / 2))
+    if settings.elastic:
+        steps.append(Elastic(settings.elastic))
+    return steps
+
+
+def _detect_geometry(settings: Settings, size: Size) -> list[Transform]:
+    steps: list[Transform] = []
+    if settings.mosaic:
+        steps.append(Mosaic(size, settings.mosaic))
+    keep_aspect = settings.resize == "letterbox"
+    if settings.min_overlap_crop:
+        steps.append(MinOverlapCrop(settings.min_overlap_crop, size=size, keep_aspect=keep_aspect))
+    if settings.rotate or settings.jitter:
+        steps.append(Affine(settings.rotate, settings.jitter, settings.jitter / 2, size, keep_aspect))
+    else:
+        steps.append(FitInside(size) if keep_aspect else Resize(size))
+    if settings.elastic:
+        steps.append(Elastic(settings.elastic))
+    return steps
+
+
+def _segment_geometry(settings: Settings, stride: int) -> list[Transform]:
+    height, width = (side + -side % stride for side in height_width(settings.size))
+    steps: list[Transform] = [Scale(settings.scale)] if settings.scale != 1 else []
+    if settings.rotate:
+        steps.append(Affine(settings.rotate, settings.jitter, settings.jitter / 2))
+    elif settings.jitter:
+        steps.append(ScaleJitter(1 - settings.jitter, 1 + settings.jitter))
+    if settings.elastic:
+        steps.append(Elastic(settings.elastic))
+    return [*steps, RandomCrop((height, width))]
+
+
+def mosaic_off(transforms: Sequence[Transform]) -> list[Transform]:
+    """The same without composed images, for the last part of a run."""
+    return [t for t in transforms if not isinstance(t, Mosaic)]
+
+
+def to_original(prediction: Annotation, batch: Batch, index: int) -> Annotation:
+    """A prediction in the pixels of the original image.
+
+    Boxes, keypoints and areas go through `batch.to_original[index]`; boxes are clipped to the original image; masks are
+    resampled linearly, the class map takes the nearest class; where a crop left parts unseen, masks are False and the
+    class map is 255. Label, tags and scores stay. The result is on the CPU.
+
+    Args:
+        prediction: in pixels of `batch.sizes[index]`.
+    """
+    prediction = prediction.to("cpu")
+    matrix, size = batch.to_original[index], batch.original_sizes[index]
+    objects, semantic = prediction.objects, prediction.semantic
+    if objects is not None:
+        objects = _objects_to_original(objects, matrix, size)
+    if semantic is not None:
+        semantic = _nearest(semantic.numpy(), np.linalg.inv(matrix), size)
+    return replace(prediction, size=size, objects=objects, semantic=semantic)
+
+
+def _objects_to_original(objects: Objects, matrix: np.ndarray, size: Size) -> Objects:
+    boxes = clip_boxes(map_boxes(objects.boxes.detach(), matrix), size).astype(np.float32)
+    keypoints, area = objects.keypoints, objects.area
+    if keypoints is not None:
+        array = keypoints.detach().numpy().astype(np.float64)
+        points = np.where(array[..., 2:] > 0, map_points(array[..., :2], matrix), array[..., :2])
+        keypoints = torch.from_numpy(np.concatenate([points, array[..., 2:]], axis=-1).astype(np.float32))
+    if area is not None:
+        area = area * abs(float(np.linalg.det(matrix)))
+    masks = None if objects.masks is None else warp_masks(objects.masks, matrix, size)
+    return replace(objects, boxes=torch.from_numpy(boxes), masks=masks, keypoints=keypoints, area=area)
+
+
+def _nearest(semantic: np.ndarray, back: np.ndarray, size: Size) -> torch.Tensor:
+    """[h, w] uint8 -> [*size]: the class under each original pixel's centre; `back` maps original to network pixels."""
+    height, width = semantic.shape
+    x, y = np.arange(size[1]) + 0.5, np.arange(size[0]) + 0.5
+    if not back[0, 1] and not back[1, 0]:
+        columns = np.floor(back[0, 0] * x + back[0, 2]).astype(np.int64)
+        rows = np.floor(back[1, 1] * y + back[1, 2]).astype(np.int64)
+        out = semantic[np.ix_(np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1))]
+        out[(rows < 0) | (rows >= height)] = IGNORE
+        out[:, (columns < 0) | (columns >= width)] = IGNORE
+        return torch.from_numpy(out)
+    points = np.floor(map_points(np.stack(np.meshgrid(x, y), axis=-1), back)).astype(np.int64)
+    inside = ((points >= 0) & (points < [width, height])).all(axis=-1)
+    points = np.clip(points, 0, [width - 1, height - 1])
+    return torch.from_numpy(np.where(inside, semantic[points[..., 1], points[..., 0]], np.uint8(IGNORE)))

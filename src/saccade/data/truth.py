@@ -1,0 +1,245 @@
+"""From a record to what a model is trained on or judged by: the annotation in pixels of the upright image.
+
+A mask follows the rule of pixel centres: a pixel belongs to a polygon where its centre (x + 0.5, y + 0.5) lies inside
+(even-odd rule; a centre on a left or upper edge is inside, on a right or lower edge outside), to an object of several
+polygons where it belongs to any of them. So a rectangle with whole-numbered corners covers exactly its area.
+
+An image that was decoded at 1/s of its size (`data.image.Probe.reduction`) takes its truth at that size: coordinates
+are divided by s; class maps and stored masks give the pixel at s * i + s // 2; polygons are drawn at the small size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from saccade.data.dataset import DataSet, Record, Thing
+from saccade.data.image import decode, decode_values, probe
+from saccade.data.rle import decode_rle
+from saccade.data.types import IGNORE, Annotation, Objects, Sample
+from saccade.errors import DataError
+from saccade.tasks import find_task
+
+T = TypeVar("T")
+
+
+def read_sample(
+    record: Record, dataset: DataSet, task: str, min_side: int | None = None, known: np.ndarray | None = None
+) -> Sample:
+    """The decoded image of a record with its truth.
+
+    Args:
+        min_side: as in `data.image.decode`; truth and `to_original` follow the size that was decoded.
+        known: the decoded image, if the caller has kept what an earlier call with this `min_side` gave.
+
+    Raises:
+        DataError: the image cannot be read or has changed its size since the data set was read; as `read_truth`.
+        ResourceError: no permission, disk error, out of memory.
+    """
+    if known is not None:
+        made = (s for s in (1, 2, 4, 8) if _small(record.size, s) == known.shape[:2])
+        return _sample(known, next(made), record, dataset, task)
+    path = dataset.root / record.id
+    found = probe(path)
+    if found.size != record.size:
+        raise DataError(
+            f"{path}: is {found.size[0]} x {found.size[1]} (height x width) now, was {record.size[0]} x "
+            f"{record.size[1]} when the data set was read; do not change images during a run"
+        )
+    return _sample(decode(path, min_side), found.reduction(min_side), record, dataset, task)
+
+
+def _sample(image: np.ndarray, s: int, record: Record, dataset: DataSet, task: str) -> Sample:
+    return Sample(
+        image=image,
+        truth=read_truth(record, dataset, task, s),
+        id=record.id,
+        original_size=record.size,
+        to_original=np.diag([float(s), float(s), 1.0]),
+    )
+
+
+def read_truth(record: Record, dataset: DataSet, task: str, reduction: int = 1) -> Annotation:
+    """What the data set says of one image, in the fields that the task uses.
+
+    - classify: `label`;
+    - tag: `tags` [classes] bool: those stated, else the label, else the classes of the objects present;
+    - segment: `semantic` [H, W] uint8, values mapped by `dataset.mask_values`, 255 = ignore;
+    - detect: `objects` with boxes, labels, crowd, difficult, area, and keypoints where the data set names them;
+    - instances: the same with masks [n, H, W] bool.
+
+    An object's area is the one that its file states, else that of its mask (instances) or box (detect).
+
+    Args:
+        reduction: the image is taken at 1/reduction of its size, rounded up.
+
+    Raises:
+        DataError: the record has no label of this kind; a mask is missing, unreadable, of another size than the image,
+            or holds a value that `dataset.mask_values` does not know.
+        UsageError: there is no such task.
+    """
+    find_task(task)
+    truth = Annotation(_small(record.size, reduction))
+    if task == "classify":
+        truth.label = _stated(record.label, record, "class")
+    elif task == "tag":
+        truth.tags = _tags(record, len(dataset.classes))
+    elif task == "segment":
+        truth.semantic = torch.from_numpy(_class_map(record, dataset, reduction))
+    else:
+        things = _stated(record.things, record, "list of objects")
+        truth.objects = _objects(things, dataset, reduction)
+        if task == "instances":
+            _add_masks(truth.objects, things, record, dataset, reduction)
+    return truth
+
+
+def draw_polygons(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:
+    """Mask [H, W] bool of the union of polygons, each x1 y1 x2 y2 ... in pixels, by the rule of pixel centres.
+
+    Along every row of pixel centres the crossings with the edges are marked; a pixel is inside where their number to
+    the left is odd. Parts outside of the image are cut off.
+    """
+    height, width = size
+    mask = np.zeros((height, width), dtype=bool)
+    for flat in polygons:
+        points = np.asarray(flat, dtype=np.float64).reshape(-1, 2)
+        top, bottom = np.clip(np.floor([points[:, 1].min(), points[:, 1].max() + 1]), 0, height).astype(int)
+        x0, y0 = points.T
+        x1, y1 = np.roll(points, -1, axis=0).T
+        centres = np.arange(top, bottom)[:, None] + 0.5  # [rows, 1] against edges [1, n]
+        rows, edges = np.nonzero((np.minimum(y0, y1) <= centres) & (centres < np.maximum(y0, y1)))
+        along = (centres[rows, 0] - y0[edges]) / (y1 - y0)[edges]
+        crossing = x0[edges] + along * (x1 - x0)[edges]
+        columns = np.clip(np.ceil(crossing - 0.5), 0, width).astype(int)
+        crossings = np.zeros((bottom - top, width + 1), dtype=np.int32)
+        np.add.at(crossings, (rows, columns), 1)
+        mask[top:bottom] |= (np.cumsum(crossings, axis=1)[:, :width] % 2).astype(bool)
+    return mask
+
+
+def _stated(value: T | None, record: Record, what: str) -> T:
+    if value is None:
+        raise DataError(f"{record.id}: the data set states no {what} for this image, which the task needs")
+    return value
+
+
+def _tags(record: Record, classes: int) -> Tensor:
+    present = record.tags
+    if present is None and record.label is not None:
+        present = [record.label]
+    if present is None and record.things is not None:
+        present = [thing.label for thing in record.things]
+    tags = torch.zeros(classes, dtype=torch.bool)
+    tags[_stated(present, record, "tags or objects")] = True
+    return tags
+
+
+def _class_map(record: Record, dataset: DataSet, reduction: int) -> np.ndarray:
+    """[H, W] uint8 of class indices and IGNORE."""
+    path = dataset.root / _stated(record.semantic, record, "class map")
+    values = decode_values(path)
+    _check_size(values, record, str(path))
+    known = dataset.mask_values
+    if known is None:
+        known = {index: index for index in range(len(dataset.classes))} | {IGNORE: IGNORE}
+    found = _distinct(values)
+    unknown = [int(v) for v in found if int(v) not in known]
+    if unknown:
+        x, y = (int(v[0]) for v in np.nonzero(values == unknown[0])[::-1])
+        allowed = ", ".join(str(v) for v in sorted(known)[:20]) + (", ..." if len(known) > 20 else "")
+        raise DataError(f"{path}: value {unknown[0]} at x={x}, y={y} is no class of this data set; allowed: {allowed}")
+    table = np.zeros(int(found[-1]) + 1, dtype=np.uint8)
+    table[found] = [known[int(v)] for v in found]
+    return table[_reduced(values, reduction)]
+
+
+def _distinct(values: np.ndarray) -> np.ndarray:
+    """The values present, ascending; counting is many times faster than sorting where they are small."""
+    if values.min() >= 0 and values.max() < 1 << 16:
+        return np.flatnonzero(np.bincount(values.ravel()))
+    return np.unique(values)
+
+
+def _objects(things: list[Thing], dataset: DataSet, reduction: int) -> Objects:
+    boxes = torch.tensor([t.box for t in things], dtype=torch.float32).reshape(-1, 4)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    stated = [float("nan") if t.area is None else t.area for t in things]
+    area = torch.tensor(stated, dtype=torch.float32)
+    area = torch.where(area.isnan(), sides.prod(1), area)
+    return Objects(
+        boxes=boxes / reduction,
+        labels=torch.tensor([t.label for t in things], dtype=torch.int64),
+        keypoints=_keypoints(things, dataset, reduction),
+        crowd=torch.tensor([t.crowd for t in things], dtype=torch.bool),
+        difficult=torch.tensor([t.difficult for t in things], dtype=torch.bool),
+        area=area / reduction**2,
+    )
+
+
+def _keypoints(things: list[Thing], dataset: DataSet, reduction: int) -> Tensor | None:
+    """[n, k, 3], all zero (absent) for an object without; None where the data set has no keypoints."""
+    if dataset.keypoint_names is None:
+        return None
+    points = torch.zeros(len(things), len(dataset.keypoint_names), 3)
+    for row, thing in enumerate(things):
+        if thing.keypoints is not None:
+            points[row] = torch.tensor(thing.keypoints, dtype=torch.float32)
+    points[:, :, :2] /= reduction
+    return points
+
+
+def _add_masks(objects: Objects, things: list[Thing], record: Record, dataset: DataSet, reduction: int) -> None:
+    """Fill `objects.masks`, and `area` where no file states it."""
+    size = _small(record.size, reduction)
+    masks = np.zeros((len(things), *size), dtype=bool)
+    id_maps: dict[str, np.ndarray] = {}
+    for row, thing in enumerate(things):
+        where = f"{record.id}: object {row}" + ("" if thing.id is None else f" (annotation {thing.id})")
+        if thing.rle is not None:
+            try:
+                full = decode_rle(thing.rle)
+            except DataError as error:
+                raise DataError(f"{where}: {error}") from None
+            _check_size(full, record, where)
+            masks[row] = _reduced(full, reduction)
+        elif thing.mask is not None:
+            name, value = thing.mask
+            if name not in id_maps:
+                id_maps[name] = decode_values(dataset.root / name)
+                _check_size(id_maps[name], record, str(dataset.root / name))
+            masks[row] = _reduced(id_maps[name], reduction) == value
+        elif thing.polygons is not None:
+            scaled = [[v / reduction for v in polygon] for polygon in thing.polygons]
+            masks[row] = draw_polygons(scaled, size)
+        else:
+            raise DataError(f"{where}: has a box but no mask; train on it with task 'detect'")
+        if thing.area is None and objects.area is not None:
+            objects.area[row] = float(masks[row].sum())
+    objects.masks = torch.from_numpy(masks)
+
+
+def _check_size(values: np.ndarray, record: Record, where: str) -> None:
+    if values.shape != record.size:
+        raise DataError(
+            f"{where}: the mask is {values.shape[0]} x {values.shape[1]} (height x width), its image {record.id} is "
+            f"{record.size[0]} x {record.size[1]}"
+        )
+
+
+def _small(size: tuple[int, int], s: int) -> tuple[int, int]:
+    """The size of an image decoded at 1/s: rounded up, as JPEG decoders do."""
+    return -(-size[0] // s), -(-size[1] // s)
+
+
+def _reduced(values: np.ndarray, s: int) -> np.ndarray:
+    """Every s-th value, from the middle of each s x s block; the last block may be smaller."""
+    if s == 1:
+        return values
+    rows = np.minimum(np.arange(0, values.shape[0], s) + s // 2, values.shape[0] - 1)
+    columns = np.minimum(np.arange(0, values.shape[1], s) + s // 2, values.shape[1] - 1)
+    return values[rows[:, None], columns]

@@ -1,0 +1,62 @@
+"""Where and how precisely to compute."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+from saccade.errors import UsageError
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """The device of that name, or the best one here. Raises UsageError where it does not exist."""
+    available = ["cpu"]
+    if torch.cuda.is_available():
+        available += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        available.append("mps")
+    if name is None:
+        return torch.device("cuda" if "cuda" in available else "mps" if "mps" in available else "cpu")
+    if name not in available:
+        raise UsageError(f"--device {name!r} is not on this machine; available: {', '.join(available)}")
+    return torch.device(name)
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16 matrices natively (CPUs: AVX512-BF16 or AMX; GPUs: Ampere or later)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """The context in which a network of this precision is called."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
+
+
+def loader_workers(wanted: int | None) -> int:
+    """Processes that prepare batches: as asked, or one a core that this process may use, at most 8."""
+    if wanted is not None:
+        return wanted
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def describe_hardware(device: torch.device) -> str:
+    """One line for reports: processor or GPU, cores, torch version."""
+    import platform
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor() or platform.machine()
+    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return ""

@@ -1,0 +1,38 @@
+"""Batch normalisation with fixed statistics, for detectors that train a few images a step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """y = weight * (x - running_mean) / sqrt(running_var + eps) + bias, all four buffers: nothing trains or drifts.
+
+    Shapes: x [b, c, H, W] -> [b, c, H, W]. The state dict holds weight, bias, running_mean and running_var
+    (the layout of the public detection checkpoints); a `num_batches_tracked` of an ordinary batch norm is accepted
+    and left out, since it has no meaning here. The oldest public detection files were trained with eps = 0.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("weight", torch.ones(channels))
+        self.register_buffer("bias", torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = self.get_buffer("weight") * torch.rsqrt(self.get_buffer("running_var") + self.eps)
+        shift = self.get_buffer("bias") - self.get_buffer("running_mean") * scale
+        # The arithmetic is float32 whatever the autocast type; the result keeps the type of x.
+        return (x * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)).to(x.dtype)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        state_dict.pop(prefix + "num_batches_tracked", None)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def extra_repr(self) -> str:
+        return f"{self.get_buffer('weight').numel()}, eps={self.eps}"

@@ -1,0 +1,51 @@
+"""Losses of detectors, one value an element: the caller sums and divides by its count (`losses/across.py`).
+
+IoU losses are `1 - generalized_iou(...)` and its siblings in `ops/boxes.py`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def smooth_l1(prediction: Tensor, target: Tensor, beta: float = 1.0) -> Tensor:
+    """x^2 / (2 beta) where |x| < beta, else |x| - beta / 2, for x = prediction - target; elementwise, any shape.
+
+    beta = 1 / sigma^2 of the Faster R-CNN code (sigma 3: beta 1/9); beta = 0 is plain L1.
+
+    Source: Girshick, "Fast R-CNN", ICCV 2015, equation 3.
+    """
+    distance = (prediction - target).abs()
+    if beta == 0:
+        return distance
+    return torch.where(distance < beta, distance.square() / (2 * beta), distance - beta / 2)
+
+
+def sigmoid_focal(logits: Tensor, targets: Tensor, gamma: float = 2.0, alpha: float = 0.25) -> Tensor:
+    """-alpha_t (1 - p_t)^gamma ln p_t of independent sigmoids; targets of 0 and 1 in the shape of `logits`.
+
+    Normalise its sum by the number of positive anchors.
+
+    Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 5.
+    """
+    cross_entropy = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    p = logits.sigmoid()
+    wrong = p * (1 - targets) + (1 - p) * targets
+    balance = alpha * targets + (1 - alpha) * (1 - targets)
+    return balance * wrong.pow(gamma) * cross_entropy
+
+
+def quality_focal(logits: Tensor, quality: Tensor, gamma: float = 2.0) -> Tensor:
+    """|quality - p|^gamma times the cross-entropy of p = sigmoid(logits) with the soft target `quality` in [0, 1].
+
+    `quality` has the shape of `logits`: at a positive anchor the IoU of its predicted box with the truth at the
+    truth's class, 0 elsewhere. The score then says how good the box is, which NMS and AP rank by. No gradient flows to
+    `quality`. Normalise its sum by the number of positive anchors.
+
+    Source: Li et al., "Generalized Focal Loss", NeurIPS 2020, equation 5.
+    """
+    quality = quality.detach()
+    cross_entropy = functional.binary_cross_entropy_with_logits(logits, quality, reduction="none")
+    return (quality - logits.sigmoid()).abs().pow(gamma) * cross_entropy

@@ -1,0 +1,266 @@
+"""COCO's results file, the list that every detector can write: [{image_id, category_id, score, bbox | segmentation}].
+
+Images are known by `Record.source_id` where the data set has one, else by the record's id (path), its file name, or
+its stem, with or without leading zeros; a name that fits several images fits none. Classes are known by
+`DataSet.category_ids` (one id a class) where the data set is a COCO one, else by label + 1, which is what the
+converter to COCO writes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+from faster_coco_eval.core import mask as run_lengths
+
+from saccade.data.dataset import DataSet, Record
+from saccade.data.types import Annotation, Objects
+from saccade.errors import DataError, ResourceError
+from saccade.metrics.masks import encode
+
+Entry = dict[str, Any]
+
+
+class Results:
+    """Predictions by record id, one for every image of the data set; an image that the file does not name has none.
+
+    Numbers keep the file's full precision (float64), so that scores that differ stay different. Masks are decoded
+    when an image is asked for, and not kept.
+    """
+
+    def __init__(self, records: list[Record], entries: dict[str, list[Entry]]) -> None:
+        self._records = {record.id: record for record in records}
+        self._entries = entries
+
+    def __getitem__(self, id: str) -> Annotation:
+        record, entries = self._records[id], self._entries.get(id, [])
+        boxes = torch.tensor([e["box"] for e in entries], dtype=torch.float64).reshape(-1, 4)
+        objects = Objects(
+            boxes,
+            torch.tensor([e["label"] for e in entries], dtype=torch.int64),
+            torch.tensor([e["score"] for e in entries], dtype=torch.float64),
+        )
+        if entries and all(e["runs"] is not None for e in entries):
+            objects.masks = torch.stack([torch.from_numpy(run_lengths.decode(e["runs"]).astype(bool)) for e in entries])
+        return Annotation(size=record.size, objects=objects)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._records)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._records
+
+    def items(self) -> Iterator[tuple[str, Annotation]]:
+        return ((id, self[id]) for id in self)
+
+    @property
+    def named(self) -> set[str]:
+        """Ids of the images for which the file has at least one entry."""
+        return set(self._entries)
+
+    @property
+    def masks(self) -> bool:
+        """Whether every entry has a mask, so that it can be judged as instances."""
+        return bool(self._entries) and all(e["runs"] is not None for rows in self._entries.values() for e in rows)
+
+
+def read_results(path: Path | str, dataset: DataSet) -> Results:
+    """Read any tool's results file for the images of `dataset`. An empty list is right: nothing was found (AP 0).
+
+    Raises:
+        DataError: not JSON, not a list, or an entry (named by its number, counting from 0) with an unknown image or
+            category, a score or box that is not finite, a negative side, or a mask that is not of the image's size.
+    """
+    path = Path(path)
+    entries = _load(path)
+    images, labels = image_names(dataset), category_labels(dataset)
+    found: dict[str, list[Entry]] = {}
+    for number, entry in enumerate(entries):
+        where = f"{path.name}: entry {number}"
+        if not isinstance(entry, dict):
+            raise DataError(
+                f"{where}: expected an object with image_id, category_id, score and bbox, found {entry!r:.80}"
+            )
+        record = images.get(str(entry.get("image_id")))
+        if record is None:
+            raise DataError(
+                f"{where}: image_id {entry.get('image_id')!r:.80} is not in the data set; known are ids such as "
+                f"{sorted(images)[:3]}"
+            )
+        found.setdefault(record.id, []).append(_entry(where, entry, record, labels))
+    return Results(dataset.records, found)
+
+
+def write_results(
+    predictions: Results | dict[str, Annotation] | Iterable[tuple[str, Annotation]], dataset: DataSet, path: Path | str
+) -> None:
+    """Write the objects of all predictions (by record id) as a COCO results file, whole or not at all.
+
+    Masks become compressed run lengths. image_id is the record's source_id, else its id.
+
+    Raises:
+        DataError: an id is not in the data set, or a box or score is not finite.
+        ResourceError: the file cannot be written.
+    """
+    pairs = predictions.items() if isinstance(predictions, Results | dict) else predictions
+    records = {record.id: record for record in dataset.records}
+    ids = category_ids(dataset)
+    rows: list[dict[str, Any]] = []
+    for id, prediction in pairs:
+        if id not in records:
+            raise DataError(f"prediction for {id!r}, which is not an image of the data set")
+        source = records[id].source_id
+        rows += _rows(id, id if source is None else source, prediction, ids)
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(json.dumps(rows, allow_nan=False), encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        raise ResourceError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+
+
+def category_ids(dataset: DataSet) -> list[int | str]:
+    """The id of every class in result files: the data set's own where it is a COCO one, else label + 1."""
+    stated = getattr(dataset, "category_ids", None) if dataset.format == "coco" else None
+    return list(stated) if stated else list(range(1, len(dataset.classes) + 1))
+
+
+def category_labels(dataset: DataSet) -> dict[int | str, int]:
+    """Label of every category id."""
+    return {id: label for label, id in enumerate(category_ids(dataset))}
+
+
+def image_names(dataset: DataSet) -> dict[str, Record]:
+    """Every name by which a results file may call an image, as text; see the head of this module."""
+    exact = {str(r.source_id): r for r in dataset.records if r.source_id is not None}
+    if exact:
+        return exact
+    names: dict[str, set[str]] = {}
+    for record in dataset.records:
+        file = PurePosixPath(record.id)
+        for name in {file.name, file.stem, file.stem.lstrip("0") or "0"}:
+            names.setdefault(name, set()).add(record.id)
+    by_id = {record.id: record for record in dataset.records}
+    return {name: by_id[next(iter(ids))] for name, ids in names.items() if len(ids) == 1} | by_id
+
+
+def _load(path: Path) -> list[Any]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); a COCO results file is JSON") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        entries = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}: line {error.lineno}, column {error.colno}: {error.msg}; not valid JSON") from error
+    except (RecursionError, ValueError) as error:
+        raise DataError(f"{path}: not a results file ({type(error).__name__} while reading the JSON)") from error
+    if not isinstance(entries, list):
+        raise DataError(
+            f"{path}: expected a list of {{image_id, category_id, score, bbox}} at the top, found "
+            f"{type(entries).__name__}; a whole COCO data set is not a results file"
+        )
+    return entries
+
+
+def _entry(where: str, entry: dict[str, Any], record: Record, labels: dict[int | str, int]) -> Entry:
+    category = entry.get("category_id")
+    if isinstance(category, bool) or not isinstance(category, int | str) or category not in labels:
+        raise DataError(f"{where}: category_id {category!r:.80} is unknown, allowed {_some(list(labels))}")
+    score = entry.get("score")
+    if not _is_number(score):
+        raise DataError(f"{where}: score {score!r:.80} is not a finite number")
+    runs = _runs(where, entry["segmentation"], record) if entry.get("segmentation") else None
+    box = entry.get("bbox")
+    if box is None and runs is not None:
+        box = run_lengths.toBbox(runs).tolist()
+    if not isinstance(box, list) or len(box) != 4 or not all(_is_number(v) for v in box) or min(box[2:]) < 0:
+        raise DataError(f"{where}: bbox {box!r:.80} is not x, y, width, height in finite pixels, width and height >= 0")
+    x, y, width, height = box
+    return {"label": labels[category], "score": score, "box": [x, y, x + width, y + height], "runs": runs}
+
+
+def _runs(where: str, segmentation: Any, record: Record) -> dict[str, Any]:
+    height, width = record.size
+    if isinstance(segmentation, list):
+        parts = [p for p in segmentation if isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0]
+        if len(parts) != len(segmentation) or not all(_is_number(v) for p in parts for v in p):
+            raise DataError(f"{where}: a polygon is a list of x1, y1, x2, y2, ... with at least 3 points")
+        merged: dict[str, Any] = run_lengths.merge(run_lengths.frPyObjects(parts, height, width))
+        return merged
+    if not isinstance(segmentation, dict) or list(segmentation.get("size") or []) != [height, width]:
+        size = segmentation.get("size") if isinstance(segmentation, dict) else segmentation
+        raise DataError(f"{where}: mask of size {size!r:.80}, the image is [{height}, {width}] (height, width)")
+    given = segmentation.get("counts")
+    counts = run_counts(given) if isinstance(given, str) else given
+    good = isinstance(counts, list) and all(isinstance(c, int) and c >= 0 for c in counts)
+    if not good or sum(counts or []) != height * width:
+        raise DataError(f"{where}: the run lengths of the mask do not add up to {height} x {width} pixels")
+    if isinstance(given, str):
+        return {"size": [height, width], "counts": given.encode("ascii")}
+    packed: dict[str, Any] = run_lengths.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    return packed
+
+
+def run_counts(text: str) -> list[int] | None:
+    """Run lengths from COCO's compressed text: 5 bits a character from 48 on, differences to the last but one from
+    the fourth on. None where the text is damaged."""
+    counts: list[int] = []
+    at = 0
+    while at < len(text):
+        value, shift, more = 0, 0, True
+        while more:
+            if at >= len(text) or not 0 <= (c := ord(text[at]) - 48) < 64 or shift > 30:
+                return None
+            value |= (c & 31) << shift
+            more, shift, at = bool(c & 32), shift + 5, at + 1
+            if not more and c & 16:
+                value -= 1 << shift
+        counts.append(value + counts[-2] if len(counts) > 2 else value)
+    return counts
+
+
+def _rows(id: str, source: int | str, prediction: Annotation, ids: list[int | str]) -> list[dict[str, Any]]:
+    objects = prediction.objects
+    if objects is None or objects.scores is None:
+        raise DataError(f"{id}: the prediction has no scored objects")
+    boxes = objects.boxes.detach().double().cpu().numpy()
+    scores = objects.scores.detach().double().cpu().numpy()
+    rows = []
+    for i, label in enumerate(objects.labels.tolist()):
+        if not (np.isfinite(boxes[i]).all() and np.isfinite(scores[i])):
+            raise DataError(f"{id}: object {i} has box {boxes[i].tolist()}, score {scores[i]}")
+        x1, y1, x2, y2 = boxes[i].tolist()
+        row: dict[str, Any] = {
+            "image_id": source,
+            "category_id": ids[label],
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "score": float(scores[i]),
+        }
+        if objects.masks is not None:
+            runs = encode(objects.masks[i : i + 1])[0]
+            counts = runs["counts"]
+            text = counts.decode("ascii") if isinstance(counts, bytes) else counts
+            row["segmentation"] = {"size": list(objects.masks.shape[1:]), "counts": text}
+        rows.append(row)
+    return rows
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12 and math.isfinite(value)
+
+
+def _some(values: list[int | str]) -> str:
+    return ", ".join(map(str, values[:10])) + (f", ... ({len(values)} in all)" if len(values) > 10 else "")

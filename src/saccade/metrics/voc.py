@@ -1,0 +1,53 @@
+"""Pascal VOC's average precision (Everingham et al. 2010, sec. 4.2, and the development kits of 2007 and 2012)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from saccade.metrics.matching import FALSE, IGNORED, TRUE
+
+# VOC 2007: mean of the precision at these recalls. The values are those of the public Python implementations, in which
+# 0.3, 0.6 and 0.7 are one rounding too large, so that a recall of exactly 6/10 does not reach the seventh point.
+ELEVEN = np.linspace(0, 1, 11)
+EVERY = np.zeros(0)  # from 2010: area under the monotone precision curve
+
+
+def box_iou(a: np.ndarray, b: np.ndarray, inclusive: bool = False) -> np.ndarray:
+    """Intersection over union [n, m] of boxes x1 y1 x2 y2 [n, 4] and [m, 4]; 0 where both have no area.
+
+    With `inclusive` the coordinates are pixel indices and a side is x2 - x1 + 1 (VOC's development kit).
+    """
+    one = 1.0 if inclusive else 0.0
+    sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2]) + one
+    shared = np.clip(sides, 0, None).prod(2)
+    area_a, area_b = (np.clip(x[:, 2:] - x[:, :2] + one, 0, None).prod(1) for x in (a, b))
+    union = area_a[:, None] + area_b[None] - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def match(
+    boxes: np.ndarray, truth: np.ndarray, ignored: np.ndarray, threshold: float = 0.5, inclusive: bool = False
+) -> np.ndarray:
+    """What becomes of the detections of one image and class: [d] uint8 of FALSE, TRUE, IGNORED.
+
+    In order of score, every detection looks at the truth of highest IoU (the first among equals), taken or not:
+    below the threshold, or already taken, it is FALSE; an ignored truth makes it IGNORED, any number of times.
+
+    Args:
+        boxes: [d, 4] x1 y1 x2 y2 in falling order of score.
+        truth: [g, 4]; ignored: [g] bool, VOC's "difficult".
+    """
+    out = np.full(len(boxes), FALSE, dtype=np.uint8)
+    if not len(truth):
+        return out
+    ious = box_iou(boxes, truth, inclusive)
+    taken = np.zeros(len(truth), dtype=bool)
+    for i, j in enumerate(ious.argmax(1)):
+        if ious[i, j] < threshold:
+            continue
+        if ignored[j]:
+            out[i] = IGNORED
+        elif not taken[j]:
+            out[i] = TRUE
+            taken[j] = True
+    return out

@@ -1,0 +1,202 @@
+"""VGG (Simonyan & Zisserman 2015): nothing but 3x3 convolutions, 2x2 max-pools and three fully connected layers.
+
+Configurations A, B, D, E of table 1 (11, 13, 16, 19 weight layers), each also with batch norm after every convolution.
+State dicts have the keys of the public torchvision checkpoints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from saccade.data.types import Annotation, Batch
+from saccade.layers.classification import classification_loss, classification_predictions
+from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from saccade.models.paper import Paper
+
+PAPER = Paper(
+    title="Very Deep Convolutional Networks for Large-Scale Image Recognition",
+    authors="Simonyan, Zisserman",
+    year=2015,
+    where="ICLR 2015, arXiv 1409.1556",
+)
+TASKS = ("classify", "tag")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The network; defaults are vgg16's (configuration D)."""
+
+    classes: int = 1000  # outputs; 0 for a trunk without classifier
+    task: str = "classify"  # or "tag": independent logistic outputs
+    depths: tuple[int, ...] = (2, 2, 3, 3, 3)  # convolutions of each stage
+    width: int = 64  # channels of the first stage; 2, 4, 8 and 8 times as many in the others
+    batch_norm: bool = False
+    hidden: int = 4096  # units of the two hidden fully connected layers
+    dropout: float = 0.5  # on both hidden layers
+    label_smoothing: float = 0.0  # classify: share of the target spread over all classes
+    mean: tuple[float, ...] = IMAGENET_MEAN  # RGB in [0, 1]
+    std: tuple[float, ...] = IMAGENET_STD
+
+
+_FACTORS = (1, 2, 4, 8, 8)  # channels of the stages in widths
+_DEPTHS = {
+    "vgg11": (1, 1, 2, 2, 2),
+    "vgg13": (2, 2, 2, 2, 2),
+    "vgg16": (2, 2, 3, 3, 3),
+    "vgg19": (2, 2, 4, 4, 4),
+}
+VARIANTS: dict[str, Config] = {
+    **{name: Config(depths=depths) for name, depths in _DEPTHS.items()},
+    **{f"{name}_bn": Config(depths=depths, batch_norm=True) for name, depths in _DEPTHS.items()},
+}
+SIZE = 224
+
+RECIPES: dict[str, dict[str, dict[str, Any]]] = {
+    "default": {
+        "*": {
+            "size": 224,
+            "batch": 32,
+            "epochs": 60,
+            "optimizer": "sgd",
+            "lr": 0.01,
+            "momentum": 0.9,
+            "nesterov": True,
+            "weight_decay": 5e-4,
+            "schedule": "cosine",
+            "warmup": 0.1,
+            "clip_norm": 5.0,
+            "label_smoothing": 0.1,
+            "resize": "crop",
+        },
+    },
+    "paper": {
+        "*": {  # section 3.1
+            "size": 224,
+            "batch": 256,
+            "epochs": 74,
+            "optimizer": "sgd",
+            "lr": 0.01,
+            "momentum": 0.9,
+            "weight_decay": 5e-4,
+            "schedule": "step",
+            "milestones": (0.333, 0.667),
+            "warmup": 0.0,
+            "clip_norm": 0.0,
+            "resize": "crop",
+        },
+    },
+}
+
+
+def conv_layers(config: Config) -> list[nn.Module]:
+    """Convolutions, each with (norm and) ReLU, and a 2x2 max-pool after every stage, in one flat list (public keys)."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for depth, factor in zip(config.depths, _FACTORS, strict=True):
+        for _ in range(depth):
+            layers.append(nn.Conv2d(channels, config.width * factor, 3, padding=1))
+            channels = config.width * factor
+            if config.batch_norm:
+                layers.append(nn.BatchNorm2d(channels))
+            layers.append(nn.ReLU(inplace=True))
+        layers.append(nn.MaxPool2d(2))
+    return layers
+
+
+class Stages(nn.Module):
+    """The convolutional stages: images [b, 3, H, W] in [0, 1] -> five maps [b, channels[i], H >> i, W >> i].
+
+    Each map is the output of the stage's last ReLU, before its pool: the fourth of vgg16 is conv4_3, the fifth conv5_3.
+    Children are named by their number in the flat list, which gives the public keys `features.0.weight`, ...
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.normalize = Normalize(config.mean, config.std)
+        self.length = 0
+        for i, layer in enumerate(conv_layers(config)):
+            self.add_module(str(i), layer)
+            self.length = i + 1
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        x = self.normalize(images)
+        maps = []
+        for i in range(self.length):
+            layer = self.get_submodule(str(i))
+            if isinstance(layer, nn.MaxPool2d):
+                maps.append(x)
+                if len(maps) == len(_FACTORS):  # the last pool belongs to the classifier
+                    break
+            x = layer(x)
+        return maps
+
+
+class Model(nn.Module):
+    """A VGG network; with `classes=0` a trunk whose `forward` gives the maps of all stages.
+
+    The public layout calls the convolutions `features`, and so does the trunk contract: here it is a module, called
+    like the method that other trunks have.
+
+    Attributes:
+        channels: channels of each map of `features`: 1, 2, 4, 8, 8 times the width.
+        strides: 1, 2, 4, 8, 16.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.channels = [config.width * factor for factor in _FACTORS]
+        self.strides = [1, 2, 4, 8, 16]
+        self.features = Stages(config)
+        self.classifier: nn.Sequential | None = None
+        if config.classes:
+            self.classifier = nn.Sequential(
+                nn.Linear(self.channels[-1] * 7 * 7, config.hidden),
+                nn.ReLU(inplace=True),
+                nn.Dropout(config.dropout),
+                nn.Linear(config.hidden, config.hidden),
+                nn.ReLU(inplace=True),
+                nn.Dropout(config.dropout),
+                nn.Linear(config.hidden, config.classes),
+            )
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """He initialisation, without which the deep forms do not start (the paper grew them from a trained form A)."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+            elif isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, 0, 0.01)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Logits [b, classes] of images [b, 3, H, W] in [0, 1], H and W at least 32; of a trunk the maps of `features`.
+
+        The last map is pooled and averaged to 7x7 (the identity at 224), so that other sizes are classified too.
+        """
+        maps = self.features(images)
+        if self.classifier is None:
+            return tuple(maps)
+        pooled = F.adaptive_avg_pool2d(F.max_pool2d(maps[-1], 2), 7)
+        return self.classifier(pooled.flatten(1))
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits [b, classes]. Raises ValueError for a trunk."""
+        output = self(images)
+        if not isinstance(output, Tensor):
+            raise ValueError("a trunk (classes=0) has no classifier")
+        return output
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        return classification_loss(
+            self.logits(batch.images), batch.truth, self.config.task, self.config.label_smoothing
+        )
+
+    def predict(self, batch: Batch) -> list[Annotation]:
+        return classification_predictions(self.logits(batch.images), batch.sizes, self.config.task)

@@ -1,0 +1,129 @@
+"""A trained model that answers: `saccade.load(run).predict(image)`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from saccade import checkpoint
+from saccade.data.image import decode
+from saccade.data.loader import collate
+from saccade.data.pipelines import Preprocessing, inference_transforms, to_original
+from saccade.data.types import Annotation, Batch, Sample
+from saccade.device import autocast, has_fast_bf16, pick_device
+from saccade.errors import ModelFileError, UsageError
+from saccade.models import catalogue, model_module
+from saccade.training.plan import config_from_json
+
+
+class Predictor:
+    """A model with its classes and preprocessing, on a device, ready to answer.
+
+    Args:
+        model: a network with `predict(batch)`.
+        task: name of the task (tasks.py).
+        classes: names in the order of the labels.
+        preprocessing: how images are brought to the network.
+        device: where to compute.
+        precision: "fp32", "bf16", or "auto": bf16 where the hardware multiplies it natively.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: str,
+        classes: Sequence[str],
+        preprocessing: Preprocessing,
+        device: torch.device | str = "cpu",
+        precision: str = "auto",
+    ) -> None:
+        self.device = torch.device(device)
+        if precision not in ("auto", "fp32", "bf16"):
+            raise UsageError(f"precision {precision!r} for prediction, allowed: auto, fp32, bf16")
+        self.model = model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.task = task
+        self.classes = list(classes)
+        self.preprocessing = preprocessing
+        self.precision = ("bf16" if has_fast_bf16(self.device) else "fp32") if precision == "auto" else precision
+        self.transforms = inference_transforms(task, preprocessing)
+
+    def predict(self, image: str | Path | np.ndarray) -> Annotation:
+        """Answer for one image, in pixels of the upright original.
+
+        Args:
+            image: a file, or an array [H, W, 3] uint8 RGB.
+
+        Raises:
+            DataError: the file is not an image that can be read.
+            UsageError: the array is not [H, W, 3] uint8.
+        """
+        name = "" if isinstance(image, np.ndarray) else str(image)
+        pixels = image if isinstance(image, np.ndarray) else decode(Path(image))
+        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+            raise UsageError(f"an image array must be [H, W, 3] uint8 RGB, got {list(pixels.shape)} {pixels.dtype}")
+        size = (pixels.shape[0], pixels.shape[1])
+        sample = Sample(pixels, Annotation(size), name, size)
+        for transform in self.transforms:
+            sample = transform(sample, np.random.default_rng(0))
+        return next(iter(self.predict_batches([collate([sample])])))[1]
+
+    @torch.inference_mode()
+    def predict_batches(self, batches: Iterable[Batch]) -> Iterator[tuple[str, Annotation]]:
+        """Id and answer of every image, in order; coordinates and maps in pixels of the originals."""
+        for batch in batches:
+            with autocast(self.device, self.precision):
+                answers = self.model.predict(batch.to(self.device))  # type: ignore[operator]
+            for index, answer in enumerate(answers):
+                yield batch.ids[index], to_original(answer.to("cpu"), batch, index)
+
+
+def load(run: str | Path, device: str | None = None, precision: str = "auto") -> Predictor:
+    """The trained model of a run folder or checkpoint file.
+
+    Raises:
+        ModelFileError: see `checkpoint.load`; also for an unknown model, or weights that do not fit it.
+        UsageError: no such device.
+    """
+    path = checkpoint.find(run)
+    state = checkpoint.load(path)
+    model = build(state, path)
+    preprocessing = Preprocessing.from_json(state.preprocessing)
+    return Predictor(model, state.task, state.classes, preprocessing, pick_device(device), precision)
+
+
+def build(state: checkpoint.Checkpoint, path: Path) -> nn.Module:
+    """The network of a checkpoint with its weights. Raises ModelFileError."""
+    if state.model not in catalogue():
+        raise ModelFileError(f"{path}: made by a model that this Saccade does not know: {state.model!r}")
+    module = model_module(state.model)
+    try:
+        model: Any = module.Model(config_from_json(module, state.model, state.config))
+    except (TypeError, ValueError) as error:
+        raise ModelFileError(f"{path}: the configuration of {state.model} does not fit ({error})") from error
+    fit_weights(model, state.weights, path)
+    return model
+
+
+def fit_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
+    """Load weights that must fit exactly. Raises ModelFileError with the first keys that do not."""
+    expected = model.state_dict()
+    missing = sorted(set(expected) - set(weights))
+    foreign = sorted(set(weights) - set(expected))
+    shapes = [
+        f"{name} {list(weights[name].shape)}, expected {list(expected[name].shape)}"
+        for name in sorted(set(weights) & set(expected))
+        if weights[name].shape != expected[name].shape
+    ]
+    if missing or foreign or shapes:
+        parts = [
+            f"{len(names)} {what}: {', '.join(names[:10])}"
+            for what, names in (("missing", missing), ("unexpected", foreign), ("of another shape", shapes))
+            if names
+        ]
+        raise ModelFileError(f"{path}: weights of another architecture; " + "; ".join(parts))
+    model.load_state_dict(weights)

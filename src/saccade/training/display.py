@@ -1,0 +1,46 @@
+"""What a person sees of a training run: a bar with losses, images/s and time left, and a line an epoch."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+
+class Display:
+    """Progress on stderr; nothing at all if not `shown`. The bar appears on terminals only."""
+
+    def __init__(self, shown: bool) -> None:
+        self.console = Console(stderr=True, quiet=not shown, soft_wrap=True)
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f}% {task.fields[news]}"),
+            console=self.console,
+            transient=True,
+            disable=not (shown and self.console.is_terminal),
+        )
+        self.task = self.bar.add_task("training", total=1.0, news="")
+        self.begun = time.monotonic()
+        self.from_progress: float | None = None
+
+    def __enter__(self) -> Display:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False)
+
+    def step(self, epoch: int, progress: float, losses: dict[str, float], rate: float) -> None:
+        """Show the mean losses of the epoch, images/s and the time left at this pace."""
+        if self.from_progress is None:
+            self.from_progress, self.begun = progress, time.monotonic()
+        done = progress - self.from_progress
+        left = (time.monotonic() - self.begun) / done * (1 - progress) if done > 0 else 0.0
+        parts = [f"{name} {value:.3f}" for name, value in losses.items()]
+        news = f"{'  '.join(parts)}  {rate:.0f} images/s  {left / 60:.1f} min left"
+        self.bar.update(self.task, completed=progress, description=f"epoch {epoch + 1}", news=news)

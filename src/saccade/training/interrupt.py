@@ -1,0 +1,39 @@
+"""Ctrl-C and SIGTERM: the handler only sets a flag; the loop saves at the next step and ends the run."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+
+class Stopped(Exception):
+    """A run ended by a signal, after saving. `exit_code` is 130 (SIGINT) or 143 (SIGTERM)."""
+
+    def __init__(self, number: int, advice: str) -> None:
+        super().__init__(advice)
+        self.exit_code = 128 + number
+
+
+class Interrupt:
+    """Context in which the first SIGINT or SIGTERM sets `number`; a second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupt:
+        if threading.current_thread() is threading.main_thread():  # signals can be set nowhere else
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        if self.number:
+            raise SystemExit(128 + number)
+        self.number = number

@@ -1,0 +1,64 @@
+"""Optimiser, learning-rate schedule and averaged weights."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+from saccade.config import Settings
+
+
+def make_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    """SGD or AdamW with two groups: weights of two or more dimensions decay; norms, biases and scales do not."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.momentum, 0.999))
+    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.nesterov)
+
+
+def learning_rate(settings: Settings, progress: float) -> float:
+    """The rate at `progress` in [0, 1] of the run: linear warm-up from lr / 1000, then the chosen course."""
+    warmup = settings.warmup
+    if progress < warmup:
+        return settings.lr * (0.001 + 0.999 * progress / warmup)
+    if settings.schedule == "constant":
+        return settings.lr
+    if settings.schedule == "step":
+        return settings.lr * settings.gamma ** sum(progress >= m for m in settings.milestones)
+    rest = min(1.0, (progress - warmup) / (1 - warmup))
+    if settings.schedule == "poly":
+        return settings.lr * (1 - rest) ** settings.power
+    return settings.lr * 0.5 * (1 + math.cos(math.pi * rest))
+
+
+class AveragedWeights:
+    """Exponential moving average of weights and buffers; what is evaluated and saved when `ema` is set.
+
+    The decay grows with the step t as min(decay, (1 + t) / (10 + t)), so that short runs do not average
+    their random start (the rule of TensorFlow's ExponentialMovingAverage).
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        averaged, current = _tensors(self.model), _tensors(model)
+        torch._foreach_lerp_(averaged[0], current[0], 1 - decay)
+        for ours, theirs in zip(averaged[1], current[1], strict=True):
+            ours.copy_(theirs)
+
+
+def _tensors(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """The floating-point tensors of a model, and the others (counters), each in a fixed order."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return [t for t in tensors if t.is_floating_point()], [t for t in tensors if not t.is_floating_point()]

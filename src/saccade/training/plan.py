@@ -1,0 +1,208 @@
+"""What a run will do, settled before the first step: data, classes, task, settings and where each came from."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from saccade import __version__
+from saccade.config import Settings, read_settings_file, resolve
+from saccade.data.dataset import DataSet, Record
+from saccade.data.formats import read
+from saccade.data.pipelines import Preprocessing, inference_transforms, preprocessing_of
+from saccade.data.split import split
+from saccade.data.truth import read_truth
+from saccade.data.types import Annotation, Sample
+from saccade.errors import DataError, UsageError
+from saccade.models import model_config, model_module
+from saccade.tasks import TASKS
+
+CHANGEABLE = {"epochs", "minutes", "patience", "workers", "save_every"}  # on --resume
+FIT_IMAGES = 1000  # labels of this many training images are shown to a model that fits its anchors to the data
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    model: str
+    module: ModuleType
+    config: Any  # the model's Config for this data
+    task: str
+    dataset: DataSet
+    training: list[Record]
+    validation: list[Record]
+    settings: Settings
+    origins: dict[str, str]
+    preprocessing: Preprocessing
+    recipe: str
+
+    def to_json(self) -> dict[str, Any]:
+        """What `config.json` of the run holds."""
+        return {
+            "model": self.model,
+            "config": dataclasses.asdict(self.config),
+            "task": self.task,
+            "data": str(self.dataset.root),
+            "format": self.dataset.format,
+            "classes": self.dataset.classes,
+            "images": {"train": len(self.training), "val": len(self.validation)},
+            "fingerprint": fingerprint(self.training + self.validation),
+            "settings": dataclasses.asdict(self.settings),
+            "origins": self.origins,
+            "recipe": self.recipe,
+            "preprocessing": self.preprocessing.to_json(),
+            "saccade": __version__,
+        }
+
+
+def make_plan(
+    model: str,
+    data: str | Path,
+    *,
+    task: str | None = None,
+    recipe: str = "default",
+    config: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    stored: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Read the data, choose the task, merge the settings, fit the model's Config to the data.
+
+    Args:
+        flags: settings given by the user, also fields of the model's Config.
+        stored: `config.json` of the run that is resumed; its settings take the place of recipe and file.
+
+    Raises:
+        UsageError: unknown model, setting or task; a change that a resumed run cannot take.
+        DataError: the data cannot be used for this task.
+    """
+    module = model_module(model)
+    task, dataset = _read_for(module, model, data, task if stored is None else stored["task"])
+    fields = {f.name for f in dataclasses.fields(module.VARIANTS[model])}
+    settings, changes, origins = resolve(_layers(module, model, recipe, config, flags or {}, stored), fields)
+    _refuse_bad_data(dataset, settings)
+    split(dataset, seed=settings.seed)
+    training, validation = dataset.of("train"), dataset.of("val")
+    if not training:
+        raise DataError(f"{dataset.root}: no image to train on (splits: {dataset.splits or 'none'})")
+    stride = getattr(module, "STRIDE", 1)
+    preprocessing = preprocessing_of(task, settings, stride)
+    if stored is None:
+        known = {"classes": len(dataset.classes), "task": task, "label_smoothing": settings.label_smoothing}
+        if preprocessing.size is not None:
+            known["size"] = preprocessing.size
+        changes = {k: v for k, v in known.items() if k in fields} | changes
+        built = model_config(model, **changes)
+        if hasattr(module, "adapt"):
+            built = module.adapt(built, _examples(dataset, training, task, preprocessing))
+    else:
+        built = config_from_json(module, model, stored["config"])
+    plan = Plan(model, module, built, task, dataset, training, validation, settings, origins, preprocessing, recipe)
+    if stored is not None:
+        _refuse_changes(plan, stored)
+    return plan
+
+
+def config_from_json(module: ModuleType, model: str, state: Mapping[str, Any]) -> Any:
+    """A model's Config from JSON: lists become the tuples that frozen configs hold."""
+    return dataclasses.replace(module.VARIANTS[model], **{k: _tuples(v) for k, v in state.items()})
+
+
+def fingerprint(records: list[Record]) -> str:
+    """SHA-256 over ids, sizes and labels: a resumed run must see the same data."""
+    total = hashlib.sha256()
+    for record in sorted(records, key=lambda r: r.id):
+        total.update(json.dumps(record.to_json(), sort_keys=True).encode())
+    return total.hexdigest()
+
+
+def _layers(
+    module: ModuleType,
+    model: str,
+    recipe: str,
+    config: Path | None,
+    flags: Mapping[str, Any],
+    stored: Mapping[str, Any] | None,
+) -> list[tuple[str, Mapping[str, Any]]]:
+    if stored is not None:
+        refused = sorted(set(flags) - CHANGEABLE)
+        if refused:
+            raise UsageError(
+                f"--resume cannot change {', '.join(refused)}; allowed: {', '.join(sorted(CHANGEABLE))}. "
+                "Start a new run with another --out instead"
+            )
+        return [("resumed", stored["settings"]), ("flag", flags)]
+    recipes = module.RECIPES
+    if recipe not in recipes:
+        raise UsageError(f"model {model} has no recipe {recipe!r}; it has: {', '.join(sorted(recipes))}")
+    layers: list[tuple[str, Mapping[str, Any]]] = [
+        (f"recipe {recipe}", recipes[recipe].get("*", {}) | recipes[recipe].get(model, {}))
+    ]
+    if config is not None:
+        layers.append((str(config), read_settings_file(config)))
+    return [*layers, ("flag", flags)]
+
+
+def _read_for(module: ModuleType, model: str, data: str | Path, task: str | None) -> tuple[str, DataSet]:
+    """Read `data` for a task that both the labels and the model serve."""
+    if task is not None and task not in module.TASKS:
+        raise UsageError(f"model {model} cannot be trained to {task}; it serves: {', '.join(module.TASKS)}")
+    dataset = read(data, task)
+    if task is not None:
+        return task, dataset
+    for candidate in (dataset.task, *TASKS[dataset.task].also):
+        if candidate in module.TASKS:
+            return candidate, dataset
+    raise UsageError(
+        f"{data} holds labels to {dataset.task}, model {model} serves {' and '.join(module.TASKS)}; "
+        f"`saccade models --task {dataset.task}` lists the models that fit"
+    )
+
+
+def _refuse_bad_data(dataset: DataSet, settings: Settings) -> None:
+    ledger = dataset.ledger
+    for kind, refused, used in (
+        ("images", ledger.images_refused, ledger.images_used),
+        ("labels", ledger.labels_refused, ledger.labels_used),
+    ):
+        if refused and refused > settings.max_refused * (refused + used):
+            first = "; ".join(f"{e.where}: {e.what}" for e in ledger.refused[:5])
+            raise DataError(
+                f"{dataset.root}: {refused} of {refused + used} {kind} are refused, more than max_refused = "
+                f"{settings.max_refused:g}. `saccade check {dataset.root}` lists all. The first: {first}"
+            )
+
+
+def _refuse_changes(plan: Plan, stored: Mapping[str, Any]) -> None:
+    now = json.loads(json.dumps(plan.to_json()))
+    for name in ("model", "task", "classes", "fingerprint"):
+        if now[name] != stored[name]:
+            what = "images or labels" if name == "fingerprint" else name
+            raise UsageError(
+                f"--resume: {what} differ from those of the run"
+                + ("" if name == "fingerprint" else f" ({stored[name]} then, {now[name]} now)")
+                + "; start a new run with another --out"
+            )
+
+
+def _examples(dataset: DataSet, records: list[Record], task: str, preprocessing: Preprocessing) -> list[Annotation]:
+    """Truth of training images in network pixels; the images themselves stay on the disk."""
+    transforms = inference_transforms(task, preprocessing)
+    examples = []
+    for record in records[:: max(1, len(records) // FIT_IMAGES)]:
+        blank = np.zeros((*record.size, 3), np.uint8)
+        sample = Sample(blank, read_truth(record, dataset, task), record.id, record.size)
+        for transform in transforms:
+            sample = transform(sample, np.random.default_rng(0))
+        examples.append(sample.truth)
+    return examples
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value

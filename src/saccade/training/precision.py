@@ -1,0 +1,113 @@
+"""Choose the number format of a run, and the largest batch that fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saccade.data.types import Batch
+from saccade.device import autocast, has_fast_bf16
+from saccade.errors import ResourceError, UsageError
+
+AGREEMENT = 0.05  # largest relative difference of the first batch's loss at which bf16 is chosen by itself
+LARGEST_BATCH = 256
+
+
+def choose_precision(wanted: str, model: nn.Module, batch: Batch, device: torch.device) -> tuple[str, str]:
+    """The precision of a run and why.
+
+    "auto" takes bf16 where the hardware multiplies it natively and the loss of the first batch agrees with fp32.
+
+    Raises:
+        UsageError: fp16 on a CPU, where it is emulated and some 200 times slower than bf16.
+    """
+    if wanted == "fp16" and device.type == "cpu":
+        raise UsageError("precision fp16 needs a GPU; on a CPU use bf16 or fp32")
+    if wanted != "auto":
+        return wanted, "as asked"
+    if not has_fast_bf16(device):
+        return "fp32", "this hardware has no fast bf16"
+    exact, rough = (_loss_once(model, batch, device, p) for p in ("fp32", "bf16"))
+    difference = abs(rough - exact) / max(abs(exact), 1e-6)
+    if difference <= AGREEMENT:
+        return "bf16", f"first loss {rough:.4g} in bf16, {exact:.4g} in fp32"
+    return "fp32", f"bf16 disagrees: first loss {rough:.4g}, {exact:.4g} in fp32"
+
+
+def find_batch(model: nn.Module, batch: Batch, device: torch.device, precision: str, most: int) -> int:
+    """The largest power of two of images whose training step fits into 70 % of the free memory.
+
+    Args:
+        batch: two typical images or more; they are repeated.
+        most: do not go beyond (the number of training images).
+
+    Raises:
+        ResourceError: not even one image fits.
+    """
+    before = _memory_in_use(device)
+    free = 0.7 * _memory_free(device)
+    with _undisturbed(model), torch.enable_grad():
+        largest, size = 0, 1
+        while size <= min(most, LARGEST_BATCH):
+            try:
+                with autocast(device, precision):
+                    losses = model.loss(_repeat(batch, size).to(device))  # type: ignore[operator]
+                used = _memory_in_use(device) - before  # the graph of the forward pass is the peak
+                torch.stack(list(losses.values())).sum().backward()
+            except RuntimeError as error:
+                if "memory" not in str(error).lower() and "alloc" not in str(error).lower():
+                    raise
+                break
+            finally:
+                model.zero_grad(set_to_none=True)
+            if used > free:
+                break
+            largest, size = size, size * 2
+    if largest == 0:
+        raise ResourceError("not even a batch of one image fits into memory; use a smaller --size or model")
+    return largest
+
+
+@torch.no_grad()
+def _loss_once(model: nn.Module, batch: Batch, device: torch.device, precision: str) -> float:
+    with _undisturbed(model), autocast(device, precision):
+        losses: dict[str, Tensor] = model.loss(batch.to(device))  # type: ignore[operator]
+    return float(torch.stack([loss.float() for loss in losses.values()]).sum())
+
+
+@contextmanager
+def _undisturbed(model: nn.Module) -> Iterator[None]:
+    """Buffers (running statistics) and random generators are put back afterwards."""
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        yield
+    with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            buffer.copy_(buffers[name])
+
+
+def _repeat(batch: Batch, size: int) -> Batch:
+    rows = [i % len(batch) for i in range(size)]
+    truth: list[Any] | None = None if batch.truth is None else [batch.truth[i] for i in rows]
+    return Batch(batch.images[rows], [batch.sizes[i] for i in rows], truth, [batch.ids[i] for i in rows])
+
+
+def _memory_in_use(device: torch.device) -> float:
+    if device.type == "cuda":
+        return float(torch.cuda.memory_allocated(device))
+    import psutil  # a dependency of accelerate
+
+    return float(psutil.Process().memory_info().rss)
+
+
+def _memory_free(device: torch.device) -> float:
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    import psutil
+
+    return float(psutil.virtual_memory().available)

@@ -1,0 +1,191 @@
+"""Everything that stands before the first step of a run: folder, model, optimiser, precision, saved state."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saccade.data.loader import Loader
+from saccade.data.pipelines import mosaic_off, training_transforms
+from saccade.data.types import Batch
+from saccade.device import loader_workers, pick_device
+from saccade.errors import UsageError, suggest
+from saccade.files import make_folder, remove_leftovers, write_whole
+from saccade.models import catalogue
+from saccade.training.display import Display
+from saccade.training.optimizer import AveragedWeights, make_optimizer
+from saccade.training.plan import Plan
+from saccade.training.precision import choose_precision, find_batch
+from saccade.training.state import STATE, Log, Progress, load_state
+from saccade.training.weights import start_from
+
+
+class Step(nn.Module):
+    """The losses of a batch as a forward pass: what data parallelism wraps, so that gradients are synchronised."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = self.model.loss(batch)  # type: ignore[operator]
+        return losses
+
+
+@dataclass
+class Parts:
+    """What the loop works with."""
+
+    plan: Plan
+    run: Path
+    accelerator: Any  # accelerate.Accelerator
+    model: nn.Module
+    step: nn.Module  # Step, wrapped for data parallelism
+    optimizer: Any
+    averaged: AveragedWeights | None
+    steps_an_epoch: int
+    precision: str
+    display: Display
+    log: Log
+
+    def share(self, counters: Progress) -> float:
+        """How much of the run is done, in [0, 1]: of the minutes where given, else of the steps."""
+        if self.plan.settings.minutes is not None:
+            return min(1.0, counters.elapsed / (60 * self.plan.settings.minutes))
+        return min(1.0, counters.step / (self.plan.settings.epochs * self.steps_an_epoch))
+
+
+def run_folder(out: str | Path | None, model: str, data: str | Path, resume: bool, overwrite: bool) -> Path:
+    """The folder of a run. Raises UsageError where it holds another run, or none to go on with."""
+    if out is None:
+        if resume:
+            raise UsageError("--resume needs --out, the folder of the run to go on with")
+        name = f"{model}-{Path(str(data).split(':')[-1]).resolve().stem}"
+        numbered = (Path("runs") / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000))
+        return next(path for path in numbered if not path.exists())
+    path = Path(out)
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"--out {path} is a file, not a folder")
+    has_run = (path / "config.json").is_file()
+    if resume and not has_run:
+        raise UsageError(f"--resume: {path} holds no run (no config.json)")
+    if has_run and not resume and not overwrite:
+        raise UsageError(f"{path} holds a run already; add --resume to go on with it, or --overwrite to replace it")
+    return path
+
+
+def stored_plan(run: Path) -> dict[str, Any]:
+    """`config.json` of a run. Raises UsageError where it is damaged."""
+    try:
+        stored: dict[str, Any] = json.loads((run / "config.json").read_text(encoding="utf-8"))
+        return stored
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{run / 'config.json'}: cannot be read ({error}); start a new run with another --out"
+        ) from error
+
+
+def check_model_name(name: str) -> None:
+    """Raises UsageError before anything slow happens."""
+    if name not in catalogue():
+        raise UsageError(f"unknown model {name!r}: {suggest(name, catalogue())} `saccade models` lists all")
+
+
+def make_loader(plan: Plan, processes: int, rank: int, mosaic: bool) -> Loader:
+    """Training batches of this process."""
+    settings = plan.settings
+    transforms = training_transforms(plan.task, settings, getattr(plan.module, "STRIDE", 1))
+    return Loader(
+        plan.dataset,
+        plan.training,
+        plan.task,
+        transforms if mosaic else mosaic_off(transforms),
+        settings.batch,
+        seed=settings.seed,
+        workers=loader_workers(settings.workers),
+        shuffle=True,
+        drop_last=len(plan.training) >= settings.batch,  # a last batch of one would upset batch norm
+        processes=processes,
+        rank=rank,
+    )
+
+
+def prepare(
+    plan: Plan, run: Path, weights: str | Path | None, device: str | None, display: Display, resume: bool
+) -> tuple[Parts, Progress]:
+    """Build model and optimiser, choose precision and batch, write config.json, load the state of a resumed run."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    target = pick_device(device)
+    model: nn.Module = plan.module.Model(plan.config)
+    if weights is not None:
+        left = start_from(model, plan.module, weights)
+        if left:
+            display.say(f"from {weights}; with a fresh start: {', '.join(left[:6])}{' ...' if len(left) > 6 else ''}")
+    model = model.to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    plan, precision, why = _numerics(plan, run, model.train(), target, resume)
+    AcceleratorState._reset_state(reset_partial_state=False)  # a process may train more than once
+    accelerator = Accelerator(
+        cpu=target.type == "cpu",
+        mixed_precision="no" if precision == "fp32" else precision,
+        step_scheduler_with_optimizer=False,
+    )
+    step, optimizer = accelerator.prepare(Step(model), make_optimizer(model, plan.settings))
+    averaged = AveragedWeights(model, plan.settings.ema) if plan.settings.ema else None
+    loader = make_loader(plan, accelerator.num_processes, accelerator.process_index, mosaic=False)
+    log = Log(run / "log.jsonl")
+    parts = Parts(plan, run, accelerator, model, step, optimizer, averaged, len(loader), precision, display, log)
+    counters = Progress()
+    if accelerator.is_main_process:
+        make_folder(run)
+        remove_leftovers(run)
+    if resume and (run / STATE).is_file():
+        counters = load_state(run, model, optimizer, averaged)
+        counters.finished = parts.share(counters) >= 1
+    if accelerator.is_main_process:
+        if not resume:
+            _clear(run)
+        described = plan.to_json() | {"precision": precision, "device": str(target)}
+        write_whole(run / "config.json", json.dumps(described, indent=2))
+        log.cut(counters.step)
+    accelerator.wait_for_everyone()
+    display.say(
+        f"{plan.model} to {plan.task} {plan.dataset.root.name}: {len(plan.training)} training, {len(plan.validation)} "
+        f"validation images, {len(plan.dataset.classes)} classes; {precision} ({why}), batch {plan.settings.batch}"
+    )
+    if resume:
+        display.say(f"going on after step {counters.step}")
+    return parts, counters
+
+
+def _numerics(plan: Plan, run: Path, model: nn.Module, device: torch.device, resume: bool) -> tuple[Plan, str, str]:
+    """Precision and batch of the run; a resumed run keeps those it began with."""
+    settings = plan.settings
+    if resume:
+        precision = stored_plan(run)["precision"]
+        return plan, precision, "as before"
+    probe = dataclasses.replace(settings, batch=settings.batch or min(8, len(plan.training)), workers=0)
+    batch = next(iter(make_loader(dataclasses.replace(plan, settings=probe), 1, 0, mosaic=False).epoch(0)))
+    precision, why = choose_precision(settings.precision, model, batch, device)
+    if settings.batch == 0:
+        size = find_batch(model, batch, device, precision, len(plan.training))
+        usual = plan.module.RECIPES["default"].get("*", {}).get("batch", 16)
+        settings = dataclasses.replace(settings, batch=size, lr=settings.lr * size / usual)
+        plan.origins.update(batch="found", lr=f"{plan.origins['lr']}, times {size}/{usual} for the batch found")
+    elif settings.batch > len(plan.training):
+        settings = dataclasses.replace(settings, batch=len(plan.training))
+        plan.origins["batch"] = "all training images"
+    return dataclasses.replace(plan, settings=settings), precision, why
+
+
+def _clear(run: Path) -> None:
+    """Remove what an overwritten run left."""
+    for name in ("log.jsonl", "best.safetensors", "last.safetensors", "metrics.json", "report.html", str(STATE)):
+        (run / name).unlink(missing_ok=True)

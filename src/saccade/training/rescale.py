@@ -1,0 +1,43 @@
+"""Multi-scale training: another input side for every batch (YOLOv2, Redmon & Farhadi 2017, section 2)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from torch.nn import functional as F
+
+from saccade.config import Settings
+from saccade.data.types import Annotation, Batch
+
+STRIDE = 32  # sides stay multiples of it
+
+
+def random_scale(batch: Batch, settings: Settings, step: int) -> Batch:
+    """Resize a batch on its device by a factor in 1 +- `multi_scale` that follows from (seed, step).
+
+    Boxes and semantic maps follow; masks and keypoints are not for this (instances train at one size).
+    """
+    if settings.multi_scale == 0:
+        return batch
+    factor = np.random.default_rng((settings.seed, step)).uniform(1 - settings.multi_scale, 1 + settings.multi_scale)
+    old_h, old_w = batch.images.shape[-2:]
+    new_h, new_w = (max(STRIDE, round(side * factor / STRIDE) * STRIDE) for side in (old_h, old_w))
+    if (new_h, new_w) == (old_h, old_w):
+        return batch
+    images = F.interpolate(batch.images, (new_h, new_w), mode="bilinear", align_corners=False, antialias=factor < 1)
+    fy, fx = new_h / old_h, new_w / old_w
+    sizes = [(max(1, round(h * fy)), max(1, round(w * fx))) for h, w in batch.sizes]
+    truth = None
+    if batch.truth is not None:
+        truth = [_scaled(t, size, fy, fx) for t, size in zip(batch.truth, sizes, strict=True)]
+    return dataclasses.replace(batch, images=images, sizes=sizes, truth=truth)
+
+
+def _scaled(truth: Annotation, size: tuple[int, int], fy: float, fx: float) -> Annotation:
+    semantic, objects = truth.semantic, truth.objects
+    if semantic is not None:
+        semantic = F.interpolate(semantic[None, None].float(), size, mode="nearest")[0, 0].to(semantic.dtype)
+    if objects is not None:
+        objects = dataclasses.replace(objects, boxes=objects.boxes * objects.boxes.new_tensor([fx, fy, fx, fy]))
+    return dataclasses.replace(truth, size=size, semantic=semantic, objects=objects)

@@ -1,0 +1,151 @@
+"""`saccade evaluate`: score a trained model, or any tool's COCO results file, on a data set."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from saccade.data.dataset import DataSet, Record
+from saccade.data.formats import read
+from saccade.data.loader import Loader
+from saccade.data.split import split as assign_splits
+from saccade.data.truth import read_truth
+from saccade.data.types import Annotation
+from saccade.device import loader_workers
+from saccade.errors import DataError, UsageError
+from saccade.metrics import Result, make_metric
+from saccade.predictor import Predictor, load
+
+
+def evaluate(
+    run: str | Path,
+    data: str | Path,
+    *,
+    split: str = "val",
+    batch: int = 8,
+    workers: int | None = None,
+    device: str | None = None,
+    precision: str = "auto",
+    bootstrap: int = 1000,
+    seed: int = 0,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Score predictions on one split of a data set.
+
+    Args:
+        run: run folder, checkpoint, or a COCO results file (`.json`) of any tool.
+        split: "train", "val", "test" or "all".
+        bootstrap: resamples of the images for the 95 % intervals; 0 for none.
+        seed: of the split, where the data set gives none, and of the bootstrap.
+
+    Returns:
+        `{data, split, images, metrics: {name: {value, low, high}}, per_class, seconds}`.
+
+    Raises:
+        DataError, UsageError, ModelFileError: as the parts say.
+    """
+    start = time.monotonic()
+    if Path(run).suffix == ".json":
+        dataset = read(data)
+        records = records_of(dataset, split, seed)
+        result = score_file(Path(run), dataset, records, bootstrap)
+    else:
+        predictor = load(run, device, precision)
+        dataset = read(data, predictor.task)
+        align_classes(dataset, predictor.classes)
+        records = records_of(dataset, split, seed)
+        result = score(predictor, dataset, records, batch, workers, bootstrap, progress)
+    summary = {"data": str(data), "split": split, "images": len(records), **result.to_json()}
+    summary["seconds"] = round(time.monotonic() - start, 3)
+    return summary
+
+
+def score(
+    predictor: Predictor,
+    dataset: DataSet,
+    records: list[Record],
+    batch: int = 8,
+    workers: int | None = None,
+    bootstrap: int = 0,
+    progress: bool = False,
+) -> Result:
+    """Predict every record and measure the answers against its truth, in pixels of the originals."""
+    metric = make_metric(predictor.task, dataset.classes)
+    for record, prediction in predictions(predictor, dataset, records, batch, workers, progress):
+        metric.add(record.id, read_truth(record, dataset, predictor.task), prediction)
+    return metric.result(bootstrap=bootstrap)
+
+
+def predictions(
+    predictor: Predictor,
+    dataset: DataSet,
+    records: list[Record],
+    batch: int = 8,
+    workers: int | None = None,
+    progress: bool = False,
+) -> Iterator[tuple[Record, Annotation]]:
+    """Every record of a data set with what the model says of it, in order."""
+    processes = min(loader_workers(workers), len(records) // batch)
+    loader = Loader(dataset, records, predictor.task, predictor.transforms, batch, workers=processes, shuffle=False)
+    answers = zip(records, predictor.predict_batches(loader.epoch(0)), strict=True)
+    console = Console(stderr=True)
+    shown = track(answers, "evaluating", total=len(records), console=console, disable=not progress, transient=True)
+    for record, (_, answer) in shown:
+        yield record, answer
+
+
+def score_file(path: Path, dataset: DataSet, records: list[Record], bootstrap: int) -> Result:
+    """Measure a COCO results file of any tool. Raises DataError with the number of a bad entry."""
+    from saccade.metrics.coco_results import read_results
+
+    if dataset.task not in ("detect", "instances"):
+        raise UsageError(f"{path}: a results file holds boxes or masks, {dataset.root} holds labels to {dataset.task}")
+    answers = read_results(path, dataset)
+    metric = make_metric(dataset.task, dataset.classes)
+    for record in records:
+        metric.add(record.id, read_truth(record, dataset, dataset.task), answers[record.id])
+    return metric.result(bootstrap=bootstrap)
+
+
+def records_of(dataset: DataSet, split: str, seed: int) -> list[Record]:
+    """The records of a split, or of "all". Raises DataError with the splits that there are."""
+    assign_splits(dataset, seed=seed)
+    if split == "all":
+        return sorted(dataset.records, key=lambda r: r.id)
+    if split not in dataset.splits:
+        raise DataError(f"{dataset.root} has no split {split!r}; it has {', '.join(dataset.splits)} (or use all)")
+    return dataset.of(split)
+
+
+def align_classes(dataset: DataSet, classes: list[str]) -> None:
+    """Give the data the model's class order; names are the key.
+
+    Raises:
+        DataError: the data holds a class that the model does not know.
+    """
+    if dataset.classes == classes:
+        return
+    extra = [name for name in dataset.classes if name not in classes]
+    if extra:
+        raise DataError(
+            f"{dataset.root} has classes that the model was not trained on: {', '.join(extra[:10])}; "
+            f"the model knows {', '.join(classes[:20])}"
+        )
+    new = [classes.index(name) for name in dataset.classes]
+    for record in dataset.records:
+        if record.label is not None:
+            record.label = new[record.label]
+        if record.tags is not None:
+            record.tags = sorted(new[tag] for tag in record.tags)
+        for thing in record.things or ():
+            thing.label = new[thing.label]
+    if dataset.mask_values is not None:
+        dataset.mask_values = {
+            value: index if index == 255 else new[index] for value, index in dataset.mask_values.items()
+        }
+    dataset.classes = list(classes)

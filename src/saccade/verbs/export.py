@@ -1,0 +1,110 @@
+"""`saccade export`: a trained model as a file for other programs, proved equal to the original."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saccade.config import height_width
+from saccade.errors import UsageError, suggest
+from saccade.files import write_whole
+from saccade.predictor import Predictor, load
+
+TOLERANCE = 1e-3  # largest difference, relative to the largest output, between the exported file and the original
+
+
+class Network(nn.Module):
+    """The forward pass alone: images [b, 3, H, W] in [0, 1] to raw outputs."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Any:
+        return self.model(images)
+
+
+def export(run: str | Path, *, to: str = "onnx", out: str | Path | None = None, batch: int = 1) -> dict[str, Any]:
+    """Write the forward pass of a trained model.
+
+    Args:
+        run: run folder or checkpoint.
+        to: "onnx" (needs the extra `deploy`) or "torch" (a torch.export archive, `.pt2`).
+        out: the file; by default beside the checkpoint.
+        batch: images a call.
+
+    Returns:
+        `{file, format, input, outputs, largest_difference}`.
+
+    Raises:
+        UsageError: unknown format, or the extra is not installed.
+    """
+    if to not in ("onnx", "torch"):
+        raise UsageError(f"--to {to!r}: {suggest(to, ['onnx', 'torch'])}")
+    if to == "onnx" and not all(importlib.util.find_spec(m) for m in ("onnx", "onnxscript", "onnxruntime")):
+        raise UsageError("export to onnx needs more packages: pip install 'saccade[deploy]' (or use --to torch)")
+    predictor = load(run, "cpu", "fp32")
+    folder = Path(run) if Path(run).is_dir() else Path(run).parent
+    target = Path(out) if out is not None else folder / ("model.onnx" if to == "onnx" else "model.pt2")
+    images = torch.rand(batch, 3, *_input_size(predictor), generator=torch.Generator().manual_seed(0))
+    network = Network(predictor.model).eval()
+    with torch.no_grad():
+        expected = _outputs(network(images))
+        program = torch.export.export(network, (images,))
+        if to == "torch":
+            write_whole(target, lambda temporary: torch.export.save(program, temporary))
+            got = _outputs(torch.export.load(target).module()(images))
+        else:
+            got = _write_onnx(program, images, target, predictor)
+    difference = max(
+        float((a - b).abs().max()) / max(1.0, float(b.abs().max())) for a, b in zip(got, expected, strict=True)
+    )
+    if not difference <= TOLERANCE:
+        target.unlink()
+        raise UsageError(
+            f"the exported {predictor.task} model differs by {difference:.2g} from the original; not written"
+        )
+    return {
+        "file": str(target),
+        "format": to,
+        "input": list(images.shape),
+        "outputs": [list(value.shape) for value in expected],
+        "largest_difference": difference,
+    }
+
+
+def _write_onnx(program: Any, images: Tensor, target: Path, predictor: Predictor) -> list[Tensor]:
+    """Write an ONNX file with classes and preprocessing as metadata; returns what onnxruntime computes with it."""
+    import onnxruntime
+
+    exported = torch.onnx.export(program, (images,), dynamo=True, verbose=False)
+    if exported is None:
+        raise UsageError("torch could not write this model as ONNX")
+    exported.model.metadata_props.update(
+        {
+            "classes": json.dumps(predictor.classes),
+            "task": predictor.task,
+            "preprocessing": json.dumps(predictor.preprocessing.to_json()),
+        }
+    )
+    write_whole(target, lambda temporary: exported.save(temporary))
+    session = onnxruntime.InferenceSession(str(target), providers=["CPUExecutionProvider"])
+    answers = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+    return [torch.from_numpy(answer) for answer in answers]
+
+
+def _outputs(value: Any) -> list[Tensor]:
+    return [value] if isinstance(value, Tensor) else list(value)
+
+
+def _input_size(predictor: Predictor) -> tuple[int, int]:
+    size = predictor.preprocessing.size
+    if size is not None:
+        return height_width(size)
+    side = max(64, predictor.preprocessing.stride)
+    return (side, side)

@@ -1,0 +1,294 @@
+"""`saccade train`: one loop for every model, from the first step to the report.
+
+Read `_fit` top to bottom: it is the order of events. Devices, precision, gradient synchronisation and processes come
+from accelerate; the run's state is one file (training/state.py), so that a killed run goes on bit for bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from saccade import __version__, checkpoint
+from saccade.data.loader import Loader
+from saccade.data.types import Batch
+from saccade.device import describe_hardware
+from saccade.errors import DivergedError
+from saccade.files import write_whole
+from saccade.metrics import Result
+from saccade.predictor import Predictor, load
+from saccade.tasks import TASKS
+from saccade.training.display import Display
+from saccade.training.interrupt import Interrupt, Stopped
+from saccade.training.optimizer import learning_rate
+from saccade.training.plan import make_plan
+from saccade.training.prepare import Parts, check_model_name, make_loader, prepare, run_folder, stored_plan
+from saccade.training.rescale import random_scale
+from saccade.training.state import STATE, Progress, save_state
+from saccade.verbs.evaluate import score
+
+EVALUATIONS = 10  # about so many a run; always after the last epoch
+LAST_PART = 0.9  # of the run; from here on without mosaic, so that the end looks like real images (YOLOX)
+
+
+def train(
+    model: str,
+    data: str | Path,
+    *,
+    out: str | Path | None = None,
+    task: str | None = None,
+    weights: str | Path | None = None,
+    recipe: str = "default",
+    config: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    device: str | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Train a model on a data set; leaves a run folder with checkpoints, log, metrics and report.
+
+    Args:
+        model: a name of `saccade models`.
+        data: a folder whose format is recognised, or "format:path".
+        out: the run folder; by default runs/MODEL-DATA.
+        task: what to train for, where labels and model leave a choice.
+        weights: a run, checkpoint or public weights file to start from.
+        recipe: "default" or "paper".
+        config: YAML or JSON file of settings.
+        resume: go on with the run in `out`.
+        overwrite: replace a run that is in `out`.
+        settings: fields of `config.Settings`, or of the model's Config.
+
+    Returns:
+        `{run, checkpoint, metrics, seconds, images_per_second}`.
+
+    Raises:
+        UsageError, DataError, ModelFileError, ResourceError: with what to do.
+        DivergedError: the loss became NaN or infinite.
+        Stopped: a signal came; the state is saved.
+    """
+    check_model_name(model)
+    run = run_folder(out, model, data, resume, overwrite)
+    stored = stored_plan(run) if resume else None
+    file = None if config is None else Path(config)
+    plan = make_plan(model, data, task=task, recipe=recipe, config=file, flags=settings, stored=stored)
+    torch.manual_seed(plan.settings.seed)
+    display = Display(progress)
+    parts, counters = prepare(plan, run, weights if stored is None else None, device, display, resume)
+    with display, Interrupt() as interrupt:
+        _fit(parts, counters, interrupt)
+    return _finish(parts, counters)
+
+
+def _fit(parts: Parts, counters: Progress, interrupt: Interrupt) -> None:
+    """Run epochs until the budget is spent."""
+    settings, accelerator = parts.plan.settings, parts.accelerator
+    budget = math.inf if settings.minutes is None else 60 * settings.minutes
+    session, before = time.monotonic(), counters.elapsed
+    saved = session
+    loader: Loader | None = None
+    mosaic = settings.mosaic > 0
+    while not counters.finished:
+        if loader is None or (mosaic and parts.share(counters) >= LAST_PART):
+            mosaic = settings.mosaic > 0 and parts.share(counters) < LAST_PART
+            loader = make_loader(parts.plan, accelerator.num_processes, accelerator.process_index, mosaic)
+        parts.model.train()
+        for batch in loader.epoch(counters.epoch, counters.step_in_epoch):
+            started = time.monotonic()
+            rate = learning_rate(settings, parts.share(counters))
+            for group in parts.optimizer.param_groups:
+                group["lr"] = rate
+            batch = random_scale(batch.to(accelerator.device), settings, counters.step)
+            losses = _backward(parts, batch)
+            if not all(math.isfinite(value) for value in losses.values()):
+                raise _diverged(parts, counters, losses, rate, batch)
+            if settings.clip_norm:
+                accelerator.clip_grad_norm_(parts.step.parameters(), settings.clip_norm)
+            parts.optimizer.step()
+            parts.optimizer.zero_grad(set_to_none=True)
+            if parts.averaged is not None:
+                parts.averaged.update(parts.model, counters.step)
+            now = time.monotonic()
+            _count(counters, losses, len(batch) * accelerator.num_processes, now - started)
+            counters.elapsed, signal = _agree(parts, before + now - session, interrupt.number)
+            _show(parts, counters)
+            if signal:
+                _save(parts, counters)
+                raise Stopped(signal, f"stopped after step {counters.step}; {_how_to_go_on(parts)}")
+            if now - saved >= 60 * settings.save_every:
+                _save(parts, counters)
+                saved = now
+            if counters.elapsed >= budget:
+                break
+        counters.epoch, counters.step_in_epoch = counters.epoch + 1, 0
+        counters.finished = parts.share(counters) >= 1
+        _end_of_epoch(parts, counters)
+        counters.elapsed, _ = _agree(parts, before + time.monotonic() - session, 0)
+        if counters.finished or time.monotonic() - saved >= 60 * settings.save_every:
+            _save(parts, counters)
+            saved = time.monotonic()
+
+
+def _backward(parts: Parts, batch: Batch) -> dict[str, float]:
+    """Gradients of one batch, in as many forward passes as `accumulate` says; returns the losses."""
+    pieces = min(parts.plan.settings.accumulate, len(batch))
+    edges = [round(i * len(batch) / pieces) for i in range(pieces + 1)]
+    sums: dict[str, float] = {}
+    for i in range(pieces):
+        part = batch[edges[i] : edges[i + 1]]
+        share = len(part) / len(batch)
+        with parts.accelerator.no_sync(parts.step) if i < pieces - 1 else nullcontext():
+            losses = parts.step(part)
+            total = torch.stack([loss.float() for loss in losses.values()]).sum() * share
+            parts.accelerator.backward(total)
+        for name, loss in losses.items():
+            sums[name] = sums.get(name, 0.0) + float(loss.detach()) * share
+    return sums
+
+
+def _count(counters: Progress, losses: dict[str, float], images: int, seconds: float) -> None:
+    counters.step += 1
+    counters.step_in_epoch += 1
+    counters.steps += 1
+    counters.images += images
+    counters.seconds += seconds
+    for name, value in losses.items():
+        counters.sums[name] = counters.sums.get(name, 0.0) + value
+
+
+def _agree(parts: Parts, elapsed: float, signal: int) -> tuple[float, int]:
+    """One clock and one decision for all processes: rates and stops must not differ between them."""
+    if parts.accelerator.num_processes == 1:
+        return elapsed, signal
+    both = torch.tensor([elapsed, float(signal)], dtype=torch.float64, device=parts.accelerator.device)
+    torch.distributed.all_reduce(both, torch.distributed.ReduceOp.MAX)
+    return float(both[0]), int(both[1])
+
+
+def _end_of_epoch(parts: Parts, counters: Progress) -> None:
+    """Log the epoch; from time to time evaluate, and keep the checkpoint if it is the best so far."""
+    share = parts.share(counters)
+    row: dict[str, Any] = {
+        "epoch": counters.epoch,
+        "step": counters.step,
+        "progress": share,
+        "lr": parts.optimizer.param_groups[0]["lr"],
+        "losses": {name: value / max(1, counters.steps) for name, value in counters.sums.items()},
+        "images_per_second": counters.images / max(counters.seconds, 1e-9),
+        "minutes": counters.elapsed / 60,
+    }
+    due = math.floor(share * EVALUATIONS) > math.floor(counters.evaluated * EVALUATIONS)
+    if parts.plan.validation and (due or counters.finished):
+        if parts.accelerator.is_main_process:
+            metrics = {name: value.value for name, value in _evaluate(parts).metrics.items()}
+            row["metrics"] = metrics
+            value = metrics[TASKS[parts.plan.task].metric]
+            if counters.best is None or (value is not None and value > counters.best):
+                counters.best, counters.best_at = value or 0.0, share
+                _save_checkpoint(parts, parts.run / "best.safetensors", metrics)
+        counters.evaluated = share
+        patience = parts.plan.settings.patience
+        stop = patience is not None and share - counters.best_at > patience
+        counters.finished = bool(_agree(parts, 0.0, int(counters.finished or stop))[1])
+    counters.sums, counters.steps, counters.images, counters.seconds = {}, 0, 0, 0.0
+    if parts.accelerator.is_main_process:
+        parts.log.add(row)
+        parts.display.say(_line(row, TASKS[parts.plan.task].metric))
+
+
+def _evaluate(parts: Parts) -> Result:
+    """Score the weights that would be saved on the validation images."""
+    plan = parts.plan
+    model = parts.model if parts.averaged is None else parts.averaged.model
+    precision = "bf16" if parts.precision == "bf16" else "fp32"
+    predictor = Predictor(
+        model, plan.task, plan.dataset.classes, plan.preprocessing, parts.accelerator.device, precision
+    )
+    return score(predictor, plan.dataset, plan.validation, workers=plan.settings.workers)
+
+
+def _save(parts: Parts, counters: Progress) -> None:
+    """The state to go on from, and the weights as they are."""
+    if parts.accelerator.is_main_process:
+        save_state(parts.run, counters, parts.model, parts.optimizer, parts.averaged)
+        _save_checkpoint(parts, parts.run / "last.safetensors", {})
+
+
+def _save_checkpoint(parts: Parts, path: Path, metrics: dict[str, Any]) -> None:
+    plan = parts.plan
+    model = parts.model if parts.averaged is None else parts.averaged.model
+    state = checkpoint.Checkpoint(
+        plan.model,
+        dataclasses.asdict(plan.config),
+        plan.dataset.classes,
+        plan.task,
+        plan.preprocessing.to_json(),
+        model.state_dict(),
+        metrics,
+        {"saccade": __version__, "torch": str(torch.__version__)},
+    )
+    checkpoint.save(state, path)
+
+
+def _finish(parts: Parts, counters: Progress) -> dict[str, Any]:
+    """Measure the best checkpoint with intervals; write metrics.json and report.html."""
+    from saccade.report import write_report
+
+    run = parts.run
+    rows = parts.log.rows()
+    seen = sum(row["images_per_second"] for row in rows) / max(1, len(rows))
+    best = run / ("best.safetensors" if (run / "best.safetensors").is_file() else "last.safetensors")
+    summary: dict[str, Any] = {
+        "run": str(run),
+        "checkpoint": str(best),
+        "metrics": {},
+        "seconds": round(counters.elapsed, 1),
+        "images_per_second": round(seen, 2),
+    }
+    if not parts.accelerator.is_main_process:
+        return summary
+    if parts.plan.validation:
+        precision = "bf16" if parts.precision == "bf16" else "fp32"
+        predictor = load(best, str(parts.accelerator.device), precision)
+        plan = parts.plan
+        result = score(predictor, plan.dataset, plan.validation, workers=plan.settings.workers, bootstrap=1000)
+        summary |= {"split": "val", **result.to_json()}
+    write_whole(run / "metrics.json", json.dumps(summary, indent=2, allow_nan=False))
+    write_report(run, parts.plan, rows, summary, describe_hardware(parts.accelerator.device))
+    return summary
+
+
+def _diverged(parts: Parts, counters: Progress, losses: dict[str, float], rate: float, batch: Batch) -> DivergedError:
+    bad = ", ".join(f"{name} {value}" for name, value in losses.items())
+    good = parts.run / STATE
+    kept = f"the last good state is {good}" if good.is_file() else "no state was saved yet"
+    return DivergedError(
+        f"the loss is no longer finite at step {counters.step} (lr {rate:.3g}): {bad}. Images of this batch: "
+        f"{', '.join(batch.ids)}. {kept}. Try a smaller lr (--set lr={rate / 10:.1g}) or --precision fp32"
+    )
+
+
+def _how_to_go_on(parts: Parts) -> str:
+    return f"go on with: saccade train {parts.plan.model} {parts.plan.dataset.root} --out {parts.run} --resume"
+
+
+def _show(parts: Parts, counters: Progress) -> None:
+    losses = {name: value / counters.steps for name, value in counters.sums.items()}
+    rate = counters.images / max(counters.seconds, 1e-9)
+    parts.display.step(counters.epoch, parts.share(counters), losses, rate)
+
+
+def _line(row: dict[str, Any], metric: str) -> str:
+    losses = "  ".join(f"{name} {value:.4f}" for name, value in row["losses"].items())
+    value = row.get("metrics", {}).get(metric)
+    scored = "" if value is None else f"  {metric} {value:.4f}"
+    rate = row["images_per_second"]
+    return f"epoch {row['epoch']}  {row['minutes']:.1f} min  {losses}  {rate:.1f} images/s{scored}"

@@ -1,0 +1,274 @@
+"""COCO: layouts, ids, segments, keypoints, and files that are wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from saccade.data.formats import coco
+from saccade.data.rle import decode_rle, encode_mask
+from saccade.errors import DataError
+
+Content = dict[str, Any]
+
+
+def content(
+    *annotations: Content, names: tuple[str, ...] = ("cat", "dog"), files: tuple[str, ...] = ("a.png",)
+) -> Content:
+    """Images with ids 100, 101, ... of 40 x 30, categories with ids 1, 7, 13, ..."""
+    return {
+        "images": [{"id": 100 + i, "file_name": f, "width": 40, "height": 30} for i, f in enumerate(files)],
+        "categories": [{"id": 1 + 6 * i, "name": name} for i, name in enumerate(names)],
+        "annotations": [{"id": 1000 + i, "image_id": 100, "category_id": 1} | a for i, a in enumerate(annotations)],
+    }
+
+
+def build(root: Path, made: Content | str | bytes, labels: str = "annotations/instances_train.json") -> Path:
+    file = root / labels
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(made, dict):
+        for image in made.get("images", []):
+            picture = root / "images" / Path(str(image.get("file_name"))).name
+            picture.parent.mkdir(exist_ok=True)
+            Image.new("RGB", (40, 30)).save(picture.with_suffix(".png"))
+        made = json.dumps(made)
+    file.write_bytes(made if isinstance(made, bytes) else made.encode())
+    return root
+
+
+def test_boxes_polygons_run_lengths_and_crowds(tmp_path: Path) -> None:
+    mask = np.zeros((30, 40), dtype=bool)
+    mask[3:9, 5:20] = True
+    rle = encode_mask(mask)
+    runs = {"size": [30, 40], "counts": [0, 1200]}
+    made = content(
+        {"bbox": [1, 2, 10, 20], "segmentation": [[1, 2, 11, 2, 11, 22, 1, 22]], "area": 200.5},
+        {"bbox": [5, 3, 15, 6], "segmentation": rle, "category_id": 7},
+        {"bbox": [0, 0, 40, 30], "segmentation": runs, "iscrowd": 1},
+        {"segmentation": rle},
+        files=("a.png", "b.png"),
+    )
+    root = build(tmp_path, made)
+    assert coco.looks_like(root)
+    for place in (root, root / "annotations/instances_train.json"):
+        dataset = coco.read(place)
+        assert (dataset.root, dataset.task, dataset.classes, dataset.category_ids) == (
+            root,
+            "instances",
+            ["cat", "dog"],
+            [1, 7],
+        )
+        assert dataset.splits == {"train": 2}
+        assert [(r.id, r.source_id) for r in dataset.records] == [("images/a.png", 100), ("images/b.png", 101)]
+        one, two, crowd, bare = dataset.records[0].things or []
+        assert (one.box, one.area, one.id, one.label) == ((1, 2, 11, 22), 200.5, 1000, 0)
+        assert one.polygons == [[1, 2, 11, 2, 11, 22, 1, 22]]
+        assert (two.label, crowd.crowd, one.crowd) == (1, True, False)
+        assert (decode_rle(two.rle or {}) == mask).all()
+        assert bare.box == (5, 3, 20, 9)
+        assert "1 background" in dataset.ledger.warnings[0]
+
+
+def test_only_crowds_ignore_flag_and_text_ids(tmp_path: Path) -> None:
+    made = content({"bbox": [1, 2, 10, 20], "ignore": 1, "image_id": "x", "category_id": "k"})
+    made["images"][0]["id"] = "x"
+    made["categories"] = [{"id": "k", "name": "cat"}, {"id": 0, "name": "dog"}]
+    dataset = coco.read(build(tmp_path, made))
+    assert (dataset.classes, dataset.category_ids) == (["dog", "cat"], [0, "k"])
+    assert (dataset.records[0].source_id, dataset.task) == ("x", "detect")
+    assert [(t.crowd, t.label) for t in dataset.records[0].things or []] == [(True, 1)]
+
+
+def test_exports_with_a_file_beside_the_images(tmp_path: Path) -> None:
+    for split in ("train", "valid"):
+        made = content({"bbox": [1, 2, 3, 4]})
+        made["categories"] = [
+            {"id": 0, "name": "pets", "supercategory": "none"},
+            {"id": 1, "name": "cat", "supercategory": "pets"},
+        ]
+        build(tmp_path / split, made, "_annotations.coco.json")
+        (tmp_path / split / "images/a.png").rename(tmp_path / split / "a.png")
+    dataset = coco.read(tmp_path)
+    assert [(r.id, r.split) for r in dataset.records] == [("train/a.png", "train"), ("valid/a.png", "val")]
+    assert (dataset.classes, dataset.category_ids) == (["cat"], [1])
+
+
+def test_keypoint_files_are_read_for_pose_alone(tmp_path: Path) -> None:
+    build(tmp_path, content({"bbox": [1, 2, 3, 4]}))
+    made = content(
+        {"bbox": [1, 2, 3, 4], "keypoints": [2, 3, 2, 3, 3, 1, 0, 0, 0]}, {"bbox": [1, 2, 9, 9], "keypoints": [1]}
+    )
+    made["categories"][0]["keypoints"] = ["left_eye", "nose", "right_eye"]
+    build(tmp_path, made, "annotations/person_keypoints_train.json")
+    assert coco.read(tmp_path).keypoint_names is None
+    dataset = coco.read(tmp_path, "pose")
+    assert (dataset.keypoint_names, dataset.flip_pairs) == (["left_eye", "nose", "right_eye"], [(0, 2)])
+    assert (dataset.records[0].things or [])[0].keypoints == [(2, 3, 2), (3, 3, 1), (0, 0, 0)]
+    assert "keypoints hold 1 numbers" in dataset.ledger.refused[0].what
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        ({"bbox": [5, 5, -2, 4]}, "negative"),
+        ({"bbox": [5, 5, 0, 4]}, "no area"),
+        ({"bbox": [50, 5, 4, 4]}, "outside"),
+        ({"bbox": [float("nan"), 5, 4, 4]}, "finite"),
+        ({"bbox": [1, 5, 1e308, 4]}, "finite"),
+        ({"bbox": [1, 5, 10**400, 4]}, "finite"),
+        ({"bbox": [1, 5, "ten", 4]}, "'ten'"),
+        ({"bbox": None}, "None"),
+        ({"bbox": []}, "needed are 4"),
+        ({"bbox": [1, 2, 3]}, "needed are 4"),
+        ({"segmentation": [[1, 1, 5, 5]]}, "2 points"),
+        ({"segmentation": [[1, 1, 5, 5, 9, 9, 3]]}, "even count"),
+        ({"segmentation": "x"}, "list of lists"),
+        ({"segmentation": {"size": [30, 40], "counts": [1, 2]}}, "sum to 3"),
+        ({"segmentation": {"size": [30, 40], "counts": [1300, -100]}}, "below 0"),
+        ({"segmentation": {"size": [10**6, 10**6], "counts": [10**12]}}, "limit"),
+        ({"segmentation": {"size": [40, 30], "counts": [1200]}}, "differs"),
+        ({"segmentation": {"size": [30, 40], "counts": [1200]}}, "empty"),
+        ({"area": "big"}, "area"),
+        ({"image_id": 999}, "image 999"),
+    ],
+)
+def test_bad_annotations_are_refused_by_id(tmp_path: Path, bad: Content, says: str) -> None:
+    root = build(tmp_path, content({"bbox": [1, 2, 20, 20]}, {"bbox": [2, 2, 9, 9]} | bad))
+    ledger = coco.read(root).ledger
+    (entry,) = ledger.refused
+    assert entry.where == "annotations/instances_train.json: annotation 1001"
+    assert says in entry.what
+    assert (ledger.labels_used, ledger.labels_refused) == (1, 1)
+
+
+def change(key: str, row: int, **values: object) -> Content:
+    made = content({"bbox": [1, 2, 20, 20]}, {"bbox": [2, 2, 9, 9]}, files=("a.png", "b.png"))
+    made[key][row] |= values
+    return made
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (change("images", 1, id=100), "two of image have the id 100"),
+        (change("annotations", 1, id=1000), "two of annotation have the id 1000"),
+        (change("annotations", 1, category_id=5), "annotation 1001: category 5 is not"),
+        (change("annotations", 1, image_id=[1]), "image_id is"),
+        (change("categories", 1, name="cat"), "categories 1 and 7 have the same name 'cat'"),
+        (change("categories", 1, name=None), "category 7 has no name"),
+        (change("images", 1, file_name="../../b.png"), "file_name '../../b.png'"),
+        (change("images", 1, file_name="/etc/b.png"), "file_name"),
+        (change("images", 1, file_name="http://localhost/b.png"), "file_name"),
+        (change("images", 1, file_name="b\0.png"), "file_name"),
+        (change("images", 1, file_name="C:\\b.png"), "file_name"),
+        (content({"bbox": [0.1, 0.1, 0.5, 0.5]}), "0..1"),
+        (content(), "no objects"),
+        (b"", "empty file"),
+        (b'{"images": [', "line 1, column 13"),
+        (b"[]", "the top is a list"),
+        (b'{"images": [], "annotations": []}', "'categories' is missing"),
+        (b"[" * 100_000, "nested too deep"),
+        ('{"images": "é'.encode("latin-1"), "not UTF-8 text at byte 12"),
+    ],
+)
+def test_bad_files_say_where(tmp_path: Path, made: Content | bytes, says: str) -> None:
+    with contextlib.suppress(ValueError):  # the picture with NUL in its name cannot be made
+        build(tmp_path, made)
+    text = made if isinstance(made, bytes) else json.dumps(made).encode()
+    build(tmp_path, text)
+    with pytest.raises(DataError) as error:
+        coco.read(tmp_path / "annotations/instances_train.json")
+    assert says in str(error.value)
+
+
+def test_byte_order_mark(tmp_path: Path) -> None:
+    build(tmp_path, content({"bbox": [1, 2, 20, 20]}))
+    file = tmp_path / "annotations/instances_train.json"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert coco.read(tmp_path).ledger.labels_used == 1
+
+
+def test_images_that_are_missing_broken_or_of_another_size(tmp_path: Path) -> None:
+    files = ("a.png", "gone.png", "broken.png", "turned.png")
+    made = content(*({"bbox": [1, 2, 20, 20], "image_id": 100 + i} for i in range(4)), files=files)
+    made["images"][3] |= {"width": 30, "height": 40}
+    build(tmp_path, made)
+    (tmp_path / "images/gone.png").unlink()
+    (tmp_path / "images/broken.png").write_bytes(b"no picture")
+    Image.new("RGB", (5, 5)).save(tmp_path / "images/extra.png")
+    ledger = coco.read(tmp_path).ledger
+    assert (ledger.images_used, ledger.labels_used) == (1, 1)
+    assert (ledger.images_refused, ledger.labels_refused) == (3, 3)
+    assert any("30 x 40" in e.what and "40 x 30" in e.what for e in ledger.refused)
+    assert any("1 images below" in w for w in ledger.warnings)
+
+
+def test_labels_alone_serve_for_scoring(tmp_path: Path) -> None:
+    (tmp_path / "labels.json").write_text(json.dumps(content({"bbox": [1, 2, 20, 20]})))
+    dataset = coco.read(tmp_path / "labels.json")
+    assert (dataset.records[0].size, dataset.records[0].split) == ((30, 40), None)
+    assert "labels alone" in dataset.ledger.warnings[0]
+    with pytest.raises(DataError, match="no image"):
+        coco.read(tmp_path)
+
+
+def test_boxes_that_look_like_corners(tmp_path: Path) -> None:
+    corners = [[1, 2, 30, 20], [20, 10, 39, 29], [15, 15, 30, 25]]
+    dataset = coco.read(build(tmp_path, content(*({"bbox": c} for c in corners))))
+    assert any("look like x1 y1 x2 y2" in w for w in dataset.ledger.warnings)
+
+
+def test_files_of_several_splits_must_agree(tmp_path: Path) -> None:
+    build(tmp_path, content({"bbox": [1, 2, 20, 20]}, files=("a.png",)))
+    other = content({"bbox": [1, 2, 20, 20], "category_id": 7}, names=("bird", "cat"), files=("b.png",))
+    del other["categories"][0]
+    build(tmp_path, other, "annotations/instances_val.json")
+    dataset = coco.read(tmp_path)
+    assert [(r.split, (r.things or [])[0].label) for r in dataset.records] == [("train", 0), ("val", 0)]
+    assert any("other ids" in w for w in dataset.ledger.warnings)
+    build(
+        tmp_path, content({"bbox": [1, 2, 20, 20]}, names=("cats",), files=("b.png",)), "annotations/instances_val.json"
+    )
+    with pytest.raises(DataError, match=r"instances_val\.json: category 'cats' is not in"):
+        coco.read(tmp_path)
+    build(tmp_path, content({"bbox": [1, 2, 20, 20]}), "annotations/instances_val.json")
+    with pytest.raises(DataError, match=r"images/a\.png: named by image 100 of train"):
+        coco.read(tmp_path)
+
+
+def test_flipped_bytes_never_break_the_reader(tmp_path: Path) -> None:
+    made = content(
+        {"bbox": [1, 2, 10, 20], "segmentation": [[1, 2, 11, 2, 11, 22]], "area": 200.5}, {"bbox": [5, 3, 15, 6]}
+    )
+    root = build(tmp_path, made)
+    file = root / "annotations/instances_train.json"
+    whole = file.read_bytes()
+    rng = random.Random(0)
+    for _ in range(200):
+        raw = bytearray(whole)
+        for _ in range(rng.randint(1, 3)):
+            raw[rng.randrange(len(raw))] = rng.choice(b'0123456789[]{}",:.eabc-\xff')
+        file.write_bytes(raw)
+        with contextlib.suppress(DataError):
+            assert coco.read(file).ledger.labels_used >= 1
+
+
+@pytest.mark.shared
+def test_counts_of_pose_samples(shared_data: Path) -> None:
+    file = shared_data / "pose_samples" / "coco" / "test_coco.json"
+    assert coco.looks_like(file)
+    dataset = coco.read(file)
+    assert (len(dataset.records), dataset.ledger.labels_used, dataset.classes) == (4, 14, ["person"])
+    assert len(dataset.keypoint_names or []) == 17
+    assert (dataset.flip_pairs or [])[0] == (1, 2)
+    assert {r.source_id for r in dataset.records} == {785, 40083, 197388, 196141}
+    assert not dataset.ledger.refused
+    with pytest.raises(DataError, match="give the path of one"):
+        coco.read(file.parent)

@@ -1,0 +1,125 @@
+"""Class folders as people have them, and the faults they have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from saccade.data.formats import read
+from saccade.errors import DataError
+
+
+def _photo(path: Path, seed: int = 0, size: tuple[int, int] = (10, 12)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(abs(hash(str(path))) % 2**32 + seed).integers(0, 255, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def _set(root: Path, *names: str) -> Path:
+    for name in names:
+        _photo(root / name)
+    return root
+
+
+def test_classes_without_splits_go_by_name_and_deeper_folders_belong_to_them(tmp_path: Path) -> None:
+    root = _set(tmp_path, "dog/a.png", "cat/b.png", "cat/deep/er/c.jpg", "dog/.ipynb_checkpoints/a-checkpoint.png")
+    _photo(root / "__MACOSX" / "dog" / "._a.png")
+    data = read(root)
+    assert (data.format, data.task, data.classes) == ("folder", "classify", ["cat", "dog"])
+    assert [(r.id, r.label, r.split, r.size) for r in data.records] == [
+        ("cat/b.png", 0, None, (10, 12)),
+        ("cat/deep/er/c.jpg", 0, None, (10, 12)),
+        ("dog/a.png", 1, None, (10, 12)),
+    ]
+    assert (data.ledger.images_used, data.ledger.labels_used, data.ledger.refused) == (3, 3, [])
+
+
+def test_splits_under_the_names_people_give_them(tmp_path: Path) -> None:
+    root = _set(tmp_path, "Train/a/1.png", "Train/b/2.png", "valid/a/3.png", "testing/b/4.png")
+    data = read(root)
+    assert data.splits == {"train": 2, "val": 1, "test": 1}
+    assert sorted(data.ledger.warnings) == ["test has no picture of 'a'", "val has no picture of 'b'"]
+
+
+def test_a_class_that_only_val_has_is_refused_by_name(tmp_path: Path) -> None:
+    root = _set(tmp_path, "train/cat/1.png", "train/dog/2.png", "val/cat/3.png", "val/dgo/4.png")
+    with pytest.raises(DataError, match=r"'dgo'.*val or test only.*misspelt"):
+        read(root)
+
+
+def test_a_class_without_any_picture_is_an_error_that_names_it(tmp_path: Path) -> None:
+    root = _set(tmp_path, "cat/1.png", "dog/2.png")
+    (root / "emu").mkdir()
+    with pytest.raises(DataError, match="class 'emu' has no readable picture"):
+        read(root)
+
+
+def test_a_folder_of_other_files_is_no_class_but_is_named(tmp_path: Path) -> None:
+    root = _set(tmp_path, "cat/1.png", "dog/2.png")
+    (root / "notes").mkdir()
+    (root / "notes" / "readme.txt").write_text("x")
+    data = read(root)
+    assert data.classes == ["cat", "dog"]
+    assert data.ledger.warnings == ["notes/ holds files but no picture: not taken for a class"]
+
+
+def test_one_picture_under_two_classes_is_named_with_both_paths(tmp_path: Path) -> None:
+    root = _set(tmp_path, "cat/1.png", "dog/2.png")
+    (root / "dog" / "copy.png").write_bytes((root / "cat" / "1.png").read_bytes())
+    data = read(root)
+    assert data.ledger.warnings == ["one picture under several classes: cat/1.png = dog/copy.png"]
+
+
+def test_unreadable_and_loose_pictures_are_refused_and_the_run_goes_on(tmp_path: Path) -> None:
+    root = _set(tmp_path, "cat/1.png", "dog/2.png", "loose.png")
+    (root / "cat" / "bad.jpg").write_bytes(b"<html>not here</html>")
+    (root / "dog" / "empty.jpg").touch()
+    data = read(root)
+    assert len(data.records) == 2
+    assert sorted(entry.where for entry in data.ledger.refused) == ["cat/bad.jpg", "dog/empty.jpg", "loose.png"]
+    assert data.ledger.images_refused == 3
+
+
+def test_nearly_equal_names_stay_apart_with_a_warning_and_counts(tmp_path: Path) -> None:
+    root = _set(tmp_path, "circle/1.png", "circle /2.png", "Circle/3.png", "circel/4.png", "square/5.png", "yes/6.png")
+    data = read(root)
+    assert len(data.classes) == 6
+    text = "\n".join(data.ledger.warnings)
+    assert len(data.ledger.warnings) == 3
+    assert "'circle ' (1 labels)" in text
+    assert "'Circle'" in text
+    assert "'circel'" in text
+    assert "square" not in text
+
+
+def test_all_pictures_unreadable_is_an_error(tmp_path: Path) -> None:
+    for name in ("cat/1.jpg", "dog/2.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(DataError, match="no readable picture"):
+        read(tmp_path)
+
+
+def test_a_folder_named_images_is_no_class(tmp_path: Path) -> None:
+    root = _set(tmp_path, "images/1.png", "lables/2.png")
+    with pytest.raises(DataError, match=r"0 of 2 pictures have a label; found images/, lables/; looked in"):
+        read(root)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("name", "classes", "splits", "images"),
+    [
+        ("ants_bees", 2, {"train": 245}, 245),
+        ("cifar10_images", 10, {"train": 4000, "test": 500}, 4500),
+        ("orl_faces", 28, {}, 280),
+        ("face_crops_tv", 8, {}, 40),
+    ],
+)
+def test_real_sets(shared_data: Path, name: str, classes: int, splits: dict[str, int], images: int) -> None:
+    data = read(shared_data / name)
+    assert (data.format, len(data.classes), data.splits, len(data.records)) == ("folder", classes, splits, images)
+    assert data.ledger.refused == []

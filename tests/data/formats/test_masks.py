@@ -1,0 +1,253 @@
+"""Images with masks: layouts, meanings of the values, and what is refused."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from saccade.data.dataset import Thing
+from saccade.data.formats import read
+from saccade.data.formats.masks import _things
+from saccade.errors import DataError
+
+SIZE = (6, 8)  # height, width
+
+
+def _image(path: Path, size: tuple[int, int] = SIZE) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (size[1], size[0]), (90, 20, 30)).save(path)
+
+
+def _mask(path: Path, values: list[int], size: tuple[int, int] = SIZE, dtype: type = np.uint8) -> None:
+    """A mask that holds each of `values`, the last in all that is left."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    array = np.full(size, values[-1], dtype=dtype)
+    array.ravel()[: len(values)] = values
+    Image.fromarray(array).save(path)
+
+
+def _pairs(root: Path, images: str, masks: str, values: list[int], count: int = 3, tail: str = "") -> None:
+    for i in range(count):
+        _image(root / images / f"{i}.jpg")
+        _mask(root / masks / f"{i}{tail}.png", values)
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "tail"),
+    [
+        ("images", "masks", ""),
+        ("image", "label", "_mask"),
+        ("JPEGImages", "annotations", "_L"),
+        ("img", "annot", "_gt"),
+        ("Images", "Labels", "-seg"),
+    ],
+)
+def test_folders_and_names_as_people_have_them(tmp_path: Path, images: str, masks: str, tail: str) -> None:
+    _pairs(tmp_path, images, masks, [0, 1, 2], tail=tail)
+    data = read(tmp_path)
+    assert (data.format, data.task, data.classes) == ("masks", "segment", ["0", "1", "2"])
+    assert data.mask_values == {0: 0, 1: 1, 2: 2, 255: 255}
+    assert next((r.id, r.semantic) for r in data.records) == (f"{images}/0.jpg", f"{masks}/0{tail}.png")
+    assert "classes.txt" in data.ledger.warnings[0]
+
+
+def test_splits_above_below_and_beside(tmp_path: Path) -> None:
+    _pairs(tmp_path / "above", "train/images", "train/masks", [0, 1])
+    _pairs(tmp_path / "above", "val/images", "val/masks", [0, 1], count=2)
+    _pairs(tmp_path / "below", "images/train", "masks/train", [0, 1])
+    _pairs(tmp_path / "below", "images/validation", "masks/validation", [0, 1], count=2)
+    _pairs(tmp_path / "beside", "train", "train_masks", [0, 1])
+    _pairs(tmp_path / "beside", "val", "val_masks", [0, 1], count=2)
+    for name in ("above", "below", "beside"):
+        data = read(tmp_path / name)
+        assert data.splits == {"train": 3, "val": 2}, name
+        assert data.classes == ["background", "foreground"]
+
+
+def test_gray_0_and_255_are_background_and_foreground(tmp_path: Path) -> None:
+    _pairs(tmp_path, "image", "label", [0, 255])
+    data = read(tmp_path)
+    assert (data.classes, data.mask_values) == (["background", "foreground"], {0: 0, 255: 1})
+    (tmp_path / "classes.txt").write_text("cell\nmembrane\n")
+    assert read(tmp_path).classes == ["cell", "membrane"]
+
+
+def test_a_class_list_names_values_and_void(tmp_path: Path) -> None:
+    _pairs(tmp_path, "images", "masks", [0, 1, 3, 255])
+    (tmp_path / "classes.txt").write_text("\ufeffroad\nsky\n<b>car</b>\nvoid\n")
+    data = read(tmp_path)
+    assert data.classes == ["road", "sky", "<b>car</b>"]
+    assert data.mask_values == {0: 0, 1: 1, 2: 2, 3: 255, 255: 255}
+    (tmp_path / "classes.txt").unlink()
+    (tmp_path / "config.yaml").write_text("classes:\n  0: unlabeled\n  1: road\n  3: sky\n")
+    data = read(tmp_path)
+    assert (data.classes, data.mask_values) == (["road", "sky"], {0: 255, 1: 0, 3: 1, 255: 255})
+
+
+def test_segnet_folders_have_the_classes_of_camvid(tmp_path: Path) -> None:
+    _pairs(tmp_path, "train", "trainannot", [0, 5, 11])
+    data = read(tmp_path)
+    assert (len(data.classes), data.classes[8], data.splits) == (11, "car", {"train": 3})
+    assert data.mask_values is not None
+    assert data.mask_values[11] == 255
+
+
+def test_palette_files_are_read_by_index(tmp_path: Path) -> None:
+    _image(tmp_path / "JPEGImages" / "a.jpg")
+    array = np.zeros(SIZE, dtype=np.uint8)
+    array[0, :3] = (15, 20, 255)
+    mask = Image.fromarray(array, mode="P")
+    mask.putpalette([i for c in range(256) for i in (c, 255 - c, 7)])
+    (tmp_path / "SegmentationClass").mkdir()
+    mask.save(tmp_path / "SegmentationClass" / "a.png")
+    data = read(tmp_path)
+    assert (len(data.classes), data.classes[15], data.classes[20]) == (21, "person", "tvmonitor")
+    assert data.mask_values is not None
+    assert data.mask_values[255] == 255
+
+
+def test_ids_become_things_with_box_and_area(tmp_path: Path) -> None:
+    ids = np.zeros(SIZE, dtype=np.uint16)
+    ids[1:3, 2:5] = 700
+    ids[4, 7] = 9
+    ids[2, 4] = 9  # an id may lie in two places
+    _image(tmp_path / "images" / "a.png")
+    (tmp_path / "labels").mkdir()
+    Image.fromarray(ids).save(tmp_path / "labels" / "a.png")
+    data = read(tmp_path)
+    assert (data.task, data.classes) == ("instances", ["object"])
+    assert data.records[0].things == [
+        Thing(0, (4.0, 2.0, 8.0, 5.0), mask=("labels/a.png", 9), area=2.0),
+        Thing(0, (2.0, 1.0, 5.0, 3.0), mask=("labels/a.png", 700), area=5.0),
+    ]
+    assert read(tmp_path, "detect").records[0].things == data.records[0].things
+    flat = read(tmp_path, "segment")
+    assert (flat.classes, flat.mask_values) == (["background", "object"], {0: 0, 9: 1, 700: 1})
+
+
+def test_a_mask_without_background_is_one_thing() -> None:
+    assert _things(np.full((3, 4), 2, dtype=np.int32), "m.png") == [
+        Thing(0, (0.0, 0.0, 4.0, 3.0), mask=("m.png", 2), area=12.0)
+    ]
+
+
+def test_small_ids_are_instances_in_pedmasks_and_on_demand(tmp_path: Path) -> None:
+    _pairs(tmp_path / "ped", "PNGImages", "PedMasks", [0, 1, 2], tail="_mask")
+    data = read(tmp_path / "ped")
+    assert (data.task, data.classes, data.ledger.labels_used) == ("instances", ["person"], 6)
+    _pairs(tmp_path / "any", "images", "masks", [0, 1, 2])
+    assert read(tmp_path / "any").task == "segment"
+    assert read(tmp_path / "any", "instances").ledger.labels_used == 6
+
+
+def test_an_empty_id_mask_is_a_background_picture(tmp_path: Path) -> None:
+    _pairs(tmp_path, "images", "PedMasks", [0, 1], count=2)
+    _image(tmp_path / "images" / "none.jpg")
+    _mask(tmp_path / "PedMasks" / "none.png", [0])
+    assert [len(r.things or ()) for r in read(tmp_path).records] == [1, 1, 0]
+
+
+def test_each_bad_mask_is_refused_with_its_values_and_sizes(tmp_path: Path) -> None:
+    root = tmp_path
+    _pairs(root, "images", "masks", [0, 1, 2, 3], count=6)
+    (root / "classes.txt").write_text("a\nb\nc\nd\n")
+    for name in ("turned", "small", "stray", "colour", "alpha", "cut", "deep", "jpeg", "alone"):
+        _image(root / "images" / f"{name}.jpg")
+    _mask(root / "masks" / "turned.png", [0], size=SIZE[::-1])
+    _mask(root / "masks" / "small.png", [0], size=(3, 4))
+    _mask(root / "masks" / "stray.png", [7, 0])
+    _mask(root / "masks" / "deep.png", [1000, 0], dtype=np.uint16)
+    Image.new("RGB", SIZE[::-1]).save(root / "masks" / "colour.png")
+    Image.new("RGBA", SIZE[::-1]).save(root / "masks" / "alpha.png")
+    Image.new("L", SIZE[::-1]).save(root / "masks" / "jpeg.jpg")
+    (root / "masks" / "cut.png").write_bytes((root / "masks" / "0.png").read_bytes()[:40])
+    _mask(root / "masks" / "orphan.png", [0])
+    data = read(root)
+    assert len(data.records) == 6
+    why = {entry.where: entry.what for entry in data.ledger.refused}
+    assert "8 x 6 pixels" in why["masks/turned.png"]
+    assert "6 x 8 (turned?)" in why["masks/turned.png"]
+    assert "3 x 4 pixels" in why["masks/small.png"]
+    assert why["masks/stray.png"].startswith("value 7 (1 pixels) is no class; allowed: 0..3")
+    assert why["masks/deep.png"].startswith("value 1000 (1 pixels)")
+    assert "mode RGB" in why["masks/colour.png"]
+    assert "mode RGBA" in why["masks/alpha.png"]
+    assert "JPEG" in why["masks/jpeg.jpg"]
+    assert "cannot be read" in why["masks/cut.png"]
+    assert why["masks/orphan.png"] == "no image of this name in images/"
+    assert why["images/alone.jpg"] == "no mask of this name in masks/"
+    assert data.ledger.images_used + data.ledger.images_refused == 15
+
+
+def test_without_a_class_list_a_lone_value_after_a_gap_is_refused(tmp_path: Path) -> None:
+    _pairs(tmp_path, "images", "masks", [0, 1, 2, 3], count=6)
+    _image(tmp_path / "images" / "x.jpg")
+    _mask(tmp_path / "masks" / "x.png", [7, 0])
+    data = read(tmp_path)
+    assert data.classes == ["0", "1", "2", "3"]
+    assert "value 7 (1 pixels) is no class; allowed: 0..3" in data.ledger.refused[0].what
+
+
+def test_all_masks_refused_is_an_error_with_the_reason(tmp_path: Path) -> None:
+    for i in range(3):
+        _image(tmp_path / "images" / f"{i}.jpg")
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        Image.new("RGB", SIZE[::-1]).save(tmp_path / "masks" / f"{i}.png")
+    with pytest.raises(DataError, match=r"(?s)all 3 pictures were refused.*masks/0.png: a mask of colours"):
+        read(tmp_path)
+
+
+def test_only_void_and_only_background_are_accepted(tmp_path: Path) -> None:
+    _pairs(tmp_path, "images", "masks", [0, 1, 2], count=3)
+    for name, value in (("void", 255), ("none", 0)):
+        _image(tmp_path / "images" / f"{name}.jpg")
+        _mask(tmp_path / "masks" / f"{name}.png", [value])
+    assert len(read(tmp_path).records) == 5
+
+
+def test_class_lists_that_cannot_be_right(tmp_path: Path) -> None:
+    _pairs(tmp_path, "images", "masks", [0, 1], count=1)
+    (tmp_path / "classes.txt").write_text("a\na\n")
+    with pytest.raises(DataError, match="2 lines give 2 values and 1 names"):
+        read(tmp_path)
+    (tmp_path / "classes.txt").unlink()
+    (tmp_path / "config.yaml").write_text("classes: {x: 1}\n")
+    with pytest.raises(DataError, match="mapping of values"):
+        read(tmp_path)
+
+
+@pytest.mark.shared
+def test_real_sets(shared_data: Path) -> None:
+    camvid = read(shared_data / "camvid")
+    assert (camvid.task, camvid.splits, len(camvid.classes)) == ("segment", {"train": 367, "val": 101}, 11)
+    membrane = read(shared_data / "isbi2012_membrane")
+    assert (membrane.task, len(membrane.records)) == ("segment", 22)
+    nuclei = read(shared_data / "dsb2018_nuclei")
+    assert (nuclei.task, len(nuclei.records)) == ("instances", 120)
+    coco = read(shared_data / "coco128" / "semantic_segmentation")
+    assert (coco.task, len(coco.records), len(coco.classes)) == ("segment", 100, 129)
+    assert {e.what for e in coco.ledger.refused} == {"no mask of this name in semantic_segmentation/masks/train2017/"}
+    for data in (camvid, membrane, nuclei):
+        assert data.ledger.refused == []
+
+
+@pytest.mark.shared
+def test_penn_fudan_agrees_with_its_text_files(shared_data: Path) -> None:
+    """The set states its boxes in text as well (corners from 1): the boxes of the pixels lie within a few pixels."""
+    data = read(shared_data / "penn_fudan")
+    assert (data.task, data.classes, len(data.records)) == ("instances", ["person"], 119)
+    off: Counter[int] = Counter()
+    for record in data.records:
+        text = (shared_data / "penn_fudan" / "Annotation" / f"{Path(record.id).stem}.txt").read_text()
+        boxes = re.findall(r": \((\d+), (\d+)\) - \((\d+), (\d+)\)", text)
+        things = {thing.mask[1]: thing.box for thing in record.things or () if thing.mask}
+        assert sorted(things) == list(range(1, len(boxes) + 1))
+        for number, (x1, y1, x2, y2) in enumerate(boxes, start=1):
+            wanted = (int(x1) - 1, int(y1) - 1, int(x2), int(y2))
+            off[max(abs(int(a) - b) for a, b in zip(things[number], wanted, strict=True)) <= 3] += 1
+    assert off[True] / (off[True] + off[False]) > 0.9

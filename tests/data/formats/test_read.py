@@ -1,0 +1,106 @@
+"""What `read` answers before and after a format's own reader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from saccade.data.formats import FORMATS, read, recognise
+from saccade.errors import DataError, UsageError
+
+
+def _classes(root: Path) -> Path:
+    for i, name in enumerate(("cat/1.png", "dog/2.png")):
+        (root / name).parent.mkdir(parents=True)
+        Image.new("RGB", (9, 5), (50 * i, 0, 0)).save(root / name)
+    return root
+
+
+def test_missing_empty_and_pictureless_places(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file or folder"):
+        read(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="no such file or folder"):
+        read(f"folder:{tmp_path / 'nowhere'}")
+    with pytest.raises(DataError, match="no picture in this folder or below"):
+        read(tmp_path)
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(DataError, match="this file describes no data set"):
+        read(tmp_path / "notes.txt")
+
+
+def test_pictures_alone_have_no_label(tmp_path: Path) -> None:
+    Image.new("RGB", (9, 5)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"0 of 1 pictures have a label; found no folders; looked in .* for:\n  coco"):
+        read(tmp_path)
+
+
+def test_a_folder_of_data_sets_lists_them(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        for part in ("images", "masks"):
+            (tmp_path / name / part).mkdir(parents=True)
+            Image.new("L", (9, 5)).save(tmp_path / name / part / "a.png")
+    Image.new("RGB", (9, 5)).save(tmp_path / "a.png")
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (9, 5)).save(tmp_path / "images" / "b.png")
+    with pytest.raises(DataError, match=r"several data sets lie here; name one: .*one, .*two"):
+        read(tmp_path)
+
+
+def test_prefix_names_the_format(tmp_path: Path) -> None:
+    root = _classes(tmp_path / "a:b")
+    assert recognise(root) == "folder"
+    assert read(f"folder:{root}").classes == ["cat", "dog"]
+    assert read(str(root)).classes == ["cat", "dog"]
+    with pytest.raises(UsageError, match=r"unknown format 'foldr'.*did you mean 'folder'"):
+        read(f"foldr:{tmp_path / 'set'}")
+
+
+def test_tasks_that_the_labels_do_not_serve(tmp_path: Path) -> None:
+    root = _classes(tmp_path)
+    with pytest.raises(
+        UsageError, match=r"task 'detect' needs boxes with classes; the labels \(folder\) serve: classify"
+    ):
+        read(root, "detect")
+    with pytest.raises(UsageError, match="unknown task 'clasify'"):
+        read(root, "clasify")
+
+
+def test_the_format_modules_are_named_after_their_words() -> None:
+    assert {module.rsplit(".", 1)[1] for module in FORMATS.values()} == set(FORMATS)
+
+
+def test_a_link_to_the_parent_counts_each_picture_once(tmp_path: Path) -> None:
+    root = _classes(tmp_path)
+    (root / "cat" / "again").symlink_to(root, target_is_directory=True)
+    (root / "dog" / "self.png").symlink_to(root / "dog" / "self.png")
+    data = read(root)
+    assert data.classes == ["cat", "dog"]
+    assert [r.id for r in data.records] == ["cat/1.png", "dog/2.png"]
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("ants_bees", "folder"),
+        ("bccd", "voc"),
+        ("camvid", "masks"),
+        ("cifar10_images", "folder"),
+        ("coco128/instance_segmentation", "yolo"),
+        ("coco128/object_detection", "yolo"),
+        ("coco128/semantic_segmentation", "masks"),
+        ("dsb2018_nuclei", "masks"),
+        ("face_crops_tv", "folder"),
+        ("imagenet_photos", "tags_csv"),
+        ("isbi2012_membrane", "masks"),
+        ("miml_scenes", "tags_csv"),
+        ("miml_scenes/labels.csv", "tags_csv"),
+        ("orl_faces", "folder"),
+        ("penn_fudan", "masks"),
+        ("raccoon", "voc"),
+    ],
+)
+def test_every_real_set_is_recognised(shared_data: Path, name: str, wanted: str) -> None:
+    assert recognise(shared_data / name) == wanted

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from saccade.data.dataset import DataSet, Record, Thing
+from saccade.data.loader import Loader, collate, iter_images
+from saccade.data.types import Annotation, Batch, Sample
+from saccade.errors import DataError, ResourceError, UsageError
+
+COUNT = 23
+
+
+class Mirror:
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        if rng.random() < 0.5:
+            sample.image = sample.image[:, ::-1]
+        return sample
+
+
+@dataclass(frozen=True)
+class Mix:
+    needs_others = True
+
+    def __call__(self, sample: Sample, rng: np.random.Generator, fetch: Callable[[], Sample]) -> Sample:
+        sample.image = sample.image // 2 + fetch().image[:1, :1] // 2
+        return sample
+
+
+class Die:
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        if sample.id == "7.png":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return sample
+
+
+class Sleep:
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        if sample.id == "7.png":
+            time.sleep(0.4)
+        return sample
+
+
+class Fail:
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        raise RuntimeError("a fault of ours")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    records = []
+    for i in range(COUNT):
+        Image.fromarray(rng.integers(0, 255, (20 + i, 30, 3), dtype=np.uint8)).save(root / f"{i}.png")
+        things = [Thing(0, (1, 2, 3, 4 + i), polygons=[[1, 2, 3, 2, 3, 4 + i, 1, 4 + i]])] * (i % 3)
+        records.append(Record(f"{i}.png", (20 + i, 30), things=things))
+    return DataSet(root, "test", "instances", ["a"], records)
+
+
+def loader(dataset: DataSet, **options: object) -> Loader:
+    arguments = {"transforms": [Mirror(), Mix()], "batch": 4, "seed": 3} | options
+    return Loader(dataset, dataset.records, "instances", **arguments)  # type: ignore[arg-type]
+
+
+def same(a: Batch, b: Batch) -> bool:
+    assert a.truth is not None
+    assert b.truth is not None
+    if a.ids != b.ids or a.sizes != b.sizes or not torch.equal(a.images, b.images):
+        return False
+    for one, two in zip(a.truth, b.truth, strict=True):
+        assert one.objects is not None
+        assert two.objects is not None
+        if not torch.equal(one.objects.boxes, two.objects.boxes):
+            return False
+        assert one.objects.masks is not None
+        assert two.objects.masks is not None
+        if not torch.equal(one.objects.masks, two.objects.masks) or one.size != two.size:
+            return False
+    return True
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_workers_start_and_cache_change_nothing(dataset: DataSet, workers: int) -> None:
+    alone = loader(dataset)
+    many = loader(dataset, workers=workers, cache_bytes=1 << 20)
+    state = torch.get_rng_state()
+    for epoch in (0, 1):
+        expected = list(alone.epoch(epoch))
+        found = list(many.epoch(epoch))
+        assert len(expected) == len(found) == len(many) == 6
+        assert all(same(a, b) for a, b in zip(expected, found, strict=True))
+        next(many.epoch(1 - epoch))  # an epoch that is left early
+        rest = list(many.epoch(epoch, start_step=4))
+        assert all(same(a, b) for a, b in zip(expected[4:], rest, strict=True))
+    assert torch.equal(torch.get_rng_state(), state)
+    many.close()
+
+
+def test_epochs_and_samples_differ(dataset: DataSet) -> None:
+    first, second = (list(loader(dataset).epoch(epoch)) for epoch in (0, 1))
+    ids = [[i for b in epoch for i in b.ids] for epoch in (first, second)]
+    assert sorted(ids[0]) == sorted(ids[1]) == sorted(r.id for r in dataset.records)
+    assert ids[0] != ids[1]
+    other = [i for b in loader(dataset, seed=4).epoch(0) for i in b.ids]
+    assert other != ids[0]
+    by_id = [{i: b.images[row] for b in epoch for row, i in enumerate(b.ids)} for epoch in (first, second)]
+    changed = sum(not torch.equal(by_id[0][i][:, :20, :30], by_id[1][i][:, :20, :30]) for i in ids[0])
+    assert changed > COUNT / 2
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize(("processes", "batch"), [(2, 4), (3, 7), (4, 5)])
+def test_processes_share_every_step(dataset: DataSet, processes: int, batch: int, shuffle: bool) -> None:
+    whole = list(loader(dataset, batch=batch, shuffle=shuffle).epoch(2))
+    parts = [
+        list(loader(dataset, batch=batch, shuffle=shuffle, processes=processes, rank=rank).epoch(2))
+        for rank in range(processes)
+    ]
+    dropped = int(shuffle and 0 < COUNT % batch < processes)
+    steps = len(whole) - dropped
+    for step in range(steps):
+        ids = [i for part in parts if step < len(part) for i in part[step].ids]
+        assert ids == whole[step].ids
+    if shuffle:
+        assert {len(part) for part in parts} == {steps}
+
+
+def test_incomplete_last_step(dataset: DataSet) -> None:
+    assert [len(b) for b in loader(dataset, batch=10).epoch(0)] == [10, 10, 3]
+    assert [len(b) for b in loader(dataset, batch=10, drop_last=True).epoch(0)] == [10, 10]
+    assert [len(b) for b in loader(dataset, batch=50, drop_last=True).epoch(0)] == [COUNT]
+
+
+def test_padding() -> None:
+    samples = [Sample(np.full((h, w, 3), 9, np.uint8), Annotation((h, w))) for h, w in ((3, 8), (5, 2))]
+    batch = collate(samples, multiple_of=4)
+    assert batch.images.shape == (2, 3, 8, 8)
+    assert batch.images.dtype == torch.uint8
+    assert batch.sizes == [(3, 8), (5, 2)]
+    assert batch.images[0].sum() == 9 * 3 * 3 * 8
+    assert batch.images[1, :, :5, :2].eq(9).all()
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_image_is_named(tmp_path: Path, workers: int) -> None:
+    (tmp_path / "bad.png").write_text("no image")
+    records = [Record("bad.png", (4, 4), label=0)]
+    bad = Loader(DataSet(tmp_path, "test", "classify", ["a"], records), records, "classify", [], 2, workers=workers)
+    with pytest.raises(DataError, match=r"bad\.png: not an image") as caught:
+        list(bad.epoch(0))
+    assert "Traceback" not in str(caught.value)
+    bad.close()
+
+
+def test_a_dead_worker_is_reported(dataset: DataSet) -> None:
+    dying = loader(dataset, transforms=[Die()], workers=1)
+    with pytest.raises(ResourceError, match="--workers 0"):
+        list(dying.epoch(0))
+    dying.close()
+
+
+def test_slow_workers_are_waited_for_and_stuck_ones_are_not(dataset: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("saccade.data.loader._POLL", 0.05)
+    slow = loader(dataset, transforms=[Sleep()], workers=1)
+    assert [b.ids for b in slow.epoch(0)] == [b.ids for b in loader(dataset).epoch(0)]
+    monkeypatch.setattr("saccade.data.loader.TIMEOUT", 0.15)
+    with pytest.raises(ResourceError, match="timed out"):
+        list(slow.epoch(0))
+    slow.close()
+
+
+def test_the_fault_of_a_transform_keeps_its_traceback(dataset: DataSet) -> None:
+    failing = loader(dataset, transforms=[Fail()], workers=1)
+    with pytest.raises(RuntimeError, match=r"(?s)Traceback.*a fault of ours"):
+        list(failing.epoch(0))
+    failing.close()
+
+
+def test_wrong_arguments(dataset: DataSet) -> None:
+    for options in ({"batch": 0}, {"workers": -1}, {"processes": 2, "rank": 2}):
+        with pytest.raises(UsageError):
+            loader(dataset, **options)
+    with pytest.raises(DataError, match="no images"):
+        Loader(dataset, [], "detect", [], 4)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_for_prediction_keep_their_order(dataset: DataSet, tmp_path: Path, workers: int) -> None:
+    (tmp_path / "bad.png").write_text("no image")
+    paths = [dataset.root / r.id for r in dataset.records[:5]]
+    paths.insert(2, tmp_path / "bad.png")
+    failed: list[tuple[Path, DataError]] = []
+    batches = list(iter_images(paths, [], 2, workers, on_error=lambda path, error: failed.append((path, error))))
+    assert [i for b in batches for i in b.ids] == [str(p) for p in paths if p.name != "bad.png"]
+    assert [path for path, _ in failed] == [tmp_path / "bad.png"]
+    assert all(b.truth is None for b in batches)
+    assert batches[0].original_sizes == [(20, 30), (21, 30)]
+    with pytest.raises(DataError, match="bad"):
+        list(iter_images(paths, [], 2, workers))
+    assert list(iter_images([], [], 2)) == []

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from saccade.data.cache import ImageCache
+from saccade.data.packing import Packed, pack, unpack
+from saccade.data.types import Annotation, Objects
+
+
+def test_packed_items_come_back() -> None:
+    items = [b"abc", b"", b"\0\xff", b"z" * 1000]
+    packed = Packed(items)
+    assert [packed[i] for i in range(len(packed))] == items
+    for index in (-1, 4):
+        with pytest.raises(IndexError):
+            packed[index]
+
+
+def test_annotations_come_back() -> None:
+    objects = Objects(
+        torch.rand(3, 4), torch.arange(3), masks=torch.rand(3, 5, 7) > 0.5, crowd=torch.tensor([True, False, True])
+    )
+    annotations = [
+        Annotation((5, 7), objects=objects),
+        Annotation((2, 3), label=4, tags=torch.tensor([True, False, True]), semantic=torch.ones(2, 3).byte()),
+        Annotation((1, 1), objects=Objects.empty(scored=True)),
+    ]
+    buffer, layout = pack(annotations)
+    assert buffer.dtype == torch.uint8
+    first, second, third = unpack(buffer, layout)
+    assert first.objects is not None
+    for name in ("boxes", "labels", "masks", "crowd"):
+        assert torch.equal(getattr(first.objects, name), getattr(objects, name))
+    assert first.objects.keypoints is None
+    assert (second.size, second.label) == ((2, 3), 4)
+    assert second.tags is not None
+    assert second.tags.tolist() == [True, False, True]
+    assert third.objects is not None
+    assert third.objects.boxes.shape == (0, 4)
+    assert third.objects.scores is not None
+    assert unpack(*pack([])) == []
+
+
+def test_cache_keeps_images() -> None:
+    sizes = [(4, 5), (6, 7)]
+    assert ImageCache.for_sizes(sizes, 100) is None
+    assert ImageCache.for_sizes([], 100) is None
+    cache = ImageCache(sizes)
+    assert cache.get(1) is None
+    image = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    cache.put(1, image)  # decoded at reduced size
+    kept = cache.get(1)
+    assert kept is not None
+    assert np.array_equal(kept, image)
+    kept[:] = 0
+    again = cache.get(1)
+    assert again is not None
+    assert np.array_equal(again, image)
+    assert cache.get(0) is None
+    with pytest.raises(ValueError):
+        cache.put(0, np.zeros((5, 5, 3), np.uint8))

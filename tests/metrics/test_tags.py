@@ -1,0 +1,86 @@
+"""Tagging: worked example, scikit-learn as second implementation, the 0/0 rule, the fixed-number protocol."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score
+
+from saccade.data.types import Annotation
+from saccade.errors import DataError, UsageError
+from saccade.metrics import make_metric
+from saccade.metrics.tags import average_precisions, image_precision_recall
+
+
+def truth(tags: list[int]) -> Annotation:
+    return Annotation((1, 1), tags=torch.tensor(tags, dtype=torch.bool))
+
+
+def said(scores: list[float]) -> Annotation:
+    return Annotation((1, 1), scores=torch.tensor(scores, dtype=torch.float64))
+
+
+def test_worked_example_with_a_threshold_for_every_tag() -> None:
+    metric = make_metric("tag", list("abcde"), thresholds=[0.5, 0.7, 0.6, 0.4, 0.6])
+    metric.add("x", truth([0, 1, 1, 0, 1]), said([0.2, 0.6, 0.8, 0.1, 0.4]))
+    found = metric.result(bootstrap=0).metrics
+    assert found["precision"].value == 1.0
+    assert found["recall"].value == pytest.approx(1 / 3)
+
+
+def test_nothing_said_and_nothing_true_is_right() -> None:
+    given = np.array([[0, 0], [0, 0], [1, 0], [1, 1]], dtype=bool)
+    true = np.array([[0, 0], [1, 0], [0, 0], [0, 1]], dtype=bool)
+    precision, recall = image_precision_recall(given, true)
+    assert precision.tolist() == [1, 0, 0, 0.5]
+    assert recall.tolist() == [1, 0, 0, 1]
+
+
+def test_average_precision_agrees_with_scikit_learn_ties_included() -> None:
+    rng = np.random.default_rng(0)
+    scores, true = rng.integers(0, 6, (50, 4)) / 5, rng.random((50, 4)) < 0.3
+    mine = average_precisions(scores, true, np.ones((1, 50)))[0]
+    theirs = [average_precision_score(true[:, k], scores[:, k]) for k in range(4)]
+    assert mine == pytest.approx(theirs, abs=1e-12)
+
+
+def test_weights_are_repetitions() -> None:
+    rng = np.random.default_rng(1)
+    scores, true, times = rng.random((20, 3)), rng.random((20, 3)) < 0.4, rng.integers(0, 4, 20)
+    rows = np.repeat(np.arange(20), times)
+    weighted = average_precisions(scores, true, times[None].astype(float))
+    assert weighted[0] == pytest.approx(average_precisions(scores[rows], true[rows], np.ones((1, len(rows))))[0])
+
+
+def test_three_best_tags_of_every_image() -> None:
+    metric = make_metric("tag", list("abcd"))
+    metric.add("x", truth([1, 0, 0, 1]), said([0.9, 0.8, 0.7, 0.1]))  # gives a b c: hits a
+    metric.add("y", truth([1, 1, 0, 0]), said([0.9, 0.1, 0.7, 0.8]))  # gives a c d: hits a
+    found = metric.result(bootstrap=20).metrics
+    assert found["overall_precision_at_3"].value == pytest.approx(2 / 6)
+    assert found["overall_recall_at_3"].value == pytest.approx(2 / 4)
+    assert found["class_recall_at_3"].value == pytest.approx((1 + 0 + 0) / 3)  # a, b, d occur
+    assert found["class_precision_at_3"].value == pytest.approx((1 + 0 + 0 + 0) / 4)
+    assert found["n_plus"].value == pytest.approx(1 / 3)
+
+
+def test_absent_class_is_left_out_and_has_no_curve() -> None:
+    metric = make_metric("tag", ["a", "b"])
+    metric.add("x", truth([1, 0]), said([0.9, 0.8]))
+    metric.add("y", truth([0, 0]), said([0.1, 0.9]))
+    found = metric.result()
+    assert found.metrics["mean_ap"].value == 1.0
+    assert found.per_class[1]["ap"] is None
+    assert found.curves["precision_recall"][1]["recall"] == []
+    assert found.curves["precision_recall"][0] == {"class": "a", "recall": [1.0, 1.0], "precision": [1.0, 0.5]}
+
+
+def test_bad_input_is_named() -> None:
+    metric = make_metric("tag", ["a", "b"])
+    with pytest.raises(DataError, match="x: the truth has no tags"):
+        metric.add("x", truth([1]), said([0.1, 0.2]))
+    with pytest.raises(DataError, match="score inf of class 1"):
+        metric.add("x", truth([1, 0]), said([0.1, float("inf")]))
+    with pytest.raises(UsageError, match="3 given"):
+        make_metric("tag", ["a", "b"], thresholds=[0.1, 0.2, 0.3])

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from saccade.data.types import Annotation, Batch
+from saccade.models.backbones.resnet import RECIPES, SIZE, VARIANTS, BasicBlock, Bottleneck, Config, Model, from_public
+
+LAYOUTS = Path(__file__).parents[2] / "data" / "layouts"
+
+
+def count(config: Config) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in Model(config).parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("resnet18", 11_689_512),
+        ("resnet34", 21_797_672),
+        ("resnet50", 25_557_032),
+        ("resnet101", 44_549_160),
+        ("resnet152", 60_192_808),
+        ("plain18", 11_515_688),
+        ("plain34", 21_623_848),
+        ("resnet20", 269_722),
+        ("resnet32", 464_154),
+        ("resnet44", 658_586),
+        ("resnet56", 853_018),
+        ("resnet110", 1_727_962),
+        ("plain20", 269_722),
+        ("plain32", 464_154),
+        ("plain44", 658_586),
+        ("plain56", 853_018),
+    ],
+)
+def test_parameters(name: str, parameters: int):
+    assert count(VARIANTS[name]) == parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "parameters"),
+    [
+        ("resnet18", {"classes": 10}, 11_181_642),
+        ("resnet18", {"classes": 10, "stem": "cifar"}, 11_173_962),
+        ("resnet18", {"classes": 100, "stem": "cifar"}, 11_220_132),
+        ("resnet18", {"classes": 0}, 11_176_512),
+        ("resnet18", {"shortcut": "A"}, 11_515_688),
+        ("resnet18", {"shortcut": "C"}, 12_043_816),
+        ("resnet34", {"classes": 10}, 21_289_802),
+        ("resnet34", {"classes": 10, "stem": "cifar"}, 21_282_122),
+        ("resnet34", {"classes": 100, "stem": "cifar"}, 21_328_292),
+        ("resnet34", {"classes": 0}, 21_284_672),
+        ("resnet34", {"shortcut": "A"}, 21_623_848),
+        ("resnet34", {"shortcut": "C"}, 22_716_840),
+        ("resnet50", {"classes": 10}, 23_528_522),
+        ("resnet50", {"classes": 10, "stem": "cifar"}, 23_520_842),
+        ("resnet50", {"classes": 100, "stem": "cifar"}, 23_705_252),
+        ("resnet50", {"classes": 0}, 23_508_032),
+        ("resnet50", {"shortcut": "C"}, 40_128_552),
+        ("resnet101", {"classes": 10}, 42_520_650),
+        ("resnet101", {"classes": 10, "stem": "cifar"}, 42_512_970),
+        ("resnet101", {"classes": 100, "stem": "cifar"}, 42_697_380),
+        ("resnet101", {"classes": 0}, 42_500_160),
+        ("resnet101", {"shortcut": "C"}, 76_981_288),
+        ("resnet152", {"classes": 10}, 58_164_298),
+        ("resnet152", {"classes": 10, "stem": "cifar"}, 58_156_618),
+        ("resnet152", {"classes": 100, "stem": "cifar"}, 58_341_028),
+        ("resnet152", {"classes": 0}, 58_143_808),
+        ("resnet152", {"shortcut": "C"}, 107_335_720),
+        ("resnet20", {"shortcut": "B"}, 272_474),
+        ("resnet32", {"shortcut": "B"}, 466_906),
+        ("resnet44", {"shortcut": "B"}, 661_338),
+        ("resnet56", {"shortcut": "B"}, 855_770),
+        ("resnet110", {"shortcut": "B"}, 1_730_714),
+        ("resnet110", {"depths": (200, 200, 200)}, 19_421_274),  # resnet1202
+    ],
+)
+def test_parameters_of_other_forms(name: str, changes: dict, parameters: int):
+    assert count(dataclasses.replace(VARIANTS[name], **changes)) == parameters
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"])
+def test_public_state_dict_loads_strictly(name: str):
+    layout = json.loads((LAYOUTS / f"{name}.json").read_text())
+    with torch.device("meta"):
+        model = Model(VARIANTS[name])
+        model.load_state_dict(from_public({key: torch.empty(shape) for key, shape in layout.items()}))
+    assert {key: list(value.shape) for key, value in model.state_dict().items()} == layout
+
+
+def test_frozen_norm_layout_has_no_counters_and_takes_a_public_state_dict():
+    layout = json.loads((LAYOUTS / "resnet18.json").read_text())
+    model = Model(Config(norm="frozen", norm_eps=0.0))
+    model.load_state_dict({key: torch.zeros(shape) for key, shape in layout.items()})
+    assert set(model.state_dict()) == {key for key in layout if not key.endswith("num_batches_tracked")}
+    assert model.bn1.eps == 0
+
+
+def test_features_have_the_channels_and_strides_that_the_model_states():
+    for config in (
+        Config(classes=0, width=8),
+        Config(classes=0, width=8, block="bottleneck"),
+        dataclasses.replace(VARIANTS["resnet20"], classes=0),
+    ):
+        model = Model(config).eval()
+        maps = model(torch.rand(2, 3, 67, 94))
+        wanted = [(2, c, -(-67 // s), -(-94 // s)) for c, s in zip(model.channels, model.strides, strict=True)]
+        assert [tuple(m.shape) for m in maps] == wanted
+    assert model.strides == [1, 2, 4]
+    assert Model(Config(classes=0, width=8)).strides == [4, 8, 16, 32]
+
+
+@pytest.mark.parametrize("block", ["basic", "bottleneck"])
+def test_block_with_a_zero_last_scale_is_the_identity(block: str):
+    """a[l+2] = g(a[l]) = a[l] for non-negative a[l]."""
+    config = Config(block=block, zero_init=True)
+    made = BasicBlock(config, 16, 16, 1) if block == "basic" else Bottleneck(config, 16, 4, 1)
+    torch.nn.init.zeros_((made.bn2 if block == "basic" else made.bn3).weight)
+    x = torch.rand(2, 16, 5, 6)
+    assert torch.equal(made(x), x)
+
+
+def test_zero_init_makes_every_unchanging_block_the_identity():
+    model = Model(Config(classes=0, width=8, depths=(3, 1, 1, 1), zero_init=True))
+    x = torch.rand(2, 8, 5, 6)
+    assert torch.equal(model.layer1(x), x)
+
+
+def test_plain_block_with_zero_scale_loses_its_input():
+    block = BasicBlock(Config(shortcut="none"), 16, 16, 1)
+    torch.nn.init.zeros_(block.bn2.weight)
+    assert torch.equal(block(torch.rand(2, 16, 5, 6)), torch.zeros(2, 16, 5, 6))
+
+
+def test_option_a_shortcut_by_hand():
+    block = BasicBlock(Config(shortcut="A"), 2, 4, 2)
+    torch.nn.init.zeros_(block.bn2.weight)
+    x = torch.arange(18.0).view(1, 2, 3, 3)
+    wanted = torch.zeros(1, 4, 2, 2)
+    wanted[0, 1] = torch.tensor([[0.0, 2], [6, 8]])
+    wanted[0, 2] = torch.tensor([[9.0, 11], [15, 17]])
+    assert torch.equal(block(x), wanted)
+
+
+def batch_of(images: torch.Tensor, truth: list[Annotation]) -> Batch:
+    return Batch(images, [(images.shape[2], images.shape[3])] * len(images), truth)
+
+
+@pytest.mark.parametrize("task", ["classify", "tag"])
+@pytest.mark.parametrize("shortcut", ["A", "B", "C", "none"])
+def test_gradient_reaches_all_parameters(task: str, shortcut: str):
+    torch.manual_seed(0)
+    model = Model(Config(classes=3, task=task, width=8, depths=(1, 2, 1, 1), shortcut=shortcut))
+    truth = [Annotation((64, 64), label=i % 3, tags=torch.arange(3) == i % 3) for i in range(4)]
+    sum(model.loss(batch_of(torch.rand(4, 3, 64, 64), truth)).values()).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+def test_learns_32_images_by_heart():
+    torch.manual_seed(0)
+    images = torch.rand(32, 3, 16, 16)
+    truth = [Annotation((16, 16), label=i % 10) for i in range(32)]
+    batch = batch_of(images, truth)
+    model = Model(dataclasses.replace(VARIANTS["resnet20"], label_smoothing=0.1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True)
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = sum(model.loss(batch).values())
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        said = model.eval().predict(batch)
+    assert [s.label for s in said] == [t.label for t in truth]
+
+
+@pytest.mark.parametrize(("name", "size"), [("resnet18", 64), ("resnet20", 32)])
+def test_exports(name: str, size: int):
+    model = Model(VARIANTS[name]).eval()
+    images = torch.rand(1, 3, size, size)
+    program = torch.export.export(model, (images,))
+    torch.testing.assert_close(program.module()(images), model(images))
+
+
+def test_a_trunk_has_no_loss():
+    model = Model(Config(classes=0, width=8)).eval()
+    with pytest.raises(ValueError, match="no classifier"):
+        model.predict(Batch(torch.rand(1, 3, 32, 32), [(32, 32)]))
+
+
+def test_every_variant_has_a_size_and_recipes_are_settings():
+    from saccade.config import Settings
+
+    names = {f.name for f in dataclasses.fields(Settings)}
+    assert set(SIZE) == set(VARIANTS)
+    for recipe in RECIPES.values():
+        assert "*" in recipe
+        for model, settings in recipe.items():
+            assert model == "*" or model in VARIANTS
+            assert set(settings) <= names
+
+
+@pytest.mark.shared
+def test_public_resnet20_scores_what_its_readme_states(shared_data: Path):
+    public = torch.load(
+        shared_data / "weights/cifar10_resnet20/resnet20-12fca82f.th", map_location="cpu", weights_only=True
+    )
+    model = Model(VARIANTS["resnet20"]).eval()
+    model.load_state_dict(from_public(public["state_dict"]))
+    folders = sorted(p for p in (shared_data / "cifar10_images/test").iterdir() if p.is_dir())
+    files = [(file, i) for i, folder in enumerate(folders) for file in sorted(folder.iterdir())]
+    pixels = np.stack([np.asarray(Image.open(file).convert("RGB")) for file, _ in files])
+    images = torch.from_numpy(pixels).movedim(-1, 1).float() / 255
+    with torch.no_grad():
+        said = model.predict(Batch(images, [(32, 32)] * len(files)))
+    assert len(files) == 500
+    assert sum(s.label == label for s, (_, label) in zip(said, files, strict=True)) == 399

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from saccade.config import Settings
+from saccade.data.types import Annotation, Batch
+from saccade.errors import UsageError
+from saccade.models.segmenters.unet import (
+    RECIPES,
+    SIZE,
+    VARIANTS,
+    Config,
+    Model,
+    adapt,
+    input_side,
+    mirror,
+    output_side,
+)
+
+VALID = Config(classes=3, width=4, levels=2, padding="valid", batch_norm=False, tile=20, dice=0.0)
+SAME = Config(classes=3, width=8, levels=3)
+FORMS = {
+    "valid": VALID,
+    "same": SAME,
+    "light": Config(classes=3, encoder="resnet18", encoder_width=8, decoder_width=4, head_stride=2),
+    "resnet": Config(classes=3, encoder="resnet18", encoder_width=8, decoder_width=4),
+    "vgg": Config(classes=3, encoder="vgg11_bn", encoder_width=8, decoder_width=4),
+    "cifar": Config(classes=3, encoder="resnet20", decoder_width=4),
+}
+
+
+def batch_of(images: torch.Tensor, maps: list[torch.Tensor]) -> Batch:
+    truth = [Annotation((m.shape[0], m.shape[1]), semantic=m.to(torch.uint8)) for m in maps]
+    return Batch(images, [t.size for t in truth], truth)
+
+
+@pytest.mark.parametrize(
+    ("changes", "parameters"),
+    [
+        ({}, 31_030_658),
+        ({"in_channels": 3}, 31_031_810),
+        ({"in_channels": 3, "classes": 21}, 31_033_045),
+        ({"classes": 1}, 31_030_593),
+    ],
+)
+def test_parameters_of_the_paper(changes: dict, parameters: int):
+    with torch.device("meta"):
+        model = Model(dataclasses.replace(VARIANTS["unet_paper"], **changes))
+    assert sum(p.numel() for p in model.parameters()) == parameters
+
+
+def test_sides_of_the_paper():
+    sides: list[int] = []
+    with torch.device("meta"):
+        model = Model(VARIANTS["unet_paper"]).eval()
+        images = torch.empty(1, 3, 572, 572)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
+            module.register_forward_hook(
+                lambda _, inputs, output: sides.extend((inputs[0].shape[-1], output.shape[-1]))
+            )
+    assert tuple(model(images).shape) == (1, 2, 388, 388)
+    inner = [side for i, side in enumerate(sides) if i == 0 or side != sides[i - 1]]
+    seen = [
+        side for side in inner if side not in (570, 282, 138, 66, 30, 54, 102, 198, 390)
+    ]  # between two convolutions
+    assert seen == [572, 568, 284, 280, 140, 136, 68, 64, 32, 28, 56, 52, 104, 100, 200, 196, 392, 388]
+
+
+def test_input_and_output_sides():
+    assert output_side(572) == 388
+    assert input_side(388) == 572
+    assert input_side(373) == 572
+    assert input_side(372) == 556
+    for side in (571, 570, 92, 12):
+        with pytest.raises(ValueError, match=str(side)):
+            output_side(side)
+
+
+def test_valid_form_refuses_a_side_that_does_not_pass():
+    with pytest.raises(ValueError, match="does not pass"):
+        Model(VALID)(torch.rand(1, 3, 63, 64))
+
+
+def test_mirror_by_hand():
+    row = torch.tensor([1.0, 2, 3]).view(1, 1, 1, 3)
+    assert mirror(row, 3, 1, 9)[0, 0, 0].tolist() == [2, 3, 2, 1, 2, 3, 2, 1, 2]
+    assert mirror(torch.ones(1, 1, 1, 1), 2, 5, 5).tolist() == torch.ones(1, 1, 5, 5).tolist()
+
+
+@pytest.mark.parametrize("size", [(61, 77), (20, 20), (5, 45)])
+def test_overlap_tiles_give_the_result_of_the_whole_image(size: tuple[int, int]):
+    torch.manual_seed(0)
+    model = Model(VALID).double().eval()
+    images = torch.rand(2, 3, *size, dtype=torch.float64)
+    torch.testing.assert_close(model._tiled(images), model._whole(images))
+
+
+def test_valid_form_predicts_each_image_as_if_alone():
+    torch.manual_seed(0)
+    model = Model(VALID).eval()
+    small = torch.rand(1, 3, 30, 41)
+    padded = torch.zeros(1, 3, 50, 60)
+    padded[:, :, :30, :41] = small
+    alone = model.predict(Batch(small, [(30, 41)]))[0]
+    together = model.predict(Batch(padded, [(30, 41)]))[0]
+    assert torch.equal(alone.semantic, together.semantic)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_predicts_a_map_of_each_image_size(form: str):
+    model = Model(FORMS[form]).eval()
+    sizes = [(50, 70), (33, 47)]
+    with torch.no_grad():
+        said = model.predict(Batch(torch.rand(2, 3, 50, 70), sizes))
+    assert [tuple(s.semantic.shape) for s in said] == sizes == [s.size for s in said]
+    assert all(s.semantic.dtype == torch.uint8 and s.semantic.max() < 3 for s in said)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_gradient_reaches_all_parameters(form: str):
+    torch.manual_seed(0)
+    model = Model(FORMS[form])
+    images, target = torch.rand(2, 3, 64, 64), torch.randint(0, 3, (2, 64, 64))
+    losses = model.loss(batch_of(images, list(target)))
+    assert all(torch.isfinite(v) and v.ndim == 0 for v in losses.values())
+    sum(losses.values()).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    dead = [name for name, p in model.named_parameters() if not p.grad.abs().sum() > 0]
+    assert dead == []
+
+
+@pytest.mark.parametrize("form", ["valid", "same", "light"])
+def test_all_pixels_ignored_give_zero_that_reaches_every_parameter(form: str):
+    model = Model(dataclasses.replace(FORMS[form], dice=1.0, border=10.0, class_weights=(1.0, 2.0, 3.0)))
+    losses = model.loss(batch_of(torch.rand(1, 3, 64, 64), [torch.full((64, 64), 255)]))
+    total = sum(losses.values())
+    total.backward()
+    assert total.item() == 0
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_padding_of_the_batch_takes_no_part_in_the_loss():
+    """The normaliser and the sum count the pixels of each image's own size only."""
+    torch.manual_seed(0)
+    model = Model(dataclasses.replace(VALID, width=2)).eval()
+    target = [torch.randint(0, 3, (40, 40)), torch.randint(0, 3, (24, 30))]
+    images = torch.rand(2, 3, 40, 40)
+    losses = model.loss(batch_of(images, target))
+    logits = model._whole(images)
+    by_hand = sum(
+        torch.nn.functional.cross_entropy(logits[i : i + 1, :, : t.shape[0], : t.shape[1]], t[None], reduction="sum")
+        for i, t in enumerate(target)
+    ) / (40 * 40 + 24 * 30)
+    torch.testing.assert_close(losses["cross_entropy"], by_hand)
+
+
+def test_border_weight_raises_the_loss_between_cells_only():
+    torch.manual_seed(0)
+    target = torch.zeros(24, 24, dtype=torch.int64)
+    target[4:20, 2:11] = target[4:20, 13:22] = 1
+    images = torch.rand(1, 3, 24, 24)
+    plain = Config(classes=2, width=4, levels=2, dice=0.0)
+    bordered = dataclasses.replace(plain, border=10.0)
+    model = Model(plain).eval()
+    twin = Model(bordered).eval()
+    twin.load_state_dict(model.state_dict())
+    batch = batch_of(images, [target])
+    assert twin.loss(batch)["cross_entropy"] > model.loss(batch)["cross_entropy"]
+    one = batch_of(images, [target.clone().index_fill_(1, torch.arange(12, 24), 0)])
+    torch.testing.assert_close(twin.loss(one)["cross_entropy"], model.loss(one)["cross_entropy"])
+
+
+def test_adapt_fills_class_weights_once():
+    examples = [Annotation((1, 4), semantic=torch.tensor([[0, 0, 0, 1]], dtype=torch.uint8))]
+    config = adapt(Config(classes=2, balance=1.0), examples)
+    assert config.class_weights == pytest.approx((2 / 3, 2.0), rel=1e-3)
+    assert adapt(config, []) is config
+    assert adapt(Config(balance=0.0), examples) == Config(balance=0.0)
+    weights = Model(config).class_weights
+    assert weights.tolist() == pytest.approx(config.class_weights)
+    assert "class_weights" not in Model(config).state_dict()
+
+
+@pytest.mark.parametrize("form", ["same", "light"])
+def test_learns_two_images_by_heart(form: str):
+    torch.manual_seed(0)
+    y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    disc = ((y - 20) ** 2 + (x - 24) ** 2 < 150).long()
+    square = 2 * ((y > 30) & (y < 54) & (x > 34) & (x < 58)).long()
+    target = torch.stack([disc + square, (disc + square).flip(1)])
+    colours = torch.tensor([[0.2, 0.3, 0.4], [0.8, 0.3, 0.3], [0.2, 0.7, 0.6]])
+    images = colours[target].movedim(-1, 1) + 0.1 * torch.randn(2, 3, 64, 64)
+    batch = batch_of(images.clamp(0, 1), list(target))
+    model = Model(SAME if form == "same" else dataclasses.replace(FORMS["light"], encoder_width=16, decoder_width=8))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    for _ in range(60):
+        optimizer.zero_grad()
+        sum(model.loss(batch).values()).backward()
+        optimizer.step()
+    with torch.no_grad():
+        said = torch.stack([s.semantic for s in model.eval().predict(batch)])
+    overlaps = [((said == c) & (target == c)).sum() / ((said == c) | (target == c)).sum() for c in range(3)]
+    assert sum(overlaps) / 3 > 0.95
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_exports(form: str):
+    model = Model(FORMS[form]).eval()
+    images = torch.rand(1, 3, 72, 88)
+    program = torch.export.export(model, (images,))
+    torch.testing.assert_close(program.module()(images), model(images))
+
+
+def test_unknown_encoder_is_named_with_suggestions():
+    with pytest.raises(UsageError, match="did you mean 'resnet1"):
+        Model(Config(encoder="resnet17"))
+
+
+def test_every_variant_has_a_size_and_recipes_are_settings():
+    names = {f.name for f in dataclasses.fields(Settings)}
+    assert set(SIZE) == set(VARIANTS)
+    assert all(set(settings) <= names for recipe in RECIPES.values() for settings in recipe.values())

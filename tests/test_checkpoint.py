@@ -1,0 +1,114 @@
+"""Checkpoints: whole, verified, without code."""
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from saccade import checkpoint
+from saccade.checkpoint import Checkpoint
+from saccade.errors import ModelFileError
+
+
+def _example() -> Checkpoint:
+    weights = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3), "c": torch.zeros(0, 4)}
+    return Checkpoint(
+        "resnet18", {"classes": 2}, ["cat", "d\u00f6g"], "classify", {"size": [8, 8]}, weights, {"top1": 0.5}
+    )
+
+
+def test_round_trip_gives_the_same_bytes(tmp_path: Path) -> None:
+    one, two = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    checkpoint.save(_example(), one)
+    loaded = checkpoint.load(one)
+    checkpoint.save(loaded, two)
+    assert one.read_bytes() == two.read_bytes()
+    assert loaded.classes == ["cat", "d\u00f6g"]
+    assert torch.equal(loaded.weights["a"], _example().weights["a"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.safetensors", "b.safetensors"]
+
+
+def test_one_flipped_byte_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    checkpoint.save(_example(), path)
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ModelFileError, match="checksum"):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty file"),
+        (b"<!DOCTYPE html><html>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+        (b"\x00" * 200, "truncated or not"),
+        (b"\xff" * 64, "truncated or not"),
+    ],
+)
+def test_what_people_really_have_in_hand(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match=message):
+        checkpoint.load(path)
+
+
+def test_truncated_anywhere(tmp_path: Path) -> None:
+    whole = tmp_path / "a.safetensors"
+    checkpoint.save(_example(), whole)
+    data = whole.read_bytes()
+    cut = tmp_path / "cut.safetensors"
+    for length in range(1, len(data), 37):
+        cut.write_bytes(data[:length])
+        with pytest.raises(ModelFileError):
+            checkpoint.load(cut)
+
+
+def test_nan_weights_are_named(tmp_path: Path) -> None:
+    broken = _example()
+    broken.weights["a"][0, 0] = float("nan")
+    checkpoint.save(broken, tmp_path / "a.safetensors")
+    with pytest.raises(ModelFileError, match="weights a hold NaN"):
+        checkpoint.load(tmp_path / "a.safetensors")
+
+
+class _Canary:
+    def __init__(self, place: str) -> None:
+        self.place = place
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (self.place,)
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+@pytest.mark.parametrize("writer", ["torch", "pickle"])
+def test_no_file_runs_code(tmp_path: Path, name: str, writer: str) -> None:
+    canary, path = tmp_path / "ran", tmp_path / name
+    content = {"a": _Canary(str(canary))}
+    if writer == "torch":
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content))
+    with pytest.raises(ModelFileError):
+        checkpoint.read_public(path)
+    assert not canary.exists()
+
+
+def test_public_files_lose_their_wrappers(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"module.fc.weight": torch.ones(2)}, "epoch": 3}, tmp_path / "a.pth")
+    assert list(checkpoint.read_public(tmp_path / "a.pth")) == ["fc.weight"]
+
+
+def test_runs_are_found(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="no such run"):
+        checkpoint.find(tmp_path / "nothing")
+    with pytest.raises(ModelFileError, match="is this a run folder"):
+        checkpoint.find(tmp_path)
+    checkpoint.save(_example(), tmp_path / "last.safetensors")
+    assert checkpoint.find(tmp_path).name == "last.safetensors"
+    checkpoint.save(_example(), tmp_path / "best.safetensors")
+    assert checkpoint.find(tmp_path).name == "best.safetensors"

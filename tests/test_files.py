@@ -1,0 +1,46 @@
+"""Files are whole or absent."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from saccade.errors import ResourceError
+from saccade.files import remove_leftovers, write_whole
+
+
+def test_the_old_file_survives_a_failed_write(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_whole(path, "old")
+
+    def fail(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(ResourceError, match="no space left"):
+        write_whole(path, fail)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_flushed_before_the_rename_and_beside_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (events.append("fsync"), fsync(handle))[1])
+
+    def note(source: Path, target: Path) -> None:
+        events.append("rename")
+        assert Path(source).parent == Path(target).parent
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", note)
+    write_whole(tmp_path / "a", b"x")
+    assert events == ["fsync", "rename", "fsync"]
+
+
+def test_leftovers_of_killed_processes_are_removed(tmp_path: Path) -> None:
+    (tmp_path / ".a.json.123.tmp").write_text("half")
+    (tmp_path / "b.tmp").write_text("the user's")
+    remove_leftovers(tmp_path)
+    assert os.listdir(tmp_path) == ["b.tmp"]

@@ -1,0 +1,107 @@
+"""The command line as a shell sees it: exit codes, one clear line, JSON alone on stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from saccade.cli import _main
+
+
+def _run(*arguments: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["saccade", *arguments])
+    code = _main()
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["trian"], 2, "Did you mean"),
+        (["train"], 2, "Missing argument"),
+        (["train", "resnet1", "{data}"], 2, "did you mean 'resnet"),
+        (["train", "resnet20", "{data}", "--epochz", "3"], 2, "No such option"),
+        (["train", "resnet20", "{data}", "--set", "learning_rate=1"], 2, "did you mean 'lr'"),
+        (["train", "resnet20", "{data}", "--epochs", "0"], 2, "epochs is 0, allowed: at least 1"),
+        (["train", "resnet20", "{data}", "--size", "7"], 2, "at least 8"),
+        (["train", "resnet20", "{data}", "--device", "cuda:9"], 2, "available: cpu"),
+        (["train", "resnet20", "{data}", "--task", "fly"], 2, "cannot be trained to fly"),
+        (["train", "resnet20", "{tmp}/nothing"], 3, "nothing"),
+        (["train", "resnet20", "{tmp}/empty"], 3, "empty"),
+        (["train", "resnet20", "{data}", "--weights", "{tmp}/w.pth"], 4, "w.pth"),
+        (["evaluate", "{tmp}/nothing", "{data}"], 4, "no such run"),
+        (["evaluate", "{tmp}/page.safetensors", "{data}"], 4, "web page"),
+        (["predict", "{tmp}/nothing", "{data}"], 4, "no such run"),
+        (["check", "{tmp}/empty"], 3, "empty"),
+        (["models", "--task", "fly"], 2, "unknown task"),
+    ],
+)
+def test_faults_are_one_line_and_a_code(
+    arguments: list[str],
+    code: int,
+    message: str,
+    colours: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "page.safetensors").write_text("<html>")
+    filled = [a.format(data=colours, tmp=tmp_path) for a in arguments]
+    got, out, err = _run(*filled, capsys=capsys, monkeypatch=monkeypatch)
+    assert (got, out) == (code, ""), err
+    assert message in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_no_permission_is_exit_5(
+    colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    arguments = ("train", "resnet20", str(colours), "--out", str(tmp_path / "run"), "--workers", "0", "--epochs", "1")
+    code, _, err = _run(*arguments, capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 5
+    assert "no permission" in err
+
+
+def test_models_lists_what_the_catalogue_holds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, _ = _run("models", "--json", capsys=capsys, monkeypatch=monkeypatch)
+    entries = {e["name"]: e for e in json.loads(out)}
+    assert code == 0
+    assert entries["resnet50"]["parameters"] == 25_557_032
+    assert {"name", "task", "paper", "year", "parameters", "macs"} <= set(entries["resnet50"])
+    code, out, _ = _run("models", "--task", "segment", capsys=capsys, monkeypatch=monkeypatch)
+    assert "unet" in out
+    assert "resnet50" not in out.replace("unet_resnet50", "")
+
+
+def test_help_and_models_import_no_torch() -> None:
+    program = (
+        "import sys; from saccade.cli import _main\n"
+        "for words in (['--help'], ['models'], ['settings'], ['train', '--help']):\n"
+        "    sys.argv = ['saccade', *words]; assert _main() == 0\n"
+        "heavy = {'torch', 'numpy', 'cv2', 'PIL', 'matplotlib', 'accelerate'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {heavy}' if heavy else 0)"
+    )
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_setting_is_reachable(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out, _ = _run("settings", "--json", capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0
+    assert {"lr", "minutes", "ema"} <= {row["name"] for row in json.loads(out)}

@@ -1,0 +1,213 @@
+"""Training end to end: it learns, it resumes bit for bit, it stops when told, it says what went wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import saccade
+from saccade import checkpoint
+from saccade.errors import DivergedError, UsageError
+from saccade.training.state import STATE
+
+SMALL: dict[str, Any] = {"epochs": 3, "batch": 8, "workers": 0, "width": 4, "depths": [1, 1, 1], "precision": "fp32"}
+FLAGS = ["--set", "width=4", "--set", "depths=[1,1,1]", "--set", "save_every=0", "--workers", "0", "--batch", "4"]
+
+
+def _weights(run: Path) -> str:
+    return checkpoint.digest(checkpoint.load(run / "last.safetensors").weights)
+
+
+def _rows(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def _comparable(row: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in row.items() if k not in ("minutes", "images_per_second")}
+
+
+def test_learns_and_leaves_a_whole_run(colours: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    result = saccade.train("resnet20", colours, out=run, progress=False, **SMALL | {"epochs": 15, "ema": 0.9})
+    assert result["metrics"]["top1"]["value"] == 1.0
+    names = {path.name for path in run.iterdir()}
+    assert {"config.json", "log.jsonl", "best.safetensors", "last.safetensors", "state", "metrics.json"} <= names
+    assert not list(run.rglob("*.tmp"))
+    assert json.loads((run / "metrics.json").read_text())["metrics"]["top1"]["value"] == 1.0
+    config = json.loads((run / "config.json").read_text())
+    assert config["origins"]["epochs"] == "flag"
+    assert config["origins"]["lr"] == "recipe default"
+    assert config["classes"] == ["blue", "red"]
+    assert [row["epoch"] for row in _rows(run)] == list(range(1, 16))
+    scores = saccade.evaluate(run, colours, bootstrap=50)
+    assert scores["metrics"]["top1"]["value"] == 1.0
+    answer = saccade.load(run).predict(colours / "val" / "red" / "0.png")
+    assert answer.label == 1
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(colours: Path, tmp_path: Path) -> None:
+    for name, seed, workers in (("a", 3, 0), ("b", 3, 2), ("c", 4, 0)):
+        settings = SMALL | {"seed": seed, "workers": workers}
+        saccade.train("resnet20", colours, out=tmp_path / name, progress=False, **settings)
+    assert _weights(tmp_path / "a") == _weights(tmp_path / "b")
+    assert _weights(tmp_path / "a") != _weights(tmp_path / "c")
+
+
+def test_a_finished_run_goes_on_with_more_epochs(colours: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    saccade.train("resnet20", colours, out=run, progress=False, **SMALL)
+    before = _weights(run)
+    saccade.train("resnet20", colours, out=run, progress=False, resume=True)
+    assert _weights(run) == before
+    saccade.train("resnet20", colours, out=run, progress=False, resume=True, epochs=5)
+    assert [row["epoch"] for row in _rows(run)] == [1, 2, 3, 4, 5]
+    assert _weights(run) != before
+
+
+def _start(colours: Path, run: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "saccade", "train", "resnet20", str(colours), "--out", str(run), *FLAGS, *more]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def _saved_step(run: Path) -> int:
+    try:
+        return int(json.loads(checkpoint.read_tensors(run / STATE)[0]["state"])["progress"]["step"])
+    except Exception:
+        return -1
+
+
+def _wait_for_step(process: subprocess.Popen[str], run: Path, step: int) -> None:
+    until = time.monotonic() + 120
+    while _saved_step(run) < step and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
+
+
+def _kill_and_resume(colours: Path, tmp_path: Path, steps: list[int]) -> None:
+    """Kill a run with SIGKILL after each of `steps`, and compare its end with that of a run left alone."""
+    alone, killed = tmp_path / "alone", tmp_path / "killed"
+    first = _start(colours, alone, "--epochs", "3")
+    assert first.wait(240) == 0, first.stderr.read() if first.stderr else ""
+    for number, step in enumerate(steps):
+        process = _start(colours, killed, "--epochs", "3", *(["--resume"] if number else []))
+        _wait_for_step(process, killed, step)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    resume = ["--epochs", "3", "--resume"]
+    arguments = [*FLAGS[:0], "--workers", "0", *resume]
+    command = [sys.executable, "-m", "saccade", "train", "resnet20", str(colours), "--out", str(killed), *arguments]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert _weights(killed) == _weights(alone)
+    assert [_comparable(r) for r in _rows(killed)] == [_comparable(r) for r in _rows(alone)]
+    assert not list(killed.rglob("*.tmp"))
+
+
+def test_killed_in_the_middle_of_an_epoch_and_resumed_bit_for_bit(colours: Path, tmp_path: Path) -> None:
+    _kill_and_resume(colours, tmp_path, [7])
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_save_and_say_how_to_go_on(colours: Path, tmp_path: Path, number: int, code: int) -> None:
+    run = tmp_path / "run"
+    process = _start(colours, run, "--epochs", "1000")
+    _wait_for_step(process, run, 3)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "--resume" in said
+    assert "Traceback" not in said
+    assert _saved_step(run) >= 3
+
+
+def test_divergence_names_step_rate_and_images(colours: Path, tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match=r"step \d+ \(lr .*\): classification (nan|inf).*Images.*\.png"):
+        saccade.train(
+            "resnet20",
+            colours,
+            out=tmp_path / "run",
+            progress=False,
+            **SMALL | {"lr": 1e30, "warmup": 0.0, "clip_norm": 0.0, "epochs": 20},
+        )
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_minutes_bound_the_run(colours: Path, tmp_path: Path) -> None:
+    start = time.monotonic()
+    result = saccade.train("resnet20", colours, out=tmp_path / "run", progress=False, **SMALL | {"minutes": 0.05})
+    assert 3.0 <= result["seconds"] <= time.monotonic() - start
+    assert _rows(tmp_path / "run")[-1]["lr"] < 0.01
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(colours: Path, tmp_path: Path) -> None:
+    """Plain SGD and frozen statistics: four forward passes of two images equal one of eight."""
+    settings = SMALL | {"epochs": 1, "norm": "frozen", "color": 0.0}
+    for name, pieces in (("one", 1), ("four", 4)):
+        saccade.train("resnet20", colours, out=tmp_path / name, progress=False, **settings, accumulate=pieces)
+    one, four = (checkpoint.load(tmp_path / name / "last.safetensors").weights for name in ("one", "four"))
+    for key, value in one.items():
+        torch.testing.assert_close(four[key], value, rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_is_found(colours: Path, tmp_path: Path) -> None:
+    saccade.train("resnet20", colours, out=tmp_path / "run", progress=False, **SMALL | {"batch": 0, "epochs": 1})
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["settings"]["batch"] == 32  # the largest power of two of 40 images
+    assert config["origins"]["batch"] == "found"
+
+
+def test_early_stop(colours: Path, tmp_path: Path) -> None:
+    settings = SMALL | {"epochs": 40, "patience": 0.2, "lr": 0.0}
+    saccade.train("resnet20", colours, out=tmp_path / "run", progress=False, **settings)
+    assert len(_rows(tmp_path / "run")) < 30
+
+
+def test_weights_of_another_class_count_replace_all_but_the_head(colours: Path, tmp_path: Path) -> None:
+    first, three = tmp_path / "first", tmp_path / "three"
+    saccade.train("resnet20", colours, out=first, progress=False, **SMALL)
+    shutil.copytree(colours, three)
+    for split in ("train", "val"):
+        shutil.copytree(three / split / "red", three / split / "zebra")
+    saccade.train("resnet20", three, out=tmp_path / "run", weights=first, progress=False, **SMALL | {"lr": 0.0})
+    old, new = (checkpoint.load(r / "last.safetensors").weights for r in (first, tmp_path / "run"))
+    assert new["fc.weight"].shape[0] == 3
+    assert torch.equal(new["conv1.weight"], checkpoint.load(first / "best.safetensors").weights["conv1.weight"])
+    assert old.keys() == new.keys()
+
+
+def test_refusals(colours: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(UsageError, match="did you mean 'resnet"):
+        saccade.train("resnet19", colours, out=run, progress=False)
+    with pytest.raises(UsageError, match="did you mean 'epochs'"):
+        saccade.train("resnet20", colours, out=run, progress=False, epocs=3)
+    with pytest.raises(UsageError, match="holds labels to classify"):
+        saccade.train("ssd_small", colours, out=run, progress=False)
+    with pytest.raises(UsageError, match="no recipe 'best'"):
+        saccade.train("resnet20", colours, out=run, progress=False, recipe="best")
+    with pytest.raises(UsageError, match="holds no run"):
+        saccade.train("resnet20", colours, out=run, progress=False, resume=True)
+    with pytest.raises(UsageError, match="fp16 needs a GPU"):
+        saccade.train("resnet20", colours, out=run, progress=False, device="cpu", **SMALL | {"precision": "fp16"})
+    assert not (run / "config.json").exists()
+    saccade.train("resnet20", colours, out=run, progress=False, **SMALL | {"epochs": 1})
+    with pytest.raises(UsageError, match="holds a run already"):
+        saccade.train("resnet20", colours, out=run, progress=False)
+    with pytest.raises(UsageError, match="cannot change lr"):
+        saccade.train("resnet20", colours, out=run, progress=False, resume=True, lr=1.0)
+
+
+@pytest.mark.slow
+def test_thirty_kills_thirty_resumes(colours: Path, tmp_path: Path) -> None:
+    _kill_and_resume(colours, tmp_path, list(range(1, 30)))
