@@ -94,7 +94,7 @@ class Config:
 
 VARIANTS: dict[str, Config] = {
     "faster_rcnn_r50_fpn": Config(),
-    # Ours: half as wide a ResNet-18, no P2, batch norm throughout: about 1.8 G multiply-adds at 320 pixels.
+    # Ours: half as wide a ResNet-18, no P2, batch norm throughout: 1.5 G multiply-adds at 320 pixels.
     "faster_rcnn_small": Config(
         classes=20,
         block="basic",
