@@ -1,0 +1,231 @@
+"""What is said of an image, drawn into it: boxes, masks, class maps, keypoints, labels and tags."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from saccade.data.types import IGNORE, Annotation, Objects
+from saccade.plots.palette import class_colour, class_colours, ink_on
+from saccade.plots.text import font_of, shorten, wrap
+
+_TINT = 0.45  # how much of the class colour covers a mask
+_BACKGROUND = {"background", "bg", "__background__"}  # class maps: left as the image is
+
+
+def draw(image: np.ndarray, annotation: Annotation, classes: Sequence[str]) -> np.ndarray:
+    """A copy of `image` with `annotation` drawn in: [H, W, 3] uint8 RGB, of the same size.
+
+    Masks and class maps are tinted and outlined, boxes carry plates with class and score (better scores on top),
+    label or tags stand in a strip at the lower edge. Lines and letters grow with the image; text that does not fit
+    is shortened, and left out where no letter fits (an image of a few pixels): enlarge with `fit` first.
+
+    Args:
+        image: [H, W, 3] uint8 RGB.
+        annotation: in pixels of `image`. Coordinates outside are drawn as far as they show.
+        classes: names in the order of the labels; any text.
+
+    Raises:
+        ValueError: `image` is not [H, W, 3] uint8, or masks are of another size.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"image must be [H, W, 3] uint8, got {list(image.shape)} {image.dtype}")
+    pixels = image.copy()
+    size = _letter_size(image.shape[0], image.shape[1])
+    if annotation.semantic is not None:
+        _tint_map(pixels, annotation.semantic.cpu().numpy(), classes, _line_width(size))
+    objects = annotation.objects
+    if objects is not None and objects.masks is not None:
+        _tint_masks(pixels, objects, _line_width(size))
+    picture = Image.fromarray(pixels)
+    pen = ImageDraw.Draw(picture)
+    if objects is not None:
+        _draw_objects(pen, objects, classes, size)
+    if annotation.semantic is not None:
+        _draw_legend(pen, annotation.semantic.cpu().numpy(), classes, size)
+    caption = describe(annotation, classes)
+    if caption:
+        _draw_strip(picture, caption, size)
+    return np.asarray(picture).copy()
+
+
+def fit(image: np.ndarray, annotation: Annotation, side: int) -> tuple[np.ndarray, Annotation]:
+    """Both scaled so that the longer side is `side` pixels; the shorter is at least 1.
+
+    Small images keep hard pixels (nearest neighbour), so that one sees what the network saw.
+    """
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    new = (max(1, round(height * scale)), max(1, round(width * scale)))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST if scale >= 3 else cv2.INTER_LINEAR
+    resized = cv2.resize(image, new[::-1], interpolation=how)
+    told = Annotation(new, annotation.label, annotation.tags, annotation.scores)
+    if annotation.semantic is not None:
+        told.semantic = torch.from_numpy(_nearest(annotation.semantic.cpu().numpy(), new))
+    if annotation.objects is not None:
+        told.objects = _fit_objects(annotation.objects, new, new[1] / width, new[0] / height)
+    return resized, told
+
+
+def describe(annotation: Annotation, classes: Sequence[str]) -> str:
+    """Label or tags as a line of text, with probabilities where they are known; "" for other tasks."""
+    if annotation.label is not None:
+        return _name(annotation.label, classes) + _score(annotation, annotation.label)
+    if annotation.tags is None:
+        return ""
+    given = torch.nonzero(annotation.tags).flatten().tolist()
+    if annotation.scores is not None:
+        scores = annotation.scores.tolist()
+        given.sort(key=lambda k: -scores[k])
+    return ", ".join(_name(k, classes) + _score(annotation, k) for k in given) or "no tag"
+
+
+def _name(label: int, classes: Sequence[str]) -> str:
+    return classes[label] if 0 <= label < len(classes) else f"class {label}"
+
+
+def _score(annotation: Annotation, label: int) -> str:
+    known = annotation.scores is not None and 0 <= label < len(annotation.scores)
+    return f" {float(annotation.scores[label]):.2f}" if known and annotation.scores is not None else ""
+
+
+def _letter_size(height: int, width: int) -> int:
+    """Pixels: a fixed share of the image, but never too small to read."""
+    return max(11, round(0.027 * (height * width) ** 0.5))
+
+
+def _line_width(size: int) -> int:
+    return max(1, round(size / 7))
+
+
+def _nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return np.asarray(cv2.resize(values.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST))
+
+
+def _fit_objects(objects: Objects, size: tuple[int, int], across: float, down: float) -> Objects:
+    scaled = objects[:]
+    scaled.boxes = scaled.boxes.cpu() * torch.tensor([across, down, across, down])
+    if scaled.masks is not None:
+        masks = [torch.from_numpy(_nearest(mask.cpu().numpy(), size)) > 0 for mask in scaled.masks]
+        scaled.masks = torch.stack(masks) if masks else torch.zeros(0, *size, dtype=torch.bool)
+    if scaled.keypoints is not None:
+        scaled.keypoints = scaled.keypoints.cpu() * torch.tensor([across, down, 1.0])
+    return scaled
+
+
+def _tint_map(pixels: np.ndarray, semantic: np.ndarray, classes: Sequence[str], line: int) -> None:
+    """Tint every class but the background, and draw the borders between classes in full colour."""
+    if semantic.shape != pixels.shape[:2]:
+        raise ValueError(f"the class map is of size {list(semantic.shape)}, the image {list(pixels.shape[:2])}")
+    table = class_colours(256)
+    shown = semantic != IGNORE
+    for k, name in enumerate(classes):
+        if name.strip().lower() in _BACKGROUND:
+            shown &= semantic != k
+    colours = table[semantic]
+    mixed = cv2.addWeighted(pixels, 1 - _TINT, colours, _TINT, 0)
+    border = np.zeros(semantic.shape, dtype=bool)
+    for step in range(1, (line + 1) // 2 + 1):
+        for axis in (0, 1):
+            border |= (semantic != np.roll(semantic, step, axis)) | (semantic != np.roll(semantic, -step, axis))
+    border[:1], border[-1:], border[:, :1], border[:, -1:] = False, False, False, False
+    np.copyto(pixels, mixed, where=shown[..., None])
+    np.copyto(pixels, colours, where=(shown & border)[..., None])
+
+
+def _tint_masks(pixels: np.ndarray, objects: Objects, line: int) -> None:
+    assert objects.masks is not None
+    if len(objects) and tuple(objects.masks.shape[1:]) != pixels.shape[:2]:
+        raise ValueError(f"the masks are of size {list(objects.masks.shape[1:])}, the image {list(pixels.shape[:2])}")
+    for i in _weakest_first(objects):
+        mask = objects.masks[i].cpu().numpy().astype(np.uint8)
+        x, y, width, height = cv2.boundingRect(mask)
+        if not width:
+            continue
+        inside = mask[y : y + height, x : x + width].astype(bool)
+        part = pixels[y : y + height, x : x + width]
+        colour = class_colour(int(objects.labels[i]))
+        part[inside] = ((1 - _TINT) * part[inside] + _TINT * np.array(colour)).astype(np.uint8)
+        outlines, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+        cv2.drawContours(pixels, outlines, -1, colour, line)
+
+
+def _weakest_first(objects: Objects) -> list[int]:
+    """Rows in the order of drawing: the best score last, on top; without scores the largest first."""
+    if objects.scores is not None:
+        return [int(i) for i in torch.argsort(objects.scores, stable=True)]
+    sides = objects.boxes[:, 2:] - objects.boxes[:, :2]
+    return [int(i) for i in torch.argsort(sides.prod(1), descending=True, stable=True)]
+
+
+def _draw_objects(pen: ImageDraw.ImageDraw, objects: Objects, classes: Sequence[str], size: int) -> None:
+    rows = _weakest_first(objects)
+    width, height = pen.im.size
+    line = _line_width(size)
+    limit = np.array([width, height, width, height])
+    boxes = np.clip(np.nan_to_num(objects.boxes.detach().cpu().numpy()), 0, limit)
+    for i in rows:  # all frames first, so that no plate is crossed by one
+        x1, y1, x2, y2 = (float(v) for v in boxes[i])
+        colour = class_colour(int(objects.labels[i]))
+        pen.rectangle((min(x1, x2), min(y1, y2), max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=line)
+        if objects.keypoints is not None:
+            for x, y, seen in objects.keypoints[i].tolist():
+                if seen > 0:
+                    pen.circle((x, y), 1.5 * line, fill=colour, outline="white")
+    for i in rows:
+        text = _name(int(objects.labels[i]), classes)
+        if objects.scores is not None:
+            text += f" {float(objects.scores[i]):.2f}"
+        for flag, word in ((objects.crowd, "crowd"), (objects.difficult, "difficult")):
+            if flag is not None and bool(flag[i]):
+                text += f" ({word})"
+        x1, y1 = float(boxes[i, 0]), float(boxes[i, 1])
+        _draw_plate(pen, text, (x1, y1), class_colour(int(objects.labels[i])), size)
+
+
+def _draw_plate(
+    pen: ImageDraw.ImageDraw, text: str, corner: tuple[float, float], colour: tuple[int, int, int], size: int
+) -> None:
+    """A coloured plate above the corner of a box; below it, and further left, where the image ends."""
+    width, height = pen.im.size
+    margin = max(1, size // 5)
+    font = font_of(size)
+    text = shorten(text, font, min(width - 2 * margin, 24 * size))
+    tall = size + 2 * margin
+    if not text or tall > height:
+        return
+    wide = font.getlength(text) + 2 * margin
+    x = min(max(0.0, corner[0]), width - wide)
+    y = corner[1] - tall if corner[1] >= tall else min(max(0.0, corner[1]), height - tall)
+    pen.rectangle((x, y, x + wide - 1, y + tall - 1), fill=colour)
+    pen.text((x + margin, y + tall / 2), text, fill=ink_on(colour), font=font, anchor="lm")
+
+
+def _draw_legend(pen: ImageDraw.ImageDraw, semantic: np.ndarray, classes: Sequence[str], size: int) -> None:
+    """Plates of the classes that the map holds, most pixels first, down the upper left; as many as fit."""
+    counts = np.bincount(semantic.ravel(), minlength=256)[:IGNORE]
+    present = sorted(np.flatnonzero(counts).tolist(), key=lambda k: -counts[k])
+    step = size + 2 * max(1, size // 5)
+    for place, k in enumerate(present[: pen.im.size[1] // step]):
+        _draw_plate(pen, _name(k, classes), (0, place * step), class_colour(k), size)
+
+
+def _draw_strip(picture: Image.Image, text: str, size: int) -> None:
+    """White letters on a darkened strip at the lower edge."""
+    margin = max(1, size // 4)
+    font = font_of(size)
+    lines = wrap(text, font, picture.width - 2 * margin, 3)
+    step = round(1.25 * size)
+    tall = len(lines) * step + margin
+    if not lines or tall > picture.height:
+        return
+    top = picture.height - tall
+    strip = picture.crop((0, top, picture.width, picture.height))
+    picture.paste(Image.blend(strip, Image.new("RGB", strip.size), 0.65), (0, top))
+    pen = ImageDraw.Draw(picture)
+    for i, line in enumerate(lines):
+        pen.text((margin, top + margin / 2 + (i + 0.5) * step), line, fill="white", font=font, anchor="lm")
