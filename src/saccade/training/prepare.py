@@ -100,7 +100,8 @@ def check_model_name(name: str) -> None:
 def make_loader(plan: Plan, processes: int, rank: int, mosaic: bool) -> Loader:
     """Training batches of this process."""
     settings = plan.settings
-    transforms = training_transforms(plan.task, settings, getattr(plan.module, "STRIDE", 1))
+    stride = getattr(plan.module, "STRIDE", 1)
+    transforms = training_transforms(plan.task, settings, stride, plan.dataset.flip_pairs or ())
     return Loader(
         plan.dataset,
         plan.training,
