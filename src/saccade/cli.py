@@ -99,8 +99,18 @@ def convert(
     """Rewrite a detection or instance data set as COCO, VOC or YOLO."""
     from saccade.verbs.convert import convert as run
 
-    result = run(data, to, out, images=images)
-    _print_json(result) if as_json else typer.echo(_plain(result))
+    done = run(data, to, out, images)  # type: ignore[arg-type]  # convert checks the word
+    summary = {"out": str(done.out), "format": done.format, "images": done.images, "objects": done.objects}
+    summary |= {"splits": done.splits, "classes": done.classes, "lost": done.lost}
+    summary["refused"] = [dataclasses.asdict(entry) for entry in done.ledger.refused]
+    if as_json:
+        _print_json(summary)
+        return
+    typer.echo(f"{done.images} images, {done.objects} objects in {len(done.classes)} classes written to {done.out}")
+    for loss in done.lost:
+        typer.echo(f"not kept: {loss}")
+    for entry in done.ledger.refused:
+        typer.echo(f"refused in {data}: {entry.where}: {entry.what}")
 
 
 @app.command()

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from saccade.verbs.check import check, describe
 from saccade.errors import DataError, ResourceError
+from saccade.verbs.check import check, describe
 
 
 def _photo(path: Path, seed: int, size: tuple[int, int] = (64, 80)) -> None:

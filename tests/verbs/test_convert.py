@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from saccade.convert import WRITERS, convert
 from saccade.data.dataset import DataSet, Record, Thing
 from saccade.data.formats import coco, voc, yolo
 from saccade.data.rle import decode_rle, encode_mask
 from saccade.errors import DataError, ResourceError, UsageError
+from saccade.verbs.convert import WRITERS, convert
 
 READERS = {"coco": coco.read, "voc": voc.read, "yolo": yolo.read}
 WIDTH, HEIGHT = 640, 427
