@@ -171,6 +171,7 @@ def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="run folder, checkpoint, or COCO results file (.json)")],
     data: Data,
     split: Annotated[str, typer.Option(help="train, val, test or all")] = "val",
+    out: Annotated[Path | None, typer.Option(help="folder for report.html, metrics.json and plots")] = None,
     batch: Annotated[int, typer.Option(help="images a forward pass", min=1)] = 8,
     workers: Workers = None,
     device: Device = None,
@@ -181,9 +182,18 @@ def evaluate(
     from saccade.verbs.evaluate import evaluate as score
 
     result = score(
-        run, data, split=split, batch=batch, workers=workers, device=device, precision=precision, progress=not as_json
+        run,
+        data,
+        split=split,
+        batch=batch,
+        workers=workers,
+        device=device,
+        precision=precision,
+        out=out,
+        progress=not as_json,
     )
-    _print_json(result) if as_json else _show_scores(result, f"{result['images']} images of {split}")
+    footer = f"{result['images']} images of {split}" + ("" if out is None else f"; report: {out}/report.html")
+    _print_json(result) if as_json else _show_scores(result, footer)
 
 
 @app.command()

@@ -20,9 +20,10 @@ _BACKGROUND = {"background", "bg", "__background__"}  # class maps: left as the 
 def draw(image: np.ndarray, annotation: Annotation, classes: Sequence[str]) -> np.ndarray:
     """A copy of `image` with `annotation` drawn in: [H, W, 3] uint8 RGB, of the same size.
 
-    Masks and class maps are tinted and outlined, boxes carry plates with class and score (better scores on top),
-    label or tags stand in a strip at the lower edge. Lines and letters grow with the image; text that does not fit
-    is shortened, and left out where no letter fits (an image of a few pixels): enlarge with `fit` first.
+    Masks and class maps are tinted and outlined. Boxes carry plates with class and score; in a crowd the plates of
+    weaker ones give way, their colour tells the class. Label or tags stand in a strip at the lower edge. Lines and
+    letters grow with the image; text that does not fit is shortened, and left out where no letter fits (an image of
+    a few pixels): enlarge with `fit` first.
 
     Args:
         image: [H, W, 3] uint8 RGB.
@@ -88,6 +89,10 @@ def _name(label: int, classes: Sequence[str]) -> str:
     return classes[label] if 0 <= label < len(classes) else f"class {label}"
 
 
+def _is_background(label: int, classes: Sequence[str]) -> bool:
+    return _name(label, classes).strip().lower() in _BACKGROUND
+
+
 def _score(annotation: Annotation, label: int) -> str:
     known = annotation.scores is not None and 0 <= label < len(annotation.scores)
     return f" {float(annotation.scores[label]):.2f}" if known and annotation.scores is not None else ""
@@ -123,8 +128,8 @@ def _tint_map(pixels: np.ndarray, semantic: np.ndarray, classes: Sequence[str], 
         raise ValueError(f"the class map is of size {list(semantic.shape)}, the image {list(pixels.shape[:2])}")
     table = class_colours(256)
     shown = semantic != IGNORE
-    for k, name in enumerate(classes):
-        if name.strip().lower() in _BACKGROUND:
+    for k in range(len(classes)):
+        if _is_background(k, classes):
             shown &= semantic != k
     colours = table[semantic]
     mixed = cv2.addWeighted(pixels, 1 - _TINT, colours, _TINT, 0)
@@ -176,42 +181,59 @@ def _draw_objects(pen: ImageDraw.ImageDraw, objects: Objects, classes: Sequence[
             for x, y, seen in objects.keypoints[i].tolist():
                 if seen > 0:
                     pen.circle((x, y), 1.5 * line, fill=colour, outline="white")
-    for i in rows:
+    taken: list[tuple[float, float, float, float]] = []
+    for i in reversed(rows):  # the best first: in a crowd the plates of weaker objects give way
         text = _name(int(objects.labels[i]), classes)
         if objects.scores is not None:
             text += f" {float(objects.scores[i]):.2f}"
         for flag, word in ((objects.crowd, "crowd"), (objects.difficult, "difficult")):
             if flag is not None and bool(flag[i]):
                 text += f" ({word})"
-        x1, y1 = float(boxes[i, 0]), float(boxes[i, 1])
-        _draw_plate(pen, text, (x1, y1), class_colour(int(objects.labels[i])), size)
+        left, top, tall = float(boxes[i, 0]), float(boxes[i, 1]), _plate_height(size)
+        places = [(left, y) for y in (top - tall, top) if y >= 0]
+        _draw_plate(pen, text, places, class_colour(int(objects.labels[i])), size, taken)
+
+
+def _plate_height(size: int) -> int:
+    return size + 2 * max(1, size // 5)
 
 
 def _draw_plate(
-    pen: ImageDraw.ImageDraw, text: str, corner: tuple[float, float], colour: tuple[int, int, int], size: int
+    pen: ImageDraw.ImageDraw,
+    text: str,
+    places: list[tuple[float, float]],
+    colour: tuple[int, int, int],
+    size: int,
+    taken: list[tuple[float, float, float, float]],
 ) -> None:
-    """A coloured plate above the corner of a box; below it, and further left, where the image ends."""
+    """A coloured plate with its upper left at the first of `places` where it covers no other plate, or nowhere.
+
+    Places are moved so that the plate stays inside the image; `taken` lists the plates so far and gains this one.
+    """
     width, height = pen.im.size
     margin = max(1, size // 5)
     font = font_of(size)
     text = shorten(text, font, min(width - 2 * margin, 24 * size))
-    tall = size + 2 * margin
+    tall = _plate_height(size)
+    wide = font.getlength(text) + 2 * margin
     if not text or tall > height:
         return
-    wide = font.getlength(text) + 2 * margin
-    x = min(max(0.0, corner[0]), width - wide)
-    y = corner[1] - tall if corner[1] >= tall else min(max(0.0, corner[1]), height - tall)
-    pen.rectangle((x, y, x + wide - 1, y + tall - 1), fill=colour)
-    pen.text((x + margin, y + tall / 2), text, fill=ink_on(colour), font=font, anchor="lm")
+    for place in places:
+        x, y = min(place[0], width - wide), min(place[1], height - tall)
+        if all(x >= right or x + wide <= left or y >= low or y + tall <= top for left, top, right, low in taken):
+            taken.append((x, y, x + wide, y + tall))
+            pen.rectangle((x, y, x + wide - 1, y + tall - 1), fill=colour)
+            pen.text((x + margin, y + tall / 2), text, fill=ink_on(colour), font=font, anchor="lm")
+            return
 
 
 def _draw_legend(pen: ImageDraw.ImageDraw, semantic: np.ndarray, classes: Sequence[str], size: int) -> None:
     """Plates of the classes that the map holds, most pixels first, down the upper left; as many as fit."""
     counts = np.bincount(semantic.ravel(), minlength=256)[:IGNORE]
-    present = sorted(np.flatnonzero(counts).tolist(), key=lambda k: -counts[k])
-    step = size + 2 * max(1, size // 5)
-    for place, k in enumerate(present[: pen.im.size[1] // step]):
-        _draw_plate(pen, _name(k, classes), (0, place * step), class_colour(k), size)
+    tinted = [k for k in np.flatnonzero(counts).tolist() if not _is_background(k, classes)]
+    step = _plate_height(size)
+    for place, k in enumerate(sorted(tinted, key=lambda k: -counts[k])[: pen.im.size[1] // step]):
+        _draw_plate(pen, _name(k, classes), [(0, place * step)], class_colour(k), size, [])
 
 
 def _draw_strip(picture: Image.Image, text: str, size: int) -> None:

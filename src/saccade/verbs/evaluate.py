@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +18,10 @@ from saccade.data.loader import Loader
 from saccade.data.split import split as assign_splits
 from saccade.data.truth import read_truth
 from saccade.data.types import Annotation
-from saccade.device import loader_workers
+from saccade.device import describe_hardware, loader_workers
 from saccade.errors import DataError, UsageError
+from saccade.files import make_folder, write_whole
+from saccade.gallery import Gallery
 from saccade.metrics import Result, make_metric
 from saccade.predictor import Predictor, load
 
@@ -33,6 +37,7 @@ def evaluate(
     precision: str = "auto",
     bootstrap: int = 1000,
     seed: int = 0,
+    out: str | Path | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Score predictions on one split of a data set.
@@ -42,6 +47,7 @@ def evaluate(
         split: "train", "val", "test" or "all".
         bootstrap: resamples of the images for the 95 % intervals; 0 for none.
         seed: of the split, where the data set gives none, and of the bootstrap.
+        out: folder for report.html, metrics.json and plots; nothing is written without it.
 
     Returns:
         `{data, split, images, metrics: {name: {value, low, high}}, per_class, seconds}`.
@@ -50,19 +56,37 @@ def evaluate(
         DataError, UsageError, ModelFileError: as the parts say.
     """
     start = time.monotonic()
-    if Path(run).suffix == ".json":
-        dataset = read(data)
-        records = records_of(dataset, split, seed)
-        result = score_file(Path(run), dataset, records, bootstrap)
-    else:
-        predictor = load(run, device, precision)
-        dataset = read(data, predictor.task)
+    folder = None if out is None else make_folder(Path(out))
+    predictor = None if Path(run).suffix == ".json" else load(run, device, precision)
+    dataset = read(data, None if predictor is None else predictor.task)
+    task = dataset.task if predictor is None else predictor.task
+    if predictor is not None:
         align_classes(dataset, predictor.classes)
-        records = records_of(dataset, split, seed)
-        result = score(predictor, dataset, records, batch, workers, bootstrap, progress)
+    records = records_of(dataset, split, seed)
+    gallery = None if folder is None else Gallery(task, dataset, records)
+    if predictor is None:
+        result = score_file(Path(run), dataset, records, bootstrap, gallery)
+    else:
+        result = score(predictor, dataset, records, batch, workers, bootstrap, progress, gallery)
     summary = {"data": str(data), "split": split, "images": len(records), **result.to_json()}
     summary["seconds"] = round(time.monotonic() - start, 3)
+    if folder is not None and gallery is not None:
+        _write_report(folder, Path(run), str(data), summary, gallery, predictor)
     return summary
+
+
+def _write_report(
+    folder: Path, run: Path, data: str, summary: dict[str, Any], gallery: Gallery, predictor: Predictor | None
+) -> None:
+    """metrics.json, report.html and plots of an evaluation."""
+    from saccade.report import write_evaluation_report
+
+    facts = [("predictions of" if predictor is None else "model", str(run)), ("task", gallery.task), ("data", data)]
+    if predictor is not None:
+        facts += [("hardware", describe_hardware(predictor.device)), ("precision", predictor.precision)]
+    command = ["saccade", "evaluate", str(run), data, "--split", summary["split"], "--out", str(folder)]
+    write_whole(folder / "metrics.json", json.dumps(summary, indent=2, allow_nan=False))
+    write_evaluation_report(folder, gallery.dataset, gallery.task, summary, gallery, facts, shlex.join(command))
 
 
 def score(
@@ -73,11 +97,18 @@ def score(
     workers: int | None = None,
     bootstrap: int = 0,
     progress: bool = False,
+    gallery: Gallery | None = None,
 ) -> Result:
-    """Predict every record and measure the answers against its truth, in pixels of the originals."""
+    """Predict every record and measure the answers against its truth, in pixels of the originals.
+
+    A gallery is shown every image as well, and keeps the pictures of a report.
+    """
     metric = make_metric(predictor.task, dataset.classes)
     for record, prediction in predictions(predictor, dataset, records, batch, workers, progress):
-        metric.add(record.id, read_truth(record, dataset, predictor.task), prediction)
+        truth = read_truth(record, dataset, predictor.task)
+        metric.add(record.id, truth, prediction)
+        if gallery is not None:
+            gallery.add(record, truth, prediction)
     return metric.result(bootstrap=bootstrap)
 
 
@@ -99,7 +130,9 @@ def predictions(
         yield record, answer
 
 
-def score_file(path: Path, dataset: DataSet, records: list[Record], bootstrap: int) -> Result:
+def score_file(
+    path: Path, dataset: DataSet, records: list[Record], bootstrap: int, gallery: Gallery | None = None
+) -> Result:
     """Measure a COCO results file of any tool. Raises DataError with the number of a bad entry."""
     from saccade.metrics.coco_results import read_results
 
@@ -115,7 +148,10 @@ def score_file(path: Path, dataset: DataSet, records: list[Record], bootstrap: i
     task = "instances" if dataset.task == "instances" and answers.masks else "detect"
     metric = make_metric(task, dataset.classes)
     for record in records:
-        metric.add(record.id, read_truth(record, dataset, task), answers[record.id])
+        truth = read_truth(record, dataset, task)
+        metric.add(record.id, truth, answers[record.id])
+        if gallery is not None:
+            gallery.add(record, truth, answers[record.id])
     return metric.result(bootstrap=bootstrap)
 
 

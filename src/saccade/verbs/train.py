@@ -22,6 +22,7 @@ from saccade.data.types import Batch
 from saccade.device import describe_hardware
 from saccade.errors import DivergedError
 from saccade.files import write_whole
+from saccade.gallery import Gallery
 from saccade.metrics import Result
 from saccade.predictor import Predictor, load
 from saccade.tasks import TASKS
@@ -240,7 +241,7 @@ def _save_checkpoint(parts: Parts, path: Path, metrics: dict[str, Any]) -> None:
 
 def _finish(parts: Parts, counters: Progress) -> dict[str, Any]:
     """Measure the best checkpoint with intervals; write metrics.json and report.html."""
-    from saccade.report import write_report
+    from saccade.report import write_training_report
 
     run = parts.run
     rows = parts.log.rows()
@@ -255,14 +256,18 @@ def _finish(parts: Parts, counters: Progress) -> dict[str, Any]:
     }
     if not parts.accelerator.is_main_process:
         return summary
-    if parts.plan.validation:
+    plan, gallery = parts.plan, None
+    if plan.validation:
         precision = "bf16" if parts.precision == "bf16" else "fp32"
         predictor = load(best, str(parts.accelerator.device), precision)
-        plan = parts.plan
-        result = score(predictor, plan.dataset, plan.validation, workers=plan.settings.workers, bootstrap=1000)
+        gallery = Gallery(plan.task, plan.dataset, plan.validation)
+        result = score(
+            predictor, plan.dataset, plan.validation, workers=plan.settings.workers, bootstrap=1000, gallery=gallery
+        )
         summary |= {"split": "val", **result.to_json()}
     write_whole(run / "metrics.json", json.dumps(summary, indent=2, allow_nan=False))
-    write_report(run, parts.plan, rows, summary, describe_hardware(parts.accelerator.device))
+    hardware = describe_hardware(parts.accelerator.device)
+    write_training_report(run, plan, rows, summary, gallery, hardware, parts.precision)
     return summary
 
 

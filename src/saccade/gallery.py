@@ -1,0 +1,148 @@
+"""The pictures of a report, chosen during the one pass over the images that also measures them.
+
+`Gallery.add` sees every image with its truth and prediction and keeps a bounded number: some spread evenly over the
+data, and the worst. Pixels are read at the end, for the images that are kept.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from saccade.data.dataset import DataSet, Record
+from saccade.data.image import decode
+from saccade.data.types import Annotation
+from saccade.errors import SaccadeError
+from saccade.metrics.curves import SCORE
+from saccade.metrics.mistakes import Verdict, judge
+from saccade.plots.draw import describe, draw, fit
+
+SAMPLED, WORST = 12, 8  # pictures in a report
+SIDE = 400  # pixels of a picture's longer side
+
+
+@dataclass
+class Exhibit:
+    """One image of the report."""
+
+    id: str
+    pictures: list[tuple[str, Any]]  # (caption, [H, W, 3] uint8), one or two
+    truth: str  # label or tags in words; "" where the picture shows it
+    answer: str
+    right: bool | None  # whether label or tags agree; None for other tasks
+    mistakes: list[str]
+    score: float  # of metrics.mistakes.Verdict: 0 is perfect
+    unreadable: str = ""  # why there is no picture
+
+
+@dataclass
+class _Kept:
+    record: Record
+    truth: Annotation
+    prediction: Annotation
+    verdict: Verdict
+
+
+class Gallery:
+    """Examples of a data set as they are measured.
+
+    Args:
+        records: all that will be added; a fixed choice among them is shown.
+    """
+
+    def __init__(self, task: str, dataset: DataSet, records: Iterable[Record]) -> None:
+        self.task = task
+        self.dataset = dataset
+        self._wanted = set(choose([r.id for r in records], SAMPLED))
+        self._sampled: dict[str, _Kept] = {}
+        self._worst: list[tuple[float, str, _Kept]] = []  # a heap, the mildest of the worst first
+
+    def add(self, record: Record, truth: Annotation, prediction: Annotation) -> None:
+        """Judge one image; keep it if it is among the chosen or the worst so far."""
+        said = _without_weak(prediction)
+        kept = _Kept(record, truth, said, judge(self.task, truth, said, self.dataset.classes))
+        if record.id in self._wanted:
+            self._sampled[record.id] = kept
+        if kept.verdict.score > 0 and kept.verdict.mistakes:
+            heapq.heappush(self._worst, (kept.verdict.score, record.id, kept))
+            if len(self._worst) > WORST:
+                heapq.heappop(self._worst)
+
+    def sampled(self) -> list[Exhibit]:
+        """The chosen images in order of id."""
+        return [self._exhibit(self._sampled[id]) for id in sorted(self._sampled)]
+
+    def worst(self) -> list[Exhibit]:
+        """The images with the gravest mistakes, worst first."""
+        ranked = sorted(self._worst, key=lambda item: (-item[0], item[1]))
+        return [self._exhibit(kept) for _, _, kept in ranked]
+
+    def _exhibit(self, kept: _Kept) -> Exhibit:
+        classes, id = self.dataset.classes, kept.record.id
+        mistakes = explain(self.task, kept.verdict, classes)
+        by_word = self.task in ("classify", "tag")
+        words = (describe(kept.truth, classes), describe(kept.prediction, classes)) if by_word else ("", "")
+        exhibit = Exhibit(id, [], *words, not kept.verdict.mistakes if by_word else None, mistakes, kept.verdict.score)
+        try:
+            image = decode(self.dataset.root / id)
+        except SaccadeError as error:
+            return replace(exhibit, unreadable=str(error))
+        if by_word:
+            exhibit.pictures.append(("", fit(image, Annotation(kept.truth.size), SIDE)[0]))
+        else:
+            for caption, annotation in (("truth", kept.truth), ("prediction", kept.prediction)):
+                exhibit.pictures.append((caption, draw(*fit(image, annotation, SIDE), classes)))
+        return exhibit
+
+
+def choose(ids: Sequence[str], count: int) -> list[str]:
+    """At most `count` ids, evenly spread over their sorted order, the same at every call."""
+    ranked = sorted(ids)
+    if len(ranked) <= count:
+        return ranked
+    return [ranked[(2 * i + 1) * len(ranked) // (2 * count)] for i in range(count)]
+
+
+def explain(task: str, verdict: Verdict, classes: Sequence[str], lines: int = 6) -> list[str]:
+    """What is wrong with one image in words; mistakes of one kind are counted together, with their best score."""
+    groups: dict[tuple[str, int | None, int | None], list[dict[str, Any]]] = {}
+    for row in verdict.mistakes:
+        groups.setdefault((row["kind"], row.get("label"), row.get("predicted")), []).append(row)
+    said = [_in_words(task, rows, classes) for rows in groups.values()]
+    more = len(said) - lines
+    return said if more <= 0 else [*said[:lines], f"and {more} more kinds of mistakes"]
+
+
+def _in_words(task: str, rows: list[dict[str, Any]], classes: Sequence[str]) -> str:
+    """Mistakes of one kind, classes alike, as one line."""
+    row, n = rows[0], len(rows)
+    name = classes[row["label"]] if "label" in row else ""
+    said = classes[row["predicted"]] if "predicted" in row else ""
+    kind = row["kind"]
+    score = f" ({'up to ' if n > 1 else ''}{max(r['score'] for r in rows):.2f})" if "score" in row else ""
+    if task == "classify":
+        return f"{name} comes in place {row['rank'] + 1}, after {said}{score}"
+    if task == "tag":
+        return f"{name} missed{score}" if kind == "missed" else f"{name} said, but not there{score}"
+    if kind == "poor mask":
+        return f"{name}: IoU {row['iou']:.2f}"
+    beside = f", IoU {row['iou']:.2f}" if "iou" in row and n == 1 else ""
+    text = {
+        "missed": f"{name} missed",
+        "duplicate": f"{said}{score} found twice",
+        "wrong class": f"{name} taken for {said}{score}",
+        "poor box": f"{said}{score} poorly placed{beside}",
+        "wrong class and poor box": f"{name} taken for {said}{score} and poorly placed{beside}",
+        "background": f"{said}{score} where there is nothing",
+    }[kind]
+    return text if n == 1 else f"{n} x {text}"
+
+
+def _without_weak(prediction: Annotation) -> Annotation:
+    """The prediction without the boxes that no one would show (their rows would fill memory and picture)."""
+    objects = prediction.objects
+    if objects is None or objects.scores is None:
+        return prediction
+    return replace(prediction, objects=objects[objects.scores >= SCORE])

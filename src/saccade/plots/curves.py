@@ -1,0 +1,162 @@
+"""Lines and bars: the course of a training, precision against recall, reliability, values by class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from saccade.plots.figures import ACCENT, FAINT, INK, new_figure, short_names, style
+from saccade.plots.palette import class_colour
+
+NAMED = 10  # classes with a colour and a name of their own in a plot; the others are gray
+BARS = 40  # classes shown as bars: the weakest and the best
+
+
+def plot_training(rows: Sequence[Mapping[str, Any]], metric: str) -> Figure:
+    """Losses, validation metrics and learning rate over steps, side by side; also for a single row.
+
+    Args:
+        rows: lines of log.jsonl: {step, lr, losses: {name: value}, metrics: {name: value or None} in some}.
+        metric: the name of the metric that ranks checkpoints, drawn bold.
+    """
+    scored = [row for row in rows if row.get("metrics")]
+    figure = new_figure(12, 3.3)
+    losses, scores, rates = figure.subplots(1, 3)
+    _plot_losses(losses, rows)
+    style(scores, "Validation metrics", "step", "")
+    prefix = "mask_" if metric.startswith("mask_") else ""
+    known_names = dict.fromkeys(name for row in scored for name in row["metrics"] if name.startswith(prefix))
+    names = sorted(known_names, key=lambda n: n != metric)[:3]  # the log has them in order of importance
+    for i, name in enumerate(names):
+        points = [(row["step"], row["metrics"].get(name)) for row in scored]
+        known = [(x, y) for x, y in points if y is not None]
+        _line(scores, known, name, 2.2 if name == metric else 1.0, _colour(i))
+    if any(row["metrics"].get(name) is not None for row in scored for name in names):
+        scores.legend(fontsize=8, frameon=False)
+        scores.set_ylim(0, 1.02)
+    else:
+        scores.text(0.5, 0.5, "no validation", ha="center", va="center", transform=scores.transAxes, color=INK)
+    style(rates, "Learning rate", "step", "")
+    _line(rates, [(row["step"], row["lr"]) for row in rows], "", 1.8, ACCENT)
+    for axes in (losses, scores, rates):
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    return figure
+
+
+def _plot_losses(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    style(axes, "Training losses (mean of an epoch)", "step", "")
+    names = list(dict.fromkeys(name for row in rows for name in row["losses"]))
+    if len(names) > 1:
+        _line(axes, [(row["step"], sum(row["losses"].values())) for row in rows], "sum", 2.2, INK)
+    for i, name in enumerate(names):
+        points = [(row["step"], row["losses"][name]) for row in rows if name in row["losses"]]
+        _line(axes, points, name.replace("_", " "), 1.3 if len(names) > 1 else 2.0, _colour(i))
+    values = [value for row in rows for value in row["losses"].values()]
+    if values and min(values) > 0 and max(values) / min(values) > 50:
+        axes.set_yscale("log")
+    elif values and min(values) >= 0:
+        axes.set_ylim(bottom=0)
+    if names:
+        axes.legend(fontsize=8, frameon=False)
+
+
+def _line(axes: Axes, points: Sequence[tuple[float, float]], name: str, width: float, colour: Any) -> None:
+    if points:
+        mark = "o" if len(points) < 25 else None
+        axes.plot(*zip(*points, strict=True), label=name or " ", linewidth=width, color=colour, marker=mark, ms=3)
+
+
+def _colour(index: int) -> tuple[float, ...]:
+    return tuple(v / 255 for v in class_colour((5, 3, 2, 0, 4, 1)[index] if index < 6 else index))
+
+
+def plot_precision_recall(curves: Sequence[Mapping[str, Any]], title: str) -> Figure:
+    """One line a class, the best and the weakest named; their mean in black.
+
+    Args:
+        curves: {class, recall, precision} each, lists of equal length, empty where a class has no truth.
+    """
+    figure = new_figure(7.2, 4.6)
+    axes = figure.subplots()
+    style(axes, title, "recall: share of the true ones that is found", "precision: share of the found that is true")
+    known = [(k, c) for k, c in enumerate(curves) if c["recall"]]
+    worth = {k: _area(c["recall"], c["precision"]) for k, c in known}
+    ranked = sorted(worth, key=lambda k: -worth[k])
+    named = set(ranked if len(ranked) <= NAMED else ranked[: NAMED // 2] + ranked[-NAMED // 2 :])
+    labels = short_names([c["class"] for c in curves])
+    for k in sorted(ranked, key=lambda k: (k in named, -worth[k])):
+        recall, precision = curves[k]["recall"], curves[k]["precision"]
+        colour = [v / 255 for v in class_colour(k)] if k in named else FAINT
+        label = f"{labels[k]}  {worth[k]:.2f}" if k in named else None
+        axes.plot(
+            [0, *recall], [precision[0], *precision], color=colour, label=label, linewidth=1.6, zorder=2 + (k in named)
+        )
+    if len(ranked) > 1:
+        grid = np.linspace(0, 1, 101)
+        mean = np.mean([_at(curves[k]["recall"], curves[k]["precision"], grid) for k in ranked], axis=0)
+        axes.plot(grid, mean, color=INK, linewidth=2.2, label=f"mean of {len(ranked)}  {mean.mean():.2f}", zorder=5)
+    if ranked:
+        axes.legend(fontsize=8, frameon=False, bbox_to_anchor=(1.01, 1), loc="upper left", title="area under the curve")
+    axes.set_xlim(0, 1.01)
+    axes.set_ylim(0, 1.03)
+    return figure
+
+
+def _at(recall: Sequence[float], precision: Sequence[float], grid: np.ndarray) -> np.ndarray:
+    """Highest precision at each recall of `grid` or beyond; 0 past the last."""
+    r, p = np.asarray(recall), np.asarray(precision)
+    best = np.append(np.maximum.accumulate(p[::-1])[::-1], 0.0)
+    return np.asarray(best[np.searchsorted(r, grid - 1e-9)])
+
+
+def _area(recall: Sequence[float], precision: Sequence[float]) -> float:
+    return float(_at(recall, precision, np.linspace(0, 1, 101)).mean())
+
+
+def plot_calibration(calibration: Mapping[str, Any]) -> Figure:
+    """Accuracy against confidence, with the number of images in each bin below.
+
+    Args:
+        calibration: {confidence, accuracy, images: one a bin (NaN or None where empty), error}.
+    """
+    figure = new_figure(4.6, 4.6)
+    axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    error = calibration["error"]
+    said = "" if error is None else f" (expected error {error:.3f})"
+    style(axes, f"Calibration{said}", "", "share that is right")
+    axes.plot([0, 1], [0, 1], color="#9aa3ad", linewidth=1, linestyle="--")
+    images = calibration["images"]
+    rows = zip(calibration["confidence"], calibration["accuracy"], images, strict=True)
+    known = [(c, a) for c, a, n in rows if n]
+    _line(axes, known, "", 1.8, ACCENT)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    style(counts, "", "confidence of the answer", "images")
+    edges = np.linspace(0, 1, len(images) + 1)
+    counts.bar((edges[:-1] + edges[1:]) / 2, images, width=0.9 / len(images), color=ACCENT, alpha=0.6)
+    return figure
+
+
+def plot_class_bars(names: Sequence[str], values: Sequence[float | None], title: str) -> Figure:
+    """A bar a class, best on top; of more than `BARS` classes the best and the weakest halves of that number."""
+    known = [(name, value) for name, value in zip(short_names(names), values, strict=True) if value is not None]
+    known.sort(key=lambda item: item[1])
+    if len(known) > BARS:
+        known = known[: BARS // 2] + known[-BARS // 2 :]
+        title += f", the {BARS // 2} best and weakest"
+    figure = new_figure(7.2, 1.1 + 0.24 * max(3, len(known)))
+    axes = figure.subplots()
+    style(axes, title, "", "")
+    places = np.arange(len(known))
+    axes.barh(places, [value for _, value in known], color=ACCENT, alpha=0.8, height=0.7)
+    axes.set_yticks(places, [name for name, _ in known])
+    for place, (_, value) in enumerate(known):
+        axes.text(value + 0.008, place, f"{value:.3f}", va="center", fontsize=8, color=INK)
+    axes.set_xlim(0, 1.08)
+    axes.grid(axis="y", visible=False)
+    return figure
