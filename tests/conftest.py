@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: test workers side by side would fight for the cores
+
 from pathlib import Path
 
 import numpy as np

@@ -10,7 +10,6 @@ import traceback
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-import click
 import typer
 
 from saccade import __version__
@@ -99,8 +98,18 @@ def convert(
     """Rewrite a detection or instance data set as COCO, VOC or YOLO."""
     from saccade.verbs.convert import convert as run
 
-    result = run(data, to, out, images=images)
-    _print_json(result) if as_json else typer.echo(_plain(result))
+    done = run(data, to, out, images)  # type: ignore[arg-type]  # convert checks the word
+    summary = {"out": str(done.out), "format": done.format, "images": done.images, "objects": done.objects}
+    summary |= {"splits": done.splits, "classes": done.classes, "lost": done.lost}
+    summary["refused"] = [dataclasses.asdict(entry) for entry in done.ledger.refused]
+    if as_json:
+        _print_json(summary)
+        return
+    typer.echo(f"{done.images} images, {done.objects} objects in {len(done.classes)} classes written to {done.out}")
+    for loss in done.lost:
+        typer.echo(f"not kept: {loss}")
+    for entry in done.ledger.refused:
+        typer.echo(f"refused in {data}: {entry.where}: {entry.what}")
 
 
 @app.command()
@@ -137,7 +146,7 @@ def train(
         "precision": precision,
         "workers": workers,
     }
-    settings = {name: value for name, value in flags.items() if value is not None}
+    settings: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
     settings |= parse_assignments(assignments or [])
     from saccade.verbs.train import train as run
 
@@ -248,7 +257,7 @@ def demo(
     """Train, evaluate and predict on scenes made of handwritten digits and photographs; no data needed."""
     from saccade.verbs.demo import demo as run
 
-    run(task, out, minutes)
+    run(task, out, minutes)  # type: ignore[arg-type]  # demo checks the name
 
 
 @app.command()
@@ -271,18 +280,19 @@ def _main() -> int:
     try:
         code = app(standalone_mode=False)
         return code if isinstance(code, int) else 0
-    except click.exceptions.Exit as stop:
+    except typer.Exit as stop:
         return stop.exit_code
-    except click.ClickException as error:
-        error.show(sys.stderr)
-        return 2
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        return _explain(error)
+        show = getattr(error, "show", None)  # typer's own complaints; their class moved between its versions
+        if show is None:
+            return _explain(error)
+        show()
+        return 2
 
 
 def _explain(error: Exception) -> int:

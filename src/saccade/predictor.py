@@ -77,7 +77,7 @@ class Predictor:
         """Id and answer of every image, in order; coordinates and maps in pixels of the originals."""
         for batch in batches:
             with autocast(self.device, self.precision):
-                answers = self.model.predict(batch.to(self.device))  # type: ignore[operator]
+                answers = self.model.predict(batch.to(self.device))
             for index, answer in enumerate(answers):
                 yield batch.ids[index], to_original(answer.to("cpu"), batch, index)
 

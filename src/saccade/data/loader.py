@@ -166,16 +166,16 @@ def iter_images(
 
 def collate(samples: Sequence[Sample], multiple_of: int = 1) -> Batch:
     """One batch, images [b, 3, H, W] uint8 (channels last in memory), padded with zeros right and below to the largest
-    and to `multiple_of`; `truth` keeps each image's own size. Without samples the batch has no images."""
-    sizes = [(sample.image.shape[0], sample.image.shape[1]) for sample in samples]
-    height = -(-max((h for h, _ in sizes), default=0) // multiple_of) * multiple_of
-    width = -(-max((w for _, w in sizes), default=0) // multiple_of) * multiple_of
+    and to `multiple_of`; `sizes` and `truth` keep each image's own size. Without samples the batch has no images."""
+    shapes = [(sample.image.shape[0], sample.image.shape[1]) for sample in samples]
+    height = -(-max((h for h, _ in shapes), default=0) // multiple_of) * multiple_of
+    width = -(-max((w for _, w in shapes), default=0) // multiple_of) * multiple_of
     images = torch.zeros(len(samples), height, width, 3, dtype=torch.uint8)
-    for i, (sample, (h, w)) in enumerate(zip(samples, sizes, strict=True)):
+    for i, (sample, (h, w)) in enumerate(zip(samples, shapes, strict=True)):
         images[i, :h, :w] = torch.from_numpy(np.ascontiguousarray(sample.image))
     return Batch(
         images=images.permute(0, 3, 1, 2),
-        sizes=sizes,
+        sizes=[sample.truth.size for sample in samples],  # without what a transform has padded
         truth=[sample.truth for sample in samples],
         ids=[sample.id for sample in samples],
         original_sizes=[sample.original_size for sample in samples],

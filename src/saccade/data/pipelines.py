@@ -218,3 +218,19 @@ def _nearest(semantic: np.ndarray, back: np.ndarray, size: Size) -> torch.Tensor
     inside = ((points >= 0) & (points < [width, height])).all(axis=-1)
     points = np.clip(points, 0, [width - 1, height - 1])
     return torch.from_numpy(np.where(inside, semantic[points[..., 1], points[..., 0]], np.uint8(IGNORE)))
+
+
+def decoded_side(task: str, settings: Settings) -> int | None:
+    """The smallest shorter side to which large JPEGs may be decoded without losing detail in training; None: whole.
+
+    A random crop is enlarged, so that it needs more pixels than the input has: by its smallest share of a side.
+    """
+    if task == "segment":
+        return None
+    side = max(height_width(settings.size))
+    share = 1.0 - settings.jitter
+    if task in ("classify", "tag") and settings.resize == "crop" and not settings.pad:
+        share *= settings.crop_min**0.5
+    if settings.min_overlap_crop:
+        share *= 0.3  # SSD's smallest crop
+    return round(side / share)

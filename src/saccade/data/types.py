@@ -91,7 +91,7 @@ class Sample:
     """
 
     image: np.ndarray  # [H, W, 3] uint8 RGB
-    truth: Annotation  # of the size of `image`, or of its upper left part where padding follows; without labels only a size
+    truth: Annotation  # of the size of `image`, or its upper left part (padding); for prediction only a size
     id: str = ""  # the record's id: path relative to the data set
     original_size: tuple[int, int] = (0, 0)  # (height, width) of the upright original
     to_original: np.ndarray = field(default_factory=lambda: np.eye(3))  # [3, 3] float64

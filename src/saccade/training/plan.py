@@ -25,7 +25,7 @@ from saccade.errors import DataError, UsageError
 from saccade.models import model_config, model_module
 from saccade.tasks import TASKS
 
-CHANGEABLE = {"epochs", "minutes", "patience", "workers", "save_every"}  # on --resume
+CHANGEABLE = {"epochs", "minutes", "patience", "workers", "save_every", "cache"}  # on --resume
 FIT_IMAGES = 1000  # labels of this many training images are shown to a model that fits its anchors to the data
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from saccade.data.loader import Loader
-from saccade.data.pipelines import mosaic_off, training_transforms
+from saccade.data.pipelines import decoded_side, mosaic_off, training_transforms
 from saccade.data.types import Batch
 from saccade.device import loader_workers, pick_device
 from saccade.errors import UsageError, suggest
@@ -100,7 +100,8 @@ def check_model_name(name: str) -> None:
 def make_loader(plan: Plan, processes: int, rank: int, mosaic: bool) -> Loader:
     """Training batches of this process."""
     settings = plan.settings
-    transforms = training_transforms(plan.task, settings, getattr(plan.module, "STRIDE", 1))
+    stride = getattr(plan.module, "STRIDE", 1)
+    transforms = training_transforms(plan.task, settings, stride, plan.dataset.flip_pairs or ())
     return Loader(
         plan.dataset,
         plan.training,
@@ -113,6 +114,8 @@ def make_loader(plan: Plan, processes: int, rank: int, mosaic: bool) -> Loader:
         drop_last=len(plan.training) >= settings.batch,  # a last batch of one would upset batch norm
         processes=processes,
         rank=rank,
+        min_side=decoded_side(plan.task, settings),
+        cache_bytes=int(settings.cache * 1e9),
     )
 
 

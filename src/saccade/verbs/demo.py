@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 
@@ -18,7 +19,9 @@ SIZES = {"detect": 192, "classify": 32, "segment": 128}
 UNSEEN_SEED = 1  # scenes of another seed, and of the validation digits and photographs, which no training scene shows
 
 
-def demo(task: str = "detect", out: Path = Path("demo"), minutes: float = 2.5) -> None:
+def demo(
+    task: Literal["detect", "classify", "segment"] = "detect", out: Path = Path("demo"), minutes: float = 2.5
+) -> None:
     """Make scenes, train, evaluate, predict, and say where the pictures are.
 
     Raises:

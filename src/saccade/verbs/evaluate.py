@@ -139,9 +139,16 @@ def score_file(
     if dataset.task not in ("detect", "instances"):
         raise UsageError(f"{path}: a results file holds boxes or masks, {dataset.root} holds labels to {dataset.task}")
     answers = read_results(path, dataset)
-    metric = make_metric(dataset.task, dataset.classes)
+    foreign = set(answers.named) - {record.id for record in records}
+    if foreign:
+        raise DataError(
+            f"{path}: holds predictions of {len(foreign)} images outside this split, such as {min(foreign)}; "
+            "choose another --split (all takes every image)"
+        )
+    task = "instances" if dataset.task == "instances" and answers.masks else "detect"
+    metric = make_metric(task, dataset.classes)
     for record in records:
-        truth = read_truth(record, dataset, dataset.task)
+        truth = read_truth(record, dataset, task)
         metric.add(record.id, truth, answers[record.id])
         if gallery is not None:
             gallery.add(record, truth, answers[record.id])

@@ -87,6 +87,8 @@ def test_a_class_list_names_values_and_void(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("classes:\n  0: unlabeled\n  1: road\n  3: sky\n")
     data = read(tmp_path)
     assert (data.classes, data.mask_values) == (["road", "sky"], {0: 255, 1: 0, 3: 1, 255: 255})
+    (tmp_path / "config.yaml").write_text("names: [no, null, 010, on]\n")
+    assert read(tmp_path).classes == ["no", "null", "010", "on"]
 
 
 def test_segnet_folders_have_the_classes_of_camvid(tmp_path: Path) -> None:
@@ -216,9 +218,17 @@ def test_class_lists_that_cannot_be_right(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="2 lines give 2 values and 1 names"):
         read(tmp_path)
     (tmp_path / "classes.txt").unlink()
-    (tmp_path / "config.yaml").write_text("classes: {x: 1}\n")
-    with pytest.raises(DataError, match="mapping of values"):
-        read(tmp_path)
+    for text, said in (
+        ("classes: {x: 1}\n", "mapping of values"),
+        ("classes: [a, a]\n", "two values have one name"),
+        ("a: &a [x, x]\nclasses: [*a, *a]\n", "config.yaml:2: aliases"),
+        ("classes: !!python/object/apply:os.getcwd []\n", "aliases, tags"),
+        ("[" * 5000, "more than 10 levels"),
+        ("classes: [a\n", "not readable as YAML"),
+    ):
+        (tmp_path / "config.yaml").write_text(text)
+        with pytest.raises(DataError, match=said):
+            read(f"masks:{tmp_path}")
 
 
 @pytest.mark.shared

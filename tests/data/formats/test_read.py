@@ -67,6 +67,18 @@ def test_tasks_that_the_labels_do_not_serve(tmp_path: Path) -> None:
         read(root, "clasify")
 
 
+def test_masks_beside_yolo_labels_are_read_when_asked_for(tmp_path: Path) -> None:
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+        Image.new("L", (9, 5)).save(tmp_path / part / "a.png")
+    (tmp_path / "data.yaml").write_text("names: [cell]\n")
+    assert recognise(tmp_path) == "masks"
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("0 .5 .5 .2 .2\n")
+    assert recognise(tmp_path) == "yolo"
+    assert read(f"masks:{tmp_path}").format == "masks"
+
+
 def test_the_format_modules_are_named_after_their_words() -> None:
     assert {module.rsplit(".", 1)[1] for module in FORMATS.values()} == set(FORMATS)
 

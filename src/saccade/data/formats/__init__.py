@@ -19,9 +19,9 @@ from saccade.tasks import TASKS, find_task
 
 FORMATS: dict[str, str] = {  # in the order of recognition: what is most particular comes first
     "coco": "saccade.data.formats.coco",
-    "yolo": "saccade.data.formats.yolo",
     "voc": "saccade.data.formats.voc",
     "masks": "saccade.data.formats.masks",
+    "yolo": "saccade.data.formats.yolo",
     "tags_csv": "saccade.data.formats.tags_csv",
     "folder": "saccade.data.formats.folder",
 }

@@ -30,6 +30,8 @@ MASKS = ("masks", "mask", "labels", "label", "annotations", "annotation", "annot
          "segmentationclass", "segmentationclassraw", "pedmasks", "segmentationobject", "instances")  # fmt: skip
 """Names of folders (lower case) that hold masks, the likeliest first."""
 
+_MAX_BYTES = 2_000_000  # of a YAML file
+_MAX_DEPTH = 10
 _BESIDE = ("annot", "_annot", "_labels", "_masks", "_mask")  # train_masks/ beside train/
 _IDS = frozenset({"pedmasks", "segmentationobject", "instances"})
 _DECORATION = "mask|masks|gt|l|label|labels|labelids|seg|segmentation|annot|annotation|instances?|groundtruth"
@@ -209,13 +211,22 @@ def _from_text(path: Path) -> dict[int, str]:
 
 
 def _load(path: Path) -> Any:
-    """The YAML file as plain values; aliases, which can grow without bound, are refused."""
+    """The YAML file as strings in lists and mappings ("no" stays "no").
+
+    Aliases and depth, by which a small file grows without bound, and tags are refused before anything is built.
+    """
+    if path.stat().st_size > _MAX_BYTES:
+        raise DataError(f"{path}: {path.stat().st_size} bytes; a description of a data set has at most {_MAX_BYTES}")
+    depth = 0
     try:
         text = path.read_text(encoding="utf-8-sig")
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):
-            raise DataError(f"{path}: YAML aliases are not accepted here; write the values out")
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        for event in yaml.parse(text, Loader=yaml.BaseLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None or depth > _MAX_DEPTH:
+                line = event.start_mark.line + 1 if event.start_mark else 1
+                raise DataError(f"{path}:{line}: aliases, tags and more than {_MAX_DEPTH} levels are not accepted")
+        return yaml.load(text, Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not readable as YAML: {' '.join(str(error).split())[:200]}") from None
 
 
@@ -250,10 +261,12 @@ def _names(state: dict[Any, Any], path: Path) -> dict[int, str] | None:
     given = state.get("classes", state.get("names"))
     if given is None:
         return None
-    items = dict(enumerate(given)) if isinstance(given, list) else given
-    if not isinstance(items, dict) or not all(isinstance(k, int) and 0 <= k <= 65535 for k in items):
+    items = {str(i): name for i, name in enumerate(given)} if isinstance(given, list) else given
+    if not isinstance(items, dict) or not all(
+        re.fullmatch(r"[0-9]{1,5}", k) and isinstance(v, str) for k, v in items.items()
+    ):
         raise DataError(f"{path}: classes must be a list of names or a mapping of values 0..65535 to names")
-    names = {int(k): str(v) for k, v in sorted(items.items())}
+    names = {int(k): v for k, v in sorted(items.items(), key=lambda item: int(item[0]))}
     if len(set(names.values())) != len(names):
         raise DataError(f"{path}: classes: two values have one name")
     return names

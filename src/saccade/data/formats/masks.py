@@ -28,7 +28,7 @@ from PIL import Image
 from scipy import ndimage
 
 from saccade.data.dataset import DataSet, Ledger, Record, Thing
-from saccade.data.formats.listing import measure, relative
+from saccade.data.formats.listing import list_files, measure, relative
 from saccade.data.formats.mask_layout import Layout, find_layout
 from saccade.errors import DataError
 
@@ -53,8 +53,18 @@ class _Meaning:
 
 
 def looks_like(root: Path) -> bool:
-    """True where images and masks lie in folders that `mask_layout.py` knows."""
-    return find_layout(root) is not None
+    """True where images and masks lie in folders that `mask_layout.py` knows, and no YOLO labels lie beside them
+    ("masks:path" reads the masks all the same)."""
+    layout = find_layout(root)
+    return layout is not None and not any(_has_text(images.parent / "labels") for images, _, _ in layout.folders)
+
+
+def _has_text(folder: Path) -> bool:
+    return (
+        any(path.suffix == ".txt" and path.stem != "classes" for path in list_files(folder))
+        if folder.is_dir()
+        else False
+    )
 
 
 def read(root: Path, task: str | None) -> DataSet:

@@ -16,6 +16,7 @@ from saccade.errors import UsageError
 
 NAMES = ("data.yaml", "data.yml", "config.yaml", "dataset.yaml")
 _MAX_BYTES = 2_000_000
+_MAX_DEPTH = 10
 
 
 @dataclass(slots=True)
@@ -41,7 +42,11 @@ def parse_yaml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path.name}: {path.stat().st_size} bytes, at most {_MAX_BYTES} are read")
     try:
         text = path.read_text(encoding="utf-8-sig")
+        depth = 0
         for event in yaml.parse(text, Loader=yaml.BaseLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _MAX_DEPTH:
+                raise UsageError(f"{path.name}: nested over {_MAX_DEPTH} deep")
             if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None:
                 line = event.start_mark.line + 1 if event.start_mark else 1
                 raise UsageError(f"{path.name}:{line}: aliases (*name) and tags (!name) are not allowed")
@@ -50,8 +55,6 @@ def parse_yaml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path.name}: not YAML: {' '.join(str(error).split())}") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path.name}: not UTF-8 text at byte {error.start}") from None
-    except RecursionError:
-        raise UsageError(f"{path.name}: nested too deep") from None
     if not isinstance(content, dict):
         raise UsageError(f"{path.name}: expected keys such as 'names' and 'train', found no mapping")
     return content

@@ -75,7 +75,7 @@ VARIANTS: dict[str, Config] = {
     ),
     "unet": Config(),
     "unet_64": Config(width=64),
-    "unet_light": Config(encoder="resnet18", encoder_width=32, head_stride=2),
+    "unet_light": Config(encoder="resnet18", encoder_width=32, decoder_width=8, head_stride=2),  # for CPUs
     **{f"unet_{encoder}": Config(encoder=encoder) for encoder in ("resnet18", "resnet34", "resnet50", "vgg16_bn")},
 }
 SIZE: dict[str, int] = {name: 572 if name == "unet_paper" else 256 for name in VARIANTS}
@@ -103,10 +103,8 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
             "optimizer": "adamw",
             "lr": 0.0003,
             "weight_decay": 0.01,
-            "schedule": "cosine",
             "warmup": 0.05,
             "clip_norm": 5.0,
-            "flip": 0.5,
             "flip_vertical": 0.5,
             "rotate": 180.0,
             "elastic": 0.5,

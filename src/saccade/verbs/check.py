@@ -205,9 +205,10 @@ def _sizes(records: list[Record]) -> dict[str, Any]:
 
 def _doubts(dataset: DataSet, per_class: dict[str, dict[str, int]]) -> list[str]:
     """Classes without a label, and classes of very different frequency."""
+    absent = [name for name, row in per_class.items() if not row["images"]]
+    warnings = [f"no picture shows {len(absent)} of the classes: {', '.join(map(repr, absent))}"] if absent else []
     if dataset.task == "segment":
-        return [f"no pixel of class {name!r}" for name, row in per_class.items() if not row["images"]]
-    warnings = [f"no label of class {name!r}" for name, row in per_class.items() if not row["objects"]]
+        return warnings
     found = {name: row["objects"] for name, row in per_class.items() if row["objects"]}
     if found:
         most, least = max(found, key=lambda n: found[n]), min(found, key=lambda n: found[n])

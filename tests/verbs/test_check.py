@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from saccade.check import check, describe
 from saccade.errors import DataError, ResourceError
+from saccade.verbs.check import check, describe
 
 
 def _photo(path: Path, seed: int, size: tuple[int, int] = (64, 80)) -> None:
@@ -69,6 +69,8 @@ def test_class_maps_are_counted_in_pixels_without_the_ignored(tmp_path: Path) ->
         "foreground": {"images": 3, "pixels": 3 * 5 * 30},
     }
     assert result["splits"] == {"unsplit": {"images": 3, "objects": 3}}
+    (tmp_path / "classes.txt").write_text("soil\nplant\nweed\nstone\n")
+    assert check(tmp_path)["warnings"] == ["no picture shows 2 of the classes: 'weed', 'stone'"]
 
 
 def test_instances_have_sizes_and_the_sheet_shows_them(tmp_path: Path) -> None:
