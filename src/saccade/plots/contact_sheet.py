@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from saccade.plots.palette import class_colour
+from saccade.plots.text import font_of, shorten
 
 _CAPTION = 18  # pixels below each picture
 _GAP = 6
@@ -26,12 +28,6 @@ class Tile:
     regions: np.ndarray | None = None  # [H, W] int: colour index of each pixel, below 0 uncoloured
 
 
-def class_colour(index: int) -> tuple[int, int, int]:
-    """RGB; neighbouring indices differ strongly (steps of the golden ratio around the colour circle)."""
-    red, green, blue = colorsys.hsv_to_rgb((0.02 + index * 0.61803398875) % 1, 0.85, 1.0 if index % 2 else 0.85)
-    return round(255 * red), round(255 * green), round(255 * blue)
-
-
 def draw_contact_sheet(tiles: Sequence[Tile], columns: int = 5, side: int = 256) -> Image.Image:
     """All tiles in rows of `columns`, each fitted into `side` x `side` pixels (small pictures are enlarged).
 
@@ -45,12 +41,12 @@ def draw_contact_sheet(tiles: Sequence[Tile], columns: int = 5, side: int = 256)
     width, height = side + _GAP, side + _CAPTION + _GAP
     sheet = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), (245, 245, 245))
     pen = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(13)
+    font = font_of(12)
     for i, tile in enumerate(tiles):
         x, y = _GAP + i % columns * width, _GAP + i // columns * height
         picture = _draw(tile, side)
         sheet.paste(picture, (x + (side - picture.width) // 2, y + (side - picture.height) // 2))
-        pen.text((x, y + side + 2), _shorten(tile.caption, pen, font, side), fill=(30, 30, 30), font=font)
+        pen.text((x, y + side + 2), shorten(tile.caption, font, side), fill=(30, 30, 30), font=font)
     return sheet
 
 
@@ -62,7 +58,7 @@ def _draw(tile: Tile, side: int) -> Image.Image:
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     picture = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR if scale < 3 else Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(11)
+    font = font_of(10)
     for index, polygon in tile.polygons:
         points = [(x * scale, y * scale) for x, y in zip(polygon[::2], polygon[1::2], strict=True)]
         if len(points) > 1:
@@ -71,7 +67,14 @@ def _draw(tile: Tile, side: int) -> Image.Image:
         x1, y1, x2, y2 = (value * scale for value in box)
         pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=class_colour(label), width=2)
         if len(tile.boxes) <= 12:
-            pen.text((x1 + 3, y1 + 2), name, fill="white", font=font, stroke_width=2, stroke_fill="black")
+            pen.text(
+                (x1 + 3, y1 + 2),
+                shorten(name, font, side),
+                fill="white",
+                font=font,
+                stroke_width=2,
+                stroke_fill="black",
+            )
     return picture
 
 
@@ -82,12 +85,3 @@ def _tint(image: np.ndarray, regions: np.ndarray) -> np.ndarray:
         here = regions == index
         tinted[here] = 0.5 * tinted[here] + 0.5 * np.array(class_colour(int(index)), dtype=np.float32)
     return tinted.astype(np.uint8)
-
-
-def _shorten(text: str, pen: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, side: int) -> str:
-    text = " ".join(text.split())
-    if pen.textlength(text, font=font) <= side:
-        return text
-    while text and pen.textlength(text + "...", font=font) > side:
-        text = text[:-1]
-    return text + "..."
