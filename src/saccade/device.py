@@ -51,7 +51,8 @@ def describe_hardware(device: torch.device) -> str:
     import platform
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor() or platform.machine()
-    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    threads = torch.get_num_threads()
+    return f"{name}, {threads} thread{'s' if threads > 1 else ''}, torch {torch.__version__}"
 
 
 def _processor() -> str:

@@ -74,9 +74,11 @@ def test_a_finished_run_goes_on_with_more_epochs(colours: Path, tmp_path: Path) 
     assert _weights(run) != before
 
 
-def _start(colours: Path, run: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "saccade", "train", "resnet20", str(colours), "--out", str(run), *FLAGS, *more]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+def _start(colours: Path, run: Path, *more: str, resume: bool = False) -> subprocess.Popen[str]:
+    """`saccade train` as a process group of its own; a resumed run takes its settings from the run."""
+    flags = ["--resume", "--workers", "0", "--set", "save_every=0"] if resume else FLAGS
+    command = [sys.executable, "-m", "saccade", "train", "resnet20", str(colours), "--out", str(run), *flags, *more]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
@@ -99,16 +101,13 @@ def _kill_and_resume(colours: Path, tmp_path: Path, steps: list[int]) -> None:
     first = _start(colours, alone, "--epochs", "3")
     assert first.wait(240) == 0, first.stderr.read() if first.stderr else ""
     for number, step in enumerate(steps):
-        process = _start(colours, killed, "--epochs", "3", *(["--resume"] if number else []))
+        process = _start(colours, killed, "--epochs", "3", resume=number > 0)
         _wait_for_step(process, killed, step)
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    resume = ["--epochs", "3", "--resume"]
-    arguments = [*FLAGS[:0], "--workers", "0", *resume]
-    command = [sys.executable, "-m", "saccade", "train", "resnet20", str(colours), "--out", str(killed), *arguments]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    last = _start(colours, killed, "--epochs", "3", resume=True)
+    assert last.wait(240) == 0, last.stderr.read() if last.stderr else ""
     assert _weights(killed) == _weights(alone)
     assert [_comparable(r) for r in _rows(killed)] == [_comparable(r) for r in _rows(alone)]
     assert not list(killed.rglob("*.tmp"))

@@ -42,6 +42,7 @@ class Plan:
     origins: dict[str, str]
     preprocessing: Preprocessing
     recipe: str
+    weights: str | None = None  # where the run started from, if not at random
 
     def to_json(self) -> dict[str, Any]:
         """What `config.json` of the run holds."""
@@ -57,6 +58,7 @@ class Plan:
             "settings": dataclasses.asdict(self.settings),
             "origins": self.origins,
             "recipe": self.recipe,
+            "weights": self.weights,
             "preprocessing": self.preprocessing.to_json(),
             "saccade": __version__,
         }
@@ -70,12 +72,14 @@ def make_plan(
     recipe: str = "default",
     config: Path | None = None,
     flags: Mapping[str, Any] | None = None,
+    weights: str | Path | None = None,
     stored: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Read the data, choose the task, merge the settings, fit the model's Config to the data.
 
     Args:
         flags: settings given by the user, also fields of the model's Config.
+        weights: run, checkpoint or public weights file to start from.
         stored: `config.json` of the run that is resumed; its settings take the place of recipe and file.
 
     Raises:
@@ -86,6 +90,9 @@ def make_plan(
     task, dataset = _read_for(module, model, data, task if stored is None else stored["task"])
     fields = {f.name for f in dataclasses.fields(module.VARIANTS[model])}
     settings, changes, origins = resolve(_layers(module, model, recipe, config, flags or {}, stored), fields)
+    if stored is not None:
+        weights, recipe = stored["weights"], stored["recipe"]
+        origins = {name: stored["origins"].get(name, o) if o == "resumed" else o for name, o in origins.items()}
     _refuse_bad_data(dataset, settings)
     split(dataset, seed=settings.seed)
     training, validation = dataset.of("train"), dataset.of("val")
@@ -103,7 +110,10 @@ def make_plan(
             built = module.adapt(built, _examples(dataset, training, task, preprocessing))
     else:
         built = config_from_json(module, model, stored["config"])
-    plan = Plan(model, module, built, task, dataset, training, validation, settings, origins, preprocessing, recipe)
+    start = None if weights is None else str(weights)
+    plan = Plan(
+        model, module, built, task, dataset, training, validation, settings, origins, preprocessing, recipe, start
+    )
     if stored is not None:
         _refuse_changes(plan, stored)
     return plan

@@ -119,19 +119,19 @@ def make_loader(plan: Plan, processes: int, rank: int, mosaic: bool) -> Loader:
     )
 
 
-def prepare(
-    plan: Plan, run: Path, weights: str | Path | None, device: str | None, display: Display, resume: bool
-) -> tuple[Parts, Progress]:
+def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume: bool) -> tuple[Parts, Progress]:
     """Build model and optimiser, choose precision and batch, write config.json, load the state of a resumed run."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
     target = pick_device(device)
     model: nn.Module = plan.module.Model(plan.config)
-    if weights is not None:
-        left = start_from(model, plan.module, weights)
+    if plan.weights is not None and not resume:
+        left = start_from(model, plan.module, plan.weights)
         if left:
-            display.say(f"from {weights}; with a fresh start: {', '.join(left[:6])}{' ...' if len(left) > 6 else ''}")
+            display.say(
+                f"from {plan.weights}; with a fresh start: {', '.join(left[:6])}{' ...' if len(left) > 6 else ''}"
+            )
     model = model.to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     plan, precision, why = _numerics(plan, run, model.train(), target, resume)
     AcceleratorState._reset_state(reset_partial_state=False)  # a process may train more than once

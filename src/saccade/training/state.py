@@ -33,6 +33,7 @@ class Progress:
     elapsed: float = 0.0
     best: float | None = None
     best_at: float = 0.0  # share of the run at which the best value was reached
+    rate: float = 0.0  # learning rate of the last step
     sums: dict[str, float] = field(default_factory=dict)  # losses of the current epoch, summed over its steps
     steps: int = 0  # summed so far in this epoch
     images: int = 0  # trained on in this epoch

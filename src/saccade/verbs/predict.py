@@ -21,10 +21,11 @@ from saccade.data.types import Annotation
 from saccade.device import loader_workers
 from saccade.errors import DataError, UsageError
 from saccade.files import make_folder, write_whole
-from saccade.plots.draw import draw
+from saccade.plots.draw import draw, fit
 from saccade.predictor import Predictor, load
 
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"}
+SMALL = 160  # pixels of the longer side
 THRESHOLDS = {"detect": 0.3, "instances": 0.3, "tag": 0.5}
 
 
@@ -79,7 +80,7 @@ def predict(
         if folder is not None:
             target = folder / names[path]
             make_folder(target.parent)
-            write_picture(target, draw(decode(path), answer, predictor.classes))
+            write_picture(target, drawn(decode(path), answer, predictor.classes))
     for video in videos:
         results += _of_video(predictor, video, folder, threshold, frames)
     if results and all("error" in r for r in results):
@@ -153,6 +154,13 @@ def describe(answer: Annotation, classes: list[str]) -> dict[str, Any]:
             if i < len(classes)
         }
     return result
+
+
+def drawn(image: np.ndarray, answer: Annotation, classes: list[str]) -> np.ndarray:
+    """The image with the answer drawn in; small images are enlarged first, so that there is room for letters."""
+    if max(image.shape[:2]) < SMALL:
+        image, answer = fit(image, answer, 2 * SMALL)
+    return draw(image, answer, classes)
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:

@@ -80,10 +80,10 @@ def train(
     run = run_folder(out, model, data, resume, overwrite)
     stored = stored_plan(run) if resume else None
     file = None if config is None else Path(config)
-    plan = make_plan(model, data, task=task, recipe=recipe, config=file, flags=settings, stored=stored)
+    plan = make_plan(model, data, task=task, recipe=recipe, config=file, flags=settings, weights=weights, stored=stored)
     torch.manual_seed(plan.settings.seed)
     display = Display(progress)
-    parts, counters = prepare(plan, run, weights if stored is None else None, device, display, resume)
+    parts, counters = prepare(plan, run, device, display, resume)
     with display, Interrupt() as interrupt:
         _fit(parts, counters, interrupt)
     return _finish(parts, counters)
@@ -104,13 +104,13 @@ def _fit(parts: Parts, counters: Progress, interrupt: Interrupt) -> None:
         parts.model.train()
         for batch in loader.epoch(counters.epoch, counters.step_in_epoch):
             started = time.monotonic()
-            rate = learning_rate(settings, parts.share(counters))
+            counters.rate = learning_rate(settings, parts.share(counters))
             for group in parts.optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = counters.rate
             batch = random_scale(batch.to(accelerator.device), settings, counters.step)
             losses = _backward(parts, batch)
             if not all(math.isfinite(value) for value in losses.values()):
-                raise _diverged(parts, counters, losses, rate, batch)
+                raise _diverged(parts, counters, losses, batch)
             if settings.clip_norm:
                 accelerator.clip_grad_norm_(parts.step.parameters(), settings.clip_norm)
             parts.optimizer.step()
@@ -181,7 +181,7 @@ def _end_of_epoch(parts: Parts, counters: Progress) -> None:
         "epoch": counters.epoch,
         "step": counters.step,
         "progress": share,
-        "lr": parts.optimizer.param_groups[0]["lr"],
+        "lr": counters.rate,
         "losses": {name: value / max(1, counters.steps) for name, value in counters.sums.items()},
         "images_per_second": counters.images / max(counters.seconds, 1e-9),
         "minutes": counters.elapsed / 60,
@@ -271,13 +271,13 @@ def _finish(parts: Parts, counters: Progress) -> dict[str, Any]:
     return summary
 
 
-def _diverged(parts: Parts, counters: Progress, losses: dict[str, float], rate: float, batch: Batch) -> DivergedError:
+def _diverged(parts: Parts, counters: Progress, losses: dict[str, float], batch: Batch) -> DivergedError:
     bad = ", ".join(f"{name} {value}" for name, value in losses.items())
     good = parts.run / STATE
     kept = f"the last good state is {good}" if good.is_file() else "no state was saved yet"
     return DivergedError(
-        f"the loss is no longer finite at step {counters.step} (lr {rate:.3g}): {bad}. Images of this batch: "
-        f"{', '.join(batch.ids)}. {kept}. Try a smaller lr (--set lr={rate / 10:.1g}) or --precision fp32"
+        f"the loss is no longer finite at step {counters.step} (lr {counters.rate:.3g}): {bad}. Images of this batch: "
+        f"{', '.join(batch.ids)}. {kept}. Try a smaller lr (--set lr={counters.rate / 10:.1g}) or --precision fp32"
     )
 
 
