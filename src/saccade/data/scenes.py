@@ -115,7 +115,8 @@ def write_scenes(out: Path, task: Kind, images: int, seed: int, size: int | None
 
     - detect, instances: COCO, `annotations/instances_{split}.json` beside `train/` and `val/`, boxes and masks (RLE);
     - classify: class folders `{split}/{class}/`, one digit an image;
-    - segment: `images/{split}/` and class maps `masks/{split}/`, names in `classes.txt`, class 0 is the background.
+    - segment: `images/{split}/` and maps `masks/{split}/` of two classes, background and digit (which digit it is would
+      take a network longer to learn than a demonstration lasts).
 
     Args:
         size: side of the images in pixels; by default 64 for classify and 192 for the others.
@@ -227,8 +228,8 @@ def _write_classes(out: Path, split: str, scenes: Iterable[Scene]) -> None:
 def _write_maps(out: Path, split: str, scenes: Iterable[Scene]) -> None:
     for index, scene in enumerate(scenes):
         _save(scene.image, out / "images" / split / f"{index:05d}.jpg")
-        _save(scene.class_map, out / "masks" / split / f"{index:05d}.png")
-    (out / "classes.txt").write_text("\n".join((BACKGROUND, *CLASSES)) + "\n", encoding="utf-8")
+        _save((scene.class_map > 0).astype(np.uint8), out / "masks" / split / f"{index:05d}.png")
+    (out / "classes.txt").write_text(f"{BACKGROUND}\ndigit\n", encoding="utf-8")
 
 
 def _write_coco(out: Path, split: str, scenes: Iterable[Scene]) -> None:
