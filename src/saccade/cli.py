@@ -163,7 +163,8 @@ def train(
         device=device,
         **settings,
     )
-    _print_json(result) if as_json else _show_scores(result, f"report: {result['run']}/report.html")
+    if os.environ.get("RANK", "0") == "0":  # of several processes the first one speaks
+        _print_json(result) if as_json else _show_scores(result, f"report: {result['run']}/report.html")
 
 
 @app.command()

@@ -11,8 +11,10 @@ import torch
 from saccade.errors import UsageError
 
 
-def pick_device(name: str | None = None) -> torch.device:
+def pick_device(name: str | torch.device | None = None) -> torch.device:
     """The device of that name, or the best one here. Raises UsageError where it does not exist."""
+    if isinstance(name, torch.device):
+        return name
     available = ["cpu"]
     if torch.cuda.is_available():
         available += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]

@@ -82,7 +82,7 @@ class Predictor:
                 yield batch.ids[index], to_original(answer.to("cpu"), batch, index)
 
 
-def load(run: str | Path, device: str | None = None, precision: str = "auto") -> Predictor:
+def load(run: str | Path, device: str | torch.device | None = None, precision: str = "auto") -> Predictor:
     """The trained model of a run folder or checkpoint file.
 
     Raises:

@@ -207,6 +207,30 @@ def test_refusals(colours: Path, tmp_path: Path) -> None:
         saccade.train("resnet20", colours, out=run, progress=False, resume=True, lr=1.0)
 
 
+def test_two_processes_make_one_run(colours: Path, tmp_path: Path) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    command = [
+        *launcher,
+        "-m",
+        "saccade",
+        "train",
+        "resnet20",
+        str(colours),
+        *FLAGS[:-1],
+        "8",
+        "--epochs",
+        "2",
+        "--json",
+    ]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    run = tmp_path / result["run"]
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [run.name]
+    assert [(row["epoch"], row["step"]) for row in _rows(run)] == [(1, 5), (2, 10)]
+
+
 @pytest.mark.slow
 def test_thirty_kills_thirty_resumes(colours: Path, tmp_path: Path) -> None:
     _kill_and_resume(colours, tmp_path, list(range(1, 30)))

@@ -61,25 +61,6 @@ class Parts:
         return min(1.0, counters.step / (self.plan.settings.epochs * self.steps_an_epoch))
 
 
-def run_folder(out: str | Path | None, model: str, data: str | Path, resume: bool, overwrite: bool) -> Path:
-    """The folder of a run. Raises UsageError where it holds another run, or none to go on with."""
-    if out is None:
-        if resume:
-            raise UsageError("--resume needs --out, the folder of the run to go on with")
-        name = f"{model}-{Path(str(data).split(':')[-1]).resolve().stem}"
-        numbered = (Path("runs") / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000))
-        return next(path for path in numbered if not path.exists())
-    path = Path(out)
-    if path.exists() and not path.is_dir():
-        raise UsageError(f"--out {path} is a file, not a folder")
-    has_run = (path / "config.json").is_file()
-    if resume and not has_run:
-        raise UsageError(f"--resume: {path} holds no run (no config.json)")
-    if has_run and not resume and not overwrite:
-        raise UsageError(f"{path} holds a run already; add --resume to go on with it, or --overwrite to replace it")
-    return path
-
-
 def stored_plan(run: Path) -> dict[str, Any]:
     """`config.json` of a run. Raises UsageError where it is damaged."""
     try:

@@ -30,7 +30,8 @@ from saccade.training.display import Display
 from saccade.training.interrupt import Interrupt, Stopped
 from saccade.training.optimizer import learning_rate
 from saccade.training.plan import make_plan
-from saccade.training.prepare import Parts, check_model_name, make_loader, prepare, run_folder, stored_plan
+from saccade.training.prepare import Parts, check_model_name, make_loader, prepare, stored_plan
+from saccade.training.processes import agreed_run_folder, is_main_process, join_processes
 from saccade.training.rescale import random_scale
 from saccade.training.state import STATE, Progress, save_state
 from saccade.verbs.evaluate import score
@@ -77,12 +78,13 @@ def train(
         Stopped: a signal came; the state is saved.
     """
     check_model_name(model)
-    run = run_folder(out, model, data, resume, overwrite)
+    join_processes(device)
+    run = agreed_run_folder(out, model, data, resume, overwrite)
     stored = stored_plan(run) if resume else None
     file = None if config is None else Path(config)
     plan = make_plan(model, data, task=task, recipe=recipe, config=file, flags=settings, weights=weights, stored=stored)
     torch.manual_seed(plan.settings.seed)
-    display = Display(progress)
+    display = Display(progress and is_main_process())
     parts, counters = prepare(plan, run, device, display, resume)
     with display, Interrupt() as interrupt:
         _fit(parts, counters, interrupt)
@@ -259,7 +261,7 @@ def _finish(parts: Parts, counters: Progress) -> dict[str, Any]:
     plan, gallery = parts.plan, None
     if plan.validation:
         precision = "bf16" if parts.precision == "bf16" else "fp32"
-        predictor = load(best, str(parts.accelerator.device), precision)
+        predictor = load(best, parts.accelerator.device, precision)
         gallery = Gallery(plan.task, plan.dataset, plan.validation)
         result = score(
             predictor, plan.dataset, plan.validation, workers=plan.settings.workers, bootstrap=1000, gallery=gallery

@@ -1,0 +1,59 @@
+"""Several processes of one run (`torchrun`, `accelerate launch`): who writes, and into which folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from torch import distributed
+
+from saccade.device import pick_device
+from saccade.errors import UsageError
+
+
+def join_processes(device: str | None) -> None:
+    """Meet the other processes, if a launcher has started several. Raises UsageError for an unknown device."""
+    target = pick_device(device)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from accelerate import PartialState
+
+        PartialState(cpu=target.type == "cpu")  # sets up the process group, and each process's own GPU
+
+
+def is_main_process() -> bool:
+    """Whether this process writes files and speaks: the only one, or the first."""
+    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
+
+
+def agreed_run_folder(out: str | Path | None, model: str, data: str | Path, resume: bool, overwrite: bool) -> Path:
+    """The folder of a run, chosen by the first process for all. Raises UsageError in all of them."""
+    answer: list[Path | UsageError | None] = [None]
+    if is_main_process():
+        try:
+            answer = [run_folder(out, model, data, resume, overwrite)]
+        except UsageError as error:
+            answer = [error]
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.broadcast_object_list(answer)
+    if isinstance(answer[0], Path):
+        return answer[0]
+    raise answer[0] or UsageError("the first process named no run folder")
+
+
+def run_folder(out: str | Path | None, model: str, data: str | Path, resume: bool, overwrite: bool) -> Path:
+    """The folder of a run. Raises UsageError where it holds another run, or none to go on with."""
+    if out is None:
+        if resume:
+            raise UsageError("--resume needs --out, the folder of the run to go on with")
+        name = f"{model}-{Path(str(data).split(':')[-1]).resolve().stem}"
+        numbered = (Path("runs") / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000))
+        return next(path for path in numbered if not path.exists())
+    path = Path(out)
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"--out {path} is a file, not a folder")
+    has_run = (path / "config.json").is_file()
+    if resume and not has_run:
+        raise UsageError(f"--resume: {path} holds no run (no config.json)")
+    if has_run and not resume and not overwrite:
+        raise UsageError(f"{path} holds a run already; add --resume to go on with it, or --overwrite to replace it")
+    return path
