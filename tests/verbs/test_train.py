@@ -208,7 +208,7 @@ def test_refusals(colours: Path, tmp_path: Path) -> None:
 
 
 def test_two_processes_make_one_run(colours: Path, tmp_path: Path) -> None:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     command = [
         *launcher,
         "-m",
