@@ -240,12 +240,13 @@ def export(
     to: Annotated[str, typer.Option("--to", help="onnx or torch")] = "onnx",
     out: Annotated[Path | None, typer.Option(help="file to write; by default beside the checkpoint")] = None,
     batch: Annotated[int, typer.Option(help="images a call", min=1)] = 1,
+    size: Annotated[str | None, typer.Option(help="input pixels, a side or HxW; by default those of training")] = None,
     as_json: Json = False,
 ) -> None:
     """Write a trained model as ONNX or torch.export file, checked to give equal outputs."""
     from saccade.verbs.export import export as run_export
 
-    result = run_export(run, to=to, out=out, batch=batch)
+    result = run_export(run, to=to, out=out, batch=batch, size=size)
     _print_json(result) if as_json else typer.echo(_plain(result))
 
 

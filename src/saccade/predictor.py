@@ -11,9 +11,8 @@ import torch
 from torch import nn
 
 from saccade import checkpoint
-from saccade.data.image import decode
-from saccade.data.loader import collate
-from saccade.data.pipelines import Preprocessing, inference_transforms, to_original
+from saccade.data.loader import collate, read_image
+from saccade.data.pipelines import Preprocessing, inference_side, inference_transforms, to_original
 from saccade.data.types import Annotation, Batch, Sample
 from saccade.device import autocast, has_fast_bf16, pick_device
 from saccade.errors import ModelFileError, UsageError
@@ -62,12 +61,13 @@ class Predictor:
             DataError: the file is not an image that can be read.
             UsageError: the array is not [H, W, 3] uint8.
         """
-        name = "" if isinstance(image, np.ndarray) else str(image)
-        pixels = image if isinstance(image, np.ndarray) else decode(Path(image))
-        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
-            raise UsageError(f"an image array must be [H, W, 3] uint8 RGB, got {list(pixels.shape)} {pixels.dtype}")
-        size = (pixels.shape[0], pixels.shape[1])
-        sample = Sample(pixels, Annotation(size), name, size)
+        if isinstance(image, np.ndarray):
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+                raise UsageError(f"an image array must be [H, W, 3] uint8 RGB, got {list(image.shape)} {image.dtype}")
+            size = (image.shape[0], image.shape[1])
+            sample = Sample(image, Annotation(size), "", size)
+        else:
+            sample = read_image(Path(image), inference_side(self.preprocessing))
         for transform in self.transforms:
             sample = transform(sample, np.random.default_rng(0))
         return next(iter(self.predict_batches([collate([sample])])))[1]

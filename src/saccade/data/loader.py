@@ -260,7 +260,7 @@ class _Paths:
         _, index = key
         name = self.paths[index].decode("utf-8", "surrogateescape")
         try:
-            sample = _image_sample(Path(name), self.min_side)
+            sample = read_image(Path(name), self.min_side)
         except SaccadeError as error:
             return index, error
         sample.id = name
@@ -270,7 +270,8 @@ class _Paths:
         return sample
 
 
-def _image_sample(path: Path, min_side: int | None) -> Sample:
+def read_image(path: Path, min_side: int | None = None) -> Sample:
+    """An image file as a sample without truth; large JPEGs at reduced size (`data.image.decode`). Raises DataError."""
     found = probe(path)
     s = float(found.reduction(min_side))
     image = decode(path, min_side)

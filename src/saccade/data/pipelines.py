@@ -220,7 +220,7 @@ def _nearest(semantic: np.ndarray, back: np.ndarray, size: Size) -> torch.Tensor
     return torch.from_numpy(np.where(inside, semantic[points[..., 1], points[..., 0]], np.uint8(IGNORE)))
 
 
-def decoded_side(task: str, settings: Settings) -> int | None:
+def training_side(task: str, settings: Settings) -> int | None:
     """The smallest shorter side to which large JPEGs may be decoded without losing detail in training; None: whole.
 
     A random crop is enlarged, so that it needs more pixels than the input has: by its smallest share of a side.
@@ -234,3 +234,8 @@ def decoded_side(task: str, settings: Settings) -> int | None:
     if settings.min_overlap_crop:
         share *= 0.3  # SSD's smallest crop
     return round(side / share)
+
+
+def inference_side(preprocessing: Preprocessing) -> int | None:
+    """The same for prediction and evaluation: twice the network's pixels, so that the resize still averages."""
+    return None if preprocessing.size is None else 2 * round(max(preprocessing.size) * VIEW)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from saccade.data.loader import Loader
-from saccade.data.pipelines import decoded_side, mosaic_off, training_transforms
+from saccade.data.pipelines import mosaic_off, training_side, training_transforms
 from saccade.data.types import Batch
 from saccade.device import loader_workers, pick_device
 from saccade.errors import UsageError, suggest
@@ -95,7 +95,7 @@ def make_loader(plan: Plan, processes: int, rank: int, mosaic: bool) -> Loader:
         drop_last=len(plan.training) >= settings.batch,  # a last batch of one would upset batch norm
         processes=processes,
         rank=rank,
-        min_side=decoded_side(plan.task, settings),
+        min_side=training_side(plan.task, settings),
         cache_bytes=int(settings.cache * 1e9),
     )
 

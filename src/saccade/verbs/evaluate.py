@@ -15,6 +15,7 @@ from rich.progress import track
 from saccade.data.dataset import DataSet, Record
 from saccade.data.formats import read
 from saccade.data.loader import Loader
+from saccade.data.pipelines import inference_side
 from saccade.data.split import split as assign_splits
 from saccade.data.truth import read_truth
 from saccade.data.types import Annotation
@@ -122,7 +123,16 @@ def predictions(
 ) -> Iterator[tuple[Record, Annotation]]:
     """Every record of a data set with what the model says of it, in order."""
     processes = min(loader_workers(workers), len(records) // batch)
-    loader = Loader(dataset, records, predictor.task, predictor.transforms, batch, workers=processes, shuffle=False)
+    loader = Loader(
+        dataset,
+        records,
+        predictor.task,
+        predictor.transforms,
+        batch,
+        workers=processes,
+        shuffle=False,
+        min_side=inference_side(predictor.preprocessing),
+    )
     answers = zip(records, predictor.predict_batches(loader.epoch(0)), strict=True)
     console = Console(stderr=True)
     shown = track(answers, "evaluating", total=len(records), console=console, disable=not progress, transient=True)

@@ -10,39 +10,54 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saccade.config import height_width
+from saccade.config import height_width, parse_size
 from saccade.errors import UsageError, suggest
 from saccade.files import write_whole
 from saccade.predictor import Predictor, load
 
+ANY_SIZE = 256  # pixels a side, where the model takes images of any size
 TOLERANCE = 1e-3  # largest difference, relative to the largest output, between the exported file and the original
 
 
 class Network(nn.Module):
-    """The forward pass alone: images [b, 3, H, W] in [0, 1] to raw outputs."""
+    """What is exported: images [b, 3, H, W] in [0, 1] to the outputs of the network.
+
+    Classifiers give logits [b, classes], segmenters logits [b, classes, H, W]. Detectors that offer `scored_boxes`
+    (SSD) give scores [b, A, classes] and boxes [b, A, 4] in input pixels, before non-maximum suppression; others what
+    their `forward` says.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor) -> Any:
-        return self.model(images)
+        scored: Any = getattr(self.model, "scored_boxes", None)
+        return self.model(images) if scored is None else scored(images)
 
 
-def export(run: str | Path, *, to: str = "onnx", out: str | Path | None = None, batch: int = 1) -> dict[str, Any]:
-    """Write the forward pass of a trained model.
+def export(
+    run: str | Path,
+    *,
+    to: str = "onnx",
+    out: str | Path | None = None,
+    batch: int = 1,
+    size: str | int | tuple[int, int] | None = None,
+) -> dict[str, Any]:
+    """Write the network of a trained model, with its shapes fixed; see `Network` for the outputs.
 
     Args:
         run: run folder or checkpoint.
         to: "onnx" (needs the extra `deploy`) or "torch" (a torch.export archive, `.pt2`).
         out: the file; by default beside the checkpoint.
         batch: images a call.
+        size: input pixels, a side or HxW; by default those of training, and 256 for models of any size.
 
     Returns:
         `{file, format, input, outputs, largest_difference}`.
 
     Raises:
-        UsageError: unknown format, or the extra is not installed.
+        UsageError: unknown format, the extra is not installed, or the model has operations that ONNX has no word for.
     """
     if to not in ("onnx", "torch"):
         raise UsageError(f"--to {to!r}: {suggest(to, ['onnx', 'torch'])}")
@@ -51,7 +66,7 @@ def export(run: str | Path, *, to: str = "onnx", out: str | Path | None = None, 
     predictor = load(run, "cpu", "fp32")
     folder = Path(run) if Path(run).is_dir() else Path(run).parent
     target = Path(out) if out is not None else folder / ("model.onnx" if to == "onnx" else "model.pt2")
-    images = torch.rand(batch, 3, *_input_size(predictor), generator=torch.Generator().manual_seed(0))
+    images = torch.rand(batch, 3, *_input_size(predictor, size), generator=torch.Generator().manual_seed(0))
     network = Network(predictor.model).eval()
     with torch.no_grad():
         expected = _outputs(network(images))
@@ -82,9 +97,11 @@ def _write_onnx(program: Any, images: Tensor, target: Path, predictor: Predictor
     """Write an ONNX file with classes and preprocessing as metadata; returns what onnxruntime computes with it."""
     import onnxruntime
 
-    exported = torch.onnx.export(program, (images,), dynamo=True, verbose=False)
-    if exported is None:
-        raise UsageError("torch could not write this model as ONNX")
+    try:
+        exported: Any = torch.onnx.export(program, (images,), dynamo=True, verbose=False)
+    except torch.onnx.errors.OnnxExporterError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(f"this model cannot be written as ONNX ({reason}); use --to torch") from error
     exported.model.metadata_props.update(
         {
             "classes": json.dumps(predictor.classes),
@@ -102,9 +119,7 @@ def _outputs(value: Any) -> list[Tensor]:
     return [value] if isinstance(value, Tensor) else list(value)
 
 
-def _input_size(predictor: Predictor) -> tuple[int, int]:
-    size = predictor.preprocessing.size
+def _input_size(predictor: Predictor, size: str | int | tuple[int, int] | None) -> tuple[int, int]:
     if size is not None:
-        return height_width(size)
-    side = max(64, predictor.preprocessing.stride)
-    return (side, side)
+        return height_width(parse_size(size))
+    return predictor.preprocessing.size or (ANY_SIZE, ANY_SIZE)

@@ -16,6 +16,7 @@ from rich.progress import track
 from saccade.data.formats.listing import SUFFIXES, list_images
 from saccade.data.image import decode
 from saccade.data.loader import iter_images
+from saccade.data.pipelines import inference_side
 from saccade.data.rle import encode_mask
 from saccade.data.types import Annotation
 from saccade.device import loader_workers
@@ -181,7 +182,8 @@ def _of_images(
         errors[str(path)] = error
 
     processes = min(loader_workers(workers), len(images) // batch)
-    batches = iter_images(images, predictor.transforms, batch, processes, on_error=note)
+    side = inference_side(predictor.preprocessing)
+    batches = iter_images(images, predictor.transforms, batch, processes, min_side=side, on_error=note)
     waiting = iter(images)
     for name, answer in predictor.predict_batches(batches):
         for path in waiting:
