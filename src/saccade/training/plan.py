@@ -93,6 +93,8 @@ def make_plan(
     if stored is not None:
         weights, recipe = stored["weights"], stored["recipe"]
         origins = {name: stored["origins"].get(name, o) if o == "resumed" else o for name, o in origins.items()}
+    if settings.multi_scale and task == "instances":
+        raise UsageError("multi_scale does not resize masks of instances; train at one size (multi_scale=0)")
     _refuse_bad_data(dataset, settings)
     split(dataset, seed=settings.seed)
     training, validation = dataset.of("train"), dataset.of("val")

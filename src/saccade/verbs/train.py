@@ -102,6 +102,8 @@ def _fit(parts: Parts, counters: Progress, interrupt: Interrupt) -> None:
     while not counters.finished:
         if loader is None or (mosaic and parts.share(counters) >= LAST_PART):
             mosaic = settings.mosaic > 0 and parts.share(counters) < LAST_PART
+            if loader is not None:
+                loader.close()
             loader = make_loader(parts.plan, accelerator.num_processes, accelerator.process_index, mosaic)
         parts.model.train()
         for batch in loader.epoch(counters.epoch, counters.step_in_epoch):
@@ -111,10 +113,10 @@ def _fit(parts: Parts, counters: Progress, interrupt: Interrupt) -> None:
                 group["lr"] = counters.rate
             batch = random_scale(batch.to(accelerator.device), settings, counters.step)
             losses = _backward(parts, batch)
-            if not all(math.isfinite(value) for value in losses.values()):
-                raise _diverged(parts, counters, losses, batch)
-            if settings.clip_norm:
-                accelerator.clip_grad_norm_(parts.step.parameters(), settings.clip_norm)
+            norm = accelerator.clip_grad_norm_(parts.step.parameters(), settings.clip_norm or math.inf)
+            scaled = parts.precision == "fp16"  # there an infinite gradient only makes the scaler skip the step
+            if not all(map(math.isfinite, losses.values())) or not (scaled or math.isfinite(float(norm))):
+                raise _diverged(parts, counters, losses | {"gradient": float(norm)}, batch)
             parts.optimizer.step()
             parts.optimizer.zero_grad(set_to_none=True)
             if parts.averaged is not None:
@@ -138,6 +140,8 @@ def _fit(parts: Parts, counters: Progress, interrupt: Interrupt) -> None:
         if counters.finished or time.monotonic() - saved >= 60 * settings.save_every:
             _save(parts, counters)
             saved = time.monotonic()
+    if loader is not None:
+        loader.close()
 
 
 def _backward(parts: Parts, batch: Batch) -> dict[str, float]:
@@ -278,7 +282,7 @@ def _diverged(parts: Parts, counters: Progress, losses: dict[str, float], batch:
     good = parts.run / STATE
     kept = f"the last good state is {good}" if good.is_file() else "no state was saved yet"
     return DivergedError(
-        f"the loss is no longer finite at step {counters.step} (lr {counters.rate:.3g}): {bad}. Images of this batch: "
+        f"loss or gradient is no longer finite at step {counters.step} (lr {counters.rate:.3g}): {bad}. Images: "
         f"{', '.join(batch.ids)}. {kept}. Try a smaller lr (--set lr={counters.rate / 10:.1g}) or --precision fp32"
     )
 
