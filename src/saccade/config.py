@@ -134,6 +134,7 @@ def parse_size(text: str | int | tuple[int, int] | list[int]) -> Size:
 
 
 def height_width(size: Size) -> tuple[int, int]:
+    """Height and width in pixels of a setting that may be one number for both."""
     return (size, size) if isinstance(size, int) else size
 
 
