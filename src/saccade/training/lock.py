@@ -32,7 +32,8 @@ def lock(run: Path) -> Iterator[bool]:
     if os.environ.get("RANK", "0") != "0":
         yield False
         return
-    path, new = run / NAME, not run.exists()
+    path = run / NAME
+    new = [folder for folder in (run, *run.parents) if not folder.exists()]
     make_folder(run)
     own = _identity(os.getpid())
     try:
@@ -51,9 +52,9 @@ def lock(run: Path) -> Iterator[bool]:
         finally:
             path.unlink(missing_ok=True)
     finally:
-        if new:
-            with contextlib.suppress(OSError):
-                run.rmdir()  # where the run failed before it wrote anything
+        with contextlib.suppress(OSError):  # a folder that is not empty
+            for folder in new:
+                folder.rmdir()  # where the run failed before it wrote anything
 
 
 @contextlib.contextmanager
