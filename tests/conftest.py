@@ -6,6 +6,8 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: test workers side by side would fight for the cores
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -38,3 +40,20 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 pixels[..., channel] += 80
                 Image.fromarray(pixels).save(folder / f"{i}.png")
     return root
+
+
+@pytest.fixture
+def shell(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
+    """`saccade ...` in this process: exit code, stdout and stderr. A traceback or a fault of ours fails the test."""
+    from saccade.cli import _main
+
+    def run(*arguments: str | Path | int) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["saccade", *map(str, arguments)])
+        capfd.readouterr()
+        code = _main()
+        out, err = capfd.readouterr()
+        assert "Traceback" not in out + err, err
+        assert code != 1, err
+        return code, out, err
+
+    return run

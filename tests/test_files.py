@@ -44,3 +44,29 @@ def test_leftovers_of_killed_processes_are_removed(tmp_path: Path) -> None:
     (tmp_path / "b.tmp").write_text("the user's")
     remove_leftovers(tmp_path)
     assert os.listdir(tmp_path) == ["b.tmp"]
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        (errno.ENOSPC, "no space left"),
+        (errno.EFBIG, "no space left"),
+        (errno.EROFS, "no permission"),
+        (5, "os error 5"),
+    ],
+)
+def test_faults_of_the_disk_that_a_library_words_itself(tmp_path: Path, number: int, says: str) -> None:
+    def fail(temporary: Path) -> None:
+        raise RuntimeError(f"Error while serializing: I/O error: words (os error {number})")
+
+    with pytest.raises(ResourceError, match=says):
+        write_whole(tmp_path / "a.safetensors", fail)
+
+
+def test_other_faults_are_passed_on(tmp_path: Path) -> None:
+    def fail(temporary: Path) -> None:
+        raise ValueError("not of the disk")
+
+    with pytest.raises(ValueError, match="not of the disk"):
+        write_whole(tmp_path / "a", fail)
+    assert os.listdir(tmp_path) == []

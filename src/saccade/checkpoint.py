@@ -25,6 +25,8 @@ FORMAT = 1  # raised when older readers could no longer understand the header
 
 @dataclass(slots=True)
 class Checkpoint:
+    """What a checkpoint holds, as one file keeps it; see `save` and `load`."""
+
     model: str  # name in the catalogue
     config: dict[str, Any]  # the model's Config as a dictionary
     classes: list[str]

@@ -6,6 +6,7 @@ A value comes from the first of: flag, file (`--config`), recipe of the model, d
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import types
 import typing
@@ -134,6 +135,7 @@ def parse_size(text: str | int | tuple[int, int] | list[int]) -> Size:
 
 
 def height_width(size: Size) -> tuple[int, int]:
+    """Height and width in pixels of a setting that may be one number for both."""
     return (size, size) if isinstance(size, int) else size
 
 
@@ -170,8 +172,8 @@ def resolve(
                 model[name] = value
                 origins[name] = origin
             else:
-                meant = ELSEWHERE.get(name.lower())
-                hint = f"did you mean {meant!r}?" if meant else suggest(name, [*known, *model_fields])
+                near = difflib.get_close_matches(name.lower(), ELSEWHERE, n=1, cutoff=0.85)
+                hint = f"did you mean {ELSEWHERE[near[0]]!r}?" if near else suggest(name, [*known, *model_fields])
                 faults.append(f"{origin}: unknown setting {name!r}: {hint}")
     if faults:
         raise UsageError("\n".join(faults))
@@ -188,8 +190,9 @@ def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
         if not equals:
             raise UsageError(f"--set {text!r} is not of the form name=value, such as --set lr=0.02")
         try:
+            _refuse_nesting(value)
             values[name.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise UsageError(f"--set {text!r}: the value is not a number, word or list") from error
     return values
 
@@ -203,9 +206,10 @@ def read_settings_file(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read as a settings file ({error})") from error
     try:
+        _refuse_nesting(text)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"{path}: not valid YAML or JSON: {error}") from error
     if not isinstance(values, dict) or not isinstance(node, yaml.MappingNode):
         raise UsageError(f"{path}: expected settings as `name: value` lines, found {type(values).__name__}")
@@ -216,6 +220,18 @@ def read_settings_file(path: Path) -> dict[str, Any]:
             raise UsageError(f"{path} line {line}: {key.value!r} stands twice (first in line {seen[key.value]})")
         seen[key.value] = line
     return {str(name): value for name, value in values.items()}
+
+
+def _refuse_nesting(text: str) -> None:
+    """Raises ValueError for deep nesting and references, by which a short text grows without bound when it is built."""
+    import yaml
+
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > 8 or isinstance(event, yaml.AliasEvent):
+            line = event.start_mark.line + 1 if event.start_mark else 1
+            raise ValueError(f"line {line}: settings are numbers, words and lists, without references (*name)")
 
 
 def _coerce(name: str, hint: Any, value: Any, limits: Mapping[str, Any]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,12 +48,24 @@ def disk_errors(path: Path) -> Iterator[None]:
     """Faults of the disk become a ResourceError that names the file and what to do."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    except Exception as error:
+        number = _errno(error)
+        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise ResourceError(f"{path}: no space left on the disk; free some, then go on with --resume") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if number in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise ResourceError(f"{path}: no permission to write there; choose another folder with --out") from error
-        raise ResourceError(f"{path}: {error.strerror or error}") from error
+        if number is None and not isinstance(error, OSError):
+            raise
+        raise ResourceError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _errno(error: Exception) -> int | None:
+    """The number of a fault of the operating system; libraries written in Rust, safetensors among them, have it only in
+    their text: "No space left on device (os error 28)"."""
+    if isinstance(error, OSError):
+        return error.errno
+    said = re.search(r"\(os error (\d+)\)", str(error))
+    return None if said is None else int(said[1])
 
 
 def remove_leftovers(folder: Path) -> None:

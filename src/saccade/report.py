@@ -45,6 +45,8 @@ OWN_FLAGS = ("epochs", "minutes", "batch", "size", "seed", "precision", "workers
 
 @dataclass
 class Headline:
+    """The number that ranks the run, shown large, with what it means and its 95 % interval."""
+
     name: str
     meaning: str
     text: str
@@ -56,6 +58,8 @@ class Headline:
 
 @dataclass
 class Page:
+    """Everything that the template shows, top to bottom."""
+
     title: str
     subtitle: str
     headline: Headline | None = None

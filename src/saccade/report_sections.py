@@ -23,6 +23,8 @@ NAMED = 10  # lines of the ledger that a report names
 
 @dataclass
 class Cell:
+    """One field of a table."""
+
     text: str
     number: bool = False
     bar: float | None = None  # 0..1: a bar before the text
@@ -31,18 +33,24 @@ class Cell:
 
 @dataclass
 class Row:
+    """One line of a table; `changed` marks a setting that is not the default."""
+
     cells: list[Cell]
     changed: bool = False
 
 
 @dataclass
 class Head:
+    """The title of a column."""
+
     name: str
     number: bool = False
 
 
 @dataclass
 class Table:
+    """A table under its title, every row with as many cells as there are heads."""
+
     title: str
     heads: list[Head]
     rows: list[Row]
@@ -50,6 +58,8 @@ class Table:
 
 @dataclass
 class Plot:
+    """A figure as PNG."""
+
     name: str  # also the file's name in plots/
     png: bytes
     width: int  # as shown, pixels
@@ -58,6 +68,8 @@ class Plot:
 
 @dataclass
 class Section:
+    """One part of a report under its heading; what is empty is not shown."""
+
     key: str
     title: str
     texts: list[str] = field(default_factory=list)
@@ -81,11 +93,13 @@ COLUMNS: dict[str, tuple[str, list[str]]] = {
 
 
 def picture(name: str, figure: Figure) -> Plot:
+    """A figure as the report shows it; `name` is also that of its file in plots/."""
     png = to_png(figure)
     return Plot(name, png, *shown_size(png))
 
 
 def scores_section(task: str, metrics: Mapping[str, Mapping[str, float | None]]) -> Section:
+    """Every metric with its 95 % interval; "-" where the truth holds nothing to measure it on."""
     rows = []
     for name, value in metrics.items():
         number, low, high = value["value"], value["low"], value["high"]

@@ -9,6 +9,8 @@ from saccade.errors import UsageError, suggest
 
 @dataclass(frozen=True, slots=True)
 class Task:
+    """One kind of answer that models give, and what it asks of data and metrics."""
+
     name: str
     answers: str  # what the model says of an image
     metric: str  # the name in metrics.json that ranks checkpoints; higher is better

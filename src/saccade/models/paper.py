@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Paper:
+    """The publication that a model file follows, as lists and reports cite it."""
+
     title: str
     authors: str
     year: int

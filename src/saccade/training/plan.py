@@ -31,6 +31,8 @@ FIT_IMAGES = 1000  # labels of this many training images are shown to a model th
 
 @dataclass(frozen=True, slots=True)
 class Plan:
+    """All that a run has decided before its first step; `to_json` is the run's config.json."""
+
     model: str
     module: ModuleType
     config: Any  # the model's Config for this data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,9 @@ def export(
         expected = _outputs(network(images))
         program = torch.export.export(network, (images,))
         if to == "torch":
-            write_whole(target, lambda temporary: torch.export.save(program, temporary))
+            archive = io.BytesIO()  # torch ends the whole process where the disk is full
+            torch.export.save(program, archive)
+            write_whole(target, archive.getvalue())
             got = _outputs(torch.export.load(target).module()(images))
         else:
             got = _write_onnx(program, images, target, predictor)

@@ -57,7 +57,7 @@ def predict(
         has `{image, error}` instead.
 
     Raises:
-        UsageError: a source that matches nothing. DataError: not one image could be read.
+        DataError: a source that matches nothing; not one image could be read. UsageError: a threshold out of range.
     """
     sources = [sources] if isinstance(sources, str | Path) else list(sources)
     images, videos = expand(sources)
@@ -92,17 +92,17 @@ def predict(
 
 
 def expand(sources: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
-    """Image files, and videos or cameras, in the order given. Raises UsageError for a source that matches nothing."""
+    """Image files, and videos or cameras, in the order given. Raises DataError for a source that matches nothing."""
     images: list[Path] = []
     videos: list[str] = []
     for source in sources:
         path, text = Path(source), str(source)
-        if text.startswith("camera:"):
+        if text.startswith("camera:") and not path.exists():
             videos.append(text)
         elif path.is_dir():
             found = list_images(path)
             if not found:
-                raise UsageError(f"{path}: no image in this folder ({', '.join(sorted(SUFFIXES))})")
+                raise DataError(f"{path}: no image in this folder ({', '.join(sorted(SUFFIXES))})")
             images += found
         elif path.is_file():
             if path.suffix.lower() in VIDEO_SUFFIXES:
@@ -112,7 +112,7 @@ def expand(sources: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
         else:
             matches = [Path(m) for m in sorted(glob.glob(text, recursive=True)) if Path(m).is_file()]
             if not matches:
-                raise UsageError(f"{text}: no such image, folder or video, and no file matches it as a pattern")
+                raise DataError(f"{text}: no such image, folder or video, and no file matches it as a pattern")
             images += matches
     return images, videos
 

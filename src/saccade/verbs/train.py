@@ -28,10 +28,11 @@ from saccade.predictor import Predictor, load
 from saccade.tasks import TASKS
 from saccade.training.display import Display
 from saccade.training.interrupt import Interrupt, Stopped
+from saccade.training.lock import lock
 from saccade.training.optimizer import learning_rate
 from saccade.training.plan import make_plan
 from saccade.training.prepare import Parts, check_model_name, make_loader, prepare, stored_plan
-from saccade.training.processes import agreed_run_folder, is_main_process, join_processes
+from saccade.training.processes import agreed_run_folder, is_main_process, join_processes, run_folder
 from saccade.training.rescale import random_scale
 from saccade.training.state import STATE, Progress, save_state
 from saccade.verbs.evaluate import score
@@ -85,10 +86,13 @@ def train(
     plan = make_plan(model, data, task=task, recipe=recipe, config=file, flags=settings, weights=weights, stored=stored)
     torch.manual_seed(plan.settings.seed)
     display = Display(progress and is_main_process())
-    parts, counters = prepare(plan, run, device, display, resume)
-    with display, Interrupt() as interrupt:
-        _fit(parts, counters, interrupt)
-    return _finish(parts, counters)
+    with lock(run) as first:
+        if first:
+            run_folder(run, model, data, resume, overwrite)  # another run may have ended there since
+        parts, counters = prepare(plan, run, device, display, resume)
+        with display, Interrupt() as interrupt:
+            _fit(parts, counters, interrupt)
+        return _finish(parts, counters)
 
 
 def _fit(parts: Parts, counters: Progress, interrupt: Interrupt) -> None:

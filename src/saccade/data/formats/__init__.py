@@ -112,7 +112,8 @@ def _unknown(root: Path) -> str:
     sets = [f for f in list_folders(root) if any(_module(name).looks_like(f) for name in FORMATS if name != "folder")]
     if sets:
         return f"{root}: several data sets lie here; name one: {', '.join(str(s) for s in sets)}"
-    found = ", ".join(f"{f.name}/" for f in list_folders(root)[:10]) or "no folders"
+    told = [p.name for p in sorted(root.iterdir()) if p.suffix.lower() in (".csv", ".json", ".xml", ".yaml", ".yml")]
+    found = ", ".join([f"{f.name}/" for f in list_folders(root)[:10]] + told[:10]) or "no folders"
     return f"{root}: 0 of {images} pictures have a label; found {found}; looked in {root} for:{wanted}"
 
 

@@ -255,7 +255,7 @@ def _unusable(image: dict[str, Any], path: Path | None, sizes: dict[Path, tuple[
     stated = type(height) is int and type(width) is int and height > 0 and width > 0
     if not stated or (height, width) == sizes[path]:
         return None
-    turned = "; the image is turned by its EXIF orientation" if (width, height) == sizes[path] else ""
+    turned = "; is the image turned by its EXIF orientation?" if (width, height) == sizes[path] else ""
     return f"is {width} x {height} (width x height) here, the file {sizes[path][1]} x {sizes[path][0]}{turned}"
 
 

@@ -42,7 +42,7 @@ def list_files(root: Path) -> list[Path]:
 
     Links are followed. A folder is entered once, however many links lead to it, so that a link to a parent ends
     the walk and no picture is counted twice; the real place wins over links. Pipes, sockets and broken links are
-    left out.
+    left out, but for those with the suffix of an image, which are refused by name when they are opened.
     """
     found: list[Path] = []
     seen: set[str] = {os.path.realpath(root)}
@@ -61,7 +61,7 @@ def list_files(root: Path) -> list[Path]:
             path = folder / entry.name
             if os.path.isdir(entry.path):  # not entry.is_dir(), which raises on a link to itself
                 (links if entry.is_symlink() else waiting).append(path)
-            elif os.path.isfile(entry.path):
+            elif os.path.isfile(entry.path) or is_image(entry.name):
                 found.append(path)
     return sorted(found, key=lambda p: p.relative_to(root).as_posix())
 

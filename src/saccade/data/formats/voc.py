@@ -41,12 +41,16 @@ def looks_like(root: Path) -> bool:
     folders = [root] if root.is_dir() else []
     for _ in range(4):
         for folder in folders:
-            for path in folder.glob("*.[xX][mM][lL]"):
-                if not path.name.startswith(".") and path.is_file():
-                    with path.open("rb") as file:
-                        return b"<annotation" in file.read(2000)
+            files = [p for p in folder.glob("*.[xX][mM][lL]") if not p.name.startswith(".") and p.is_file()]
+            if files:
+                return any(_is_annotation(path) for path in files[:20])  # the first may be empty or damaged
         folders = [child for folder in folders for child in list_folders(folder)]
     return False
+
+
+def _is_annotation(path: Path) -> bool:
+    with path.open("rb") as file:
+        return b"<annotation" in file.read(2000)
 
 
 def read(root: Path, task: str | None = None) -> DataSet:
@@ -280,7 +284,7 @@ def _origin(pages: Iterable[_Page], ledger: Ledger) -> int:
 
 def _size_differs(page: _Page, size: tuple[int, int]) -> str:
     height, width = page.size or (0, 0)
-    turned = "; the image is turned by its EXIF orientation" if (width, height) == size else ""
+    turned = "; is the image turned by its EXIF orientation?" if (width, height) == size else ""
     return f"{page.place} says {width} x {height} (width x height), the image has {size[1]} x {size[0]}{turned}"
 
 

@@ -1,0 +1,294 @@
+"""The rules of docs/architecture.md that a machine can hold: who may import whom, sizes, one level of inheritance, no
+way to run a file's content, docstrings, and nothing that names the machine on which it was written."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "src" / "saccade"
+FILES = sorted(SOURCE.rglob("*.py"))
+
+# What a part of the package may import besides itself; the first part that a file's place starts with counts.
+# `predictor`, `training`, the reports and the verbs stand above all of these and may import any of them.
+LAYERS: dict[str, tuple[str, ...]] = {
+    "errors": (),
+    "files": ("errors",),
+    "device": ("errors",),
+    "config": ("errors",),
+    "tasks": ("errors",),
+    "checkpoint": ("errors", "files"),
+    "ops": ("errors",),
+    "data/types": (),
+    "data/dataset": (),
+    "data": ("errors", "config", "tasks"),
+    "losses": ("errors", "data/types", "ops"),
+    "layers": ("errors", "data/types", "ops", "losses"),
+    "models": ("errors", "data/types", "ops", "layers", "losses"),
+    "metrics": ("errors", "tasks", "data/types", "data/dataset"),
+    "plots": ("data/types", "data/dataset"),
+}
+PAPERS_FILE = 650  # lines of a file that holds one paper's system
+OTHER_FILE = 400
+FUNCTION = 60
+CONTRACT = {"Config", "Model", "adapt"}  # of a model file, described once in docs/architecture.md
+LOOPS = {"verbs/train.py: _fit"}  # the training loop reads top to bottom in one piece
+
+
+@functools.cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def name(path: Path) -> str:
+    return path.relative_to(SOURCE).as_posix()
+
+
+def place(module: str) -> str:
+    """`saccade.data.types` or its folder as `data/types`; "" for the package itself."""
+    return "/".join(module.split(".")[1:])
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of everything that a file imports, `from a import b` as `a.b` where b is a module."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name(path)}:{node.lineno}: a relative import"
+            module = str(node.module)
+            for alias in node.names:
+                inner = SOURCE / place(f"{module}.{alias.name}")
+                is_module = module.split(".")[0] == "saccade" and (inner.is_dir() or inner.with_suffix(".py").is_file())
+                yield node.lineno, f"{module}.{alias.name}" if is_module else module
+
+
+def within(what: str, part: str) -> bool:
+    return what == part or what.startswith(part + "/")
+
+
+def part_of(what: str) -> str | None:
+    return next((part for part in LAYERS if within(what, part)), None)
+
+
+def test_imports_go_one_way() -> None:
+    faults = []
+    for path in FILES:
+        own = name(path).removesuffix(".py").removesuffix("/__init__")
+        part = part_of(own)
+        for line, module in imports(path):
+            if not module.startswith("saccade.") or part is None:
+                continue
+            other = place(module)
+            if not within(other, part.split("/")[0] if part == "data" else part):
+                allowed = LAYERS[part]
+                if not any(within(other, one) for one in allowed):
+                    faults.append(f"{name(path)}:{line} imports {module}; {part} may import {', '.join(allowed)}")
+    assert not faults, "\n".join(faults)
+
+
+def test_verbs_are_imported_by_the_command_line_alone() -> None:
+    """And by the package's own front (`saccade.train`); `train` evaluates, `demo` shows all of them."""
+    allowed = {
+        "cli.py": "verbs",
+        "__init__.py": "verbs",
+        "verbs/demo.py": "verbs",
+        "verbs/train.py": "verbs/evaluate",
+    }
+    faults = [
+        f"{name(path)}:{line} imports {module}"
+        for path in FILES
+        for line, module in imports(path)
+        if within(place(module), "verbs") and not within(place(module), allowed.get(name(path), "nothing"))
+    ]
+    assert not faults, "\n".join(faults)
+
+
+def test_among_models_a_newer_paper_may_import_an_older_one_never_back() -> None:
+    """Everyone may build on backbones, which know none of the others; in one room the year of the paper decides."""
+    years = {}
+    for path in (SOURCE / "models").glob("*/*.py"):
+        for node in tree(path).body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PAPER":
+                assert isinstance(node.value, ast.Call)
+                found = {k.arg: k.value for k in node.value.keywords}["year"]
+                years[name(path).removesuffix(".py")] = int(ast.unparse(found))
+    assert len(years) >= 5
+    faults = []
+    for own, year in years.items():
+        for line, module in imports(SOURCE / f"{own}.py"):
+            other = place(module)
+            if other in years:
+                same_room = Path(own).parent == Path(other).parent
+                back = years[other] > year if same_room else within(own, "models/backbones")
+                if back:
+                    faults.append(f"{own}.py:{line} ({year}) imports {module} ({years[other]})")
+    assert not faults, "\n".join(faults)
+
+
+def test_files_and_functions_are_short() -> None:
+    faults = []
+    for path in FILES:
+        lines = path.read_text(encoding="utf-8").count("\n")
+        limit = PAPERS_FILE if path.parent.parent.name == "models" and path.name != "__init__.py" else OTHER_FILE
+        if lines > limit:
+            faults.append(f"{name(path)}: {lines} lines, allowed {limit}")
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.FunctionDef) and f"{name(path)}: {node.name}" not in LOOPS:
+                length = (node.end_lineno or 0) - node.lineno + 1
+                if length > FUNCTION:
+                    faults.append(f"{name(path)}:{node.lineno} {node.name}: {length} lines, allowed {FUNCTION}")
+    assert not faults, "\n".join(faults)
+
+
+def _last(node: ast.expr) -> str:
+    """`nn.Module` -> Module, `Protocol[T]` -> Protocol."""
+    node = node.value if isinstance(node, ast.Subscript) else node
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "?")
+
+
+def test_inheritance_is_one_deep() -> None:
+    """Models and layers derive from nn.Module (or torch's own forms of it) or nothing; elsewhere stand exceptions,
+    protocols and torch.autograd.Function besides."""
+    own = {n.name for path in FILES for n in ast.walk(tree(path)) if isinstance(n, ast.ClassDef)} - {"SaccadeError"}
+    allowed = {"Module", "Protocol", "Exception", "SaccadeError", "Function", "NamedTuple", "TypedDict"}
+    faults = []
+    for path in FILES:
+        permitted = {"Module", "Function"} if name(path).startswith(("models/", "layers/")) else allowed
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.ClassDef):
+                for base in node.bases:
+                    torchs_own = isinstance(base, ast.Attribute) and _last(base) not in own
+                    torchs_own = torchs_own and ast.unparse(base).startswith(("nn.", "torch.nn."))
+                    if _last(base) not in permitted and not torchs_own:
+                        faults.append(f"{name(path)}:{node.lineno} {node.name}({ast.unparse(base)})")
+    assert not faults, "\n".join(faults)
+
+
+def test_no_drawers_for_everything_and_no_torchvision() -> None:
+    drawers = [name(p) for p in FILES if p.stem in ("utils", "util", "misc", "helpers", "common")]
+    assert not drawers
+    forbidden = {"torchvision", "pickle", "cPickle", "dill", "joblib", "shelve", "marshal", "requests", "urllib"}
+    faults = [
+        f"{name(path)}:{line} imports {module}"
+        for path in FILES
+        for line, module in imports(path)
+        if module.split(".")[0] in forbidden
+    ]
+    assert not faults, "\n".join(faults)
+
+
+def _call_fault(node: ast.Call) -> str | None:
+    called = ast.unparse(node.func)
+    keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
+    if called in ("eval", "exec", "compile", "__import__", "os.system", "os.popen"):
+        return called
+    if called == "torch.load" and keywords.get("weights_only") != "True":
+        return "torch.load without weights_only=True"
+    if called in ("yaml.load", "yaml.unsafe_load", "yaml.full_load"):
+        return None if keywords.get("Loader") in ("yaml.BaseLoader", "yaml.SafeLoader") else called
+    if _last(node.func) in ("extractall", "urlopen", "urlretrieve"):
+        return called
+    if called in ("np.load", "numpy.load") and "allow_pickle" in keywords:
+        return "numpy.load with pickles"
+    return "shell=True" if keywords.get("shell") == "True" else None
+
+
+def test_nothing_runs_what_a_file_says() -> None:
+    faults = []
+    for path in FILES:
+        for node in ast.walk(tree(path)):
+            fault = _call_fault(node) if isinstance(node, ast.Call) else None
+            if isinstance(node, ast.Constant) and node.value == "0.0.0.0":
+                fault = "an address that the whole network reaches"
+            if fault:
+                faults.append(f"{name(path)}:{getattr(node, 'lineno', 0)}: {fault}")
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("eval(x)", "eval"),
+        ("model.eval()", None),
+        ("torch.load(p)", "torch.load without weights_only=True"),
+        ("torch.load(p, weights_only=False)", "torch.load without weights_only=True"),
+        ("torch.load(p, weights_only=True)", None),
+        ("yaml.load(p)", "yaml.load"),
+        ("yaml.load(p, Loader=yaml.Loader)", "yaml.load"),
+        ("yaml.load(p, Loader=yaml.BaseLoader)", None),
+        ("yaml.safe_load(p)", None),
+        ("subprocess.run(c, shell=True)", "shell=True"),
+        ("archive.extractall(p)", "archive.extractall"),
+    ],
+)
+def test_the_rule_sees_what_it_should(line: str, fault: str | None) -> None:
+    call = ast.parse(line, mode="eval").body
+    assert isinstance(call, ast.Call)
+    assert _call_fault(call) == fault
+
+
+def test_everything_public_says_what_it_is() -> None:
+    """Modules, classes and functions, but for what every model file has by its contract."""
+    faults = []
+    for path in FILES:
+        if path.read_text(encoding="utf-8").strip() and ast.get_docstring(tree(path)) is None:
+            faults.append(f"{name(path)}: no docstring")
+        for node in tree(path).body:
+            if not isinstance(node, ast.ClassDef | ast.FunctionDef) or node.name.startswith("_"):
+                continue
+            contract = path.parent.parent.name == "models" and node.name in CONTRACT
+            if ast.get_docstring(node) is None and not contract:
+                faults.append(f"{name(path)}:{node.lineno} {node.name}")
+    assert not faults, "\n".join(faults)
+
+
+def test_signatures_take_no_loose_words() -> None:
+    """`**kwargs` hides what a constructor takes; only `train`, whose settings are dataclass fields, passes words on."""
+    faults = []
+    for path in FILES:
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.FunctionDef) and node.args.kwarg is not None and node.name == "__init__":
+                faults.append(f"{name(path)}:{node.lineno} {node.name}(**{node.args.kwarg.arg})")
+    assert not faults, "\n".join(faults)
+
+
+def _tracked() -> list[Path]:
+    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / entry for entry in done.stdout.split("\0") if entry and (ROOT / entry).is_file()]
+
+
+def test_no_file_names_the_machine_it_was_written_on() -> None:
+    """Home folders, scratch folders and hosts of one machine mean nothing on another."""
+    machine = re.compile(
+        r"(?<![\w.])/(?:home|root|Users|work|mnt|tmp/\w)/[\w.-]+|\b[\w-]+\.(?:internal|corp|intra|lan)\b"
+    )
+    faults = []
+    for path in _tracked():
+        if path == Path(__file__) or path.suffix in (".png", ".jpg", ".safetensors", ".npz"):
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+            found = machine.search(line)
+            if found:
+                faults.append(f"{path.relative_to(ROOT)}:{number}: {found[0]}")
+    assert not faults, "\n".join(faults)
+
+
+def test_no_unfinished_work() -> None:
+    marks = re.compile(r"#.*\b(?:TODO|FIXME|XXX|HACK)\b|raise NotImplementedError")
+    faults = [
+        f"{name(path)}:{number}: {line.strip()}"
+        for path in FILES
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if marks.search(line)
+    ]
+    assert not faults, "\n".join(faults)
