@@ -1,9 +1,9 @@
 """AlexNet (Krizhevsky, Sutskever, Hinton 2012): the network that won ILSVRC 2012, as printed and as published since.
 
-alexnet: the one-tower form of the public torchvision checkpoint (Krizhevsky 2014, "One weird trick"): 64-192-384-256-256
-convolutions, 224 px padded by 2, no normalisation across channels. alexnet_paper: 227 px, 96-256-384-384-256, three of
-the convolutions in two groups (one for each of the two GPUs), local response normalisation before the pools of the first two.
-alexnet_ungrouped is the same without groups; caffenet pools before it normalises, as the Caffe zoo's file does.
+alexnet: the one-tower form of the public torchvision checkpoint (Krizhevsky 2014, "One weird trick"): convolutions of
+64-192-384-256-256, 224 px padded by 2, no normalisation across channels. alexnet_paper: 227 px, 96-256-384-384-256,
+three of the convolutions in two groups (one for each GPU then), local response normalisation before the first two
+pools. alexnet_ungrouped is the same without groups; caffenet pools before it normalises, as the Caffe zoo's file does.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ class Model(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """He initialisation, or that of section 5, which needs images on the scale of 0-255 and ImageNet's many steps."""
+        """He initialisation, or that of section 5, made for images on the scale of 0-255 and many steps."""
         convs = [m for m in self.modules() if isinstance(m, nn.Conv2d)]
         linears = [m for m in self.modules() if isinstance(m, nn.Linear)]
         printed = self.config.init == "paper"

@@ -2,8 +2,8 @@
 
 Ten 5x5 filters on a gray image (260 parameters), a 2x2 max-pool to 10x13x13 = 1,690 values, 200 fully connected units
 (338,200): 338,460 in all, to which the ten outputs add 2,010. The lecture does not say how the map comes to be
-13x13. Here the image is 28x28, the size of the usual digits, and the convolution pads one pixel: 28 -> 26 -> 13. A 30x30
-image without padding and a 26x26 one with two pixels would have the same count.
+13x13. Here the image is 28x28, the size of the usual digits, and the convolution pads one pixel: 28 -> 26 -> 13. An
+image of 30x30 without padding, or of 26x26 with two pixels, would have the same count.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Network in Network (Lin, Chen, Yan 2014): every convolution is a small perceptron, and maps are averaged into classes.
+"""Network in Network (Lin, Chen, Yan 2014): every convolution is a small perceptron, maps are averaged into classes.
 
 An mlpconv is a k x k convolution and two 1x1 ones, each with ReLU (section 3.1). The last one has a map a class, whose
 mean over the image is the class's logit (global average pooling, section 3.2): no fully connected layer anywhere.
@@ -9,6 +9,7 @@ Caffe zoo.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
@@ -136,7 +137,7 @@ def mlpconv(channels: int, kernel: tuple[int, int, int], widths: tuple[int, ...]
     """A k x k convolution and 1x1 ones behind it, each with ReLU."""
     size, stride, padding = kernel
     layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], size, stride, padding), nn.ReLU(inplace=True)]
-    for before, width in zip(widths, widths[1:], strict=False):
+    for before, width in pairwise(widths):
         layers += [nn.Conv2d(before, width, 1), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
 

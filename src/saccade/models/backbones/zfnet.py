@@ -159,7 +159,7 @@ class Model(nn.Module):
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Logits [b, classes] of images [b, 3, H, W] in [0, 1], H and W at least 47; of a trunk the maps of `features`.
 
-        The last map is pooled (13 -> 6) and averaged to 6x6, the identity at 224, so that other sizes are classified too.
+        The last map is pooled (13 -> 6) and averaged to 6x6 (the identity at 224), so that others are classified too.
         """
         maps = self.features(images)
         if self.classifier is None:
