@@ -107,7 +107,8 @@ def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume:
 
     target = pick_device(device)
     model: nn.Module = plan.module.Model(plan.config)
-    if plan.weights is not None and not resume:
+    saved = resume and (run / STATE).is_file()
+    if plan.weights is not None and not saved:  # a run killed before its first save starts from them again
         left = start_from(model, plan.module, plan.weights)
         if left:
             display.say(
@@ -130,7 +131,7 @@ def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume:
     if accelerator.is_main_process:
         make_folder(run)
         remove_leftovers(run)
-    if resume and (run / STATE).is_file():
+    if saved:
         counters = load_state(run, model, optimizer, averaged)
         counters.finished = parts.share(counters) >= 1
     if accelerator.is_main_process:

@@ -11,10 +11,12 @@ import json
 import math
 import time
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from saccade import __version__, checkpoint
 from saccade.data.loader import Loader
@@ -24,16 +26,18 @@ from saccade.errors import DivergedError
 from saccade.files import write_whole
 from saccade.gallery import Gallery
 from saccade.metrics import Result
+from saccade.models.stage import Stage
 from saccade.predictor import Predictor, load
 from saccade.tasks import TASKS
 from saccade.training.display import Display
 from saccade.training.interrupt import Interrupt, Stopped
 from saccade.training.lock import lock
 from saccade.training.optimizer import learning_rate
-from saccade.training.plan import make_plan
+from saccade.training.plan import Plan, make_plan
 from saccade.training.prepare import Parts, check_model_name, make_loader, prepare, stored_plan
 from saccade.training.processes import agreed_run_folder, is_main_process, join_processes, run_folder
 from saccade.training.rescale import random_scale
+from saccade.training.stages import discard_stages, find_stages, run_stages
 from saccade.training.state import STATE, Progress, save_state
 from saccade.verbs.evaluate import score
 
@@ -84,15 +88,38 @@ def train(
     stored = stored_plan(run) if resume else None
     file = None if config is None else Path(config)
     plan = make_plan(model, data, task=task, recipe=recipe, config=file, flags=settings, weights=weights, stored=stored)
-    torch.manual_seed(plan.settings.seed)
-    display = Display(progress and is_main_process())
     with lock(run) as first:
         if first:
             run_folder(run, model, data, resume, overwrite)  # another run may have ended there since
-        parts, counters = prepare(plan, run, device, display, resume)
-        with display, Interrupt() as interrupt:
-            _fit(parts, counters, interrupt)
-        return _finish(parts, counters)
+        stages = find_stages(plan, stored)
+        if stages:
+            fit = partial(_fit_stage, plan, run, device, progress)
+            plan = run_stages(plan, stages, run, device, fit, resume=resume)
+        elif not resume:
+            discard_stages(run)
+        return _run(plan, run, device, progress, resume and not stages)
+
+
+def _run(plan: Plan, run: Path, device: str | None, progress: bool, resume: bool) -> dict[str, Any]:
+    """One fit, from the seed to the report."""
+    torch.manual_seed(plan.settings.seed)
+    display = Display(progress and is_main_process())
+    parts, counters = prepare(plan, run, device, display, resume)
+    with display, Interrupt() as interrupt:
+        _fit(parts, counters, interrupt)
+    return _finish(parts, counters)
+
+
+def _fit_stage(
+    main: Plan, run: Path, device: str | None, progress: bool, stage: Stage, plan: Plan, folder: Path, resume: bool
+) -> dict[str, Tensor]:
+    """A fit that stands before the main run; its last weights."""
+    try:
+        _run(plan, folder, device, progress, resume)
+    except Stopped as stopped:
+        advice = f"go on with: saccade train {main.model} {main.dataset.root} --out {run} --resume"
+        raise Stopped(stopped.exit_code - 128, f"stopped in stage {stage.name}; {advice}") from stopped
+    return checkpoint.load(folder / "last.safetensors").weights
 
 
 def _fit(parts: Parts, counters: Progress, interrupt: Interrupt) -> None:

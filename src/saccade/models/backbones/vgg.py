@@ -7,6 +7,8 @@ State dicts have the keys of the public torchvision checkpoints.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.models.paper import Paper
+from saccade.models.stage import Stage
 
 PAPER = Paper(
     title="Very Deep Convolutional Networks for Large-Scale Image Recognition",
@@ -200,3 +203,54 @@ class Model(nn.Module):
 
     def predict(self, batch: Batch) -> list[Annotation]:
         return classification_predictions(self.logits(batch.images), batch.sizes, self.config.task)
+
+
+# A place in the flat public list: (stage, convolution within it), counted from 0.
+Place = tuple[int, int]
+# Section 3.1: the first four convolutions of net A initialise those that stand at their places in the deeper nets.
+FIRST_FOUR: tuple[Place, ...] = ((0, 0), (1, 0), (2, 0), (2, 1))
+_GROWTH = ("vgg11", "vgg13", "vgg16", "vgg19")  # configurations A, B, D, E
+
+
+def places(depths: tuple[int, ...]) -> dict[Place, int]:
+    """The number of every convolution in the flat list of a net without batch norm: `features.NUMBER.weight`."""
+    numbers, number = {}, 0
+    for stage, depth in enumerate(depths):
+        for i in range(depth):
+            numbers[stage, i] = number
+            number += 2  # the convolution and its ReLU
+        number += 1  # the pool
+    return numbers
+
+
+def grow(
+    before: tuple[int, ...], after: tuple[int, ...], kept: tuple[Place, ...] | None, tensors: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Tensors of a net of depths `before` under the names that they have in a deeper one.
+
+    Args:
+        kept: places of the convolutions to hand on; all where None. The fully connected layers always are.
+    """
+    old, new = places(before), places(after)
+    renamed = {name: value for name, value in tensors.items() if name.startswith("classifier.")}
+    for place in old if kept is None else kept:
+        for kind in ("weight", "bias"):
+            renamed[f"features.{new[place]}.{kind}"] = tensors[f"features.{old[place]}.{kind}"]
+    return renamed
+
+
+def stages(name: str, recipe: str) -> list[Stage]:
+    """The shallower nets that are trained first, for recipe "paper" of vgg13, vgg16 and vgg19: A, then B, then D.
+
+    Net A hands on what section 3.1 says: its first four convolutions and the fully connected layers. The nets in
+    between, which the paper leaves out, hand on all that they have. With batch norm, or He initialisation alone (the
+    default recipe), the nets start without such help.
+    """
+    if recipe != "paper" or name not in _GROWTH:
+        return []
+    steps = _GROWTH[: _GROWTH.index(name) + 1]
+    found = []
+    for before, after in pairwise(steps):
+        kept = FIRST_FOUR if before == "vgg11" else None
+        found.append(Stage(before, before, {}, partial(grow, _DEPTHS[before], _DEPTHS[after], kept)))
+    return found

@@ -1,0 +1,234 @@
+"""AlexNet (Krizhevsky, Sutskever, Hinton 2012): the network that won ILSVRC 2012, as printed and as published since.
+
+alexnet: the one-tower form of the public torchvision checkpoint (Krizhevsky 2014, "One weird trick"): convolutions of
+64-192-384-256-256, 224 px padded by 2, no normalisation across channels. alexnet_paper: 227 px, 96-256-384-384-256,
+three of the convolutions in two groups (one for each GPU then), local response normalisation before the first two
+pools. alexnet_ungrouped is the same without groups; caffenet pools before it normalises, as the Caffe zoo's file does.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from saccade.data.types import Annotation, Batch
+from saccade.layers.classification import classification_loss, classification_predictions
+from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from saccade.models.paper import Paper
+
+PAPER = Paper(
+    title="ImageNet Classification with Deep Convolutional Neural Networks",
+    authors="Krizhevsky, Sutskever, Hinton",
+    year=2012,
+    where="NIPS 2012",
+)
+TASKS = ("classify", "tag")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The network; defaults are alexnet's (the public one)."""
+
+    classes: int = 1000  # outputs; 0 for a trunk without classifier
+    task: str = "classify"  # or "tag": independent logistic outputs
+    widths: tuple[int, ...] = (64, 192, 384, 256, 256)  # channels of the five convolutions
+    groups: int = 1  # of the second, fourth and fifth convolution (section 3.2: 2)
+    # section 3.3, after the first two convolutions; norm_pool as printed, pool_norm as in the Caffe zoo
+    response: Literal["none", "norm_pool", "pool_norm"] = "none"
+    lrn: tuple[float, ...] = (2.0, 1e-4, 0.75)  # k, alpha, beta of section 3.3; alpha multiplies the *sum* of 5 squares
+    padding: int = 2  # pixels around the image: 0 makes 55 of 227, 2 makes 55 of 224
+    padded: bool = False  # pad conv and pools so that maps have ceil(H / stride) cells, for detectors
+    init: Literal["he", "paper"] = "he"  # paper: section 5, N(0, 0.01) and biases of 1
+    hidden: int = 4096  # units of the two hidden fully connected layers
+    dropout: float = 0.5  # before both hidden layers
+    label_smoothing: float = 0.0  # classify: share of the target spread over all classes
+    mean: tuple[float, ...] = IMAGENET_MEAN  # RGB in [0, 1]
+    std: tuple[float, ...] = IMAGENET_STD
+
+
+def _printed(groups: int, response: Literal["norm_pool", "pool_norm"], k: float, alpha: float) -> Config:
+    """The paper's form: subtracts the mean, leaves the scale of 0-255 (section 2)."""
+    return Config(
+        widths=(96, 256, 384, 384, 256),
+        groups=groups,
+        response=response,
+        lrn=(k, alpha, 0.75),
+        padding=0,
+        init="paper",
+        std=(1 / 255,) * 3,
+    )
+
+
+VARIANTS: dict[str, Config] = {
+    "alexnet": Config(),
+    "alexnet_paper": _printed(2, "norm_pool", 2.0, 1e-4),
+    "alexnet_ungrouped": _printed(1, "norm_pool", 2.0, 1e-4),
+    # Caffe divides its alpha of 1e-4 by the five channels, and its k is 1
+    "caffenet": _printed(2, "pool_norm", 1.0, 1e-4 / 5),
+}
+SIZE = {name: 227 if config.padding == 0 else 224 for name, config in VARIANTS.items()}
+
+_DEFAULT: dict[str, Any] = {
+    "size": 224,
+    "batch": 32,
+    "epochs": 60,
+    "optimizer": "sgd",
+    "lr": 0.01,
+    "momentum": 0.9,
+    "nesterov": True,
+    "weight_decay": 5e-4,
+    "schedule": "cosine",
+    "warmup": 0.1,
+    "clip_norm": 5.0,
+    "label_smoothing": 0.1,
+    "resize": "crop",
+}
+_PAPER: dict[str, Any] = {  # section 5
+    "size": 224,
+    "batch": 128,
+    "epochs": 90,
+    "optimizer": "sgd",
+    "lr": 0.01,
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "schedule": "step",
+    "milestones": (0.25, 0.5, 0.75),  # "reduced three times prior to termination", by hand
+    "warmup": 0.0,
+    "clip_norm": 0.0,
+    "resize": "crop",
+}
+_PRINTED = [name for name, size in SIZE.items() if size == 227]
+RECIPES: dict[str, dict[str, dict[str, Any]]] = {
+    "default": {"*": _DEFAULT, **{name: _DEFAULT | {"size": 227} for name in _PRINTED}},
+    "paper": {"*": _PAPER, **{name: _PAPER | {"size": 227} for name in _PRINTED}},
+}
+
+
+def local_response_norm(k: float, alpha: float, beta: float) -> nn.LocalResponseNorm:
+    """Section 3.3 over 5 channels: b = a / (k + alpha * sum of the 5 squares) ** beta.
+
+    Torch multiplies by alpha / 5, as Caffe does, so that the paper's alpha is five times as large there.
+    """
+    return nn.LocalResponseNorm(5, alpha=5 * alpha, beta=beta, k=k)
+
+
+def conv_layers(config: Config) -> list[nn.Module]:
+    """The five convolutions with ReLU, pools and normalisations in one flat list (public keys of `alexnet`)."""
+    first = 5 if config.padded else config.padding
+    kernels = ((11, 4, first), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1))
+    layers: list[nn.Module] = []
+    channels = 3
+    for i, ((kernel, stride, padding), width) in enumerate(zip(kernels, config.widths, strict=True)):
+        groups = config.groups if i in (1, 3, 4) else 1
+        layers += [nn.Conv2d(channels, width, kernel, stride, padding, groups=groups), nn.ReLU(inplace=True)]
+        channels = width
+        if i not in (0, 1, 4):
+            continue
+        pool = nn.MaxPool2d(3, 2, padding=1 if config.padded else 0)
+        if config.response == "none" or i == 4:
+            layers.append(pool)
+        else:
+            norm = local_response_norm(*config.lrn)
+            layers += [norm, pool] if config.response == "norm_pool" else [pool, norm]
+    return layers
+
+
+class Stages(nn.Module):
+    """The convolutions: images [b, 3, H, W] in [0, 1] -> three maps, of conv1, conv2 and conv5 after their ReLU.
+
+    Children are named by their number in the flat list, which gives the public keys `features.0.weight`, ...
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.normalize = Normalize(config.mean, config.std)
+        layers = conv_layers(config)
+        self.length = len(layers)
+        for i, layer in enumerate(layers):
+            self.add_module(str(i), layer)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        x = self.normalize(images)
+        maps = []
+        for i in range(self.length - 1):  # the last pool belongs to the classifier
+            layer = self.get_submodule(str(i))
+            x = layer(x)
+            following = self.get_submodule(str(i + 1))
+            if isinstance(layer, nn.ReLU) and not isinstance(following, nn.Conv2d):
+                maps.append(x)
+        return maps
+
+
+class Model(nn.Module):
+    """An AlexNet; with `classes=0` a trunk whose `forward` gives the maps of conv1, conv2 and conv5.
+
+    The public layout calls the convolutions `features`, and so does the trunk contract: here it is a module, called
+    like the method that other trunks have. Its pools lose the last column of even sides, as in the paper: a map has
+    a cell or two fewer than H / stride; `padded=True` makes it ceil(H / stride).
+
+    Attributes:
+        channels: channels of the three maps.
+        strides: 4, 8, 16.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.channels = [config.widths[0], config.widths[1], config.widths[4]]
+        self.strides = [4, 8, 16]
+        self.features = Stages(config)
+        self.classifier: nn.Sequential | None = None
+        if config.classes:
+            self.classifier = nn.Sequential(
+                nn.Dropout(config.dropout),
+                nn.Linear(self.channels[-1] * 6 * 6, config.hidden),
+                nn.ReLU(inplace=True),
+                nn.Dropout(config.dropout),
+                nn.Linear(config.hidden, config.hidden),
+                nn.ReLU(inplace=True),
+                nn.Linear(config.hidden, config.classes),
+            )
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """He initialisation, or that of section 5, made for images on the scale of 0-255 and many steps."""
+        convs = [m for m in self.modules() if isinstance(m, nn.Conv2d)]
+        linears = [m for m in self.modules() if isinstance(m, nn.Linear)]
+        printed = self.config.init == "paper"
+        for module in [*convs, *linears]:
+            inputs = module.weight[0].numel()
+            nn.init.normal_(module.weight, 0, 0.01 if printed else math.sqrt(2 / inputs))
+            positive = printed and (module in [convs[1], convs[3], convs[4], *linears[:-1]])
+            nn.init.constant_(module.bias, 1.0 if positive else 0.0)  # type: ignore[arg-type]
+        if linears and not printed:
+            nn.init.normal_(linears[-1].weight, 0, 0.01)
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Logits [b, classes] of images [b, 3, H, W] in [0, 1], H and W at least 67; of a trunk the maps of `features`.
+
+        The last map is pooled and averaged to 6x6 (the identity at 224 or 227), so that other sizes are classified too.
+        """
+        maps = self.features(images)
+        if self.classifier is None:
+            return tuple(maps)
+        pooled = F.adaptive_avg_pool2d(F.max_pool2d(maps[-1], 3, 2, padding=1 if self.config.padded else 0), 6)
+        return self.classifier(pooled.flatten(1))
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits [b, classes]. Raises ValueError for a trunk."""
+        output = self(images)
+        if not isinstance(output, Tensor):
+            raise ValueError("a trunk (classes=0) has no classifier")
+        return output
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        return classification_loss(
+            self.logits(batch.images), batch.truth, self.config.task, self.config.label_smoothing
+        )
+
+    def predict(self, batch: Batch) -> list[Annotation]:
+        return classification_predictions(self.logits(batch.images), batch.sizes, self.config.task)

@@ -1,0 +1,167 @@
+"""Systems of several fits: VGG grown from A, on two colours."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import saccade
+from saccade import checkpoint
+from saccade.errors import DivergedError
+from saccade.models.backbones.vgg import FIRST_FOUR, VARIANTS, grow, places, stages
+from saccade.training.state import STATE
+
+TINY: dict[str, Any] = {"width": 2, "hidden": 4, "size": 32, "batch": 20, "workers": 0, "precision": "fp32"}
+FLAGS = ["--recipe", "paper", "--precision", "fp32", "--size", "32", "--batch", "10", "--workers", "0"]
+FLAGS += ["--set", "width=2", "--set", "hidden=4", "--set", "save_every=0"]
+
+
+def _last(run: Path) -> dict[str, Tensor]:
+    return checkpoint.load(run / "last.safetensors").weights
+
+
+def test_a_grows_to_b_to_d_to_e() -> None:
+    assert [s.model for s in stages("vgg19", "paper")] == ["vgg11", "vgg13", "vgg16"]
+    assert [s.model for s in stages("vgg16", "paper")] == ["vgg11", "vgg13"]
+    for name, recipe in (("vgg16", "default"), ("vgg16_bn", "paper"), ("vgg11", "paper")):
+        assert stages(name, recipe) == []
+
+
+def test_places_are_the_public_numbers() -> None:
+    assert list(places(VARIANTS["vgg11"].depths).values()) == [0, 3, 6, 8, 11, 13, 16, 18]
+    assert list(places(VARIANTS["vgg16"].depths).values()) == [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28]
+
+
+def test_a_hands_on_its_first_four_convolutions_and_the_fully_connected_layers() -> None:
+    tensors = {
+        f"features.{i}.{kind}": torch.tensor(i) for i in (0, 3, 6, 8, 11, 13, 16, 18) for kind in ("weight", "bias")
+    }
+    tensors |= {f"classifier.{i}.{kind}": torch.tensor(-i) for i in (0, 3, 6) for kind in ("weight", "bias")}
+    handed = grow(VARIANTS["vgg11"].depths, VARIANTS["vgg13"].depths, FIRST_FOUR, tensors)
+    weights = {name: int(value) for name, value in handed.items() if name.endswith("weight")}
+    assert weights == {
+        "features.0.weight": 0,  # conv1_1, conv2_1, conv3_1, conv3_2 of both
+        "features.5.weight": 3,
+        "features.10.weight": 6,
+        "features.12.weight": 8,
+        "classifier.0.weight": 0,
+        "classifier.3.weight": -3,
+        "classifier.6.weight": -6,
+    }
+    shapes = saccade.create("vgg13", width=2, hidden=4).state_dict()
+    before = saccade.create("vgg11", width=2, hidden=4).state_dict()
+    for name, value in grow(VARIANTS["vgg11"].depths, VARIANTS["vgg13"].depths, FIRST_FOUR, before).items():
+        assert value.shape == shapes[name].shape
+
+
+def test_stages_come_first_and_hand_on_their_weights(colours: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    settings = TINY | {"epochs": 1, "lr": 0.0, "dropout": 0.0}
+    saccade.train("vgg16", colours, out=run, recipe="paper", progress=False, **settings)
+    a, b = run / "stages" / "1-vgg11", run / "stages" / "2-vgg13"
+    for folder, model, start in ((a, "vgg11", None), (b, "vgg13", a), (run, "vgg16", b)):
+        stored = json.loads((folder / "config.json").read_text())
+        assert stored["model"] == model
+        assert stored["config"]["width"] == 2
+        assert stored["config"]["depths"] == list(VARIANTS[model].depths)
+        assert stored["weights"] == (None if start is None else str(start / "adopted.safetensors"))
+        assert (folder / "metrics.json").is_file()
+    first, second, final = _last(a), _last(b), _last(run)
+    for old, new in ((0, 0), (3, 5), (6, 10), (8, 12)):  # at a rate of zero nothing has moved since net A
+        assert torch.equal(first[f"features.{old}.weight"], second[f"features.{new}.weight"])
+    for place, number in places(VARIANTS["vgg13"].depths).items():
+        after = places(VARIANTS["vgg16"].depths)[place]
+        assert torch.equal(second[f"features.{number}.weight"], final[f"features.{after}.weight"])
+    for number in (0, 3, 6):
+        assert torch.equal(first[f"classifier.{number}.weight"], final[f"classifier.{number}.weight"])
+    assert not torch.equal(first["features.11.weight"], second["features.15.weight"])  # conv4_1 is not handed on
+    # the same folder, without stages: nothing of them is left
+    saccade.train("vgg11", colours, out=run, overwrite=True, recipe="paper", progress=False, **settings)
+    assert not (run / "stages").exists()
+
+
+def test_minutes_are_shared_and_a_finished_stage_is_not_made_again(colours: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(DivergedError):
+        saccade.train("vgg13", colours, out=run, recipe="paper", progress=False, **TINY, minutes=0.02, lr=1e38)
+    assert json.loads((run / "config.json").read_text())["settings"]["minutes"] == 0.01
+    assert json.loads((run / "stages" / "1-vgg11" / "config.json").read_text())["settings"]["minutes"] == 0.01
+
+
+def test_given_weights_stand_in_for_the_stages(colours: Path, tmp_path: Path) -> None:
+    settings = TINY | {"epochs": 1, "lr": 0.0}
+    saccade.train("vgg13", colours, out=tmp_path / "a", progress=False, **settings)
+    saccade.train(
+        "vgg13", colours, out=tmp_path / "b", weights=tmp_path / "a", recipe="paper", progress=False, **settings
+    )
+    assert not (tmp_path / "a" / "stages").exists()
+    assert not (tmp_path / "b" / "stages").exists()
+
+
+def _start(colours: Path, run: Path, *flags: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "saccade", "train", "vgg13", str(colours), "--out", str(run), *flags]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def _saved_step(run: Path) -> int:
+    try:
+        return int(json.loads(checkpoint.read_tensors(run / STATE)[0]["state"])["progress"]["step"])
+    except Exception:
+        return -1
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_stopped_in_a_stage_goes_on_bit_for_bit(number: int, colours: Path, tmp_path: Path) -> None:
+    alone, killed = tmp_path / "alone", tmp_path / "killed"
+    settings = TINY | {"batch": 10, "epochs": 3, "save_every": 0}
+    saccade.train("vgg13", colours, out=alone, recipe="paper", progress=False, **settings)
+    process = _start(colours, killed, *FLAGS, "--epochs", "3")
+    stage, until = killed / "stages" / "1-vgg11", time.monotonic() + 200
+    while _saved_step(stage) < 2 and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
+    os.killpg(process.pid, number)
+    _, said = process.communicate(timeout=100)
+    if number == signal.SIGTERM:
+        assert process.returncode == 143
+        assert f"saccade train vgg13 {colours} --out {killed} --resume" in said
+    assert not (stage / "adopted.safetensors").exists()
+    saccade.train("vgg13", colours, out=killed, resume=True, progress=False)
+    assert checkpoint.digest(_last(killed)) == checkpoint.digest(_last(alone))
+    assert checkpoint.digest(_last(stage)) == checkpoint.digest(_last(alone / "stages" / "1-vgg11"))
+    # finished stages are left alone when the run is resumed
+    before = (stage / "last.safetensors").stat().st_mtime_ns
+    saccade.train("vgg13", colours, out=killed, resume=True, progress=False, epochs=4)
+    assert (stage / "last.safetensors").stat().st_mtime_ns == before
+    assert len((killed / "log.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_run_killed_between_stage_and_main_run_skips_the_stage(
+    colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from saccade.verbs import train as verb
+
+    run, real, fits = tmp_path / "run", verb._run, []
+
+    def cut(plan: Any, folder: Path, *rest: Any) -> dict[str, Any]:
+        fits.append(plan.model)
+        if len(fits) == 2:
+            raise KeyboardInterrupt
+        return real(plan, folder, *rest)
+
+    monkeypatch.setattr(verb, "_run", cut)
+    with pytest.raises(KeyboardInterrupt):
+        saccade.train("vgg13", colours, out=run, recipe="paper", progress=False, **TINY, epochs=1)
+    saccade.train("vgg13", colours, out=run, resume=True, progress=False)
+    assert fits == ["vgg11", "vgg13", "vgg13"]
+    assert (run / "metrics.json").is_file()
