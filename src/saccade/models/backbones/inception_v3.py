@@ -74,8 +74,8 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
             "size": 299,
             "batch": 32,  # of each of 50 replicas
             "epochs": 100,
-            # The paper's RMSProp (decay 0.9) adds epsilon = 1 to the root of the mean square of a gradient, which is far
-            # smaller: it divides by little more than 1, and its steps are those of sgd with momentum at this rate.
+            # The paper's RMSProp (decay 0.9) divides by 1 (its epsilon) plus the root mean square of a gradient, which is
+            # far smaller than 1: its steps are close to those of sgd with momentum at this rate.
             "optimizer": "sgd",
             "lr": 0.045,
             "momentum": 0.9,
@@ -194,7 +194,7 @@ class ReductionB(nn.Module):
 
 
 class InceptionC(nn.Module):
-    """Branches that end in a 1x3 beside a 3x1, for wide maps of few pixels (figure 7). [b, c, H, W] -> [b, 2048, H, W]."""
+    """Branches that end in a 1x3 beside a 3x1, on the smallest map (figure 7). [b, c, H, W] -> [b, 2048, H, W]."""
 
     def __init__(self, config: Config, channels: int) -> None:
         super().__init__()
