@@ -74,8 +74,8 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
             "size": 299,
             "batch": 32,  # of each of 50 replicas
             "epochs": 100,
-            # The paper's RMSProp (decay 0.9) divides by 1 (its epsilon) plus the root mean square of a gradient, which is
-            # far smaller than 1: its steps are close to those of sgd with momentum at this rate.
+            # The paper's RMSProp (decay 0.9) divides by 1 (its epsilon) plus the root mean square of a gradient, which
+            # is far smaller than 1: its steps are close to those of sgd with momentum at this rate.
             "optimizer": "sgd",
             "lr": 0.045,
             "momentum": 0.9,
