@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from saccade.config import resolve
+from saccade.data.types import Annotation, Batch
+from saccade.errors import UsageError
+from saccade.models import catalogue
+from saccade.models.backbones.inception_resnet import PLANS, RECIPES, SIZE, VARIANTS, Block, Config, Model, from_public
+
+LAYOUT = Path(__file__).parents[2] / "data" / "layouts" / "inception_resnet_v2.json"
+NARROW = Config(classes=4, width=0.125, depths=(1, 1, 2))
+NARROW_V1 = dataclasses.replace(NARROW, version=1, depths=(1, 1, 1), linear_end=False)
+NARROW_FACE = dataclasses.replace(NARROW, version=1, embedding=16)
+
+
+def test_parameters_and_multiply_adds():
+    entry = catalogue()["inception_resnet_v2"]
+    assert (entry["parameters"], entry["macs"]) == (55_843_464, 13_155_794_016)
+
+
+def convolution(channels_in: int, channels_out: int, area: int = 1) -> int:
+    return channels_in * channels_out * area + 2 * channels_out  # scale and shift of its norm
+
+
+def test_parameters_of_v1_by_hand():
+    """Figures 10 to 14 of the paper, convolution by convolution."""
+    c = convolution
+    stem = c(3, 32, 9) + c(32, 32, 9) + c(32, 64, 9) + c(64, 80) + c(80, 192, 9) + c(192, 256, 9)
+    a = 3 * c(256, 32) + 3 * c(32, 32, 9) + 96 * 256 + 256
+    reduction_a = c(256, 384, 9) + c(256, 192) + c(192, 192, 9) + c(192, 256, 9)
+    b = 2 * c(896, 128) + 2 * c(128, 128, 7) + 256 * 896 + 896
+    reduction_b = 3 * c(896, 256) + c(256, 384, 9) + 3 * c(256, 256, 9)
+    block_c = 2 * c(1792, 192) + 2 * c(192, 192, 3) + 384 * 1792 + 1792
+    trunk = stem + 5 * a + reduction_a + 10 * b + reduction_b + 5 * block_c
+    assert catalogue()["inception_resnet_v1"]["parameters"] == trunk + 1792 * 1000 + 1000
+    head = 1792 * 512 + 2 * 512 + 512 * 8631 + 8631
+    assert catalogue()["inception_resnet_v1_face"]["parameters"] == trunk + block_c + head
+
+
+def test_public_state_dict_loads_strictly():
+    layout = json.loads(LAYOUT.read_text())
+    with torch.device("meta"):
+        model = Model(VARIANTS["inception_resnet_v2"])
+        model.load_state_dict(from_public({key: torch.empty(shape) for key, shape in layout.items()}))
+    assert {key: list(value.shape) for key, value in model.state_dict().items()} == layout
+    assert all(m.eps == 1e-3 for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
+
+
+def test_public_face_state_dict_loads_strictly():
+    """facenet-pytorch counts the groups of blocks repeat_1, repeat_2, repeat_3 and calls the classifier logits."""
+    with torch.device("meta"):
+        model = Model(VARIANTS["inception_resnet_v1_face"])
+    names = {"repeat": "repeat_1", "repeat_1": "repeat_2", "repeat_2": "repeat_3", "classif": "logits"}
+    public = {}
+    for key, value in model.state_dict().items():
+        first, rest = key.split(".", 1)
+        public[f"{names.get(first, first)}.{rest}"] = value
+    assert {key for key in public if key.startswith(("block8.c", "last", "logits"))} == {
+        *("block8.conv2d.weight", "block8.conv2d.bias", "last_linear.weight", "logits.weight", "logits.bias"),
+        *(f"last_bn.{t}" for t in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")),
+    }
+    assert len({key.split(".")[1] for key in public if key.startswith("repeat_3.")}) == 5
+    model.load_state_dict(from_public(public))
+
+
+@pytest.mark.parametrize(
+    ("name", "maps"),
+    [
+        ("inception_resnet_v1", [(192, 71, 71), (256, 35, 35), (896, 17, 17), (1792, 8, 8)]),
+        ("inception_resnet_v2", [(192, 71, 71), (320, 35, 35), (1088, 17, 17), (1536, 8, 8)]),
+    ],
+)
+def test_maps_of_the_paper(name: str, maps: list[tuple[int, int, int]]):
+    with torch.device("meta"):
+        model = Model(dataclasses.replace(VARIANTS[name], classes=0, depths=(1, 1, 1)))
+        assert [tuple(m.shape[1:]) for m in model(torch.empty(1, 3, 299, 299))] == maps
+    assert model.channels == [channels for channels, _, _ in maps]
+
+
+@pytest.mark.parametrize(("height", "width"), [(224, 96), (67, 94), (1, 3)])
+@pytest.mark.parametrize("config", [NARROW, NARROW_V1])
+def test_padded_features_have_the_strides_that_the_model_states(config: Config, height: int, width: int):
+    with torch.device("meta"):
+        model = Model(dataclasses.replace(config, classes=0, padding="same"))
+        maps = model(torch.empty(2, 3, height, width))
+    wanted = [(2, c, -(-height // s), -(-width // s)) for c, s in zip(model.channels, model.strides, strict=True)]
+    assert [tuple(m.shape) for m in maps] == wanted
+
+
+def test_residuals_are_scaled_and_the_last_block_is_linear():
+    x = torch.randn(2, 320, 3, 3)
+    for scale, wanted in ((0.17, (x + 0.17 * 2).clamp(min=0)), (None, x + 2)):
+        block = Block(Config(), 320, PLANS[2].block35, (3, 3), scale)
+        torch.nn.init.zeros_(block.conv2d.weight)
+        torch.nn.init.constant_(block.conv2d.bias, 2)
+        torch.testing.assert_close(block(x), wanted)
+    with torch.device("meta"):
+        model = Model(VARIANTS["inception_resnet_v2"])
+    groups = (model.repeat, model.repeat_1, model.repeat_2)
+    assert [(len(group), group[0].scale) for group in groups] == [(10, 0.17), (20, 0.10), (9, 0.20)]
+    assert model.block8 is not None
+    assert model.block8.scale is None
+
+
+def test_smallest_image():
+    with torch.device("meta"):
+        model = Model(NARROW)
+        assert model(torch.empty(1, 3, 75, 75)).shape == (1, 4)
+        with pytest.raises(UsageError, match="75x75"):
+            model(torch.empty(1, 3, 74, 75))
+
+
+@pytest.mark.parametrize("config", [NARROW, NARROW_V1, NARROW_FACE, dataclasses.replace(NARROW, task="tag")])
+def test_gradient_reaches_all_parameters(config: Config):
+    torch.manual_seed(0)
+    model = Model(config).train()
+    truth = [Annotation((75, 75), label=i, tags=torch.arange(4) == i) for i in range(4)]
+    sum(model.loss(Batch(torch.rand(4, 3, 75, 75), [(75, 75)] * 4, truth)).values()).backward()
+    assert [key for key, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_embeddings_have_length_one_and_lead_to_the_logits():
+    torch.manual_seed(0)
+    model = Model(NARROW_FACE).eval()
+    images = torch.rand(2, 3, 75, 75)
+    vectors = model.embed(images)
+    assert vectors.shape == (2, 16)
+    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(2))
+    assert model(images).shape == (2, 4)
+    with torch.device("meta"), pytest.raises(ValueError, match="no embedding"):
+        Model(NARROW).embed(torch.empty(1, 3, 75, 75))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [NARROW, NARROW_V1])
+def test_learns_eight_images_by_heart(config: Config):
+    torch.manual_seed(0)
+    batch = Batch(torch.rand(8, 3, 75, 75), [(75, 75)] * 8, [Annotation((75, 75), label=i % 4) for i in range(8)])
+    model = Model(dataclasses.replace(config, dropout=0.0))
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(25):
+        optimizer.zero_grad()
+        sum(model.loss(batch).values()).backward()
+        optimizer.step()
+    with torch.no_grad():
+        said = model.predict(batch)  # norms of this batch: their running averages are 25 steps young
+    assert [s.label for s in said] == [i % 4 for i in range(8)]
+
+
+@pytest.mark.parametrize("config", [NARROW, NARROW_FACE])
+def test_exports(config: Config):
+    model = Model(config).eval()
+    images = torch.rand(1, 3, 80, 75)
+    program = torch.export.export(model, (images,))
+    torch.testing.assert_close(program.module()(images), model(images))
+
+
+def test_a_trunk_has_no_loss():
+    with torch.device("meta"):
+        model = Model(dataclasses.replace(NARROW, classes=0))
+        with pytest.raises(ValueError, match="no classifier"):
+            model.predict(Batch(torch.empty(1, 3, 75, 75), [(75, 75)]))
+
+
+def test_every_variant_has_a_size_and_recipes_are_settings():
+    assert set(SIZE) == set(VARIANTS)
+    for recipe in RECIPES.values():
+        assert set(recipe) - {"*"} <= set(VARIANTS)
+        for settings in recipe.values():
+            resolve([("recipe", settings)])
