@@ -134,12 +134,16 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
 
 @contextmanager
 def _still(norm: nn.BatchNorm2d) -> Iterator[None]:
-    """Norm by the statistics of the batch without counting the batch into the running ones a second time."""
-    norm.track_running_stats = False
+    """Norm by the statistics of the batch without counting the batch into the running ones a second time.
+
+    A weight of zero and not `track_running_stats`: the second run has to keep as many tensors as the first did.
+    """
+    momentum, counter = norm.momentum, norm.num_batches_tracked
+    norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        norm.track_running_stats = True
+        norm.momentum, norm.num_batches_tracked = momentum, counter
 
 
 class Layer(nn.Module):
