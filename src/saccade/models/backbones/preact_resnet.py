@@ -95,6 +95,8 @@ class Block(nn.Module):
         bottleneck = config.block == "bottleneck"
         channels_out = width * (4 if bottleneck else 1)
         self.bn1 = None if first else nn.BatchNorm2d(channels_in)
+        self.bn3: nn.Module | None = None
+        self.conv3: nn.Module | None = None
         if bottleneck:
             self.conv1 = nn.Conv2d(channels_in, width, 1, bias=False)
             self.bn2 = nn.BatchNorm2d(width)
@@ -105,7 +107,6 @@ class Block(nn.Module):
             self.conv1 = nn.Conv2d(channels_in, width, 3, stride, padding=1, bias=False)
             self.bn2 = nn.BatchNorm2d(width)
             self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-            self.bn3, self.conv3 = None, None
         self.downsample: nn.Module | None = None
         if stride != 1 or channels_in != channels_out:
             self.downsample = (
