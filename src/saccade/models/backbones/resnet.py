@@ -161,20 +161,21 @@ class PaddedShortcut(nn.Module):
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
 
 
-def _norm(config: Config, channels: int) -> nn.Module:
+def norm_layer(config: Config, channels: int) -> nn.Module:
+    """Batch norm, or its frozen form, of `config.norm` and `config.norm_eps`."""
     if config.norm == "frozen":
         return FrozenBatchNorm2d(channels, config.norm_eps)
     return nn.BatchNorm2d(channels, config.norm_eps)
 
 
-def _shortcut(config: Config, channels_in: int, channels_out: int, stride: int) -> nn.Module | None:
+def shortcut_layer(config: Config, channels_in: int, channels_out: int, stride: int) -> nn.Module | None:
     """The path beside the convolutions; None where it is the identity, or absent in a plain network."""
     changes = stride != 1 or channels_in != channels_out
     if config.shortcut == "none" or not (changes or config.shortcut == "C"):
         return None
     if config.shortcut == "A":
         return PaddedShortcut(channels_in, channels_out, stride)
-    return nn.Sequential(nn.Conv2d(channels_in, channels_out, 1, stride, bias=False), _norm(config, channels_out))
+    return nn.Sequential(nn.Conv2d(channels_in, channels_out, 1, stride, bias=False), norm_layer(config, channels_out))
 
 
 class BasicBlock(nn.Module):
@@ -186,10 +187,10 @@ class BasicBlock(nn.Module):
         super().__init__()
         self.residual = config.shortcut != "none"
         self.conv1 = nn.Conv2d(channels_in, width, 3, stride, padding=1, bias=False)
-        self.bn1 = _norm(config, width)
+        self.bn1 = norm_layer(config, width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn2 = _norm(config, width)
-        self.downsample = _shortcut(config, channels_in, width, stride)
+        self.bn2 = norm_layer(config, width)
+        self.downsample = shortcut_layer(config, channels_in, width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)))
@@ -208,12 +209,12 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.residual = config.shortcut != "none"
         self.conv1 = nn.Conv2d(channels_in, width, 1, bias=False)
-        self.bn1 = _norm(config, width)
+        self.bn1 = norm_layer(config, width)
         self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
-        self.bn2 = _norm(config, width)
+        self.bn2 = norm_layer(config, width)
         self.conv3 = nn.Conv2d(width, width * self.expansion, 1, bias=False)
-        self.bn3 = _norm(config, width * self.expansion)
-        self.downsample = _shortcut(config, channels_in, width * self.expansion, stride)
+        self.bn3 = norm_layer(config, width * self.expansion)
+        self.downsample = shortcut_layer(config, channels_in, width * self.expansion, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)))
@@ -241,7 +242,7 @@ class Model(nn.Module):
         self.conv1 = nn.Conv2d(
             3, config.width, 7 if imagenet else 3, 2 if imagenet else 1, 3 if imagenet else 1, bias=False
         )
-        self.bn1 = _norm(config, config.width)
+        self.bn1 = norm_layer(config, config.width)
         channels = config.width
         self.channels: list[int] = []
         self.strides = [(4 if imagenet else 1) * 2**i for i in range(len(config.depths))]

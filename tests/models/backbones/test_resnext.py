@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from saccade.config import Settings
+from saccade.data.types import Annotation, Batch
+from saccade.models.backbones import create_trunk, resnet
+from saccade.models.backbones.resnext import RECIPES, SIZE, VARIANTS, Block, Config, Model, from_public
+from saccade.models.make_catalogue import describe, multiply_adds
+
+LAYOUTS = Path(__file__).parents[2] / "data" / "layouts"
+SMALL = Config(classes=4, depths=(1, 2, 1, 1), groups=4, group_width=2, width=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "tensors", "buffers"),
+    [
+        ("resnext50_32x4d", 25_028_904, 320, 68_277),
+        ("resnext101_32x4d", 44_177_704, 626, None),
+        ("resnext101_64x4d", 83_455_272, 626, 202_984),
+        ("resnext101_32x8d", 88_791_336, 626, 202_984),
+    ],
+)
+def test_parameters(name: str, parameters: int, tensors: int, buffers: int | None):
+    with torch.device("meta"):
+        model = Model(VARIANTS[name])
+    state = model.state_dict()
+    trained = {key for key, _ in model.named_parameters()}
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    assert len(state) == tensors
+    if buffers is not None:
+        assert sum(value.numel() for key, value in state.items() if key not in trained) == buffers
+
+
+@pytest.mark.parametrize(("groups", "millions"), [(8, 34.4), (16, 68.1)])
+def test_parameters_of_the_cifar_forms(groups: int, millions: float):
+    """Table 7 states 34.4 and 68.1 million; the formula of section 5.3 gives them to the last one."""
+    d = 64
+    total = 3 * 64 * 9 + 2 * 64 + 1024 * 10 + 10
+    channels = 64
+    for i in range(3):
+        inner, out = groups * d * 2**i, 256 * 2**i
+        for j in range(3):
+            total += channels * inner + 9 * inner * d * 2**i + inner * out + 2 * (2 * inner + out)
+            total += (channels * out + 2 * out) if j == 0 else 0
+            channels = out
+    with torch.device("meta"):
+        model = Model(VARIANTS[f"resnext29_{groups}x64d"])
+    assert sum(p.numel() for p in model.parameters()) == total
+    assert abs(total / 1e6 - millions) < 0.06
+    assert sum(isinstance(m, Block) for m in model.modules()) * 3 + 2 == 29
+
+
+@pytest.mark.parametrize(
+    ("name", "macs"),
+    [
+        ("resnext50_32x4d", 4_230_479_872),
+        ("resnext101_32x4d", 7_969_996_800),
+        ("resnext101_64x4d", 15_460_270_080),
+    ],
+)
+def test_multiply_adds(name: str, macs: int):
+    with torch.device("meta"):
+        model = Model(VARIANTS[name]).eval()
+    assert multiply_adds(model, torch.empty(1, 3, 224, 224, device="meta")) == macs
+    assert SIZE[name] == 224
+
+
+def test_public_state_dict_loads_strictly():
+    layout = json.loads((LAYOUTS / "resnext50_32x4d.json").read_text())
+    with torch.device("meta"):
+        model = Model(VARIANTS["resnext50_32x4d"])
+        model.load_state_dict(from_public({f"module.{key}": torch.empty(shape) for key, shape in layout.items()}))
+    assert {key: list(value.shape) for key, value in model.state_dict().items()} == layout
+
+
+def test_one_group_of_the_same_width_is_resnet():
+    """Cardinality 1 with 64 channels: table 1, left column."""
+    torch.manual_seed(0)
+    mine = Model(Config(classes=5, depths=(1, 1, 1, 1), groups=1, group_width=8, width=8)).eval()
+    other = resnet.Model(resnet.Config(classes=5, block="bottleneck", depths=(1, 1, 1, 1), width=8)).eval()
+    other.load_state_dict(mine.state_dict())
+    images = torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(mine(images), other(images))
+
+
+def test_grouped_convolution_is_the_sum_of_paths():
+    """Figure 3: (a) the paths summed one by one is (c) the block with a grouped convolution."""
+    torch.manual_seed(0)
+    groups, width = 4, 3
+    block = Block(resnet.Config(norm="frozen"), 8, groups * width, groups, 8, 1).eval()
+    for norm in (block.bn1, block.bn2):
+        norm.weight.uniform_(0.5, 2)
+        norm.running_mean.normal_()
+    x = torch.rand(2, 8, 5, 6)
+    total = torch.zeros_like(x)
+    for i in range(groups):
+        mine = slice(i * width, (i + 1) * width)
+        y = F.relu(_norm(block.bn1, F.conv2d(x, block.conv1.weight[mine]), mine))
+        y = F.relu(_norm(block.bn2, F.conv2d(y, block.conv2.weight[mine], padding=1), mine))
+        total = total + F.conv2d(y, block.conv3.weight[:, mine])
+    torch.testing.assert_close(block(x), F.relu(x + _norm(block.bn3, total, slice(None))))
+
+
+def _norm(norm: torch.nn.Module, x: torch.Tensor, rows: slice) -> torch.Tensor:
+    scale = norm.weight[rows] / (norm.running_var[rows] + 1e-5).sqrt()
+    return (x - norm.running_mean[rows].view(-1, 1, 1)) * scale.view(-1, 1, 1) + norm.bias[rows].view(-1, 1, 1)
+
+
+def test_zero_init_makes_every_unchanging_block_the_identity():
+    model = Model(dataclasses.replace(SMALL, classes=0, zero_init=True))
+    x = torch.rand(2, 32, 5, 6)
+    assert torch.equal(model.layer2[1](x), x)
+
+
+@pytest.mark.parametrize("stem", ["imagenet", "cifar"])
+def test_features_have_the_channels_and_strides_that_the_model_states(stem: str):
+    depths = (1, 1, 1, 1) if stem == "imagenet" else (1, 1, 1)
+    model = Model(dataclasses.replace(SMALL, classes=0, stem=stem, depths=depths)).eval()
+    maps = model(torch.rand(2, 3, 67, 94))
+    wanted = [(2, c, -(-67 // s), -(-94 // s)) for c, s in zip(model.channels, model.strides, strict=True)]
+    assert [tuple(m.shape) for m in maps] == wanted
+    assert model.strides == ([4, 8, 16, 32] if stem == "imagenet" else [1, 2, 4])
+
+
+def test_serves_as_a_frozen_trunk():
+    with torch.device("meta"):
+        trunk = create_trunk("resnext101_64x4d", norm="frozen")
+    assert trunk.channels == [256, 512, 1024, 2048]
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in trunk.modules())
+
+
+@pytest.mark.parametrize("task", ["classify", "tag"])
+def test_gradient_reaches_all_parameters(task: str):
+    torch.manual_seed(0)
+    model = Model(dataclasses.replace(SMALL, task=task))
+    truth = [Annotation((64, 64), label=i, tags=torch.arange(4) == i) for i in range(4)]
+    sum(model.loss(Batch(torch.rand(4, 3, 64, 64), [(64, 64)] * 4, truth)).values()).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+def test_learns_32_images_by_heart():
+    torch.manual_seed(0)
+    batch = Batch(torch.rand(32, 3, 12, 12), [(12, 12)] * 32, [Annotation((12, 12), label=i % 10) for i in range(32)])
+    model = Model(Config(classes=10, depths=(1, 1, 1), groups=4, group_width=4, width=8, stem="cifar"))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True)
+    for _ in range(50):
+        optimizer.zero_grad()
+        sum(model.loss(batch).values()).backward()
+        optimizer.step()
+    with torch.no_grad():
+        said = model.eval().predict(batch)
+    assert [s.label for s in said] == [i % 10 for i in range(32)]
+
+
+@pytest.mark.parametrize("stem", ["imagenet", "cifar"])
+def test_exports(stem: str):
+    model = Model(dataclasses.replace(SMALL, stem=stem)).eval()
+    images = torch.rand(1, 3, 32, 32)
+    program = torch.export.export(model, (images,))
+    torch.testing.assert_close(program.module()(images), model(images))
+
+
+def test_a_trunk_has_no_predictions():
+    with pytest.raises(ValueError, match="no classifier"):
+        Model(dataclasses.replace(SMALL, classes=0)).eval().predict(Batch(torch.rand(1, 3, 32, 32), [(32, 32)]))
+
+
+def test_recipes_are_settings():
+    names = {f.name for f in dataclasses.fields(Settings)}
+    for recipe in RECIPES.values():
+        assert set(recipe) <= {"*", *VARIANTS}
+        assert all(set(settings) <= names for settings in recipe.values())
+
+
+def test_catalogue_entry():
+    from saccade.models.backbones import resnext
+
+    entry = describe(resnext, "resnext29_8x64d")
+    assert (entry["year"], entry["size"], entry["authors"].split(",")[0]) == (2017, 32, "Xie")
