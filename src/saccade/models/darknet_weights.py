@@ -1,10 +1,10 @@
 """Darknet's two files: the network as `.cfg` text and its numbers as binary `.weights`.
 
 A `.weights` file has no names and no shapes. It starts with three int32 (major, minor, revision of the format) and the
-number of images seen in training, as int64 from version 0.2 on and as int32 before; then, layer by layer in order of the
-network, float32: without batch norm the biases and the weights; with it the shifts (beta), scales (gamma), running means,
-running variances, and the weights. All little-endian. So it can only be read against a list of layers, and the one check
-that it belongs to them is that they use it up exactly.
+number of images seen in training, as int64 from version 0.2 on and as int32 before; then, layer by layer in order of
+the network, float32: without batch norm the biases and the weights; with it the shifts (beta), scales (gamma), running
+means, running variances, and the weights. All little-endian. So it can only be read against a list of layers, and the
+one check that it belongs to them is that they use it up exactly.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from saccade.errors import ModelFileError
@@ -61,51 +62,32 @@ def file_layers(model: nn.Module) -> list[Layer]:
 
 
 def read_weights(path: Path, layers: Sequence[Layer]) -> dict[str, Tensor]:
-    """The state dict of `layers` in a Darknet `.weights` file.
-
-    A file of fewer layers than the network (`darknet53.conv.74`, made to start a detector from) is read with the layers
-    that it has: those of a trunk.
+    """The state dict of `layers`, in the order of the network, in a Darknet `.weights` file.
 
     Raises:
         ModelFileError: unreadable, not of this format, of another length than the layers need, or not finite.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ModelFileError(f"{path}: cannot be read ({error.strerror})") from error
-    values = np.frombuffer(content, np.uint8)[_header_length(path, content) :]
-    wanted = sum(layer.numbers for layer in layers)
-    if len(values) != 4 * wanted:
-        raise ModelFileError(f"{path}: {_length_fault(len(values), layers)}")
-    numbers = values.view("<f4").astype(np.float32)
-    state: dict[str, Tensor] = {}
-    place = 0
-    for layer in layers:
-        for name, shape in layer.blocks:
-            size = math.prod(shape)
-            block = numbers[place : place + size]
-            if not np.isfinite(block).all():
-                raise ModelFileError(f"{path}: {name} holds values that are not finite; damaged, or of other layers")
-            state[name] = torch.from_numpy(block.copy()).view(shape)
-            place += size
-    return state
+    return _cut(path, _read_numbers(path), layers)
 
 
 def read_for_model(path: Path, model: nn.Module) -> dict[str, Tensor]:
-    """As `read_weights`, for a model whose modules stand in the order of the file; batch counters are the model's own.
+    """The state dict of a model whose modules stand in the order of the file; without the batch counters.
 
-    Where the model's number of classes is not the file's, the classifier is left out.
+    Where only the last layer, without batch norm, makes the difference, the file's own number of classes is taken: its
+    classifier then has another shape than the model's, or, in a file made to start a detector from
+    (`darknet53.conv.74`), is absent.
 
     Raises:
         ModelFileError: as `read_weights`.
     """
-    layers = file_layers(model)
+    numbers, layers = _read_numbers(path), file_layers(model)
     last = layers[-1]
-    if last.norm is None and _numbers_in(path) == sum(layer.numbers for layer in layers[:-1]) + 1000 * (
-        1 + math.prod(last.shape[1:])
-    ):
-        layers[-1] = Layer(last.name, (1000, *last.shape[1:]))
-    return read_weights(path, layers)
+    left, each = len(numbers) - sum(layer.numbers for layer in layers[:-1]), 1 + math.prod(last.shape[1:])
+    if last.norm is None and left == 0:
+        layers = layers[:-1]
+    elif last.norm is None and left > 0 and left % each == 0:
+        layers[-1] = Layer(last.name, (left // each, *last.shape[1:]))
+    return _cut(path, numbers, layers)
 
 
 def write_weights(path: Path, layers: Sequence[Layer], state: Mapping[str, Tensor], seen: int = 0) -> None:
@@ -130,43 +112,56 @@ def write_weights(path: Path, layers: Sequence[Layer], state: Mapping[str, Tenso
     write_whole(path, b"".join(parts))
 
 
-def _header_length(path: Path, content: bytes) -> int:
+def _read_numbers(path: Path) -> NDArray[np.float32]:
+    """All numbers after the head of a `.weights` file."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read ({error.strerror})") from error
     if len(content) < 16:
         raise ModelFileError(f"{path}: {len(content)} bytes; a Darknet .weights file has a head of at least 16")
     major, minor, revision = struct.unpack("<iii", content[:12])
-    if not (0 <= major < 1000 and 0 <= minor < 1000 and 0 <= revision):
+    if not (0 <= major < 1000 and 0 <= minor < 1000 and revision >= 0):
         raise ModelFileError(
             f"{path}: not a Darknet .weights file of a known form: it states version {major}.{minor}.{revision}"
         )
-    length = 20 if 10 * major + minor >= 2 else 16
-    if len(content) < length:
-        raise ModelFileError(f"{path}: ends within its head of {length} bytes; download it again")
-    return length
+    head = 20 if 10 * major + minor >= 2 else 16
+    if len(content) < head or (len(content) - head) % 4:
+        raise ModelFileError(
+            f"{path}: {len(content)} bytes are not a head of {head} and whole float32 numbers; truncated, get it again"
+        )
+    return np.frombuffer(content, "<f4", offset=head)
 
 
-def _numbers_in(path: Path) -> int:
-    try:
-        with path.open("rb") as handle:
-            length = _header_length(path, handle.read(20))
-        return (path.stat().st_size - length) // 4
-    except OSError as error:
-        raise ModelFileError(f"{path}: cannot be read ({error.strerror})") from error
+def _cut(path: Path, numbers: NDArray[np.float32], layers: Sequence[Layer]) -> dict[str, Tensor]:
+    """The numbers as the tensors of the layers, which must use them up."""
+    wanted = sum(layer.numbers for layer in layers)
+    if len(numbers) != wanted:
+        raise ModelFileError(
+            f"{path}: {len(numbers):,} numbers, where the {len(layers)} layers of the network need {wanted:,}: "
+            f"{_length_fault(len(numbers), layers)}"
+        )
+    state: dict[str, Tensor] = {}
+    place = 0
+    for layer in layers:
+        for name, shape in layer.blocks:
+            block = numbers[place : place + math.prod(shape)].astype(
+                np.float32
+            )  # a copy: the file's bytes are read-only
+            if not np.isfinite(block).all():
+                raise ModelFileError(f"{path}: {name} holds values that are not finite; damaged, or of other layers")
+            state[name] = torch.from_numpy(block).view(shape)
+            place += len(block)
+    return state
 
 
 def _length_fault(found: int, layers: Sequence[Layer]) -> str:
-    """What a wrong number of bytes after the head means."""
-    wanted = sum(layer.numbers for layer in layers)
-    text = f"{found // 4:,} numbers, where the {len(layers)} layers of the network need {wanted:,}"
-    if found % 4:
-        text = f"{found % 4} bytes too many for whole numbers, and " + text
-    if found > 4 * wanted:
-        return f"{text}: weights of another network"
     place = 0
     for layer in layers:
         place += layer.numbers
-        if 4 * place > found:
-            break
-    return f"{text}: it ends in layer {layer.name}; truncated, or weights of another network"
+        if place > found:
+            return f"it ends in layer {layer.name}; truncated, or weights of another network"
+    return "weights of another network"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """MobileNet v2 (Sandler et al. 2018): inverted residuals with linear bottlenecks (section 3, tables 1 and 2).
 
-A block widens t times by a 1x1 convolution, filters every channel by itself (3x3 depthwise), and narrows again by a 1x1
-convolution *without* activation, because a ReLU would lose information in few channels (section 3.2). The shortcut joins
-the narrow ends. State dicts have the keys of the public torchvision checkpoint.
+A block widens t times by a 1x1 convolution, filters every channel by itself (3x3 depthwise), and narrows again by a
+1x1 convolution *without* activation, because a ReLU would lose information in few channels (section 3.2). The shortcut
+joins the narrow ends. State dicts have the keys of the public torchvision checkpoint.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Tables 1 (large) and 2 (small). Against v2: 5x5 kernels in places, a gate per channel computed from the channel means
 (squeeze-and-excitation, a quarter as wide as the block), hard swish x * relu6(x + 3) / 6 in the deeper half, and a last
-stage that pools *before* its widest layer (section 5.1). State dicts have the keys of the public torchvision checkpoints.
+stage that pools *before* its widest layer (section 5.1). State dicts have the keys of the public torchvision
+checkpoints.
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
     "paper": {
-        # Section 6.1.1: RMSprop with momentum 0.9, here momentum alone; 0.1 falling by 0.01 of itself every 3 epochs (by
-        # 0.03 every 9); averaged weights. The number of epochs is not stated.
+        # Section 6.1.1: RMSprop with momentum 0.9, here momentum alone; 0.1 falling by 0.01 of itself every 3 epochs
+        # (by 0.03 every 9); averaged weights. The number of epochs is not stated.
         "*": {
             "size": 224,
             "batch": 4096,

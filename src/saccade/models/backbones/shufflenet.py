@@ -1,8 +1,9 @@
 """ShuffleNet (Zhang et al. 2018): grouped 1x1 convolutions, and a shuffle of channels between them.
 
-In nets of depthwise convolutions most work is in the 1x1 convolutions, so these are split into g groups too; the shuffle
-after the first lets every group of the second see channels of all groups (section 3.1, figure 1c). More groups allow more
-channels at equal work: table 1, about 140 million multiply-adds for each g. There is no common public checkpoint.
+In nets of depthwise convolutions most work is in the 1x1 convolutions, so these are split into g groups too; the
+shuffle after the first lets every group of the second see channels of all groups (section 3.1, figure 1c). More groups
+allow more channels at equal work: table 1, about 140 million multiply-adds for each g. There is no common public
+checkpoint.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ _STEM = 24  # channels
 
 
 def channel_shuffle(x: Tensor, groups: int) -> Tensor:
-    """[b, g * n, H, W] -> same, channel i * n + j moved to j * g + i: a transposition of the g x n table of channels."""
+    """[b, g * n, H, W] -> the same, channel i * n + j moved to j * g + i: the g x n table of channels transposed."""
     return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
 
 

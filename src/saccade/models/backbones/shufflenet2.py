@@ -2,8 +2,8 @@
 
 Guidelines G1 to G4 (section 2) speak against grouped 1x1 convolutions, branches and additions. So half of the channels
 pass untouched (channel split), the other half goes through 1x1, 3x3 depthwise, 1x1, all of one width, both are
-concatenated and shuffled, which mixes the halves for the next unit (figure 3, c and d; table 5). State dicts have the keys
-of the public torchvision checkpoints.
+concatenated and shuffled, which mixes the halves for the next unit (figure 3, c and d; table 5). State dicts have the
+keys of the public torchvision checkpoints.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ def _conv(channels_in: int, channels_out: int, size: int, stride: int = 1, group
 class Unit(nn.Module):
     """Figure 3 c (stride 1): split, transform the second half, concatenate, shuffle. d (stride 2): transform both.
 
-    [b, c_in, H, W] -> [b, c_out, ceil(H / stride), ceil(W / stride)]; c_in equals c_out at stride 1. At stride 2 nothing
-    is split: the first branch is 3x3 depthwise, 1x1, and each branch gives half of the channels.
+    [b, c_in, H, W] -> [b, c_out, ceil(H / stride), ceil(W / stride)]; c_in equals c_out at stride 1. At stride 2
+    nothing is split: the first branch is 3x3 depthwise, 1x1, and each branch gives half of the channels.
     """
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:

@@ -1,10 +1,10 @@
 """SqueezeNet (Iandola et al. 2016): AlexNet's accuracy with a fiftieth of its parameters, by fire modules.
 
-A fire module squeezes to few channels by 1x1 convolutions and expands again by 1x1 and 3x3 side by side (figure 1); there
-is no fully connected layer, the class scores are the means of 1x1 convolution maps (table 1). Version 1.1 of the authors'
-repository pools earlier: 2.4 times less work for the same accuracy. State dicts have the keys of the public torchvision
-checkpoints. `squeezenet1_0_caffe` takes the weights that the authors published for Caffe: the same layers, another
-treatment of the colours; the compressed file of Deep Compression (Han et al. 2016), 0.66 MB, is read too.
+A fire module squeezes to few channels by 1x1 convolutions and expands again by 1x1 and 3x3 side by side (figure 1);
+there is no fully connected layer, the class scores are the means of 1x1 convolution maps (table 1). Version 1.1 of the
+authors' repository pools earlier: 2.4 times less work for the same accuracy. State dicts have the keys of the public
+torchvision checkpoints. `squeezenet1_0_caffe` takes the weights that the authors published for Caffe: the same layers,
+another treatment of the colours; the compressed file of Deep Compression (Han et al. 2016), 0.66 MB, is read too.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ class Stages(nn.Module):
 
 
 class Model(nn.Module):
-    """A SqueezeNet; with `classes=0` a trunk whose `forward` gives the maps before the second and third pool and the last.
+    """A SqueezeNet; with `classes=0` a trunk whose `forward` gives the maps at strides 4, 8, 16: before the next pool.
 
     As in VGG the public layout's `features` is a module, called like the method that other trunks have. The first
     convolution does not pad, so the maps are up to two pixels smaller than the image over the stride.
