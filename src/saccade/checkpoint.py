@@ -1,7 +1,8 @@
 """Checkpoints: one safetensors file with everything that a model needs, and a checksum of its weights.
 
 The header's entry "saccade" is JSON: model name, config, classes, task, preprocessing, metrics, versions, SHA-256.
-Nothing in a checkpoint is ever executed. Public files (`.pth`, `.safetensors`, `.npz` of others) are read as plain tensors.
+Nothing in a checkpoint is ever executed. Public files (`.pth`, `.safetensors`, `.npz` of others) are read as plain
+tensors.
 """
 
 from __future__ import annotations

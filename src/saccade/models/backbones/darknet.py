@@ -1,7 +1,7 @@
 """The classification networks under the YOLO detectors (Redmon et al. 2016, 2017, 2018), as Darknet defines them.
 
 Plain form: 3x3 convolutions that double the channels after every 2x2 max-pool, with 1x1 convolutions between them that
-halve them; the classes are means of 1x1 convolution maps. `darknet_reference` is the small one, `extraction` was trained
+halve them; the classes are means of 1x1 convolution maps. `darknet_reference` is the small one, `extraction` was made
 for YOLO, `darknet19` for YOLO9000 (table 6). Residual form: `darknet53` of YOLOv3 (table 1), stages of 1x1, 3x3 and a
 shortcut, halved by a 3x3 convolution of stride 2. Everywhere batch norm and leaky ReLU of slope 0.1.
 
