@@ -1,17 +1,21 @@
 """Checkpoints: one safetensors file with everything that a model needs, and a checksum of its weights.
 
 The header's entry "saccade" is JSON: model name, config, classes, task, preprocessing, metrics, versions, SHA-256.
-Nothing in a checkpoint is ever executed. Public files (`.pth`, `.safetensors` of others) are read as plain tensors.
+Nothing in a checkpoint is ever executed. Public files (`.pth`, `.safetensors`, `.npz` of others) are read as plain
+tensors.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
+import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -85,7 +89,7 @@ def find(run: str | Path) -> Path:
 
 
 def read_public(path: Path) -> dict[str, Tensor]:
-    """Plain tensors of a public checkpoint: `.safetensors`, or a torch file read with weights_only.
+    """Plain tensors of a public checkpoint: `.safetensors`, `.npz`, or a torch file read with weights_only.
 
     The usual wrappers ("state_dict", "model") and a leading "module." are taken off.
 
@@ -95,6 +99,8 @@ def read_public(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return read_tensors(path)[1]
     _refuse_obvious(path)
+    if path.suffix == ".npz":
+        return _read_npz(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds; none of them is ours to sort
@@ -108,6 +114,15 @@ def read_public(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
         raise ModelFileError(f"{path}: expected a dictionary of tensors (a state_dict)")
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def _read_npz(path: Path) -> dict[str, Tensor]:
+    """Arrays of a numpy archive by name. Arrays of Python objects, which could run code, are refused."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: torch.from_numpy(archive[name]) for name in archive.files}
+    except (OSError, ValueError, TypeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        raise ModelFileError(f"{path}: not a numpy archive of plain numbers ({error})") from error
 
 
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

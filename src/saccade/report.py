@@ -24,7 +24,7 @@ from saccade.data.dataset import DataSet
 from saccade.files import make_folder, write_whole
 from saccade.gallery import Gallery
 from saccade.metrics.curves import SCORE
-from saccade.models.paper import Paper
+from saccade.models.paper import paper_of
 from saccade.plots.curves import plot_training
 from saccade.report_sections import (
     Section,
@@ -188,7 +188,7 @@ def _headline(name: str, says: str, value: Mapping[str, float | None]) -> Headli
 def _run_facts(
     plan: Plan, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], hardware: str, precision: str
 ) -> list[tuple[str, str]]:
-    paper: Paper = plan.module.PAPER
+    paper = paper_of(plan.module, plan.model)
     facts = [
         ("model", plan.model),
         ("paper", f"{paper.title}. {paper.authors}, {paper.year} ({paper.where})"),

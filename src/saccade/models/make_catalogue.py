@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from saccade.models import CATALOGUE
+from saccade.models.paper import paper_of
 
 ROOMS = ("backbones", "detectors", "segmenters")
 
@@ -67,13 +68,14 @@ def describe(module: ModuleType, name: str) -> dict[str, Any]:
         TypeError,
     ):  # an operation whose shapes depend on values: compute for real
         macs = multiply_adds(module.Model(module.VARIANTS[name]).eval(), torch.zeros(1, 3, size, size))
+    paper = paper_of(module, name)
     return {
         "module": module.__name__,
         "tasks": list(module.TASKS),
-        "paper": module.PAPER.title,
-        "authors": module.PAPER.authors,
-        "where": module.PAPER.where,
-        "year": module.PAPER.year,
+        "paper": paper.title,
+        "authors": paper.authors,
+        "where": paper.where,
+        "year": paper.year,
         "parameters": parameters,
         "macs": macs,
         "size": size,

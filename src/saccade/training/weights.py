@@ -16,7 +16,8 @@ def start_from(model: nn.Module, module: ModuleType, source: str | Path) -> list
     """Load what fits of a checkpoint; layers whose shape depends on the classes keep their random start.
 
     Args:
-        module: the model's room; its `from_public(state_dict)`, where it has one, repairs public key layouts.
+        module: the model's room; its `from_public(state_dict)`, where it has one, repairs public key layouts, and its
+            `FILES`, where it has them, are readers `(path, model) -> state dict` of the paper's own formats by suffix.
 
     Returns:
         The names of the tensors that were left as they are.
@@ -27,7 +28,8 @@ def start_from(model: nn.Module, module: ModuleType, source: str | Path) -> list
     path = Path(source)
     if path.is_dir():
         path = checkpoint.find(path)
-    weights = checkpoint.read_public(path)
+    read: Any = getattr(module, "FILES", {}).get(path.suffix)
+    weights = checkpoint.read_public(path) if read is None else read(path, model)
     repair: Any = getattr(module, "from_public", None)
     if repair is not None:
         weights = repair(weights)
