@@ -82,8 +82,8 @@ def predict(
             target = folder / names[path]
             make_folder(target.parent)
             write_picture(target, drawn(decode(path), answer, predictor.classes))
-    for video in videos:
-        results += _of_video(predictor, video, folder, threshold, frames)
+    for video, name in zip(videos, _film_names(videos), strict=True):
+        results += _of_video(predictor, video, name, folder, threshold, frames)
     if results and all("error" in r for r in results):
         raise DataError("no image could be read. " + "; ".join(r["error"] for r in results[:5]))
     if folder is not None:
@@ -196,9 +196,9 @@ def _of_images(
 
 
 def _of_video(
-    predictor: Predictor, source: str, folder: Path | None, threshold: float, most: int | None
+    predictor: Predictor, source: str, name: str, folder: Path | None, threshold: float, most: int | None
 ) -> list[dict[str, Any]]:
-    """Answers for the frames of a video or camera; the drawn video is written as it goes."""
+    """Answers for the frames of a video or camera; the drawn video is written as it goes, as file `name`."""
     camera = source.removeprefix("camera:") if source.startswith("camera:") else None
     if camera is not None and not camera.isdigit():
         raise UsageError(f"{source}: a camera is named by its number, such as camera:0")
@@ -219,7 +219,7 @@ def _of_video(
             if folder is None:
                 continue
             if video is None:
-                target = folder / (f"camera{camera}.mp4" if camera is not None else f"{Path(source).stem}.mp4")
+                target = folder / name
                 code = cv2.VideoWriter.fourcc(*"mp4v")
                 video = cv2.VideoWriter(str(target), code, rate, (frame.shape[1], frame.shape[0]))
             video.write(cv2.cvtColor(draw(pixels, answer, predictor.classes), cv2.COLOR_RGB2BGR))
@@ -230,6 +230,13 @@ def _of_video(
     if not results:
         raise DataError(f"{source}: no frame could be read; is it a video?")
     return results
+
+
+def _film_names(videos: list[str]) -> list[str]:
+    """A file name for every video and camera; videos of one name in several folders are numbered."""
+    stems = [Path(video.replace("camera:", "camera")).stem for video in videos]
+    earlier = [stems[:i].count(stem) for i, stem in enumerate(stems)]
+    return [f"{stem}-{n + 1}.mp4" if n else f"{stem}.mp4" for stem, n in zip(stems, earlier, strict=True)]
 
 
 def _picture_names(images: list[Path]) -> dict[Path, str]:

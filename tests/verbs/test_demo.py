@@ -1,0 +1,28 @@
+"""`saccade demo`: from nothing to pictures in one call."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from saccade.errors import UsageError
+from saccade.verbs.demo import demo
+
+
+def test_an_unknown_demo_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="classify, detect, segment"):
+        demo("fly", tmp_path / "demo")  # type: ignore[arg-type]
+    assert not (tmp_path / "demo").exists()
+
+
+@pytest.mark.slow
+def test_the_demo_leaves_scenes_run_and_pictures(tmp_path: Path) -> None:
+    for _ in range(2):  # the scenes of the first time serve the second
+        demo("classify", tmp_path, minutes=0.1)
+    run = tmp_path / "classify-run"
+    metrics = json.loads((run / "metrics.json").read_text())["metrics"]
+    assert metrics["top1"]["value"] > 0.15  # chance is 0.1; seconds of training show that something is learnt
+    assert (run / "report.html").is_file()
+    assert json.loads((tmp_path / "classify-pictures" / "predictions.json").read_text())

@@ -1,0 +1,146 @@
+"""`saccade evaluate`: classes by name, splits, results files of other tools."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import saccade
+from corpus import coco, coco_content
+from saccade.errors import DataError, UsageError
+
+Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Path:
+    """A classifier that tells red from blue."""
+    folder = tmp_path_factory.mktemp("run") / "run"
+    settings: dict[str, Any] = {"epochs": 12, "batch": 8, "width": 4, "depths": [1, 1, 1], "precision": "fp32"}
+    saccade.train("resnet20", colours, out=folder, progress=False, workers=0, **settings)
+    return folder
+
+
+def _top1(run: Path, data: Path, **more: Any) -> float:
+    return saccade.evaluate(run, data, bootstrap=0, workers=0, precision="fp32", **more)["metrics"]["top1"]["value"]
+
+
+def test_classes_go_by_name_whatever_their_order_and_number(run: Path, colours: Path, tmp_path: Path) -> None:
+    assert _top1(run, colours) == 1.0
+    table = "image,class,split\n" + "".join(
+        f"val/{name}/{i}.png,{name},val\n" for i in range(5) for name in ("red", "blue")
+    )
+    shutil.copytree(colours, tmp_path / "table")
+    (tmp_path / "table" / "labels.csv").write_text(table)
+    assert _top1(run, Path(f"tags_csv:{tmp_path / 'table'}")) == 1.0
+    shutil.copytree(colours, tmp_path / "one")
+    for split in ("train", "val"):
+        shutil.rmtree(tmp_path / "one" / split / "blue")  # red is now class 0 of the data, 1 of the model
+    assert _top1(run, tmp_path / "one") == 1.0
+    shutil.copytree(colours, tmp_path / "more")
+    for split in ("train", "val"):
+        shutil.copytree(tmp_path / "more" / split / "red", tmp_path / "more" / split / "zebra")
+    with pytest.raises(DataError, match=r"not trained on: zebra; the model knows blue, red"):
+        _top1(run, tmp_path / "more")
+
+
+def test_splits(run: Path, colours: Path, shell: Shell) -> None:
+    counts = {split: saccade.evaluate(run, colours, split=split, bootstrap=0)["images"] for split in ("train", "all")}
+    assert counts == {"train": 40, "all": 50}
+    with pytest.raises(DataError, match=r"no split 'test'; it has train, val \(or use all\)"):
+        saccade.evaluate(run, colours, split="test")
+    code, out, err = shell("evaluate", run, colours, "--split", "validation")
+    assert (code, out) == (3, "")
+    assert "train, val" in err
+
+
+def test_the_command_line_says_what_the_library_returns(run: Path, colours: Path, tmp_path: Path, shell: Shell) -> None:
+    code, out, err = shell("evaluate", run, colours, "--json", "--workers", 0, "--out", tmp_path / "scores")
+    assert code == 0, err
+    told, kept = json.loads(out), json.loads((tmp_path / "scores" / "metrics.json").read_text())
+    assert told == kept
+    assert {"data", "split", "images", "metrics", "per_class", "seconds"} <= told.keys()
+    assert set(told["metrics"]["top1"]) == {"value", "low", "high"}
+    returned = saccade.evaluate(run, colours, workers=0)
+    assert returned["metrics"] == told["metrics"]
+
+
+def _results(content: dict[str, Any], shift: float = 0.0) -> list[dict[str, Any]]:
+    """The truth as another tool's predictions, each box moved by `shift` pixels."""
+    return [
+        {
+            "image_id": a["image_id"],
+            "category_id": a["category_id"],
+            "bbox": [a["bbox"][0] + shift, *a["bbox"][1:]],
+            "score": 0.9 - 0.01 * a["id"],
+        }
+        for a in content["annotations"]
+    ]
+
+
+@pytest.fixture
+def truth(tmp_path: Path) -> Path:
+    return coco()(tmp_path / "data")
+
+
+def _score(tmp_path: Path, truth: Path, results: object) -> dict[str, Any]:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(results))
+    return saccade.evaluate(path, truth, split="all", bootstrap=0)["metrics"]
+
+
+def test_results_files_of_other_tools(tmp_path: Path, truth: Path) -> None:
+    content = coco_content()
+    perfect = _score(tmp_path, truth, _results(content))
+    assert (perfect["ap"]["value"], perfect["ap50"]["value"]) == pytest.approx((1, 1))
+    # 20 x 20 boxes moved by 4 px overlap by 16/24 = 0.667: found at 0.5, 0.55, 0.6 and 0.65 of ten thresholds
+    moved = _score(tmp_path, truth, [r for r in _results(content, 4.0) if r["category_id"] == 1])
+    assert moved["ap50"]["value"] == pytest.approx(0.5)  # of two classes one is found
+    assert moved["ap"]["value"] == pytest.approx(0.2)
+    assert _score(tmp_path, truth, [])["ap"]["value"] == 0
+
+
+def test_labels_alone_can_be_scored(tmp_path: Path) -> None:
+    """Scoring needs no pixels: the annotations say how large the images are."""
+    path = tmp_path / "instances_val.json"
+    path.write_text(json.dumps(coco_content()))
+    assert _score(tmp_path, path, _results(coco_content()))["ap"]["value"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"image_id": 77}, "77"),
+        ({"category_id": 77}, "77"),
+        ({"score": float("nan")}, "score"),
+        ({"bbox": [1, 2, 3]}, "bbox"),
+        ({"bbox": None}, "bbox"),
+        ({"bbox": [1, 2, float("inf"), 4]}, "bbox"),
+    ],
+)
+def test_entries_that_cannot_be_right_are_named(tmp_path: Path, truth: Path, change: dict[str, Any], says: str) -> None:
+    results = _results(coco_content())
+    results[3].update(change)
+    with pytest.raises(DataError, match=rf"results\.json.*{says}") as error:
+        _score(tmp_path, truth, results)
+    assert "3" in str(error.value)  # which entry
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "7", "[7]", "[" * 5000, '[{"image_id": 1}]'])
+def test_files_that_are_no_results(tmp_path: Path, truth: Path, text: str, shell: Shell) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    code, out, err = shell("evaluate", path, truth, "--split", "all")
+    assert (code, out) == (3, ""), err
+    assert "results.json" in err
+
+
+def test_results_of_another_task(tmp_path: Path, colours: Path) -> None:
+    (tmp_path / "results.json").write_text("[]")
+    with pytest.raises(UsageError, match="holds boxes or masks"):
+        saccade.evaluate(tmp_path / "results.json", colours)

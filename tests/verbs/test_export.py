@@ -1,0 +1,59 @@
+"""`saccade export`: an equal network in a file of another kind, or a clear refusal."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import saccade
+from saccade.errors import UsageError
+
+Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "run"
+    settings: dict[str, Any] = {"epochs": 1, "workers": 0, "width": 4, "depths": [1, 1, 1], "precision": "fp32"}
+    saccade.train("resnet20", colours, out=folder, progress=False, **settings)
+    return folder
+
+
+def test_the_exported_file_answers_as_the_model_does(run: Path, shell: Shell) -> None:
+    code, out, err = shell("export", run, "--to", "torch", "--batch", 2, "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert told["file"] == str(run / "model.pt2")
+    assert told["largest_difference"] < 1e-5
+    assert told["input"][:2] == [2, 3]
+    images = torch.rand(*told["input"])
+    model = saccade.load(run, "cpu", "fp32").model
+    with torch.no_grad():
+        torch.testing.assert_close(torch.export.load(told["file"]).module()(images), model(images))
+
+
+def test_a_package_that_is_missing_is_named_with_the_command(run: Path, shell: Shell) -> None:
+    if all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime")):
+        pytest.skip("the extra `deploy` is installed")
+    code, out, err = shell("export", run, "--to", "onnx")
+    assert (code, out) == (2, "")
+    assert "pip install 'saccade[deploy]'" in err
+    assert not (run / "model.onnx").exists()
+
+
+def test_an_unknown_format(run: Path) -> None:
+    with pytest.raises(UsageError, match="did you mean 'onnx'"):
+        saccade.export(run, to="onxx")
+
+
+def test_a_network_that_differs_is_not_left_behind(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("saccade.verbs.export.TOLERANCE", -1.0)
+    with pytest.raises(UsageError, match="differs"):
+        saccade.export(run, to="torch", out=tmp_path / "a.pt2")
+    assert not (tmp_path / "a.pt2").exists()

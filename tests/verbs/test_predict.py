@@ -1,0 +1,198 @@
+"""`saccade predict`: sources, what is said of each task, and that batch and front make no difference."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import saccade
+from saccade import checkpoint
+from saccade.data.pipelines import Preprocessing
+from saccade.data.rle import decode_rle
+from saccade.errors import DataError, UsageError
+from saccade.models import model_config, model_module
+
+Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "classify": ("resnet20", {"width": 4, "depths": (1, 1, 1)}),
+    "tag": ("resnet20", {"width": 4, "depths": (1, 1, 1), "task": "tag"}),
+    "detect": ("ssd_small", {"width": 8, "channels": 16}),
+    "segment": ("unet_light", {}),
+}
+CLASSES = ["cat", "dog", "<owl>"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Untrained networks of every task as run folders."""
+    root, made = tmp_path_factory.mktemp("runs"), {}
+    for task, (name, changes) in MODELS.items():
+        torch.manual_seed(0)
+        config = model_config(name, classes=len(CLASSES), **changes)
+        model: Any = model_module(name).Model(config)
+        resize = "stretch" if task != "segment" else "letterbox"
+        shape = Preprocessing(size=64, resize=resize, scale=1.0, stride=1)  # type: ignore[arg-type]
+        state = checkpoint.Checkpoint(
+            name, dataclasses.asdict(config), CLASSES, task, shape.to_json(), model.state_dict()
+        )
+        (root / task).mkdir()
+        checkpoint.save(state, root / task / "best.safetensors")
+        made[task] = root / task
+    return made
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Five pictures of different sizes in a folder, in the middle of the alphabet one that cannot be read."""
+    folder = tmp_path / "images"
+    (folder / "deeper").mkdir(parents=True)
+    for i, name in enumerate(("a.png", "b.jpg", "d.png", "deeper/a.png", "e.png")):
+        pixels = np.random.default_rng(i).integers(0, 255, (50 + 7 * i, 90 - 9 * i, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / name)
+    (folder / "c.png").write_bytes(b"no picture")
+    return folder
+
+
+def test_every_task_says_what_it_should(runs: dict[str, Path], images: Path) -> None:
+    for task, run in runs.items():
+        (answer,) = saccade.predict(run, images / "a.png", threshold=0.0, precision="fp32")
+        assert json.loads(json.dumps(answer, allow_nan=False)) == answer
+        assert answer["size"] == [50, 90]
+        if task == "classify":
+            assert set(answer) == {"image", "size", "label", "scores"}
+            assert sorted(row["name"] for row in answer["scores"]) == sorted(CLASSES)
+            assert answer["label"] == answer["scores"][0]["name"]
+        elif task == "tag":
+            assert [tag["name"] for tag in answer["tags"]] == CLASSES
+        elif task == "detect":
+            objects = answer["objects"]
+            assert set(objects) == {"boxes", "labels", "scores", "names"}
+            assert len(objects["boxes"]) == len(objects["labels"]) == len(objects["scores"]) > 0
+            assert all(objects["names"][i] == CLASSES[label] for i, label in enumerate(objects["labels"]))
+            assert all(0 <= x1 <= x2 <= 90 and 0 <= y1 <= y2 <= 50 for x1, y1, x2, y2 in objects["boxes"])
+            assert objects["scores"] == sorted(objects["scores"], reverse=True)
+        else:
+            assert set(answer["mask"]) <= set(CLASSES)
+            planes = [decode_rle(part["rle"]) for part in answer["mask"].values()]
+            assert np.sum(planes, axis=0).tolist() == np.ones((50, 90)).tolist()  # every pixel has one class
+            assert [int(p.sum()) for p in planes] == [part["pixels"] for part in answer["mask"].values()]
+
+
+def test_thresholds(runs: dict[str, Path], images: Path) -> None:
+    everything = saccade.predict(runs["detect"], images / "a.png", threshold=0.0)[0]["objects"]["scores"]
+    middle = sorted(everything)[len(everything) // 2]
+    some = saccade.predict(runs["detect"], images / "a.png", threshold=middle)[0]["objects"]["scores"]
+    assert 0 < len(some) < len(everything)
+    assert min(some) >= middle - 1e-5
+    assert saccade.predict(runs["tag"], images / "a.png", threshold=1.0)[0]["tags"] == []
+    with pytest.raises(UsageError, match=r"threshold 1\.5 is not between"):
+        saccade.predict(runs["tag"], images / "a.png", threshold=1.5)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 8])
+def test_order_unreadable_pictures_and_unique_names(runs: dict[str, Path], images: Path, batch: int) -> None:
+    out = images.parent / "out"
+    sources = [str(images / "e.png"), images, str(images / "*.jpg")]
+    answers = saccade.predict(runs["classify"], sources, out=out, batch=batch, workers=0)
+    names = [Path(answer["image"]).relative_to(images).as_posix() for answer in answers]
+    assert names == ["e.png", "a.png", "b.jpg", "c.png", "d.png", "deeper/a.png", "e.png", "b.jpg"]
+    assert ["error" in answer for answer in answers] == [name == "c.png" for name in names]
+    assert str(images / "c.png") in answers[3]["error"]
+    assert json.loads((out / "predictions.json").read_text()) == answers
+    assert sorted(os.listdir(out)) == ["a-2.png", "a.png", "b.jpg", "d.png", "e.png", "predictions.json"]
+    assert answers[0]["scores"] == pytest.approx(answers[6]["scores"])
+
+
+def test_sources_that_are_not_there(runs: dict[str, Path], images: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for source, says in (("nothing.png", "no such image"), ("*.gif", "pattern"), (tmp_path / "empty", "no image in")):
+        with pytest.raises(DataError, match=says):
+            saccade.predict(runs["classify"], source)
+    with pytest.raises(DataError, match=r"no image could be read.*c\.png"):
+        saccade.predict(runs["classify"], images / "c.png")
+    with pytest.raises(UsageError, match="camera:0"):
+        saccade.predict(runs["classify"], "camera:front")
+    with pytest.raises(DataError, match="camera:99: no such camera"):
+        saccade.predict(runs["classify"], "camera:99")
+
+
+def test_videos(runs: dict[str, Path], tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (64, 48))
+    for i in range(6):
+        writer.write(np.full((48, 64, 3), 40 * i, np.uint8))
+    writer.release()
+    answers = saccade.predict(runs["detect"], film, out=tmp_path / "out", threshold=0.0)
+    assert [answer["image"] for answer in answers] == [f"{film}#{i}" for i in range(6)]
+    assert all(answer["size"] == [48, 64] for answer in answers)
+    capture = cv2.VideoCapture(str(tmp_path / "out" / "film.mp4"))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 6
+    assert capture.get(cv2.CAP_PROP_FPS) == 10
+    assert len(saccade.predict(runs["detect"], film, frames=2)) == 2
+    (tmp_path / "text.mp4").write_text("no film")
+    with pytest.raises(DataError, match=r"text\.mp4: cannot be opened as a video"):
+        saccade.predict(runs["detect"], tmp_path / "text.mp4")
+
+
+def test_two_videos_of_one_name_do_not_overwrite_each_other(runs: dict[str, Path], tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        writer = cv2.VideoWriter(str(tmp_path / folder / "f.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 5.0, (64, 48))
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+        writer.release()
+    films = [tmp_path / "one" / "f.avi", tmp_path / "two" / "f.avi"]
+    saccade.predict(runs["classify"], films, out=tmp_path / "out")
+    assert sorted(os.listdir(tmp_path / "out")) == ["f-2.mp4", "f.mp4", "predictions.json"]
+
+
+def numbers(value: Any) -> list[float]:
+    """All numbers of an answer, in order."""
+    if isinstance(value, dict):
+        return [n for key in value for n in numbers(value[key])]
+    if isinstance(value, list):
+        return [n for inner in value for n in numbers(inner)]
+    return [float(value)] if isinstance(value, int | float) else []
+
+
+@pytest.mark.parametrize("task", ["classify", "detect"])
+def test_a_batch_says_what_each_picture_alone_says(runs: dict[str, Path], images: Path, task: str) -> None:
+    one, eight = (saccade.predict(runs[task], images, batch=b, precision="fp32", workers=0) for b in (1, 8))
+    for alone, together in zip(one, eight, strict=True):
+        assert numbers(alone) == pytest.approx(numbers(together), abs=1e-4)
+
+
+def test_command_line_and_library_agree(runs: dict[str, Path], images: Path, shell: Shell) -> None:
+    code, out, err = shell("predict", runs["detect"], images, "--json", "--workers", 0, "--batch", 1)
+    assert code == 0, err
+    assert json.loads(out) == saccade.predict(runs["detect"], images, batch=1, workers=0)
+    loaded = saccade.load(runs["classify"]).predict(images / "a.png")
+    (told,) = saccade.predict(runs["classify"], images / "a.png", batch=1)
+    assert loaded.scores is not None
+    assert [row["score"] for row in told["scores"]] == pytest.approx(sorted(loaded.scores.tolist())[::-1], abs=1e-5)
+    with pytest.raises(UsageError, match=r"\[H, W, 3\] uint8"):
+        saccade.load(runs["classify"]).predict(np.zeros((4, 4), np.uint8))
+
+
+def test_a_reader_that_stops_early_is_no_fault(runs: dict[str, Path], images: Path) -> None:
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "saccade", "predict", str(runs["classify"]), str(images), "--json"]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert process.returncode == 0, said
+    assert "Traceback" not in said
+    assert "BrokenPipe" not in said
