@@ -11,6 +11,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def run_stages(
             tensors = fit(stage, _stage_plan(plan, stage, start, folder if going_on else None), folder, going_on)
             if main:
                 handed = {name: tensor.contiguous() for name, tensor in stage.adopt(dict(tensors)).items()}
-                write_whole(adopted, lambda temporary, handed=handed: save_file(handed, temporary))
+                write_whole(adopted, partial(save_file, handed))
             PartialState().wait_for_everyone()
         start = adopted
     return dataclasses.replace(plan, weights=str(start))

@@ -199,7 +199,8 @@ class Model(nn.Module):
         convs = [m for m in self.modules() if isinstance(m, nn.Conv2d)]
         linears = [m for m in self.modules() if isinstance(m, nn.Linear)]
         printed = self.config.init == "paper"
-        for module in [*convs, *linears]:
+        layers: list[nn.Conv2d | nn.Linear] = [*convs, *linears]
+        for module in layers:
             inputs = module.weight[0].numel()
             nn.init.normal_(module.weight, 0, 0.01 if printed else math.sqrt(2 / inputs))
             positive = printed and (module in [convs[1], convs[3], convs[4], *linears[:-1]])
