@@ -60,7 +60,7 @@ def test_padded_features_have_the_strides_that_the_model_states(height: int, wid
 
 def test_smallest_image():
     with torch.device("meta"):
-        model = Model(NARROW)
+        model = Model(NARROW).eval()
         assert model(torch.empty(1, 3, 75, 75)).shape == (1, 4)
         with pytest.raises(UsageError, match="75x75"):
             model(torch.empty(1, 3, 75, 74))
