@@ -100,7 +100,7 @@ def test_features_have_the_channels_and_strides_that_the_model_states(name: str)
 @pytest.mark.parametrize(("name", "side"), [("googlenet", 15), ("googlenet_paper", 31)])
 def test_smallest_image(name: str, side: int):
     with torch.device("meta"):
-        model = Model(NARROW[name])
+        model = Model(NARROW[name]).eval()
         assert model(torch.empty(1, 3, side, side)).shape == (1, 4)
         with pytest.raises(UsageError, match=f"{side}x{side}"):
             model(torch.empty(1, 3, side, side - 1))

@@ -110,7 +110,7 @@ def test_residuals_are_scaled_and_the_last_block_is_linear():
 
 def test_smallest_image():
     with torch.device("meta"):
-        model = Model(NARROW)
+        model = Model(NARROW).eval()
         assert model(torch.empty(1, 3, 75, 75)).shape == (1, 4)
         with pytest.raises(UsageError, match="75x75"):
             model(torch.empty(1, 3, 74, 75))

@@ -44,7 +44,7 @@ def test_maps_of_the_paper():
         maps = model(torch.empty(1, 3, 299, 299))
         wanted = [(1, c, n, n) for c, n in zip(model.channels, (71, 35, 17, 8), strict=True)]
         assert [tuple(m.shape) for m in maps] == wanted
-        assert Auxiliary(Config(classes=9), 768)(maps[2]).shape == (1, 9)
+        assert Auxiliary(Config(classes=9), 768).eval()(maps[2]).shape == (1, 9)
     assert model.channels == [192, 288, 768, 2048]
     assert model.AuxLogits is None
 
@@ -60,7 +60,7 @@ def test_padded_features_have_the_strides_that_the_model_states(height: int, wid
 
 def test_smallest_image():
     with torch.device("meta"):
-        model = Model(NARROW)
+        model = Model(NARROW).eval()
         assert model(torch.empty(1, 3, 75, 75)).shape == (1, 4)
         with pytest.raises(UsageError, match="75x75"):
             model(torch.empty(1, 3, 75, 74))

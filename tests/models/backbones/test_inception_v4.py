@@ -64,7 +64,7 @@ def test_public_order_of_pool_and_convolution():
 
 def test_smallest_image():
     with torch.device("meta"):
-        model = Model(NARROW)
+        model = Model(NARROW).eval()
         assert model(torch.empty(1, 3, 75, 75)).shape == (1, 4)
         with pytest.raises(UsageError, match="75x75"):
             model(torch.empty(1, 3, 74, 75))
