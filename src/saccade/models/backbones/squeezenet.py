@@ -106,7 +106,7 @@ _FIRES: dict[str, tuple[tuple[tuple[int, int], ...], ...]] = {
         ((48, 192), (48, 192), (64, 256), (64, 256)),
     ),
 }
-_SMALLEST = 17  # pixels: below this a pool of version 1.0 has nothing left
+_SMALLEST = {"1.0": 21, "1.1": 17}  # pixels: below this the last pool has nothing left
 
 
 class Fire(nn.Module):
@@ -134,7 +134,7 @@ class Stages(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.bgr = config.bgr
+        self.bgr, self.smallest = config.bgr, _SMALLEST[config.version]
         self.normalize = Normalize(config.mean, config.std)
         kernel, stem = _STEMS[config.version]
         channels = int(stem * config.width)
@@ -151,11 +151,11 @@ class Stages(nn.Module):
             self.add_module(str(i), layer)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        if min(images.shape[-2:]) < _SMALLEST:
+        if min(images.shape[-2:]) < self.smallest:
             height, width = images.shape[-2:]
             raise UsageError(
-                f"an image of {width}x{height} pixels is too small for SqueezeNet: at least {_SMALLEST}x{_SMALLEST}; "
-                "use a larger size"
+                f"an image of {width}x{height} pixels is too small for SqueezeNet: at least "
+                f"{self.smallest}x{self.smallest}; use a larger size"
             )
         x = self.normalize(images)
         if self.bgr:
@@ -202,7 +202,7 @@ class Model(nn.Module):
             nn.init.normal_(self.classifier[1].weight, 0, 0.01)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Logits [b, classes] >= 0 of images [b, 3, H, W] in [0, 1], sides at least 17; of a trunk its maps.
+        """Logits [b, classes] >= 0 of images [b, 3, H, W] in [0, 1], sides at least 21 (1.1: 17); of a trunk its maps.
 
         The logits are means of maps after a ReLU, hence never negative: so published, and the paper's figure 2.
         For `tag` the ReLU is left out, since a logistic output of 0 or more could never say no.
