@@ -289,6 +289,10 @@ def _main() -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except SystemExit as stop:  # click ends with 1 where the reader of our output has gone; that is no fault
+        if isinstance(stop.__context__, BrokenPipeError):
+            return 0
+        raise
     except Exception as error:
         show = getattr(error, "show", None)  # typer's own complaints; their class moved between its versions
         if show is None:

@@ -243,7 +243,7 @@ def _picture_names(images: list[Path]) -> dict[Path, str]:
     """A file name for every picture; images of one name in several folders are numbered."""
     names: dict[Path, str] = {}
     taken: set[str] = set()
-    for path in images:
+    for path in dict.fromkeys(images):
         suffix = path.suffix.lower() if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp", ".bmp") else ".png"
         name, number = f"{path.stem}{suffix}", 2
         while name in taken:

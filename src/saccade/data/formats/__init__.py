@@ -92,7 +92,7 @@ def _module(name: str) -> Format:
 
 def _name_and_root(path: str | Path, task: str | None) -> tuple[str, Path]:
     prefix, colon, rest = str(path).partition(":")
-    if isinstance(path, str) and colon and prefix in FORMATS:
+    if colon and prefix in FORMATS and not (isinstance(path, Path) and path.exists()):
         root = Path(rest)
         if not root.exists():
             raise DataError(f"{root}: no such file or folder")

@@ -1,0 +1,148 @@
+"""Damaged files of every kind that is read: the documented errors, or a sound answer; never anything else."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from corpus import NAMES, TAGS, coco, coco_content, folders, page, put, table, thing, voc, yolo
+from saccade import checkpoint
+from saccade.checkpoint import Checkpoint
+from saccade.config import read_settings_file
+from saccade.data.formats import read
+from saccade.errors import ModelFileError, SaccadeError, UsageError
+
+EXAMPLES = 40
+few = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+many = settings(few, max_examples=2000)
+
+
+@st.composite
+def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
+    """`whole` with a few bytes replaced, a piece cut out, doubled or put in, or its end lost."""
+    data = bytearray(whole)
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, max(0, len(data) - 1)))
+        kind = draw(st.sampled_from(["replace", "flip", "cut", "double", "insert", "end"]))
+        length = draw(st.integers(1, 12))
+        if kind == "replace":
+            data[at : at + 1] = draw(
+                st.sampled_from([b"0", b"9", b"-", b'"', b"{", b"[", b"]", b",", b"\n", b"\0", b"\xff"])
+            )
+        elif kind == "flip" and data:
+            data[at] ^= 1 << draw(st.integers(0, 7))
+        elif kind == "cut":
+            del data[at : at + length]
+        elif kind == "double":
+            data[at:at] = data[at : at + length]
+        elif kind == "insert":
+            data[at:at] = draw(st.binary(min_size=1, max_size=length))
+        elif kind == "end":
+            del data[at:]
+    return bytes(data)
+
+
+def _checkpoint() -> Checkpoint:
+    weights = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3), "c": torch.zeros(0, 4)}
+    return Checkpoint("resnet18", {"classes": 2}, ["cat", "dog"], "classify", {"size": [8, 8]}, weights, {"top1": 0.5})
+
+
+def _whole_checkpoint() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.safetensors"
+        checkpoint.save(_checkpoint(), path)
+        return path.read_bytes()
+
+
+def _read_checkpoint(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = put(Path(folder) / "a.safetensors", content)
+        try:
+            loaded = checkpoint.load(path)
+        except ModelFileError:
+            return
+        assert loaded.weights.keys() == _checkpoint().weights.keys()
+        for name, tensor in _checkpoint().weights.items():
+            assert torch.equal(loaded.weights[name], tensor)
+
+
+WHOLE = _whole_checkpoint()
+
+
+@few
+@given(damaged(WHOLE))
+def test_a_checkpoint_is_refused_or_has_the_same_weights(content: bytes) -> None:
+    _read_checkpoint(content)
+
+
+@pytest.mark.slow
+@many
+@given(damaged(WHOLE))
+def test_many_checkpoints(content: bytes) -> None:
+    _read_checkpoint(content)
+
+
+# what is damaged, its place in a sound set, and the set
+READERS: dict[str, tuple[bytes, str, Callable[[Path], Path]]] = {
+    "coco": (json.dumps(coco_content()).encode(), "annotations.json", coco()),
+    "voc": (page(thing(), thing("30 10 50 35", "dog")).encode(), "annotations/2.xml", voc(page())),
+    "yolo rows": (b"0 .3 .3 .2 .2\n1 .7 .6 .2 .4\n", "labels/train/2.txt", yolo()),
+    "yolo yaml": (NAMES.encode(), "data.yaml", yolo()),
+    "tags": (TAGS.encode(), "labels.csv", table(TAGS)),
+    "classes": (
+        b"image,class,split\n1.png,a,train\n2.png,b,train\n3.png,b,val\n4.png,a,val\n",
+        "labels.csv",
+        table(""),
+    ),
+    "foreign yaml": (b"path: .\ntrain: {images: a, masks: b}\n", "data.yaml", folders()),
+}
+
+
+@pytest.fixture(scope="module", params=READERS)
+def sound(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, Path, Path]:
+    """A file as it should be, its place, and the data set that it belongs to."""
+    whole, name, build = READERS[request.param]
+    root = tmp_path_factory.mktemp("set")
+    return whole, root / name, build(root)
+
+
+def _read_damaged(sound: tuple[bytes, Path, Path], data: st.DataObject) -> None:
+    whole, place, root = sound
+    place.write_bytes(data.draw(damaged(whole)))
+    with contextlib.suppress(SaccadeError):
+        dataset = read(root)
+        assert dataset.records
+        for record in dataset.records:
+            for one in record.things or ():
+                x1, y1, x2, y2 = one.box
+                assert 0 <= x1 < x2 <= record.size[1]
+                assert 0 <= y1 < y2 <= record.size[0]
+                assert 0 <= one.label < len(dataset.classes)
+
+
+@few
+@given(data=st.data())
+def test_labels_are_refused_or_sound(sound: tuple[bytes, Path, Path], data: st.DataObject) -> None:
+    _read_damaged(sound, data)
+
+
+@pytest.mark.slow
+@many
+@given(data=st.data())
+def test_many_labels(sound: tuple[bytes, Path, Path], data: st.DataObject) -> None:
+    _read_damaged(sound, data)
+
+
+@few
+@given(damaged(b"lr: 0.1\nepochs: 3\nmilestones: [0.5, 0.9]\nschedule: step\n"))
+def test_settings_files(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(UsageError):
+        assert isinstance(read_settings_file(put(Path(folder) / "settings.yaml", content)), dict)
