@@ -31,7 +31,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "data": ("errors", "config", "tasks"),
     "losses": ("errors", "data/types", "ops"),
     "layers": ("errors", "data/types", "ops", "losses"),
-    "models": ("errors", "data/types", "ops", "layers", "losses"),
+    "models": ("errors", "files", "data/types", "ops", "layers", "losses"),
     "metrics": ("errors", "tasks", "data/types", "data/dataset"),
     "plots": ("data/types", "data/dataset"),
 }
@@ -196,7 +196,7 @@ def _call_fault(node: ast.Call) -> str | None:
         return None if keywords.get("Loader") in ("yaml.BaseLoader", "yaml.SafeLoader") else called
     if _last(node.func) in ("extractall", "urlopen", "urlretrieve"):
         return called
-    if called in ("np.load", "numpy.load") and "allow_pickle" in keywords:
+    if called in ("np.load", "numpy.load") and keywords.get("allow_pickle", "False") != "False":
         return "numpy.load with pickles"
     return "shell=True" if keywords.get("shell") == "True" else None
 

@@ -56,18 +56,21 @@ def multiply_adds(model: nn.Module, images: Tensor) -> int:
 
 def describe(module: ModuleType, name: str) -> dict[str, Any]:
     """The entry of a variant: module, tasks, paper, exact parameters, multiply-adds of one image, input side."""
-    size = module.SIZE if isinstance(module.SIZE, int) else module.SIZE[name]
+    facts = state(module, name)
+    size = facts["size"]
     with torch.device("meta"):  # shapes without numbers: nothing is allocated, nothing is computed
         model = module.Model(module.VARIANTS[name]).eval()
-        parameters = sum(p.numel() for p in model.parameters())
     try:
         macs = multiply_adds(model, torch.empty(1, 3, size, size, device="meta"))
-    except (
-        NotImplementedError,
-        RuntimeError,
-        TypeError,
-    ):  # an operation whose shapes depend on values: compute for real
+    except (NotImplementedError, RuntimeError, TypeError):  # shapes that depend on values: compute for real
         macs = multiply_adds(module.Model(module.VARIANTS[name]).eval(), torch.zeros(1, 3, size, size))
+    return facts | {"macs": macs}
+
+
+def state(module: ModuleType, name: str) -> dict[str, Any]:
+    """The entry without the multiply-adds, which take a forward pass."""
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in module.Model(module.VARIANTS[name]).parameters())
     paper = paper_of(module, name)
     return {
         "module": module.__name__,
@@ -77,8 +80,7 @@ def describe(module: ModuleType, name: str) -> dict[str, Any]:
         "where": paper.where,
         "year": paper.year,
         "parameters": parameters,
-        "macs": macs,
-        "size": size,
+        "size": module.SIZE if isinstance(module.SIZE, int) else module.SIZE[name],
     }
 
 

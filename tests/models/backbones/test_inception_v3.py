@@ -113,7 +113,7 @@ def test_exports():
 
 def test_a_trunk_has_no_loss():
     with torch.device("meta"):
-        model = Model(Config(classes=0, width=0.125))
+        model = Model(Config(classes=0, width=0.125)).eval()
         with pytest.raises(ValueError, match="no classifier"):
             model.predict(Batch(torch.empty(1, 3, 75, 75), [(75, 75)]))
 

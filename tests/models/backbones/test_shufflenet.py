@@ -47,9 +47,11 @@ def test_shuffle_by_hand():
 
 def test_every_output_group_sees_all_input_groups():
     torch.manual_seed(0)
-    unit = Unit(24, 24, 1, 3, 3).eval()
-    x = torch.rand(1, 24, 4, 4, requires_grad=True)
-    (unit(x) - x)[0, :8].sum().backward()  # the first group of outputs, without the shortcut
+    unit = Unit(36, 36, 1, 3, 3).eval()  # 9 inner channels: after the shuffle each group holds one of each
+    for parameter in unit.parameters():
+        torch.nn.init.uniform_(parameter, 0.1, 1.0)  # positive, so that no unit is silent by chance
+    x = torch.rand(1, 36, 4, 4, requires_grad=True)
+    (unit(x) - x)[0, :12].sum().backward()  # the first group of outputs, without the shortcut
     assert (x.grad.abs().sum((0, 2, 3)) > 0).all()
 
 
