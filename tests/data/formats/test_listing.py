@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from saccade.data.formats.listing import list_folders, list_images
+from saccade.data.dataset import Ledger
+from saccade.data.formats.listing import list_folders, list_images, measure
 
 
 def _names(root: Path) -> list[str]:
@@ -28,9 +29,17 @@ def test_a_link_to_the_parent_ends_and_each_picture_counts_once(tmp_path: Path) 
     _touch(tmp_path, "set/zz/a.png", "set/b.png")
     (tmp_path / "set/zz/up").symlink_to(tmp_path / "set", target_is_directory=True)
     (tmp_path / "set/again").symlink_to(tmp_path / "set/zz", target_is_directory=True)
-    (tmp_path / "set/broken.png").symlink_to(tmp_path / "nowhere.png")
-    (tmp_path / "set/loop.png").symlink_to(tmp_path / "set/loop.png")
-    assert _names(tmp_path / "set") == ["b.png", "broken.png", "loop.png", "zz/a.png"]  # to be refused by name
+    assert _names(tmp_path / "set") == ["b.png", "zz/a.png"]
+
+
+def test_broken_links_with_the_name_of_a_picture_are_refused_not_overlooked(tmp_path: Path) -> None:
+    _touch(tmp_path, "text")
+    (tmp_path / "broken.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "broken.txt").symlink_to(tmp_path / "nowhere.txt")
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    ledger = Ledger()
+    assert measure(tmp_path, list_images(tmp_path), ledger) == {}
+    assert [entry.where for entry in ledger.refused] == ["broken.png", "loop.png"]
 
 
 def test_a_folder_outside_is_reached_by_a_link(tmp_path: Path) -> None:
