@@ -4,6 +4,7 @@ import os
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -112,3 +113,13 @@ def test_runs_are_found(tmp_path: Path) -> None:
     assert checkpoint.find(tmp_path).name == "last.safetensors"
     checkpoint.save(_example(), tmp_path / "best.safetensors")
     assert checkpoint.find(tmp_path).name == "best.safetensors"
+
+
+def test_numpy_archives_are_read_without_running_code(tmp_path: Path):
+    np.savez(tmp_path / "a.npz", **{"conv.weight": np.ones((2, 3), np.float32)})
+    assert checkpoint.read_public(tmp_path / "a.npz")["conv.weight"].tolist() == [[1.0] * 3] * 2
+    np.savez(tmp_path / "b.npz", evil=np.array([print], dtype=object))
+    (tmp_path / "c.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:-9])
+    for name in ("b.npz", "c.npz"):
+        with pytest.raises(ModelFileError, match="not a numpy archive of plain numbers"):
+            checkpoint.read_public(tmp_path / name)

@@ -161,11 +161,13 @@ def test_learns_sixteen_images_by_heart():
     model = Model(SMALL)
     optimizer = torch.optim.Adam(model.parameters())
     for step in range(60):
-        optimizer.param_groups[0]["lr"] = 3e-3 * max(0.0, 1 - step / 40)  # at the end the statistics settle
+        optimizer.param_groups[0]["lr"] = 3e-3 * (1 - step / 60)
         optimizer.zero_grad()
         sum(model.loss(batch).values()).backward()
         optimizer.step()
     with torch.no_grad():
+        for _ in range(40):  # the running statistics of so short a training lag behind the weights
+            model(batch.images)
         said = model.eval().predict(batch)
     assert [s.label for s in said] == [i % 4 for i in range(16)]
 

@@ -193,13 +193,19 @@ class Model(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """He initialisation by fan-in, a small classifier (the released solver's), no bias."""
+        """He initialisation by fan-in, no bias, a small classifier (the released solver's).
+
+        The classifier's biases start at 1, because the ReLU behind them passes no gradient below 0: a class that starts
+        there for all images, as half of them do with biases of 0, never learns.
+        """
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_uniform_(module.weight)
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
         if self.classifier is not None:
             nn.init.normal_(self.classifier[1].weight, 0, 0.01)  # type: ignore[arg-type]
+            if self.config.task == "classify":
+                nn.init.ones_(self.classifier[1].bias)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Logits [b, classes] >= 0 of images [b, 3, H, W] in [0, 1], sides at least 21 (1.1: 17); of a trunk its maps.
