@@ -31,6 +31,7 @@ def _run(*arguments: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
         (["train", "resnet20", "{data}", "--epochs", "0"], 2, "epochs is 0, allowed: at least 1"),
         (["train", "resnet20", "{data}", "--size", "7"], 2, "at least 8"),
         (["train", "resnet20", "{data}", "--device", "cuda:9"], 2, "available: cpu"),
+        (["train", "alexnet", "{data}", "--size", "32"], 2, "size 32x32 is too small for alexnet"),
         (["train", "resnet20", "{data}", "--task", "fly"], 2, "cannot be trained to fly"),
         (["train", "resnet20", "{tmp}/nothing"], 3, "nothing"),
         (["train", "resnet20", "{tmp}/empty"], 3, "empty"),

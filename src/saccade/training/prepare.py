@@ -100,12 +100,28 @@ def make_loader(plan: Plan, processes: int, rank: int, mosaic: bool) -> Loader:
     )
 
 
+def check_size(plan: Plan) -> None:
+    """Raises UsageError where the input is smaller than the network's poolings can take."""
+    if plan.preprocessing.size is None:
+        return
+    height, width = plan.preprocessing.size
+    try:
+        with torch.device("meta"), torch.no_grad():  # shapes alone: nothing is computed
+            plan.module.Model(plan.config).eval()(torch.empty(1, 3, height, width))
+    except (NotImplementedError, TypeError):
+        return  # an operation that has no shapes without numbers: the first step will tell
+    except RuntimeError as error:
+        if "too small" in str(error) or "greater than actual input" in str(error):
+            raise UsageError(f"size {height}x{width} is too small for {plan.model}; use a larger --size") from error
+
+
 def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume: bool) -> tuple[Parts, Progress]:
     """Build model and optimiser, choose precision and batch, write config.json, load the state of a resumed run."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
     target = pick_device(device)
+    check_size(plan)
     model: nn.Module = plan.module.Model(plan.config)
     saved = resume and (run / STATE).is_file()
     if plan.weights is not None and not saved:  # a run killed before its first save starts from them again
