@@ -92,7 +92,29 @@ class Settings:
     mosaic: float = _setting(
         0.0, "probability of composing four images; off in the last tenth of the run", low=0, high=1
     )
+    lighting: float = _setting(
+        0.0, "standard deviation of AlexNet's colour noise along the principal components (paper: 0.1)", low=0, high=1
+    )
+    policy: Literal["none", "randaugment", "trivialaugment"] = _setting(
+        "none", "operators drawn by chance; only those on colours unless the task is classify or tag"
+    )
+    policy_number: int = _setting(2, "randaugment: operators an image", low=1, high=10)
+    policy_magnitude: float = _setting(9.0, "randaugment: strength of the operators, of 30", low=0, high=30)
     cutout: float = _setting(0.0, "probability of blanking a random square (DeVries & Taylor 2017)", low=0, high=1)
+    mixup: float = _setting(
+        0.0,
+        "classify, tag: blend images in pairs, share from Beta(mixup, mixup) (Zhang et al. 2018: 0.2)",
+        low=0,
+        high=10,
+    )
+    cutmix: float = _setting(
+        0.0,
+        "classify, tag: paste windows of images, share from Beta(cutmix, cutmix) (Yun et al. 2019: 1)",
+        low=0,
+        high=10,
+    )
+    mix_probability: float = _setting(1.0, "mixup, cutmix: share of the batches that they change", low=0, high=1)
+    mix_until: float = _setting(1.0, "mixup, cutmix: share of the run after which they are off", low=0, high=1)
     # loss
     label_smoothing: float = _setting(0.0, "classify: share of the target spread over all classes", low=0, high=0.9)
     # files

@@ -95,8 +95,7 @@ def make_plan(
     if stored is not None:
         weights, recipe = stored["weights"], stored["recipe"]
         origins = {name: stored["origins"].get(name, o) if o == "resumed" else o for name, o in origins.items()}
-    if settings.multi_scale and task == "instances":
-        raise UsageError("multi_scale does not resize masks of instances; train at one size (multi_scale=0)")
+    _refuse_contradictions(task, settings)
     _refuse_bad_data(dataset, settings)
     split(dataset, seed=settings.seed)
     training, validation = dataset.of("train"), dataset.of("val")
@@ -177,6 +176,14 @@ def _read_for(module: ModuleType, model: str, data: str | Path, task: str | None
         f"{data} holds labels to {dataset.task}, model {model} serves {' and '.join(module.TASKS)}; "
         f"`saccade models --task {dataset.task}` lists the models that fit"
     )
+
+
+def _refuse_contradictions(task: str, settings: Settings) -> None:
+    if settings.multi_scale and task == "instances":
+        raise UsageError("multi_scale does not resize masks of instances; train at one size (multi_scale=0)")
+    for name in ("mixup", "cutmix"):
+        if getattr(settings, name) and task not in ("classify", "tag"):
+            raise UsageError(f"{name} blends the labels of whole images: for classify and tag, not {task} ({name}=0)")
 
 
 def _refuse_bad_data(dataset: DataSet, settings: Settings) -> None:

@@ -32,6 +32,7 @@ from saccade.tasks import TASKS
 from saccade.training.display import Display
 from saccade.training.interrupt import Interrupt, Stopped
 from saccade.training.lock import lock
+from saccade.training.mixup import mix
 from saccade.training.optimizer import learning_rate
 from saccade.training.plan import Plan, make_plan
 from saccade.training.prepare import Parts, check_model_name, make_loader, prepare, stored_plan
@@ -143,6 +144,7 @@ def _fit(parts: Parts, counters: Progress, interrupt: Interrupt) -> None:
             for group in parts.optimizer.param_groups:
                 group["lr"] = counters.rate
             batch = random_scale(batch.to(accelerator.device), settings, counters.step)
+            batch = mix(batch, settings, counters.step, parts.share(counters), accelerator.process_index)
             losses = _backward(parts, batch)
             norm = accelerator.clip_grad_norm_(parts.step.parameters(), settings.clip_norm or math.inf)
             scaled = parts.precision == "fp16"  # there an infinite gradient only makes the scaler skip the step

@@ -19,7 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
-from saccade.layers.classification import classification_loss, classification_predictions
+from saccade.layers.classification import (
+    classification_loss,
+    classification_predictions,
+    label_tensor,
+    mean_over_truth,
+)
 from saccade.layers.normalize import Normalize
 from saccade.models.paper import Paper
 
@@ -284,20 +289,22 @@ class Model(nn.Module):
         outputs = self.outputs(batch.images).float()
         if self.config.form == "modern":
             return classification_loss(outputs, batch.truth, "classify", self.config.label_smoothing)
-        if batch.truth is None or any(t.label is None for t in batch.truth):
-            raise ValueError("a loss needs a batch with truth, and a label an image")
-        labels = torch.tensor([t.label for t in batch.truth], device=outputs.device)
-        if self.config.form == "1998":
-            return {"classification": map_loss(outputs, labels, self.config.rubbish)}
-        targets = 2.0 * F.one_hot(labels, outputs.shape[1]) - 1
-        return {"classification": 0.5 * (outputs - targets).square().sum(1).mean()}
+        form, rubbish = self.config.form, self.config.rubbish
+
+        def losses(truth: Sequence[Annotation]) -> Tensor:
+            labels = label_tensor(truth, outputs.device)
+            if form == "1998":
+                return map_loss(outputs, labels, rubbish)
+            return 0.5 * (outputs - (2.0 * F.one_hot(labels, outputs.shape[1]) - 1)).square().sum(1)
+
+        return {"classification": mean_over_truth(losses, batch.truth)}
 
     def predict(self, batch: Batch) -> list[Annotation]:
         return classification_predictions(self(batch.images), batch.sizes, "classify")
 
 
 def map_loss(distances: Tensor, labels: Tensor, rubbish: float) -> Tensor:
-    """Eq. 9: mean over images of y_D + log(exp(-j) + sum_i exp(-y_i)), a scalar.
+    """Eq. 9 for every image, [b]: y_D + log(exp(-j) + sum_i exp(-y_i)); the paper's loss is its mean.
 
     Args:
         distances: y, [b, classes], squared distances from the codes.
@@ -306,4 +313,4 @@ def map_loss(distances: Tensor, labels: Tensor, rubbish: float) -> Tensor:
     """
     right = distances.gather(1, labels[:, None])[:, 0]
     garbage = torch.full_like(right, -rubbish)[:, None]
-    return (right + torch.cat((garbage, -distances), 1).logsumexp(1)).mean()
+    return right + torch.cat((garbage, -distances), 1).logsumexp(1)
