@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from saccade.config import Settings
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss
+from saccade.losses.classification import Objective
 from saccade.training.mixup import cutmix_masks, mix
 
 BOTH = {"mixup": 0.4, "cutmix": 1.0}
@@ -109,7 +110,8 @@ def test_the_loss_is_that_of_soft_targets(smoothing: float) -> None:
         target[i, truth.mixed[0].label] += truth.mixed[1]
     torch.testing.assert_close(target.sum(1), torch.ones(6))
     expected = -((1 - smoothing) * target + smoothing / 6).mul(logits.log_softmax(1)).sum(1).mean()
-    torch.testing.assert_close(classification_loss(logits, mixed, "classify", smoothing)["classification"], expected)
+    objective = Objective(label_smoothing=smoothing)
+    torch.testing.assert_close(classification_loss(logits, mixed, "classify", objective)["classification"], expected)
 
 
 def test_tags_mix_as_soft_tags() -> None:

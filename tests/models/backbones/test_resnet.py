@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from saccade.data.types import Annotation, Batch
+from saccade.losses.classification import Objective
 from saccade.models.backbones.resnet import RECIPES, SIZE, VARIANTS, BasicBlock, Bottleneck, Config, Model, from_public
 
 LAYOUTS = Path(__file__).parents[2] / "data" / "layouts"
@@ -169,7 +170,7 @@ def test_learns_32_images_by_heart():
     images = torch.rand(32, 3, 16, 16)
     truth = [Annotation((16, 16), label=i % 10) for i in range(32)]
     batch = batch_of(images, truth)
-    model = Model(dataclasses.replace(VARIANTS["resnet20"], label_smoothing=0.1))
+    model = Model(dataclasses.replace(VARIANTS["resnet20"], objective=Objective(label_smoothing=0.1)))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True)
     for _ in range(60):
         optimizer.zero_grad()

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
+from saccade.errors import UsageError
 from saccade.layers.classification import (
     classification_loss,
     classification_predictions,
@@ -26,6 +27,7 @@ from saccade.layers.classification import (
     mean_over_truth,
 )
 from saccade.layers.normalize import Normalize
+from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
 
 PAPER = Paper(
@@ -45,7 +47,7 @@ class Config:
     form: Literal["1998", "modern", "1990"] = "1998"
     # 1998: j of eq. 9, which the paper leaves open; a wrong class pushes only while its distance is not far above j
     rubbish: float = 10.0
-    label_smoothing: float = 0.0  # modern: share of the target spread over all classes
+    objective: Objective = CROSS_ENTROPY  # what labels are trained with
     mean: tuple[float, ...] = (0.1 / 1.275,)  # gray in [0, 1]: paper -0.1, ink 1.175 (section III.A), ink being bright
     std: tuple[float, ...] = (1 / 1.275,)
 
@@ -252,6 +254,11 @@ class Model(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
+        if config.form != "modern" and (config.objective.loss != "cross_entropy" or config.objective.class_weights):
+            raise UsageError(
+                "this LeNet has its paper's own criterion, which takes no other loss and no class weights; use "
+                "lenet5_modern, or loss=cross_entropy and class_balance=none"
+            )
         self.config = config
         self.normalize = Normalize(config.mean, config.std)
         self.net = _FORMS[config.form](config.classes)
@@ -288,7 +295,7 @@ class Model(nn.Module):
         """1998: eq. 9; modern: softmax cross-entropy; 1990: half the squared error against targets of +1 and -1."""
         outputs = self.outputs(batch.images).float()
         if self.config.form == "modern":
-            return classification_loss(outputs, batch.truth, "classify", self.config.label_smoothing)
+            return classification_loss(outputs, batch.truth, "classify", self.config.objective)
         form, rubbish = self.config.form, self.config.rubbish
 
         def losses(truth: Sequence[Annotation]) -> Tensor:
