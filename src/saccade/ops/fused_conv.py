@@ -17,11 +17,14 @@ from torch.nn import functional as F
 Activation = tuple[str, tuple[float, ...]]  # oneDNN's name and its numbers: ("relu", ()), ("leaky_relu", (0.1,))
 
 
+Use = tuple[torch.Size, int]  # input shape and number of threads, on which oneDNN's choice of layout depends
+
+
 class _Weight(NamedTuple):
-    """Weights in plain layout (`shape` None), or blocked for inputs of `shape` alone: others would crawl."""
+    """Weights in plain layout (`use` None), or blocked for one use alone: any other would be some 50 times slower."""
 
     tensor: Tensor
-    shape: torch.Size | None
+    use: Use | None
 
 
 class FusedConv2d(nn.Module):
@@ -40,7 +43,7 @@ class FusedConv2d(nn.Module):
         weight = conv.weight.detach().to(dtype, memory_format=torch.channels_last)
         self.weight = _Weight(weight, None)
         self.bias = None if conv.bias is None else conv.bias.detach().to(dtype)
-        self.last: torch.Size | None = None  # input shape of the call before
+        self.last: Use | None = None  # of the call before
         self.geometry = (_pair(conv.padding), _pair(conv.stride), _pair(conv.dilation), conv.groups)
         self.packs = weight.device.type == "cpu" and has_fused_operators()
 
@@ -51,9 +54,10 @@ class FusedConv2d(nn.Module):
         """
         held = self.weight  # read once: another thread may exchange it
         x = x.to(held.tensor.dtype)
-        if held.shape != x.shape:
-            held = self._arrange(held, x.shape)
-        if held.shape is None:
+        use = (x.shape, torch.get_num_threads())
+        if held.use != use:
+            held = self._arrange(held, use)
+        if held.use is None:
             return self._plain(x, held.tensor, other, activation)
         padding, stride, dilation, groups = self.geometry
         name, numbers = ("none", ()) if activation is None else activation
@@ -62,24 +66,24 @@ class FusedConv2d(nn.Module):
         if other is None:
             y: Tensor = operator.default(x, *geometry, name, numbers, "")
             return y
-        if other.dtype == x.dtype and groups == 1 and name in ("none", "relu"):
-            if other.shape == self._output_shape(x, held.tensor):
-                unary = None if activation is None else name
-                total: Tensor = operator.binary(x, other, *geometry, "add", 1.0, unary, [], None)
-                return total
+        alike = other.dtype == x.dtype and other.shape == self._output_shape(x, held.tensor)
+        if alike and groups == 1 and name in ("none", "relu"):
+            unary = None if activation is None else name
+            total: Tensor = operator.binary(x, other, *geometry, "add", 1.0, unary, [], None)
+            return total
         return activate(operator.default(x, *geometry, "none", (), "") + other, activation)
 
-    def _arrange(self, held: _Weight, shape: torch.Size) -> _Weight:
-        """Weights for an input of `shape`: packed from the second call in a row on, plain until then."""
-        again = self.last == shape
-        self.last = shape
-        if held.shape is not None:
+    def _arrange(self, held: _Weight, use: Use) -> _Weight:
+        """Weights for this use: packed from the second call in a row on, plain until then."""
+        again = self.last == use
+        self.last = use
+        if held.use is not None:
             held = _Weight(held.tensor.to_dense().contiguous(memory_format=torch.channels_last), None)
             self.weight = held
-        if again and self.packs and shape.numel() > 0:
+        if again and self.packs and use[0].numel() > 0:
             padding, stride, dilation, groups = self.geometry
             pack: Any = torch.ops.aten.mkldnn_reorder_conv2d_weight
-            held = _Weight(pack(held.tensor.to_mkldnn(), padding, stride, dilation, groups, list(shape)), shape)
+            held = _Weight(pack(held.tensor.to_mkldnn(), padding, stride, dilation, groups, list(use[0])), use)
             self.weight = held
         return held
 
