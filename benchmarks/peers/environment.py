@@ -1,7 +1,7 @@
 """The peers' own Python: one virtual environment outside the project, and conversations with scripts that run in it.
 
 Saccade never imports a peer. A benchmark on Saccade's side starts a script of this folder in the peers' environment
-(`Peer`), sends it requests and gets answers; both travel as JSON, arrays beside them as .npz files.
+(`Peer`), sends it requests and gets answers; both travel as JSON, arrays beside them as safetensors files.
 
     from environment import Peer
     with Peer("torchvision_ops.py", threads=2) as peer:
@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load_file, save_file
 
 PACKAGES = ("torchvision", "ultralytics", "timm", "segmentation-models-pytorch")
 OPENCV = "opencv-contrib-python-headless"  # last, for ultralytics brings the build that needs a display's libraries
@@ -68,7 +69,7 @@ def peers_python() -> Path:
             subprocess.run(step, check=True, stdout=sys.stderr)
         except (OSError, subprocess.CalledProcessError) as error:
             raise SystemExit(
-                f"The peers' environment could not be built: `{' '.join(step)}` failed ({error}).\n"
+                f"The peers' environment could not be built: {' '.join(step[1:])} failed (see above; {type(error).__name__}).\n"
                 "It needs a package index within reach (PyPI, or the one that PIP_INDEX_URL names) and free disk. "
                 "Without a network, build it on another machine of the same kind, copy the folder to the same place "
                 "and name it in SACCADE_PEERS; or run the benchmarks that need no peer."
@@ -108,8 +109,8 @@ class Peer:
         """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        there, back = Path(self.folder.name) / "request.npz", Path(self.folder.name) / "answer.npz"
-        np.savez(there, **(arrays or {}))
+        there, back = Path(self.folder.name) / "request.safetensors", Path(self.folder.name) / "answer.safetensors"
+        save_file({name: np.ascontiguousarray(array) for name, array in (arrays or {}).items()}, there)
         try:
             self.process.stdin.write(json.dumps({"request": request, "there": str(there), "back": str(back)}) + "\n")
             self.process.stdin.flush()
@@ -118,8 +119,7 @@ class Peer:
             line = ""
         if not line:
             raise RuntimeError(f"{self.script} ended with status {self.process.wait()} on {request}")
-        with np.load(back, allow_pickle=False) as file:
-            return json.loads(line), {name: file[name] for name in file.files}
+        return json.loads(line), load_file(back)
 
     def close(self) -> None:
         """End the process, which finishes when its input does, and remove its files."""

@@ -1,4 +1,4 @@
-"""The peers' end of `environment.Peer`: reads requests, calls one function, writes its answers. Needs numpy alone."""
+"""The peers' end of `environment.Peer`: reads requests, calls one function, writes its answers. Needs numpy and safetensors alone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load_file, save_file
 
 Handle = Callable[[dict[str, Any], dict[str, np.ndarray]], tuple[dict[str, Any], dict[str, np.ndarray]]]
 
@@ -19,9 +20,7 @@ def serve(handle: Handle) -> None:
     os.dup2(2, 1)
     for line in sys.stdin:
         message = json.loads(line)
-        with np.load(message["there"], allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        answer, results = handle(message["request"], arrays)
-        np.savez(message["back"], **results)
+        answer, results = handle(message["request"], load_file(message["there"]))
+        save_file({name: np.ascontiguousarray(array) for name, array in results.items()}, message["back"])
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
