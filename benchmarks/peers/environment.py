@@ -69,7 +69,7 @@ def peers_python() -> Path:
             subprocess.run(step, check=True, stdout=sys.stderr)
         except (OSError, subprocess.CalledProcessError) as error:
             raise SystemExit(
-                f"The peers' environment could not be built: {' '.join(step[1:])} failed (see above; {type(error).__name__}).\n"
+                f"The peers' environment could not be built (above; {type(error).__name__}): {' '.join(step[1:])}\n"
                 "It needs a package index within reach (PyPI, or the one that PIP_INDEX_URL names) and free disk. "
                 "Without a network, build it on another machine of the same kind, copy the folder to the same place "
                 "and name it in SACCADE_PEERS; or run the benchmarks that need no peer."

@@ -1,4 +1,7 @@
-"""The peers' end of `environment.Peer`: reads requests, calls one function, writes its answers. Needs numpy and safetensors alone."""
+"""The peers' end of `environment.Peer`: reads requests, calls one function, writes its answers.
+
+Needs numpy and safetensors alone.
+"""
 
 from __future__ import annotations
 
