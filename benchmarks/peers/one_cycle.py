@@ -8,6 +8,7 @@ Saccade does, and the best weights are kept; the time that this takes is part of
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -43,17 +44,16 @@ def fit(
         score_of: the validation score of the model, which is in eval mode; higher is better.
 
     Returns:
-        `{seconds, steps, images, images_per_second, best, scores}`; scores are (share of the run, score).
+        `{seconds, steps, images, images_per_second, check_seconds, best, scores}`; scores are (share of the run,
+        score).
     """
     start = time.monotonic()
-    _check(model, score_of)  # what a check costs is known before the course is laid
-    cost = time.monotonic() - start
-    budget = 60 * minutes - (CHECKS + 1) * cost
-    if budget <= 0:
-        raise SystemExit(f"{minutes} minutes are too few: {CHECKS + 1} checks take {(CHECKS + 1) * cost:.0f} s")
+    checks: list[float] = []  # seconds of each; those to come are expected to take their median
+    budget = 60 * minutes  # seconds of training, what the checks leave
     spent, steps, images = 0.0, 0, 0
-    best, weights, scores = -math.inf, model.state_dict(), []
-    while spent < budget:
+    best, weights = -math.inf, model.state_dict()
+    scores: list[tuple[float, float]] = []
+    while spent < budget and len(scores) < CHECKS:
         begin = time.monotonic()
         for group in optimizer.param_groups:
             group["lr"] = one_cycle(spent / budget, peak, warm)
@@ -68,8 +68,12 @@ def fit(
         steps, images = steps + 1, images + len(inputs)
         spent += time.monotonic() - begin
         if spent / budget >= (len(scores) + 1) / CHECKS:
+            begin = time.monotonic()
             score = _check(model, score_of)
+            checks.append(time.monotonic() - begin)
             scores.append((round(spent / budget, 3), score))
+            left = (CHECKS - len(checks)) * statistics.median(checks)
+            budget = max(spent, 60 * minutes - sum(checks) - left)
             print(
                 f"{scores[-1][0]:.2f} of the run, step {steps}: loss {float(loss.detach()):.3f}, score {score:.4f}",
                 flush=True,
@@ -83,6 +87,7 @@ def fit(
         "steps": steps,
         "images": images,
         "images_per_second": round(images / spent, 2),
+        "check_seconds": round(sum(checks), 1),
         "best": best,
         "scores": scores,
     }

@@ -271,6 +271,7 @@ def summarise(task: Task, out: Path, minutes: float) -> list[dict[str, Any]]:
         runs = sorted((r for r in found if r["name"] == name and r["side"] == side), key=lambda r: r["seed"])
         row: dict[str, Any] = {"side": side, "name": name, "seeds": [r["seed"] for r in runs], "metrics": {}}
         row["cores"] = [r["cores"] for r in runs]
+        row["own_metrics"] = [r["facts"].get("own_metrics") for r in runs]
         for metric in task.metrics:
             values = [float(r["metrics"][metric]["value"] or 0.0) for r in runs]
             mean = statistics.fmean(values)
@@ -296,6 +297,11 @@ def table(name: str, task: Task, minutes: float, rows: list[dict[str, Any]]) -> 
             cells += f" {numbers['mean']:.3f} ({numbers['least']:.3f} to {numbers['greatest']:.3f}) | {ratio} |"
         seeds = " ".join(map(str, row["seeds"]))
         lines.append(f"| {row['side']} | {row['name']} | {seeds} | {statistics.fmean(row['cores']):.2f} |{cells}")
+    for row in rows:
+        for seed, own in zip(row["seeds"], row["own_metrics"], strict=True):
+            if own:
+                said = ", ".join(f"{metric} {value:.3f}" for metric, value in own.items())
+                lines += ["", f"{row['name']}, seed {seed}, by its own validator: {said}"]
     return "\n".join(lines)
 
 

@@ -99,7 +99,8 @@ def main() -> None:
     train, val = (train - mean) / std, (val - mean) / std
     labels = torch.tensor([row["label"] for row in manifest["train"]])
     truth = torch.tensor([row["label"] for row in manifest["val"]])
-    model = ResNet20(len(manifest["classes"])).to(memory_format=torch.channels_last)
+    model: nn.Module = ResNet20(len(manifest["classes"]))
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(model.parameters(), PEAK, momentum=0.9, nesterov=True, weight_decay=DECAY)
 
     def logits_of(model: nn.Module) -> Tensor:

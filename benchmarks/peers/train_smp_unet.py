@@ -19,6 +19,7 @@ import numpy as np
 import segmentation_models_pytorch as smp
 import torch
 from one_cycle import fit
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,14 +32,12 @@ Pair = tuple[np.ndarray, np.ndarray]  # image [H, W, 3] uint8 RGB, class map [H,
 
 def read(row: dict[str, str], scale: float) -> Pair:
     """Image and class map, both by the factor `scale`: area average and nearest."""
-    image = cv2.cvtColor(cv2.imread(row["image"], cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-    mask = cv2.imread(row["mask"], cv2.IMREAD_UNCHANGED)
+    image, mask = np.asarray(Image.open(row["image"]).convert("RGB")), np.asarray(Image.open(row["mask"]))
     if scale == 1:
         return image, mask
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.resize(
-        mask, size, interpolation=cv2.INTER_NEAREST_EXACT
-    )
+    image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return image, cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT)
 
 
 def augment(pair: Pair, crop: tuple[int, int], zoom: tuple[float, float], turn: bool, rng: np.random.Generator) -> Pair:
@@ -128,7 +127,7 @@ def main() -> None:
     train = [read(row, arguments.scale) for row in manifest["train"]]
     val = [read(row, arguments.scale) for row in manifest["val"]]
     model: nn.Module = smp.Unet("resnet18", encoder_weights=None, classes=classes)
-    model = model.to(memory_format=torch.channels_last)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(model.parameters(), PEAK, weight_decay=DECAY)
     stream = batches(
         train, arguments.batch, tuple(arguments.crop), tuple(arguments.zoom), arguments.turn, arguments.seed
