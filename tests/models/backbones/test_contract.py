@@ -41,6 +41,7 @@ class Form:
     learns: bool = True  # as part of the fast tests; otherwise of the slow ones
     quick: dict[str, Any] = field(default_factory=dict)  # further changes, with which it learns in a few steps
     lr: float = 3e-3
+    steps: int = 60
 
 
 MLP = {"widths": (12, 16, 16, 16, 16), "hidden": 32, "dropout": 0.0}
@@ -62,7 +63,9 @@ FORMS: dict[str, Form] = {
     "densenet": Form("densenet40_k12", {"depths": (2, 3, 2), "growth": 4, "stem_channels": 8}, 32, strides=None),
     "example_net": Form("example_net", {"hidden": 32}, 28, strides=None),
     "googlenet": Form("googlenet", INCEPTION | {"auxiliary_dropout": 0.0}, 32, None),
-    "googlenet_paper": Form("googlenet_paper", INCEPTION | {"auxiliary_dropout": 0.0}, 32, None, learns=False),
+    "googlenet_paper": Form(
+        "googlenet_paper", INCEPTION | {"auxiliary_dropout": 0.0, "width": 0.25}, 64, None, learns=False
+    ),
     "inception_resnet_v1": Form(
         "inception_resnet_v1_face", INCEPTION | {"depths": (1, 1, 1), "embedding": 16}, 75, None, learns=False
     ),
@@ -73,8 +76,8 @@ FORMS: dict[str, Form] = {
     "inception_v4": Form(
         "inception_v4", INCEPTION | {"depths": (1, 1, 1)}, 75, trunk={"padding": "same"}, learns=False
     ),
-    "lenet5": Form("lenet5", {}, 32, strides=None),
-    "lenet5_modern": Form("lenet5_modern", {}, 32, strides=None),
+    "lenet5": Form("lenet5", {}, 32, strides=None, steps=150),
+    "lenet5_modern": Form("lenet5_modern", {}, 32, strides=None, steps=150),
     "lenet_1990": Form("lenet_1990", {}, 28, strides=None, lr=1e-2),
     "mobilenet": Form("mobilenet_w25", learns=False),
     "mobilenet_v2": Form("mobilenet_v2", {"width": 0.25, "dropout": 0.0}, learns=False),
@@ -193,11 +196,11 @@ def test_a_trunk_has_the_channels_and_strides_that_it_states(form: Form, height_
 
 
 def _learns_eight_images_by_heart(form: Form) -> None:
-    batch, steps = batch_of(form, 8), 60
+    batch = batch_of(form, 8)
     model = make(form, **form.quick).train()
     optimizer = torch.optim.Adam(model.parameters())
-    for step in range(steps):
-        optimizer.param_groups[0]["lr"] = form.lr * (1 - step / steps)
+    for step in range(form.steps):
+        optimizer.param_groups[0]["lr"] = form.lr * (1 - step / form.steps)
         optimizer.zero_grad()
         sum(model.loss(batch).values()).backward()
         optimizer.step()
