@@ -109,8 +109,13 @@ def build(state: checkpoint.Checkpoint, path: Path) -> nn.Module:
     module = model_module(state.model)
     try:
         model: Any = module.Model(config_from_json(module, state.model, state.config))
-    except (TypeError, ValueError) as error:
+    except (UsageError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
         raise ModelFileError(f"{path}: the configuration of {state.model} does not fit ({error})") from error
+    if state.task not in module.TASKS or state.config.get("classes") != len(state.classes):
+        raise ModelFileError(
+            f"{path}: a model of {state.config.get('classes')} classes to {state.task!r} with {len(state.classes)} "
+            f"class names; {state.model} serves {', '.join(module.TASKS)}, with a name for each class"
+        )
     fit_weights(model, state.weights, path)
     return model
 
