@@ -47,21 +47,21 @@ def dataset(tmp_path: Path) -> DataSet:
 
 
 def test_ten_crops_are_corners_centre_and_mirrors(dataset: DataSet) -> None:
-    model = Means()
-    predictor = Predictor(model, "classify", dataset.classes, CROP, precision="fp32")
+    predictor = Predictor(Means(), "classify", dataset.classes, CROP, precision="fp32")
     found = list(predictions_by_crops(predictor, dataset, dataset.records, 10, batch=3, workers=0))
-    assert len(model.seen) == 10
-    assert {tuple(seen.shape) for seen in model.seen} == {(3, 3, 56, 56)}
+    inputs = predictor.network.seen  # the predictor works with a copy
+    assert len(inputs) == 10
+    assert {tuple(seen.shape) for seen in inputs} == {(3, 3, 56, 56)}
     image = torch.from_numpy(np.array(Image.open(dataset.root / "2.png"))).permute(2, 0, 1) / 255
     corners = [(0, 0), (0, 8), (8, 0), (8, 8), (4, 4)]  # of 64 pixels, the view of an input of 56
     for i, (y, x) in enumerate(corners):
         expected = image[:, y : y + 56, x : x + 56]
-        torch.testing.assert_close(model.seen[2 * i][2], expected)
-        torch.testing.assert_close(model.seen[2 * i + 1][2], expected.flip(2))
+        torch.testing.assert_close(inputs[2 * i][2], expected)
+        torch.testing.assert_close(inputs[2 * i + 1][2], expected.flip(2))
     for i, (record, answer) in enumerate(found):
         assert record is dataset.records[i]
         assert answer.size == record.size
-        mean = torch.stack([seen[i].mean() for seen in model.seen]).mean()
+        mean = torch.stack([seen[i].mean() for seen in inputs]).mean()
         torch.testing.assert_close(answer.scores, mean.expand(2))  # every crop is there with its mirror image
         assert answer.label in (0, 1)
 
@@ -76,13 +76,13 @@ def test_two_crops_and_batches_that_do_not_fill(dataset: DataSet) -> None:
 
 
 def test_144_crops(dataset: DataSet) -> None:
-    model = Means()
-    predictor = Predictor(model, "classify", dataset.classes, CROP, precision="fp32")
+    predictor = Predictor(Means(), "classify", dataset.classes, CROP, precision="fp32")
     found = list(predictions_by_crops(predictor, dataset, dataset.records, 144, batch=3, workers=0))
-    assert len(model.seen) == 144
-    assert {tuple(seen.shape) for seen in model.seen} == {(3, 3, 56, 56)}
+    inputs = predictor.network.seen  # the predictor works with a copy
+    assert len(inputs) == 144
+    assert {tuple(seen.shape) for seen in inputs} == {(3, 3, 56, 56)}
     for i, (_, answer) in enumerate(found):
-        mean = torch.stack([seen[i].mean() for seen in model.seen]).mean()
+        mean = torch.stack([seen[i].mean() for seen in inputs]).mean()
         torch.testing.assert_close(answer.scores, mean.expand(2), atol=1e-5, rtol=0)
     sides = [step.side for (step,) in views("classify", CROP, 144) if isinstance(step, Square)]
     assert sides == [64] * 3 + [72] * 3 + [80] * 3 + [88] * 3

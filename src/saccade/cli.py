@@ -14,7 +14,7 @@ import typer
 
 from saccade import __version__
 from saccade.config import Settings, parse_assignments
-from saccade.errors import SaccadeError
+from saccade.errors import SaccadeError, is_out_of_memory
 
 HELP = {f.name: str(f.metadata["help"]) for f in dataclasses.fields(Settings)}
 
@@ -277,6 +277,10 @@ def settings(as_json: Json = False) -> None:
 
 def main() -> NoReturn:
     """Run the command line; faults become one clear line and the exit code of docs/cli.md."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        getattr(sys, name).reconfigure(errors="backslashreplace")  # names that the terminal's encoding has no sign for
     sys.exit(_main())
 
 
@@ -312,9 +316,9 @@ def _explain(error: Exception) -> int:
         typer.echo(f"saccade: error: {error}", err=True)
     elif code is not None:  # stopped by a signal, after saving
         typer.echo(f"saccade: {error}", err=True)
-    elif isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+    elif is_out_of_memory(error):
         code = 5
-        typer.echo("saccade: error: out of memory; use a smaller --batch or --size (--batch 0 finds one)", err=True)
+        typer.echo("saccade: error: out of memory; use a smaller --batch or --size", err=True)
     elif isinstance(error, OSError):
         code = 5
         typer.echo(f"saccade: error: {error.filename or ''}: {error.strerror or error}", err=True)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import os
 import signal
 import time
@@ -46,6 +48,12 @@ class Die:
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         if sample.id == "7.png":
             os.kill(os.getpid(), signal.SIGKILL)
+        return sample
+
+
+class Stop:
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        os.kill(os.getpid(), signal.SIGSTOP)
         return sample
 
 
@@ -185,6 +193,20 @@ def test_slow_workers_are_waited_for_and_stuck_ones_are_not(dataset: DataSet, mo
     with pytest.raises(ResourceError, match="timed out"):
         list(slow.epoch(0))
     slow.close()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP")
+def test_a_stopped_worker_is_named_by_its_images_and_does_not_stay(
+    dataset: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("saccade.data.loader._POLL", 0.05)
+    monkeypatch.setattr("saccade.data.loader.TIMEOUT", 0.15)
+    stopped = loader(dataset, transforms=[Stop()], workers=1)
+    with pytest.raises(ResourceError, match=r"hangs .* when \d+\.png, .* were due"):
+        list(stopped.epoch(0))
+    stopped.close()
+    gc.collect()
+    assert not multiprocessing.active_children()
 
 
 def test_the_fault_of_a_transform_keeps_its_traceback(dataset: DataSet) -> None:

@@ -189,6 +189,7 @@ def collate(samples: Sequence[Sample], multiple_of: int = 1) -> Batch:
 
 class _Source(Protocol):
     def __getitem__(self, key: tuple[int, int]) -> Sample | tuple[int, SaccadeError]: ...
+    def name(self, index: int) -> str: ...
 
 
 class _Plan:
@@ -232,6 +233,9 @@ class _Records:
         except SaccadeError as error:
             return index, error
 
+    def name(self, index: int) -> str:
+        return Record.from_json(json.loads(self.records[index])).id
+
     def _transformed(self, index: int, rng: np.random.Generator, until: int) -> Sample:
         """The sample behind the first `until` transforms."""
         sample = self._read(index)
@@ -263,7 +267,7 @@ class _Paths:
 
     def __getitem__(self, key: tuple[int, int]) -> Sample | tuple[int, SaccadeError]:
         _, index = key
-        name = self.paths[index].decode("utf-8", "surrogateescape")
+        name = self.name(index)
         try:
             sample = read_image(Path(name), self.min_side)
         except SaccadeError as error:
@@ -273,6 +277,9 @@ class _Paths:
         for transform in self.transforms:
             sample = transform(sample, rng)
         return sample
+
+    def name(self, index: int) -> str:
+        return self.paths[index].decode("utf-8", "surrogateescape")
 
 
 def read_image(path: Path, min_side: int | None = None) -> Sample:
@@ -329,7 +336,7 @@ def _collate_and_pack(found: list[Sample | tuple[int, SaccadeError]], multiple_o
 def _drain(loader: DataLoader) -> Iterator[tuple[Batch, list[tuple[int, SaccadeError]]]]:
     """Unpacked batches, with the images that failed; a dead or stuck worker becomes a ResourceError."""
     batches: Iterator[_Parcel] | None = None
-    waited = 0.0
+    waited, number = 0.0, 0
     while True:
         try:
             batches = _start(loader) if batches is None else batches
@@ -345,11 +352,16 @@ def _drain(loader: DataLoader) -> Iterator[tuple[Batch, list[tuple[int, SaccadeE
                 # A fault inside a transform; its message holds the worker's traceback. Torch's own frames form a cycle
                 # with the error, which would keep the workers until the garbage collector ends them out of order.
                 raise error.with_traceback(None) from None
+            for worker in getattr(batches, "_workers", ()):
+                worker.kill()  # torch only asks them to end, which one that is stopped or stuck never hears
+            due: Any = loader.batch_sampler
+            names = [loader.dataset.name(index) for _, index in due.steps[number][:3]]  # type: ignore[attr-defined]
             raise ResourceError(
-                f"a loader process died or hangs ({reason}); the usual cause is too little memory or shared memory "
-                "(/dev/shm): use a smaller --batch or fewer --workers; --workers 0 reads in the main process"
+                f"a loader process died or hangs ({reason}) when {', '.join(names)} and others were due; the usual "
+                "cause is too little memory or shared memory (/dev/shm): use a smaller --batch or fewer --workers; "
+                "--workers 0 reads in the main process"
             ) from None
-        waited = 0.0
+        waited, number = 0.0, number + 1
         layout = rest.pop("layout")
         yield Batch(images=images, truth=unpack(buffer, layout), **rest), failures
 

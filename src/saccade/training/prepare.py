@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from saccade.config import height_width
 from saccade.data.balance import repeat_factors
 from saccade.data.loader import Loader
 from saccade.data.pipelines import mosaic_off, training_side, training_transforms
@@ -19,10 +20,12 @@ from saccade.device import loader_workers, pick_device
 from saccade.errors import UsageError, suggest
 from saccade.files import make_folder, remove_leftovers, write_whole
 from saccade.models import catalogue
+from saccade.models.dry_run import model_of_shapes, smallest_side, takes
 from saccade.training.display import Display
 from saccade.training.optimizer import AveragedWeights, make_optimizer
 from saccade.training.plan import Plan
 from saccade.training.precision import choose_precision, find_batch
+from saccade.training.rescale import scaled_side
 from saccade.training.state import STATE, Log, Progress, load_state
 from saccade.training.weights import start_from
 
@@ -105,18 +108,27 @@ def make_loader(plan: Plan, processes: int, rank: int, mosaic: bool) -> Loader:
 
 
 def check_size(plan: Plan) -> None:
-    """Raises UsageError where the input is smaller than the network's poolings can take."""
-    if plan.preprocessing.size is None:
-        return
-    height, width = plan.preprocessing.size
-    try:
-        with torch.device("meta"), torch.no_grad():  # shapes alone: nothing is computed
-            plan.module.Model(plan.config).eval()(torch.empty(1, 3, height, width))
-    except (NotImplementedError, TypeError):
-        return  # an operation that has no shapes without numbers: the first step will tell
-    except RuntimeError as error:
-        if "too small" in str(error) or "greater than actual input" in str(error):
-            raise UsageError(f"size {height}x{width} is too small for {plan.model}; use a larger --size") from error
+    """Raises UsageError where images are smaller than the network's poolings can take, or a forward pass so small that
+    batch norm sees one value a channel."""
+    settings = plan.settings
+    sides = plan.preprocessing.size or height_width(settings.size)
+    if settings.multi_scale:
+        sides = scaled_side(sides[0], 1 - settings.multi_scale), scaled_side(sides[1], 1 - settings.multi_scale)
+    height, width = sides
+    model = model_of_shapes(plan.module, plan.config)
+    if not takes(model, height, width):
+        least = smallest_side(model, catalogue()[plan.model]["size"])
+        if min(height, width) < least:
+            raise UsageError(
+                f"size {height}x{width} is too small for {plan.model}, which needs at least {least}x{least}: use a "
+                "larger --size"
+            )
+    images = min(settings.batch or len(plan.training), len(plan.training)) // settings.accumulate
+    if images <= 1 and not takes(model.train(), height, width):
+        raise UsageError(
+            f"batch norm of {plan.model} learns nothing from one image of {height}x{width} at a time: use a larger "
+            "--batch or --size, or norm=frozen where the model has it"
+        )
 
 
 def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume: bool) -> tuple[Parts, Progress]:

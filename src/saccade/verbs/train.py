@@ -23,7 +23,7 @@ from saccade import __version__, checkpoint
 from saccade.data.loader import Loader
 from saccade.data.types import Batch
 from saccade.device import describe_hardware
-from saccade.errors import DivergedError
+from saccade.errors import DivergedError, memory_errors
 from saccade.files import write_whole
 from saccade.gallery import Gallery
 from saccade.metrics import Result
@@ -106,9 +106,12 @@ def _run(plan: Plan, run: Path, device: str | None, progress: bool, resume: bool
     """One fit, from the seed to the report."""
     torch.manual_seed(plan.settings.seed)
     display = Display(progress and is_main_process())
-    parts, counters = prepare(plan, run, device, display, resume)
-    with display, Interrupt() as interrupt:
-        _fit(parts, counters, interrupt)
+    with memory_errors(
+        f"{plan.model} and batches of {plan.settings.batch or 'some'} images of size {plan.settings.size}"
+    ):
+        parts, counters = prepare(plan, run, device, display, resume)
+        with display, Interrupt() as interrupt:
+            _fit(parts, counters, interrupt)
     return _finish(parts, counters)
 
 

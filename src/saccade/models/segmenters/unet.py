@@ -21,7 +21,7 @@ from saccade.layers.normalize import Normalize
 from saccade.losses.segmentation import (
     balanced_weights,
     border_weights,
-    dice_loss,
+    cross_entropy_and_dice,
     pixel_cross_entropy,
     stack_targets,
 )
@@ -375,10 +375,10 @@ class Model(nn.Module):
         if self.config.border > 0:
             extra = [torch.from_numpy(border_weights(t, self.config.border)) for t in target.cpu().numpy()]
             pixels = torch.stack(extra).to(logits.device) + 1
-        losses = {"cross_entropy": pixel_cross_entropy(logits, target, classes, pixels)}
-        if self.config.dice > 0:
-            losses["dice"] = self.config.dice * dice_loss(logits, target)
-        return losses
+        if self.config.dice == 0:
+            return {"cross_entropy": pixel_cross_entropy(logits, target, classes, pixels)}
+        cross_entropy, dice = cross_entropy_and_dice(logits, target, classes, pixels)
+        return {"cross_entropy": cross_entropy, "dice": self.config.dice * dice}
 
     def predict(self, batch: Batch) -> list[Annotation]:
         """The most probable class of every pixel, [h, w] uint8 at each image's own size."""
