@@ -174,6 +174,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, val, test or all")] = "val",
     out: Annotated[Path | None, typer.Option(help="folder for report.html, metrics.json and plots")] = None,
     batch: Annotated[int, typer.Option(help="images a forward pass", min=1)] = 8,
+    crops: Annotated[int, typer.Option(help="classify, tag: mean over 1, 2, 10 or 144 parts of every image")] = 1,
     workers: Workers = None,
     device: Device = None,
     precision: Precision = "auto",
@@ -190,6 +191,7 @@ def evaluate(
         workers=workers,
         device=device,
         precision=precision,
+        crops=crops,
         out=out,
         progress=not as_json,
     )

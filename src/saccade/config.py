@@ -136,6 +136,9 @@ class Settings:
     effective_beta: float = _setting(
         0.999, "class_balance=effective: share that the next image adds (Cui et al. 2019)", low=0, high=0.999999
     )
+    tune_thresholds: bool = _setting(
+        True, "tag: the best checkpoint keeps each label's threshold with the best F1 on the validation images"
+    )
     # files
     save_every: float = _setting(1.0, "minutes between saved states, from which --resume goes on", low=0)
     # data

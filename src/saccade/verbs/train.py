@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -231,12 +232,13 @@ def _end_of_epoch(parts: Parts, counters: Progress) -> None:
     due = math.floor(share * EVALUATIONS) > math.floor(counters.evaluated * EVALUATIONS)
     if parts.plan.validation and (due or counters.finished):
         if parts.accelerator.is_main_process:
-            metrics = {name: value.value for name, value in _evaluate(parts).metrics.items()}
+            result = _evaluate(parts)
+            metrics = {name: value.value for name, value in result.metrics.items()}
             row["metrics"] = metrics
             value = metrics[TASKS[parts.plan.task].metric]
             if counters.best is None or (value is not None and value > counters.best):
                 counters.best, counters.best_at = value or 0.0, share
-                _save_checkpoint(parts, parts.run / "best.safetensors", metrics)
+                _save_checkpoint(parts, parts.run / "best.safetensors", metrics, _thresholds(parts, result))
         counters.evaluated = share
         patience = parts.plan.settings.patience
         stop = patience is not None and share - counters.best_at > patience
@@ -265,7 +267,13 @@ def _save(parts: Parts, counters: Progress) -> None:
         _save_checkpoint(parts, parts.run / "last.safetensors", {})
 
 
-def _save_checkpoint(parts: Parts, path: Path, metrics: dict[str, Any]) -> None:
+def _thresholds(parts: Parts, result: Result) -> list[float]:
+    """tag: the threshold of each label that is best on the validation images, if they are to be tuned."""
+    tuned = parts.plan.task == "tag" and parts.plan.settings.tune_thresholds
+    return [row["best_threshold"] for row in result.per_class] if tuned else []
+
+
+def _save_checkpoint(parts: Parts, path: Path, metrics: dict[str, Any], thresholds: Sequence[float] = ()) -> None:
     plan = parts.plan
     model = parts.model if parts.averaged is None else parts.averaged.model
     state = checkpoint.Checkpoint(
@@ -277,6 +285,7 @@ def _save_checkpoint(parts: Parts, path: Path, metrics: dict[str, Any]) -> None:
         model.state_dict(),
         metrics,
         {"saccade": __version__, "torch": str(torch.__version__)},
+        list(thresholds),
     )
     checkpoint.save(state, path)
 
