@@ -143,7 +143,8 @@ def main() -> None:
     torch.set_num_threads(THREADS)
     with Peer("torchvision_ops.py", threads=THREADS) as peer:
         print(
-            f"{'operator':42} {'theirs ms':>10} {'ours ms':>9} {'ratio':>7} {'lowest .. highest':>19} wanted {'':4} first s"
+            f"{'operator':42} {'theirs ms':>10} {'ours ms':>9} {'ratio':>7} {'lowest .. highest':>19}"
+            f" wanted {'':4} first s"
         )
         for cases in (nms_cases, region_cases, iou_cases):
             for case in cases():

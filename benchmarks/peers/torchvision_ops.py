@@ -43,7 +43,7 @@ def call(op: str, given: dict[str, Tensor], settings: dict[str, Any]) -> list[Te
 
 
 def handle(request: dict[str, Any], arrays: dict[str, np.ndarray]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Requests: {op, settings} with arrays gives results; with `time: true` it is kept for {repeat: n}, which times it."""
+    """{op, settings} with arrays gives results; with `time: true` it is kept for {repeat: n}, which times it."""
     torch.set_num_threads(request.get("threads", torch.get_num_threads()))
     if "repeat" in request:
         start = time.perf_counter()

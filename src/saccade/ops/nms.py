@@ -101,11 +101,12 @@ def _check(boxes: Tensor, scores: Tensor, iou_threshold: float) -> None:
 def _keep(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float, limit: int) -> Tensor:
     """Sort, suppress, and give at most `limit` indices back; groups count from 0 without large gaps."""
     order = scores.detach().sort(descending=True, stable=True).indices
-    ranked = boxes.detach()[order]
+    ranked = boxes.detach().index_select(0, order)  # half the time of an index where there are few
     if ranked.dtype not in (torch.float32, torch.float64):
         ranked = ranked.float()
     suppress = _suppress_compiled if boxes.device.type == "cpu" else _suppress_reference
-    return order[suppress(ranked, groups[order], iou_threshold, limit)]
+    kept = suppress(ranked, groups.index_select(0, order), iou_threshold, limit)
+    return order.index_select(0, kept)
 
 
 def _suppress_reference(boxes: Tensor, groups: Tensor, iou_threshold: float, limit: int) -> Tensor:

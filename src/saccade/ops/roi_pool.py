@@ -174,6 +174,16 @@ def _real(dtype: torch.dtype) -> torch.dtype:
 
 
 @numba.njit(cache=True, nogil=True)
+def _replace_smaller(value: np.ndarray, where: np.ndarray, pixel: np.ndarray, number: int) -> None:
+    """Take the pixel of this number in the channels in which it is above the value; a choice, not a branch: SIMD."""
+    for k in range(len(value)):
+        v, x, w = value[k], pixel[k], where[k]
+        above = x > v
+        value[k] = x if above else v
+        where[k] = number if above else w
+
+
+@numba.njit(cache=True, nogil=True)
 def _scan(
     last: np.ndarray,
     images: np.ndarray,
@@ -184,7 +194,7 @@ def _scan(
     start: int,
     stop: int,
 ) -> None:
-    """Regions start..stop of a map [b, H, W, c]; the inner loops run over neighbouring channels, without branches."""
+    """Regions start..stop of a map [b, H, W, c]; the inner loops run over neighbouring channels."""
     channels, height, width = out.shape[1:]
     # 16 numbers between the rows: at powers of two they would share few sets of the cache when the layout is turned.
     best = np.empty((height * width, channels + 16), last.dtype)
@@ -193,21 +203,20 @@ def _scan(
         for p in range(height):
             for q in range(width):
                 value, where = best[p * width + q, :channels], found[p * width + q, :channels]
-                value[:] = 0
-                where[:] = -1
-                fresh = True
-                for y in range(edges_y[i, p, 0], edges_y[i, p, 1]):
-                    for x in range(edges_x[i, q, 0], edges_x[i, q, 1]):
-                        pixel, number = last[images[i], y, x], np.int32(y * last.shape[2] + x)
-                        if fresh:
-                            value[:] = pixel
-                            where[:] = number
-                            fresh = False
-                            continue
-                        for k in range(channels):
-                            above = pixel[k] > value[k]
-                            value[k] = pixel[k] if above else value[k]
-                            where[k] = number if above else where[k]
+                rows, columns = edges_y[i, p], edges_x[i, q]
+                if rows[0] >= rows[1] or columns[0] >= columns[1]:
+                    for k in range(channels):
+                        value[k] = 0
+                        where[k] = -1
+                    continue
+                number = np.int32(rows[0] * last.shape[2] + columns[0])
+                pixel = last[images[i], rows[0], columns[0]]
+                for k in range(channels):
+                    value[k] = pixel[k]
+                    where[k] = number
+                for y in range(rows[0], rows[1]):
+                    for x in range(columns[0], columns[1]):
+                        _replace_smaller(value, where, last[images[i], y, x], np.int32(y * last.shape[2] + x))
         values, places = out[i].reshape(channels, -1), place[i].reshape(channels, -1)
         for k in range(channels):
             for p in range(height * width):
