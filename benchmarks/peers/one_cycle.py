@@ -58,13 +58,7 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = one_cycle(spent / budget, peak, warm)
         inputs, targets = next(batches)
-        model.train()
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = model(inputs.to(memory_format=torch.channels_last))
-        loss = loss_of(logits.float(), targets)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        loss = _step(model, optimizer, inputs, targets, loss_of)
         steps, images = steps + 1, images + len(inputs)
         spent += time.monotonic() - begin
         if spent / budget >= (len(scores) + 1) / CHECKS:
@@ -75,7 +69,7 @@ def fit(
             left = (CHECKS - len(checks)) * statistics.median(checks)
             budget = max(spent, 60 * minutes - sum(checks) - left)
             print(
-                f"{scores[-1][0]:.2f} of the run, step {steps}: loss {float(loss.detach()):.3f}, score {score:.4f}",
+                f"{scores[-1][0]:.2f} of the run, step {steps}: loss {loss:.3f}, score {score:.4f}",
                 flush=True,
             )
             if score > best:
@@ -91,6 +85,23 @@ def fit(
         "best": best,
         "scores": scores,
     }
+
+
+def _step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    inputs: Tensor,
+    targets: Tensor,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+) -> float:
+    model.train()
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(inputs.to(memory_format=torch.channels_last))
+    loss = loss_of(logits.float(), targets)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return float(loss.detach())
 
 
 def _check(model: nn.Module, score_of: Callable[[nn.Module], float]) -> float:
