@@ -92,7 +92,10 @@ def load(run: str | Path, device: str | torch.device | None = None, precision: s
     path = checkpoint.find(run)
     state = checkpoint.load(path)
     model = build(state, path)
-    preprocessing = Preprocessing.from_json(state.preprocessing)
+    try:
+        preprocessing = Preprocessing.from_json(state.preprocessing)
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}") from error
     return Predictor(model, state.task, state.classes, preprocessing, pick_device(device), precision)
 
 

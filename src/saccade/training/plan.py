@@ -97,8 +97,8 @@ def make_plan(
         origins = {name: stored["origins"].get(name, o) if o == "resumed" else o for name, o in origins.items()}
     if settings.multi_scale and task == "instances":
         raise UsageError("multi_scale does not resize masks of instances; train at one size (multi_scale=0)")
-    _refuse_bad_data(dataset, settings)
     split(dataset, seed=settings.seed)
+    _refuse_bad_data(dataset, settings)
     training, validation = dataset.of("train"), dataset.of("val")
     if not training:
         raise DataError(f"{dataset.root}: no image to train on (splits: {dataset.splits or 'none'})")
