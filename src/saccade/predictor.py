@@ -107,11 +107,13 @@ def load(run: str | Path, device: str | torch.device | None = None, precision: s
     path = checkpoint.find(run)
     state = checkpoint.load(path)
     model = build(state, path)
-    preprocessing = Preprocessing.from_json(state.preprocessing)
+    try:
+        preprocessing = Preprocessing.from_json(state.preprocessing)
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}") from error
     if state.thresholds and len(state.thresholds) != len(state.classes):
         raise ModelFileError(f"{path}: {len(state.thresholds)} thresholds for {len(state.classes)} classes")
-    device = pick_device(device)
-    return Predictor(model, state.task, state.classes, preprocessing, device, precision, state.thresholds)
+    return Predictor(model, state.task, state.classes, preprocessing, pick_device(device), precision, state.thresholds)
 
 
 def build(state: checkpoint.Checkpoint, path: Path) -> nn.Module:

@@ -93,10 +93,10 @@ def test_labels_that_change_by_a_letter_of_equal_length_are_seen(colours: Path, 
     shutil.copytree(colours, data)
     rows = [f"{path.relative_to(data)},{path.parent.name:4},{path.parent.parent.name}" for path in data.rglob("*.png")]
     (data / "labels.csv").write_text("\n".join(["image,class,split", *sorted(rows)]))
-    assert train(shell, f"csv:{data / 'labels.csv'}", run, *SMALL[:-1], "1")[0] == 0
+    assert train(shell, f"tags_csv:{data / 'labels.csv'}", run, *SMALL[:-1], "1")[0] == 0
     text = (data / "labels.csv").read_text()
     (data / "labels.csv").write_text(text.replace("7.png,red ", "7.png,blue", 1))
-    code, said = train(shell, f"csv:{data / 'labels.csv'}", run, "--resume", "--epochs", "2")
+    code, said = train(shell, f"tags_csv:{data / 'labels.csv'}", run, "--resume", "--epochs", "2")
     assert code == 2
     assert "images or labels differ" in said
 

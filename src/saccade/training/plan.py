@@ -99,8 +99,8 @@ def make_plan(
         weights, recipe = stored["weights"], stored["recipe"]
         origins = {name: stored["origins"].get(name, o) if o == "resumed" else o for name, o in origins.items()}
     _refuse_contradictions(task, settings)
-    _refuse_bad_data(dataset, settings)
     split(dataset, seed=settings.seed)
+    _refuse_bad_data(dataset, settings)
     training, validation = dataset.of("train"), dataset.of("val")
     if not training:
         raise DataError(f"{dataset.root}: no image to train on (splits: {dataset.splits or 'none'})")

@@ -171,15 +171,29 @@ def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume:
             _clear(run)
         described = plan.to_json() | {"precision": precision, "device": str(target)}
         write_whole(run / "config.json", json.dumps(described, indent=2))
+        write_whole(run / "data_report.json", json.dumps(plan.dataset.ledger.to_json(), indent=2))
         log.cut(counters.step)
     accelerator.wait_for_everyone()
     display.say(
         f"{plan.model} to {plan.task} {plan.dataset.root.name}: {len(plan.training)} training, {len(plan.validation)} "
         f"validation images, {len(plan.dataset.classes)} classes; {precision} ({why}), batch {plan.settings.batch}"
     )
+    _say_what_is_wrong(plan, run, display)
     if resume:
         display.say(f"going on after step {counters.step}")
     return parts, counters
+
+
+def _say_what_is_wrong(plan: Plan, run: Path, display: Display) -> None:
+    """Nothing is left out in silence: how much is refused, the first of it, and where all of it stands."""
+    ledger = plan.dataset.ledger
+    for warning in ledger.warnings:
+        display.say(f"warning: {warning}")
+    if ledger.refused:
+        images, labels = ledger.images_refused, ledger.labels_refused
+        display.say(f"refused: {images} images and {labels} labels; {run / 'data_report.json'} names all. The first:")
+        for entry in ledger.refused[:5]:
+            display.say(f"  {entry.where}: {entry.what}")
 
 
 def _numerics(plan: Plan, run: Path, model: nn.Module, device: torch.device, resume: bool) -> tuple[Plan, str, str]:
