@@ -53,7 +53,7 @@ def fit(
     spent, steps, images = 0.0, 0, 0
     best, weights = -math.inf, model.state_dict()
     scores: list[tuple[float, float]] = []
-    while spent < budget and len(scores) < CHECKS:
+    while len(scores) < CHECKS and (spent < budget or time.monotonic() - start < 60 * minutes):
         begin = time.monotonic()
         for group in optimizer.param_groups:
             group["lr"] = one_cycle(spent / budget, peak, warm)
