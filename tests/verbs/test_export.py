@@ -33,7 +33,7 @@ def test_the_exported_file_answers_as_the_model_does(run: Path, shell: Shell) ->
     assert told["largest_difference"] < 1e-5
     assert told["input"][:2] == [2, 3]
     images = torch.rand(*told["input"])
-    model = saccade.load(run, "cpu", "fp32").model
+    model = saccade.load(run, "cpu", "fp32").network
     with torch.no_grad():
         torch.testing.assert_close(torch.export.load(told["file"]).module()(images), model(images))
 

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from saccade import checkpoint
 from saccade.config import height_width, parse_size
 from saccade.errors import UsageError, suggest
 from saccade.files import write_whole
-from saccade.predictor import Predictor, load
+from saccade.predictor import Predictor, build, load
 
 ANY_SIZE = 256  # pixels a side, where the model takes images of any size
 TOLERANCE = 1e-3  # largest difference, relative to the largest output, between the exported file and the original
@@ -68,7 +69,10 @@ def export(
     folder = Path(run) if Path(run).is_dir() else Path(run).parent
     target = Path(out) if out is not None else folder / ("model.onnx" if to == "onnx" else "model.pt2")
     images = torch.rand(batch, 3, *_input_size(predictor, size), generator=torch.Generator().manual_seed(0))
-    network = Network(predictor.model).eval()
+    path = checkpoint.find(run)
+    network = Network(
+        build(checkpoint.load(path), path)
+    ).eval()  # as trained: the predictor's own copy is not exportable
     with torch.no_grad():
         expected = _outputs(network(images))
         program = torch.export.export(network, (images,))
