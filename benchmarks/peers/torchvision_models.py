@@ -75,8 +75,8 @@ def ssd(images: list[Tensor]) -> tuple[nn.Module, Results]:
 
 
 def faster_rcnn(images: list[Tensor]) -> tuple[nn.Module, Results]:
-    """Outputs of both stages and final predictions of Faster R-CNN; a short side of 320 is not resized."""
-    model = detection.fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, min_size=320, max_size=1333).eval()
+    """Outputs of both stages and final predictions of Faster R-CNN; a short side of 256 is not resized."""
+    model = detection.fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, min_size=256, max_size=1333).eval()
     model.transform.size_divisible = 32
     with torch.no_grad():
         batch, _ = model.transform(images)
