@@ -142,8 +142,8 @@ def _fit(parts: Parts, counters: Progress, interrupt: Interrupt) -> None:
                 loader.close()
             loader = make_loader(parts.plan, accelerator.num_processes, accelerator.process_index, mosaic)
         parts.model.train()
+        started = time.monotonic()  # of a step: waiting for its images is a part of it
         for batch in loader.epoch(counters.epoch, counters.step_in_epoch):
-            started = time.monotonic()
             counters.rate = learning_rate(settings, parts.share(counters))
             for group in parts.optimizer.param_groups:
                 group["lr"] = counters.rate
@@ -170,6 +170,7 @@ def _fit(parts: Parts, counters: Progress, interrupt: Interrupt) -> None:
                 saved = now
             if counters.elapsed >= budget:
                 break
+            started = time.monotonic()
         counters.epoch, counters.step_in_epoch = counters.epoch + 1, 0
         counters.finished = parts.share(counters) >= 1
         _end_of_epoch(parts, counters)
