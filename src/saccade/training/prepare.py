@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -169,7 +171,7 @@ def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume:
     if accelerator.is_main_process:
         if not resume:
             _clear(run)
-        described = plan.to_json() | {"precision": precision, "device": str(target)}
+        described = plan.to_json() | {"precision": precision, "device": str(target)} | _surroundings()
         write_whole(run / "config.json", json.dumps(described, indent=2))
         write_whole(run / "data_report.json", json.dumps(plan.dataset.ledger.to_json(), indent=2))
         log.cut(counters.step)
@@ -182,6 +184,12 @@ def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume:
     if resume:
         display.say(f"going on after step {counters.step}")
     return parts, counters
+
+
+def _surroundings() -> dict[str, Any]:
+    """What equal numbers depend on besides the settings: the bits of a run are those of these versions and threads."""
+    versions = {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
+    return {"versions": versions, "threads": torch.get_num_threads()}
 
 
 def _say_what_is_wrong(plan: Plan, run: Path, display: Display) -> None:
