@@ -249,11 +249,14 @@ def _activation(module: nn.Module, node: fx.Node) -> Activation | None:
 def _join_step_by_step(graph: fx.Graph, overwritten: set[fx.Node]) -> None:
     """cat(a, b, c) -> cat(ab, c) where ab = cat(a, b) has been made already, as in dense blocks."""
     made: dict[tuple[fx.Node, ...], fx.Node] = {}
-    for node in graph.nodes:
+    for node in list(graph.nodes):
         if node.op != "call_function" or node.target is not torch.cat or _argument(node, 1, "dim", 0) != 1:
             continue
         maps = node.args[0]
         if not isinstance(maps, list | tuple) or not all(isinstance(m, fx.Node) for m in maps):
+            continue
+        if len(maps) == 1 and not overwritten & {maps[0], node}:
+            _drop(graph, node, maps[0])
             continue
         made[tuple(maps)] = node
         start = next((tuple(maps[:n]) for n in range(len(maps) - 1, 1, -1) if tuple(maps[:n]) in made), None)
