@@ -62,6 +62,19 @@ class RowNormalize(nn.Module):
         return normal.view(last.shape).permute(0, 3, 1, 2)
 
 
+class OutputLinear(nn.Module):
+    """The last layer of a classifier in float32 whatever the autocast type: logits rounded to bfloat16 would tie."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.weight, self.bias = layer.weight, layer.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., features] of any floating type -> [..., outputs] float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            return F.linear(x.float(), self.weight, self.bias)
+
+
 def prepare_for_inference(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
     """A copy of `model` that predicts the same, faster; in evaluation mode, without gradients.
 
@@ -71,7 +84,7 @@ def prepare_for_inference(model: nn.Module, dtype: torch.dtype = torch.float32) 
 
     Args:
         model: any network on any device, as trained.
-        dtype: of the weights of convolutions and linear layers: float32 or bfloat16.
+        dtype: of the weights of convolutions and of linear layers but the last: float32 or bfloat16.
     """
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     network = copy.deepcopy(model, shared).eval()
@@ -82,6 +95,8 @@ def prepare_for_inference(model: nn.Module, dtype: torch.dtype = torch.float32) 
     for module, graph in graphs:
         _skip_idle_layers(module, graph)
         _fold_norms(module, graph, dtype)
+        if dtype != torch.float32:
+            _keep_outputs_exact(module, graph)
     network = _replace(network, nn.Conv2d, lambda conv: FusedConv2d(conv, dtype) if can_fuse(conv) else conv)
     for layer in network.modules():
         if isinstance(layer, (*_CASTED, nn.Conv2d)):
@@ -187,6 +202,15 @@ def _fold_norms(module: nn.Module, graph: fx.Graph, dtype: torch.dtype) -> None:
         module.set_submodule(str(before.target), folded)
         module.set_submodule(str(node.target), nn.Identity())
         _drop(graph, node, before)
+
+
+def _keep_outputs_exact(module: nn.Module, graph: fx.Graph) -> None:
+    """Linear layers whose result is handed out as it is, or as float32, compute in float32."""
+    for node in graph.nodes:
+        last = all(user.op == "output" or user.target == "float" for user in node.users)
+        layer = _called(module, node)
+        if last and type(layer) is nn.Linear:
+            module.set_submodule(str(node.target), OutputLinear(layer))
 
 
 def _overwritten(module: nn.Module, graph: fx.Graph) -> set[fx.Node]:
