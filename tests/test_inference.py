@@ -48,12 +48,12 @@ def enliven(network: nn.Module) -> nn.Module:
     """Statistics, scales and shifts as training leaves them: none is 0 or 1."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for part in network.modules():
-            if isinstance(part, nn.BatchNorm2d | FrozenBatchNorm2d):
-                for name, low, high in (("running_mean", -0.3, 0.3), ("running_var", 0.5, 2.0)):
-                    part.get_buffer(name).uniform_(low, high, generator=generator)
-                part.weight.uniform_(0.7, 1.3, generator=generator)
-                part.bias.uniform_(-0.3, 0.3, generator=generator)
+        norms: list[Any] = [p for p in network.modules() if isinstance(p, nn.BatchNorm2d | FrozenBatchNorm2d)]
+        for norm in norms:
+            norm.running_mean.uniform_(-0.3, 0.3, generator=generator)
+            norm.running_var.uniform_(0.5, 2.0, generator=generator)
+            norm.weight.uniform_(0.7, 1.3, generator=generator)
+            norm.bias.uniform_(-0.3, 0.3, generator=generator)
     return network.eval()
 
 
@@ -76,9 +76,14 @@ def agree(network: nn.Module, images: Tensor, tolerance: float = 1e-4) -> nn.Mod
     return prepared
 
 
+def graph_of(prepared: Any) -> fx.Graph:
+    graph: fx.Graph = prepared.forward.__self__.graph
+    return graph
+
+
 def calls(prepared: nn.Module) -> list[Any]:
     """What the traced form of a network calls, in order."""
-    graph: fx.Graph = prepared.forward.__self__.graph
+    graph = graph_of(prepared)
     parts = dict(prepared.named_modules())
     return [type(parts[n.target]) if n.op == "call_module" else n.target for n in graph.nodes]
 
@@ -124,7 +129,7 @@ def test_sums_and_activations_are_part_of_the_convolutions() -> None:
 
 
 def test_a_dense_block_joins_one_map_at_a_time() -> None:
-    graph = prepare_for_inference(made("densenet_bc100_k12")[0]).forward.__self__.graph  # type: ignore[attr-defined]
+    graph = graph_of(prepare_for_inference(made("densenet_bc100_k12")[0]))
     joined = [len(node.args[0]) for node in graph.nodes if node.target is torch.cat]
     assert joined
     assert set(joined) == {2}

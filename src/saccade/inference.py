@@ -118,7 +118,7 @@ def _trace(module: nn.Module, graphs: list[tuple[nn.Module, fx.Graph]]) -> None:
     if _is_leaf(module) or not any(isinstance(part, nn.Conv2d | nn.Linear) for part in module.modules()):
         return
     tracer = fx.Tracer(autowrap_functions=(refuse_small,))
-    tracer.is_leaf_module = lambda part, _: _is_leaf(part)  # type: ignore[method-assign]
+    tracer.is_leaf_module = lambda part, _: _is_leaf(part)  # type: ignore[assignment, method-assign]
     try:
         graphs.append((module, tracer.trace(module)))
     except Exception:  # whatever a forward raises that asks a symbol for its value: then it is not traced
@@ -196,9 +196,15 @@ def _fold_norms(module: nn.Module, graph: fx.Graph, dtype: torch.dtype) -> None:
         if type(norm) is not nn.BatchNorm2d or norm.running_mean is None or not isinstance(before, fx.Node):
             continue
         conv = _called(module, before)
-        if conv is None or not can_fuse(conv) or len(before.users) > 1 or calls[conv] > 1 or calls[norm] > 1:
+        if (
+            not isinstance(conv, nn.Conv2d)
+            or not can_fuse(conv)
+            or len(before.users) > 1
+            or calls[conv] > 1
+            or calls[norm] > 1
+        ):
             continue
-        folded = FusedConv2d(fuse_conv_bn_eval(conv, norm), dtype)  # type: ignore[type-var]
+        folded = FusedConv2d(fuse_conv_bn_eval(conv, norm), dtype)
         module.set_submodule(str(before.target), folded)
         module.set_submodule(str(node.target), nn.Identity())
         _drop(graph, node, before)

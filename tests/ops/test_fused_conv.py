@@ -112,7 +112,8 @@ def test_bfloat16_casts_inputs_and_rounds_once() -> None:
 @torch.inference_mode()
 def test_threads_that_share_it_get_right_answers() -> None:
     conv = nn.Conv2d(8, 8, 3, padding=1)
-    fused, wrong = FusedConv2d(conv, torch.float32), []
+    fused = FusedConv2d(conv, torch.float32)
+    wrong: list[int] = []
     expected = {batch: conv(images(8, batch)) for batch in (1, 2, 3)}
 
     @torch.inference_mode()

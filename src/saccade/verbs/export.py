@@ -87,9 +87,7 @@ def export(
     )
     if not difference <= TOLERANCE:
         target.unlink()
-        raise UsageError(
-            f"the exported {state.task} model differs by {difference:.2g} from the original; not written"
-        )
+        raise UsageError(f"the exported {state.task} model differs by {difference:.2g} from the original; not written")
     return {
         "file": str(target),
         "format": to,
