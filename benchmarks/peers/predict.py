@@ -81,29 +81,32 @@ def main() -> None:
     batches = [int(b) for b in options.batches.split(",")]
     columns = "network             batch   peer ms            ours ms            ratio (goal)  fp32 ms            ratio"
     print(f"{columns}   MB: peer, ours, fp32   difference", flush=True)
-    for name in options.networks.split(","):
-        with tempfile.TemporaryDirectory() as folder:
-            compare(NETWORKS[name], Path(folder), batches, options.threads, options.rounds)
+    with Peer("torchvision_predict.py", options.threads) as maker, tempfile.TemporaryDirectory() as folder:
+        for name in options.networks.split(","):
+            compare(NETWORKS[name], maker, Path(folder), batches, options)
 
 
-def compare(network: Network, folder: Path, batches: list[int], threads: int, rounds: int) -> None:
-    """Time one network on both sides and print its lines."""
+def compare(network: Network, maker: Peer, folder: Path, batches: list[int], options: argparse.Namespace) -> None:
+    """Time one network on both sides, in a process of the peer that has seen no other, and print its lines."""
     file = folder / "peer.pth"
     request = {"peer": network.peer, "network": network.theirs, "task": network.task, "size": network.size}
     request["file"] = str(file)
-    with Peer("torchvision_predict.py", threads) as maker:
-        maker.ask({**request, "do": "make"})
+    maker.ask({**request, "do": "make"})
     run = write_run(network, file, folder)
     ours = {precision: load(run, "cpu", precision) for precision in PRECISIONS}
-    with Peer("torchvision_predict.py", threads) as peer:
+    with Peer("torchvision_predict.py", options.threads) as peer:
         peer.ask({**request, "do": "load"})
         for batch in batches:
-            compare_batch(network, peer, ours, run, batch, rounds)
+            answer, times, worst = take_turns(peer, ours, images_of(network, batch), options.rounds)
+            peaks = {"peer": answer["peak"]} if batch == batches[-1] else {}
+            peaks |= {precision: measure_peak(run, network, batch, precision) for precision in PRECISIONS if peaks}
+            report(network, batch, times, peaks, worst)
 
 
-def compare_batch(network: Network, peer: Peer, ours: dict[str, Predictor], run: Path, batch: int, rounds: int) -> None:
-    """Take turns at one batch size and print the line."""
-    images = images_of(network, batch)
+def take_turns(
+    peer: Peer, ours: dict[str, Predictor], images: np.ndarray, rounds: int
+) -> tuple[dict[str, Any], dict[str, list[float]], str]:
+    """The peer's last answer, milliseconds of every side's calls, and how far the answers are apart."""
     times: dict[str, list[float]] = {"peer": [], **{precision: [] for precision in PRECISIONS}}
     answers: list[Annotation] = []
     for precision in PRECISIONS:  # weights are packed at the second call of a shape
@@ -114,8 +117,7 @@ def compare_batch(network: Network, peer: Peer, ours: dict[str, Predictor], run:
         for precision in PRECISIONS:
             spent, answers = time_ours(ours[precision], images, 1 + TIMED)
             times[precision] += spent[1:]
-    peaks = {precision: measure_peak(run, network, batch, precision) for precision in PRECISIONS}
-    report(network, batch, times, {"peer": answer["peak"], **peaks}, difference(found, answers[0]))
+    return answer, times, difference(found, answers[0])
 
 
 def report(network: Network, batch: int, times: dict[str, list[float]], peaks: dict[str, float], worst: str) -> None:
@@ -129,7 +131,7 @@ def report(network: Network, batch: int, times: dict[str, list[float]], peaks: d
     print(
         f"{network.ours:20s}{batch:5d}  {spread['peer']}  {spread['auto']}"
         f"  {middle['peer'] / middle['auto']:5.2f} ({goal})  {spread['fp32']}  {middle['peer'] / middle['fp32']:5.2f}"
-        f"   {peaks['peer']:5.0f} {peaks['auto']:5.0f} {peaks['fp32']:5.0f}   {worst}",
+        f"   {' '.join(f'{peak:5.0f}' for peak in peaks.values()) or 17 * ' '}   {worst}",
         flush=True,
     )
 

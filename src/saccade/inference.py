@@ -62,6 +62,19 @@ class RowNormalize(nn.Module):
         return normal.view(last.shape).permute(0, 3, 1, 2)
 
 
+class OutputLinear(nn.Module):
+    """The last layer of a classifier in float32 whatever the autocast type: logits rounded to bfloat16 would tie."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.weight, self.bias = layer.weight, layer.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., features] of any floating type -> [..., outputs] float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            return F.linear(x.float(), self.weight, self.bias)
+
+
 def prepare_for_inference(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
     """A copy of `model` that predicts the same, faster; in evaluation mode, without gradients.
 
@@ -71,7 +84,7 @@ def prepare_for_inference(model: nn.Module, dtype: torch.dtype = torch.float32) 
 
     Args:
         model: any network on any device, as trained.
-        dtype: of the weights of convolutions and linear layers: float32 or bfloat16.
+        dtype: of the weights of convolutions and of linear layers but the last: float32 or bfloat16.
     """
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     network = copy.deepcopy(model, shared).eval()
@@ -82,6 +95,8 @@ def prepare_for_inference(model: nn.Module, dtype: torch.dtype = torch.float32) 
     for module, graph in graphs:
         _skip_idle_layers(module, graph)
         _fold_norms(module, graph, dtype)
+        if dtype != torch.float32:
+            _keep_outputs_exact(module, graph)
     network = _replace(network, nn.Conv2d, lambda conv: FusedConv2d(conv, dtype) if can_fuse(conv) else conv)
     for layer in network.modules():
         if isinstance(layer, (*_CASTED, nn.Conv2d)):
@@ -103,7 +118,7 @@ def _trace(module: nn.Module, graphs: list[tuple[nn.Module, fx.Graph]]) -> None:
     if _is_leaf(module) or not any(isinstance(part, nn.Conv2d | nn.Linear) for part in module.modules()):
         return
     tracer = fx.Tracer(autowrap_functions=(refuse_small,))
-    tracer.is_leaf_module = lambda part, _: _is_leaf(part)  # type: ignore[method-assign]
+    tracer.is_leaf_module = lambda part, _: _is_leaf(part)  # type: ignore[assignment, method-assign]
     try:
         graphs.append((module, tracer.trace(module)))
     except Exception:  # whatever a forward raises that asks a symbol for its value: then it is not traced
@@ -181,12 +196,27 @@ def _fold_norms(module: nn.Module, graph: fx.Graph, dtype: torch.dtype) -> None:
         if type(norm) is not nn.BatchNorm2d or norm.running_mean is None or not isinstance(before, fx.Node):
             continue
         conv = _called(module, before)
-        if conv is None or not can_fuse(conv) or len(before.users) > 1 or calls[conv] > 1 or calls[norm] > 1:
+        if (
+            not isinstance(conv, nn.Conv2d)
+            or not can_fuse(conv)
+            or len(before.users) > 1
+            or calls[conv] > 1
+            or calls[norm] > 1
+        ):
             continue
-        folded = FusedConv2d(fuse_conv_bn_eval(conv, norm), dtype)  # type: ignore[type-var]
+        folded = FusedConv2d(fuse_conv_bn_eval(conv, norm), dtype)
         module.set_submodule(str(before.target), folded)
         module.set_submodule(str(node.target), nn.Identity())
         _drop(graph, node, before)
+
+
+def _keep_outputs_exact(module: nn.Module, graph: fx.Graph) -> None:
+    """Linear layers whose result is handed out as it is, or as float32, compute in float32."""
+    for node in graph.nodes:
+        last = all(user.op == "output" or user.target == "float" for user in node.users)
+        layer = _called(module, node)
+        if last and type(layer) is nn.Linear:
+            module.set_submodule(str(node.target), OutputLinear(layer))
 
 
 def _overwritten(module: nn.Module, graph: fx.Graph) -> set[fx.Node]:
@@ -249,11 +279,14 @@ def _activation(module: nn.Module, node: fx.Node) -> Activation | None:
 def _join_step_by_step(graph: fx.Graph, overwritten: set[fx.Node]) -> None:
     """cat(a, b, c) -> cat(ab, c) where ab = cat(a, b) has been made already, as in dense blocks."""
     made: dict[tuple[fx.Node, ...], fx.Node] = {}
-    for node in graph.nodes:
+    for node in list(graph.nodes):
         if node.op != "call_function" or node.target is not torch.cat or _argument(node, 1, "dim", 0) != 1:
             continue
         maps = node.args[0]
         if not isinstance(maps, list | tuple) or not all(isinstance(m, fx.Node) for m in maps):
+            continue
+        if len(maps) == 1 and not overwritten & {maps[0], node}:
+            _drop(graph, node, maps[0])
             continue
         made[tuple(maps)] = node
         start = next((tuple(maps[:n]) for n in range(len(maps) - 1, 1, -1) if tuple(maps[:n]) in made), None)

@@ -135,7 +135,7 @@ def build(state: checkpoint.Checkpoint, path: Path) -> nn.Module:
 
 
 def fit_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
-    """Load weights that must fit exactly. Raises ModelFileError with the first keys that do not."""
+    """Give the model weights that must fit exactly. Raises ModelFileError with the first keys that do not."""
     expected = model.state_dict()
     missing = sorted(set(expected) - set(weights))
     foreign = sorted(set(weights) - set(expected))
@@ -151,4 +151,6 @@ def fit_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: Path) 
             if names
         ]
         raise ModelFileError(f"{path}: weights of another architecture; " + "; ".join(parts))
-    model.load_state_dict(weights)
+    # The tensors themselves become the parameters: large networks are not held twice.
+    fitting = {name: value.to(expected[name].dtype) for name, value in weights.items()}
+    model.load_state_dict(fitting, assign=True)

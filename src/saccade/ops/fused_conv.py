@@ -114,9 +114,11 @@ def activate(x: Tensor, activation: Activation | None) -> Tensor:
     if name == "relu":
         return F.relu(x)
     if name == "hardtanh":
-        return F.hardtanh(x, *numbers)
+        low, high = numbers
+        return F.hardtanh(x, low, high)
     if name == "leaky_relu":
-        return F.leaky_relu(x, *numbers)
+        (slope,) = numbers
+        return F.leaky_relu(x, slope)
     if name == "hardswish":
         return F.hardswish(x)
     if name == "swish":
