@@ -87,7 +87,7 @@ VARIANTS: dict[str, Config] = {
 }
 SIZE: dict[str, int] = {name: 32 if config.stem == "cifar" else 224 for name, config in VARIANTS.items()}
 
-_SMALL: dict[str, Any] = {**resnet.RECIPES["default"]["resnet20"], "batch": 64}
+_SMALL: dict[str, Any] = resnet.RECIPES["default"]["resnet20"]
 _PAPER: dict[str, Any] = {  # section 4.2, ImageNet: the rate falls after 30 and 60 epochs
     "size": 224,
     "batch": 256,

@@ -77,7 +77,7 @@ SIZE: dict[str, int] = {name: 32 if config.stem == "cifar" else 224 for name, co
 
 _SMALL: dict[str, Any] = {
     "size": 32,
-    "batch": 128,
+    "batch": 64,
     "epochs": 100,
     "optimizer": "sgd",
     "lr": 0.1,
@@ -86,10 +86,12 @@ _SMALL: dict[str, Any] = {
     "weight_decay": 5e-4,
     "schedule": "cosine",
     "warmup": 0.1,
-    "label_smoothing": 0.1,
+    "ema": 0.998,
     "resize": "crop",
     "pad": 4,
     "color": 0.0,
+    "policy": "randaugment",
+    "policy_number": 1,
 }
 _SMALL_PAPER: dict[str, Any] = {  # section 4.2
     "size": 32,
