@@ -50,7 +50,7 @@ def random_boxes(n: int, image: tuple[float, float], sides: tuple[float, float],
 
 
 def nms_cases() -> Iterator[Case]:
-    """Boxes spread over a large picture, of which most stay, and a detector's heaps around few objects."""
+    """Boxes spread over a large picture, of which most stay, and a detector's heaps of twelve."""
     for n, wanted in ((1_000, 3.0), (10_000, 6.0), (100_000, 8.0)):
         generator = torch.Generator().manual_seed(1)
         scores = torch.rand(n, generator=generator)
