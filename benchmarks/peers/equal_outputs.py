@@ -23,7 +23,8 @@ from equal_ops import operator_lines
 from torch import Tensor
 
 from saccade.data.types import Batch
-from saccade.models import create, model_module
+from saccade.layers.normalize import Normalize
+from saccade.models import create, model_config, model_module
 
 # Saccade's name, the peer's, its library
 CLASSIFIERS = [
@@ -63,7 +64,8 @@ def compare(what: str, ours: Tensor, theirs: np.ndarray, allowed: float, relativ
 def classifier_line(peer: Peer, name: str, theirs: str, library: str) -> Line:
     """Logits of two images at 224 pixels."""
     images = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(7))
-    normal = create(name).normalize(images)
+    config = model_config(name)
+    normal = Normalize(config.mean, config.std)(images)  # Saccade's networks do this themselves
     sent = {str(i): image.numpy() for i, image in enumerate(normal)}
     _, answer = peer.ask({"name": theirs, "library": library, "seed": 0}, sent)
     with torch.inference_mode():
