@@ -23,7 +23,8 @@ EXAMPLES: list[tuple[list[float], Rule, list[list[float]]]] = [  # SYSTEMS 11.7
 @pytest.mark.parametrize(("box", "rule", "expected"), EXAMPLES)
 def test_worked_examples(box: list[float], rule: Rule, expected: list[list[float]]) -> None:
     for op in (roi_pool, roi_pool_reference):
-        assert torch.equal(op(MAP, [torch.tensor([box])], 2, rule=rule)[0, 0], torch.tensor(expected))
+        for features in (MAP, MAP.clone().requires_grad_()):  # without and with the places of the maxima
+            assert torch.equal(op(features, [torch.tensor([box])], 2, rule=rule)[0, 0], torch.tensor(expected))
 
 
 @settings(max_examples=30, deadline=None)
@@ -55,7 +56,7 @@ def test_gradcheck_and_operator() -> None:
     rois = torch.tensor([[0.0, 0, 0, 20, 18], [0, 6, 2, 9, 40]], dtype=torch.float64)
     for rule in ("overlapping", "disjoint"):
         assert torch.autograd.gradcheck(lambda f, rule=rule: roi_pool(f, rois, (2, 3), 0.25, rule), features)
-    torch.library.opcheck(torch.ops.saccade.roi_pool.default, (features, rois, 2, 3, 0.25, True))
+    torch.library.opcheck(torch.ops.saccade.roi_pool.default, (features, rois, 2, 3, 0.25, True, True))
 
 
 def test_half_types_and_bad_regions() -> None:

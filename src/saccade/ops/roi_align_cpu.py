@@ -38,7 +38,8 @@ def backward(gradient: Tensor, regions: Tensor, rows: Tensor, total: Tensor, sam
     def work(start: int, stop: int) -> None:  # regions overlap, channels do not: threads never write the same number
         _backward(*arrays, sampling_ratio, start, stop)
 
-    in_threads(work, total.shape[3], len(regions) * gradient[0].numel() * 8)
+    # Two shares: each works out all weights again.
+    in_threads(work, total.shape[3], len(regions) * gradient[0].numel() * 8, shares=2)
 
 
 @numba.njit(cache=True, nogil=True)

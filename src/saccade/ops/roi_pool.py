@@ -57,7 +57,8 @@ def roi_pool(
         raise ValueError(f"a region's image index is outside 0..{len(features) - 1}")
     if features.device.type != "cpu":
         return roi_pool_reference(features, rois, (height, width), spatial_scale, rule)
-    return _best(features, rois, height, width, spatial_scale, rule == "overlapping")[0]
+    differentiated = torch.is_grad_enabled() and features.requires_grad
+    return _best(features, rois, height, width, spatial_scale, rule == "overlapping", differentiated)[0]
 
 
 def roi_pool_reference(
@@ -108,14 +109,20 @@ def _edges(
 
 @torch.library.custom_op("saccade::roi_pool", mutates_args=())
 def _best(
-    features: Tensor, rois: Tensor, height: int, width: int, spatial_scale: float, overlapping: bool
+    features: Tensor,
+    rois: Tensor,
+    height: int,
+    width: int,
+    spatial_scale: float,
+    overlapping: bool,
+    places: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Maxima [n, c, h, w] and their flat places y W + x in the map (-1: empty bin), for CPU tensors."""
+    """For CPU tensors the maxima [n, c, h, w] and, if `places`, where they lie: y W + x in the map, -1: empty bin."""
     wide = features.detach().permute(0, 2, 3, 1).to(_real(features.dtype))
     wide = wide if wide.is_contiguous() else empty(wide.shape, wide.dtype).copy_(wide)
     edges_y, edges_x = _edges(rois, features.shape, height, width, spatial_scale, overlapping)
     shape = (len(rois), features.shape[1], height, width)
-    out, place = empty(shape, wide.dtype), empty(shape, torch.int32)
+    out, place = empty(shape, wide.dtype), empty(shape if places else (0, *shape[1:]), torch.int32)
     images = rois[:, 0].detach().long().contiguous()
     arrays = wide.numpy(), images.numpy(), edges_y.numpy(), edges_x.numpy(), out.numpy(), place.numpy()
 
@@ -128,10 +135,16 @@ def _best(
 
 @_best.register_fake
 def _(
-    features: Tensor, rois: Tensor, height: int, width: int, spatial_scale: float, overlapping: bool
+    features: Tensor,
+    rois: Tensor,
+    height: int,
+    width: int,
+    spatial_scale: float,
+    overlapping: bool,
+    places: bool,
 ) -> tuple[Tensor, Tensor]:
     shape = (rois.shape[0], features.shape[1], height, width)
-    return features.new_empty(shape), features.new_empty(shape, dtype=torch.int32)
+    return features.new_empty(shape), features.new_empty(shape if places else (0, *shape[1:]), dtype=torch.int32)
 
 
 @torch.library.custom_op("saccade::roi_pool_backward", mutates_args=())
@@ -163,7 +176,7 @@ def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 def _differentiate(ctx, gradient: Tensor, _: Tensor | None):  # type: ignore[no-untyped-def]
     rois, place = ctx.saved_tensors
     b, _c, map_height, map_width = ctx.shape
-    return _spread(gradient, rois, place, b, map_height, map_width), None, None, None, None, None
+    return _spread(gradient, rois, place, b, map_height, map_width), None, None, None, None, None, None
 
 
 _best.register_autograd(_differentiate, setup_context=_save)
@@ -174,13 +187,21 @@ def _real(dtype: torch.dtype) -> torch.dtype:
 
 
 @numba.njit(cache=True, nogil=True)
-def _replace_smaller(value: np.ndarray, where: np.ndarray, pixel: np.ndarray, number: int) -> None:
+def _replace_smaller(value: np.ndarray, where: np.ndarray, pixel: np.ndarray, number: np.int32) -> None:
     """Take the pixel of this number in the channels in which it is above the value; a choice, not a branch: SIMD."""
     for k in range(len(value)):
         v, x, w = value[k], pixel[k], where[k]
         above = x > v
         value[k] = x if above else v
         where[k] = number if above else w
+
+
+@numba.njit(cache=True, nogil=True)
+def _turn(rows: np.ndarray, out: np.ndarray) -> None:
+    """[P, c and more] -> [c, P]."""
+    for k in range(out.shape[0]):
+        for p in range(out.shape[1]):
+            out[k, p] = rows[p, k]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -217,11 +238,9 @@ def _scan(
                 for y in range(rows[0], rows[1]):
                     for x in range(columns[0], columns[1]):
                         _replace_smaller(value, where, last[images[i], y, x], np.int32(y * last.shape[2] + x))
-        values, places = out[i].reshape(channels, -1), place[i].reshape(channels, -1)
-        for k in range(channels):
-            for p in range(height * width):
-                values[k, p] = best[p, k]
-                places[k, p] = found[p, k]
+        _turn(best, out[i].reshape(channels, -1))
+        if len(place):
+            _turn(found, place[i].reshape(channels, -1))
 
 
 @numba.njit(cache=True, nogil=True)

@@ -9,19 +9,19 @@ from itertools import pairwise
 import torch
 
 
-def in_threads(work: Callable[[int, int], None], items: int, cost: int) -> None:
+def in_threads(work: Callable[[int, int], None], items: int, cost: int, shares: int = 8) -> None:
     """work(start, stop) over 0..items, in torch's number of threads where the cost (multiplications) pays for them.
 
     Plain threads around kernels that release the interpreter's lock: no second OpenMP runtime beside torch's, and safe
-    after a fork.
+    after a fork. Each thread gets `shares` parts on average, one after the other, so that a thread which the machine
+    holds up does not hold up the rest.
     """
     threads = min(torch.get_num_threads(), items) if cost > 1_000_000 else 1
     if threads <= 1:
         work(0, items)
         return
-    edges = [items * i // threads for i in range(threads + 1)]
-    with ThreadPoolExecutor(threads - 1) as pool:  # the calling thread takes the first share
-        jobs = [pool.submit(work, low, high) for low, high in pairwise(edges[1:])]
-        work(edges[0], edges[1])
-        for job in jobs:
+    parts = min(threads * shares, items)
+    edges = [items * i // parts for i in range(parts + 1)]
+    with ThreadPoolExecutor(threads) as pool:
+        for job in [pool.submit(work, low, high) for low, high in pairwise(edges)]:
             job.result()
