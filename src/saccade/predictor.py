@@ -34,6 +34,7 @@ class Predictor:
         preprocessing: how images are brought to the network.
         device: where to compute.
         precision: "fp32", "bf16", or "auto": bf16 where the hardware multiplies it natively.
+        thresholds: tag: the probability from which each class is given; none: what the model says (0.5).
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Predictor:
         preprocessing: Preprocessing,
         device: torch.device | str = "cpu",
         precision: str = "auto",
+        thresholds: Sequence[float] = (),
     ) -> None:
         self.device = torch.device(device)
         if precision not in ("auto", "fp32", "bf16"):
@@ -56,6 +58,7 @@ class Predictor:
         self.classes = list(classes)
         self.preprocessing = preprocessing
         self.transforms = inference_transforms(task, preprocessing)
+        self.thresholds = tuple(thresholds)
 
     def predict(self, image: str | Path | np.ndarray) -> Annotation:
         """Answer for one image, in pixels of the upright original.
@@ -85,7 +88,13 @@ class Predictor:
             with autocast(self.device, self.precision):
                 answers = self.network.predict(batch.to(self.device))  # type: ignore[operator]
             for index, answer in enumerate(answers):
+                self.decide(answer)
                 yield batch.ids[index], to_original(answer.to("cpu"), batch, index)
+
+    def decide(self, answer: Annotation) -> None:
+        """Give the tags whose probability reaches their threshold, where the model has thresholds."""
+        if self.thresholds and answer.tags is not None and answer.scores is not None:
+            answer.tags = answer.scores >= torch.tensor(self.thresholds, device=answer.scores.device)
 
 
 def load(run: str | Path, device: str | torch.device | None = None, precision: str = "auto") -> Predictor:
@@ -98,8 +107,13 @@ def load(run: str | Path, device: str | torch.device | None = None, precision: s
     path = checkpoint.find(run)
     state = checkpoint.load(path)
     model = build(state, path)
-    preprocessing = Preprocessing.from_json(state.preprocessing)
-    return Predictor(model, state.task, state.classes, preprocessing, pick_device(device), precision)
+    try:
+        preprocessing = Preprocessing.from_json(state.preprocessing)
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}") from error
+    if state.thresholds and len(state.thresholds) != len(state.classes):
+        raise ModelFileError(f"{path}: {len(state.thresholds)} thresholds for {len(state.classes)} classes")
+    return Predictor(model, state.task, state.classes, preprocessing, pick_device(device), precision, state.thresholds)
 
 
 def build(state: checkpoint.Checkpoint, path: Path) -> nn.Module:
@@ -109,8 +123,13 @@ def build(state: checkpoint.Checkpoint, path: Path) -> nn.Module:
     module = model_module(state.model)
     try:
         model: Any = module.Model(config_from_json(module, state.model, state.config))
-    except (TypeError, ValueError) as error:
+    except (UsageError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
         raise ModelFileError(f"{path}: the configuration of {state.model} does not fit ({error})") from error
+    if state.task not in module.TASKS or state.config.get("classes") != len(state.classes):
+        raise ModelFileError(
+            f"{path}: a model of {state.config.get('classes')} classes to {state.task!r} with {len(state.classes)} "
+            f"class names; {state.model} serves {', '.join(module.TASKS)}, with a name for each class"
+        )
     fit_weights(model, state.weights, path)
     return model
 

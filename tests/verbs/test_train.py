@@ -48,6 +48,8 @@ def test_learns_and_leaves_a_whole_run(colours: Path, tmp_path: Path) -> None:
     assert config["origins"]["epochs"] == "flag"
     assert config["origins"]["lr"] == "recipe default"
     assert config["classes"] == ["blue", "red"]
+    assert config["versions"]["torch"] == torch.__version__
+    assert config["threads"] == torch.get_num_threads()
     assert [row["epoch"] for row in _rows(run)] == list(range(1, 16))
     scores = saccade.evaluate(run, colours, bootstrap=50)
     assert scores["metrics"]["top1"]["value"] == 1.0
@@ -59,8 +61,12 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(colours: Path
     for name, seed, workers in (("a", 3, 0), ("b", 3, 2), ("c", 4, 0)):
         settings = SMALL | {"seed": seed, "workers": workers}
         saccade.train("resnet20", colours, out=tmp_path / name, progress=False, **settings)
-    assert _weights(tmp_path / "a") == _weights(tmp_path / "b")
-    assert _weights(tmp_path / "a") != _weights(tmp_path / "c")
+    a, b, c = tmp_path / "a", tmp_path / "b", tmp_path / "c"
+    assert _weights(a) == _weights(b)
+    assert _weights(a) != _weights(c)
+    assert [_comparable(row) for row in _rows(a)] == [_comparable(row) for row in _rows(b)]
+    scores = [json.loads((run / "metrics.json").read_text())["metrics"] for run in (a, b)]
+    assert scores[0] == scores[1]
 
 
 def test_a_finished_run_goes_on_with_more_epochs(colours: Path, tmp_path: Path) -> None:
@@ -172,13 +178,17 @@ def test_early_stop(colours: Path, tmp_path: Path) -> None:
     assert len(_rows(tmp_path / "run")) < 30
 
 
-def test_weights_of_another_class_count_replace_all_but_the_head(colours: Path, tmp_path: Path) -> None:
+def test_weights_of_another_class_count_replace_all_but_the_head(
+    colours: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     first, three = tmp_path / "first", tmp_path / "three"
     saccade.train("resnet20", colours, out=first, progress=False, **SMALL)
     shutil.copytree(colours, three)
     for split in ("train", "val"):
         shutil.copytree(three / split / "red", three / split / "zebra")
-    saccade.train("resnet20", three, out=tmp_path / "run", weights=first, progress=False, **SMALL | {"lr": 0.0})
+    capfd.readouterr()
+    saccade.train("resnet20", three, out=tmp_path / "run", weights=first, **SMALL | {"lr": 0.0})
+    assert f"from {first}; with a fresh start: fc.bias, fc.weight\n" in capfd.readouterr().err
     old, new = (checkpoint.load(r / "last.safetensors").weights for r in (first, tmp_path / "run"))
     assert new["fc.weight"].shape[0] == 3
     assert torch.equal(new["conv1.weight"], checkpoint.load(first / "best.safetensors").weights["conv1.weight"])
@@ -205,6 +215,8 @@ def test_refusals(colours: Path, tmp_path: Path) -> None:
         saccade.train("resnet20", colours, out=run, progress=False)
     with pytest.raises(UsageError, match="cannot change lr"):
         saccade.train("resnet20", colours, out=run, progress=False, resume=True, lr=1.0)
+    with pytest.raises(UsageError, match=r"model differ .*resnet20 then, resnet32 now"):
+        saccade.train("resnet32", colours, out=run, progress=False, resume=True)
 
 
 def test_two_processes_make_one_run(colours: Path, tmp_path: Path) -> None:

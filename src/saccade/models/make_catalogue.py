@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from saccade.models import CATALOGUE
+from saccade.models.dry_run import model_of_shapes
 from saccade.models.paper import paper_of
 
 ROOMS = ("backbones", "detectors", "segmenters")
@@ -58,19 +59,13 @@ def describe(module: ModuleType, name: str) -> dict[str, Any]:
     """The entry of a variant: module, tasks, paper, exact parameters, multiply-adds of one image, input side."""
     facts = state(module, name)
     size = facts["size"]
-    with torch.device("meta"):  # shapes without numbers: nothing is allocated, nothing is computed
-        model = module.Model(module.VARIANTS[name]).eval()
-    try:
-        macs = multiply_adds(model, torch.empty(1, 3, size, size, device="meta"))
-    except (NotImplementedError, RuntimeError, TypeError):  # shapes that depend on values: compute for real
-        macs = multiply_adds(module.Model(module.VARIANTS[name]).eval(), torch.zeros(1, 3, size, size))
-    return facts | {"macs": macs}
+    model = model_of_shapes(module, module.VARIANTS[name])
+    return facts | {"macs": multiply_adds(model, torch.empty(1, 3, size, size, device="meta"))}
 
 
 def state(module: ModuleType, name: str) -> dict[str, Any]:
     """The entry without the multiply-adds, which take a forward pass."""
-    with torch.device("meta"):
-        parameters = sum(p.numel() for p in module.Model(module.VARIANTS[name]).parameters())
+    parameters = sum(p.numel() for p in model_of_shapes(module, module.VARIANTS[name]).parameters())
     paper = paper_of(module, name)
     return {
         "module": module.__name__,

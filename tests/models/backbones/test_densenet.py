@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from saccade.config import Settings
-from saccade.data.types import Annotation, Batch
-from saccade.models.backbones.densenet import RECIPES, SIZE, VARIANTS, Config, Model, from_public
+from saccade.models.backbones.densenet import SIZE, VARIANTS, Config, Model, from_public
 from saccade.models.make_catalogue import multiply_adds
 
 LAYOUTS = Path(__file__).parents[2] / "data" / "layouts"
@@ -169,43 +167,3 @@ def test_smallest_image(config: Config, side: int):
     assert model(torch.rand(1, 3, side, side)).shape == (1, 4)
     with pytest.raises(RuntimeError):
         model(torch.rand(1, 3, side - 1, side - 1))
-
-
-@pytest.mark.parametrize("task", ["classify", "tag"])
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("config", [SMALL, PLAIN], ids=["imagenet", "cifar"])
-def test_gradient_reaches_all_parameters(task: str, checkpointing: bool, config: Config):
-    torch.manual_seed(0)
-    model = Model(dataclasses.replace(config, task=task, checkpointing=checkpointing, dropout=0.1))
-    truth = [Annotation((64, 64), label=i, tags=torch.arange(4) == i) for i in range(4)]
-    sum(model.loss(Batch(torch.rand(4, 3, 64, 64), [(64, 64)] * 4, truth)).values()).backward()
-    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
-
-
-def test_learns_32_images_by_heart():
-    torch.manual_seed(0)
-    batch = Batch(torch.rand(32, 3, 12, 12), [(12, 12)] * 32, [Annotation((12, 12), label=i % 10) for i in range(32)])
-    model = Model(Config(classes=10, depths=(2, 2, 2), growth=12, stem_channels=24, stem="cifar"))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True)
-    for _ in range(50):
-        optimizer.zero_grad()
-        sum(model.loss(batch).values()).backward()
-        optimizer.step()
-    with torch.no_grad():
-        said = model.eval().predict(batch)
-    assert [s.label for s in said] == [i % 10 for i in range(32)]
-
-
-@pytest.mark.parametrize("config", [SMALL, dataclasses.replace(PLAIN, checkpointing=True)], ids=["imagenet", "cifar"])
-def test_exports(config: Config):
-    model = Model(config).eval()
-    images = torch.rand(1, 3, 32, 32)
-    program = torch.export.export(model, (images,))
-    torch.testing.assert_close(program.module()(images), model(images))
-
-
-def test_recipes_are_settings():
-    names = {f.name for f in dataclasses.fields(Settings)}
-    for recipe in RECIPES.values():
-        assert set(recipe) <= {"*", *VARIANTS}
-        assert all(set(settings) <= names for settings in recipe.values())
