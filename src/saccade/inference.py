@@ -1,9 +1,9 @@
 """A network made ready to predict: the same function of the image, in fewer and cheaper steps.
 
-Batch norms become part of the convolution before them, activations and residual sums part of the convolution that
-feeds them, and weights are cast once instead of at every call. What follows what is read from a symbolic trace
-(torch.fx) of the largest parts that can be traced: the whole network where `forward` asks nothing of its values, else
-its trunk, heads and blocks. What cannot be traced runs as it is written, with its layers replaced one by one.
+Batch norms become part of the convolution before them, or one of their own; activations and residual sums become part
+of the convolution that feeds them; weights are cast once instead of at every call. What follows what is read from a
+symbolic trace (torch.fx) of the largest parts that can be traced: the whole network where `forward` asks nothing of its
+values, else its trunk, heads and blocks. What cannot be traced runs as it is written, its layers replaced one by one.
 """
 
 from __future__ import annotations
@@ -189,25 +189,33 @@ def _argument(node: fx.Node, place: int, name: str, default: Any) -> Any:
 
 
 def _fold_norms(module: nn.Module, graph: fx.Graph, dtype: torch.dtype) -> None:
-    """conv, batch norm -> conv, where nothing else sees what lies between and both are called once."""
+    """conv, batch norm -> conv, where nothing else sees what lies between and both are called once.
+
+    A norm that stands elsewhere before an activation becomes a convolution of every channel with a single weight: one
+    pass over the map for both.
+    """
     calls = Counter(part for part in (_called(module, node) for node in graph.nodes) if part is not None)
     for node in list(graph.nodes):
         norm, before = _called(module, node), node.args[0] if node.args else None
         if type(norm) is not nn.BatchNorm2d or norm.running_mean is None or not isinstance(before, fx.Node):
             continue
         conv = _called(module, before)
-        if (
-            not isinstance(conv, nn.Conv2d)
-            or not can_fuse(conv)
-            or len(before.users) > 1
-            or calls[conv] > 1
-            or calls[norm] > 1
-        ):
-            continue
-        folded = FusedConv2d(fuse_conv_bn_eval(conv, norm), dtype)
-        module.set_submodule(str(before.target), folded)
-        module.set_submodule(str(node.target), nn.Identity())
-        _drop(graph, node, before)
+        alone = len(before.users) == 1 and calls[norm] == 1
+        if alone and isinstance(conv, nn.Conv2d) and can_fuse(conv) and calls[conv] == 1:
+            folded = fuse_conv_bn_eval(conv, norm)
+            module.set_submodule(str(before.target), FusedConv2d(folded, dtype))
+            module.set_submodule(str(node.target), nn.Identity())
+            _drop(graph, node, before)
+        elif len(node.users) == 1 and _activation(module, next(iter(node.users))) is not None:
+            module.set_submodule(str(node.target), FusedConv2d(_depthwise(norm), dtype))
+
+
+def _depthwise(norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """The 1x1 convolution within each channel that computes what the norm does in evaluation mode."""
+    channels, device = norm.num_features, norm.running_mean.device if norm.running_mean is not None else None
+    same = nn.Conv2d(channels, channels, 1, groups=channels, bias=False, device=device).eval()
+    nn.init.ones_(same.weight)
+    return fuse_conv_bn_eval(same, norm)
 
 
 def _keep_outputs_exact(module: nn.Module, graph: fx.Graph) -> None:
