@@ -243,7 +243,8 @@ def test_libraries_start_where_their_known_holes_are_closed() -> None:
     """Pillow: CVE-2026-112403 (JPEG); torch: CVE-2025-32434 and CVE-2026-24747 (weights_only); onnx: CVE-2026-34447."""
     said = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     stated = [line for part in (said["dependencies"], *said["optional-dependencies"].values()) for line in part]
-    floors = {name: [int(v) for v in low.split(".")[:2]] for name, _, low in (line.partition(">=") for line in stated)}
+    parts = [line.split(">=") for line in stated if ">=" in line]
+    floors = {name: [int(number) for number in f"{low}.0".split(".")[:2]] for name, low in parts}
     for name, least in {"pillow": [13, 0], "torch": [2, 10], "onnx": [1, 21], "Jinja2": [3, 1]}.items():
         assert floors[name] >= least, name
 
