@@ -39,6 +39,7 @@ class Checkpoint:
     weights: dict[str, Tensor]
     metrics: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    thresholds: list[float] = field(default_factory=list)  # tag: the smallest probability of each class; none: 0.5
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:

@@ -190,6 +190,19 @@ def test_what_is_no_image_is_named(content: bytes, found: str, tmp_path: Path) -
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_jpeg_pixels_are_those_of_pillow(subsampling: int, progressive: bool, mode: str) -> None:
+    smooth = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    picture = Image.fromarray(smooth).resize((161, 121), Image.Resampling.BICUBIC).convert(mode)
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=88, subsampling=subsampling, progressive=progressive)
+    wanted = np.asarray(Image.open(file).convert("RGB"))
+    np.testing.assert_array_equal(decode(file.getvalue()), wanted)
+    np.testing.assert_array_equal(decode(file.getvalue() + b"behind the end"), wanted)
+
+
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "PPM"])
 @pytest.mark.parametrize("share", [0.5, 0.9])
 def test_truncated_files_are_refused(format: str, share: float, tmp_path: Path) -> None:

@@ -38,6 +38,12 @@ class Mix:
         return sample
 
 
+class Draw:
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        sample.image[:] = rng.integers(256)
+        return sample
+
+
 class Die:
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         if sample.id == "7.png":
@@ -232,3 +238,22 @@ def test_images_for_prediction_keep_their_order(dataset: DataSet, tmp_path: Path
     with pytest.raises(DataError, match="bad"):
         list(iter_images(paths, [], 2, workers))
     assert list(iter_images([], [], 2)) == []
+
+
+def test_repeated_images_come_as_different_samples_in_epochs_of_one_length(dataset: DataSet) -> None:
+    repeats = np.ones(COUNT)
+    repeats[5] = 6.5
+    many = loader(dataset, repeats=repeats, transforms=[Draw()], drop_last=True)
+    assert len(many) == 7  # 28.5 images, rounded up, in whole batches of 4
+    seen: list[str] = []
+    for epoch in range(6):
+        batches = list(many.epoch(epoch))
+        assert len(batches) == 7
+        assert all(same(a, b) for a, b in zip(batches[3:], many.epoch(epoch, start_step=3), strict=True))
+        seen += [id for batch in batches for id in batch.ids]
+        drawn = [int(b.images[i, 0, 0, 0]) for b in batches for i in range(len(b)) if b.ids[i] == "5.png"]
+        assert len(set(drawn)) > 1
+    assert 30 <= seen.count("5.png") <= 42
+    alone = loader(dataset, transforms=[Draw()])
+    ones = loader(dataset, transforms=[Draw()], repeats=np.ones(COUNT))
+    assert {id for b in alone.epoch(0) for id in b.ids} == {id for b in ones.epoch(0) for id in b.ids}

@@ -11,6 +11,7 @@ from saccade.data.types import Annotation
 from saccade.losses.segmentation import (
     balanced_weights,
     border_weights,
+    cross_entropy_and_dice,
     dice_loss,
     pixel_cross_entropy,
     stack_targets,
@@ -62,6 +63,43 @@ def test_dice_is_zero_where_perfect_and_leaves_absent_classes_out():
     target = torch.tensor([[[0, 1], [1, 0]]])
     logits = 50 * F.one_hot(target, 5).movedim(-1, 1).float()
     assert dice_loss(logits, target).item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("labelled", ["some", "all", "none"])
+def test_both_losses_at_once_equal_each_by_itself(layout, dtype, weighted, labelled):
+    torch.manual_seed(2)
+    logits = (3 * torch.randn(3, 4, 5, 6)).to(dtype).contiguous(memory_format=layout)
+    target = torch.randint(0, 3, (3, 5, 6))  # class 3 does not occur
+    if labelled == "none":
+        target[:] = 255
+    elif labelled == "some":
+        target[torch.rand(3, 5, 6) < 0.3] = 255
+    weights = (torch.rand(4) + 0.5, torch.rand(3, 5, 6)) if weighted else (None, None)
+    apart, together = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    wanted = pixel_cross_entropy(apart, target, *weights), dice_loss(apart, target)
+    found = cross_entropy_and_dice(together, target, *weights)
+    assert [v.item() for v in found] == pytest.approx([v.item() for v in wanted], abs=2e-6)
+    (wanted[0] + 0.7 * wanted[1]).backward()
+    (found[0] + 0.7 * found[1]).backward()
+    assert apart.grad is not None
+    assert together.grad is not None
+    assert together.grad.dtype == dtype
+    assert together.grad.stride() == logits.stride()
+    # autograd casts each loss's gradient to bfloat16 and adds there, so it is the less exact of the two
+    tolerance = 1e-7 if dtype == torch.float32 else 4e-4
+    torch.testing.assert_close(together.grad, apart.grad, rtol=tolerance, atol=tolerance)
+
+
+def test_both_losses_at_once_of_a_confident_mistake_are_finite():
+    logits = torch.tensor([200.0, -200.0]).view(1, 2, 1, 1).requires_grad_()
+    cross_entropy, dice = cross_entropy_and_dice(logits, torch.ones(1, 1, 1, dtype=torch.int64))
+    (cross_entropy + dice).backward()
+    assert cross_entropy.item() == pytest.approx(400)
+    assert logits.grad is not None
+    assert logits.grad.flatten().tolist() == pytest.approx([1, -1])
 
 
 @pytest.mark.parametrize("loss", [pixel_cross_entropy, dice_loss])

@@ -65,3 +65,29 @@ def test_half_types_and_bad_regions() -> None:
         roi_pool(MAP, [torch.tensor([[0.0, 0, float("inf"), 7]])], 2)
     with pytest.raises(ValueError, match="image index"):
         roi_pool(MAP, torch.tensor([[2.0, 0, 0, 7, 7]]), 2)
+
+
+def test_rows_as_the_released_code_rounds_them() -> None:
+    """A region of 7 rows in 13 bins: 13 times the float32 of 7 / 13 is above 7, so that the row below it is read."""
+    features = torch.zeros(1, 1, 10, 1)
+    features[0, 0, 7] = 1
+    rois = torch.tensor([[0.0, 0, 0, 0, 6]])
+    for op in (roi_pool, roi_pool_reference):
+        assert op(features, rois, (13, 1), rule="overlapping").max() == 1
+        assert op(features, rois, (13, 1), rule="disjoint").max() == 0
+
+
+def test_threads_do_not_change_the_result() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 64, 12, 14, generator=generator)
+    corner = torch.rand(300, 2, generator=generator) * 30
+    image = torch.randint(0, 2, (300, 1), generator=generator).float()
+    rois = torch.cat((image, corner, corner + torch.rand(300, 2, generator=generator) * 20), 1)
+    before, answers = torch.get_num_threads(), []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        leaf = features.clone().requires_grad_()
+        out = roi_pool(leaf, rois, 7, 0.25)
+        answers.append((out.detach(), torch.autograd.grad(out.square().sum(), leaf)[0]))
+    torch.set_num_threads(before)
+    torch.testing.assert_close(*answers, atol=0, rtol=0)

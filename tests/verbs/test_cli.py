@@ -105,6 +105,26 @@ def test_help_and_models_import_no_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({}, "10000"),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "active"}, None),
+    ],
+)
+def test_threads_spin_briefly_unless_the_user_has_said_how(given: dict[str, str], wanted: str | None) -> None:
+    program = (
+        "import os, sys; from saccade.cli import _main\n"
+        "sys.argv = ['saccade', '--version']; assert _main() == 0 and 'torch' not in sys.modules\n"
+        "print(os.environ.get('GOMP_SPINCOUNT'))"
+    )
+    env = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    env |= given | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == str(wanted)
+
+
 def test_every_setting_is_reachable(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     code, out, _ = _run("settings", "--json", capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0

@@ -126,9 +126,10 @@ def match_adaptive(
     chosen = torch.cat(nearest, dim=1)
     chosen_iou = iou.gather(1, chosen)
     threshold = chosen_iou.mean(dim=1) + chosen_iou.std(dim=1, correction=int(chosen.shape[1] > 1))
-    inside = (centers > truths[:, None, :2]).all(dim=2) & (centers < truths[:, None, 2:]).all(dim=2)
-    positive = torch.zeros_like(inside).scatter_(1, chosen, True) & inside & (iou >= threshold[:, None])
-    best, owner = iou.masked_fill(~positive, -1).max(dim=0)
+    center = centers[chosen]
+    inside = ((center > truths[:, None, :2]) & (center < truths[:, None, 2:])).all(dim=2)
+    claim = torch.where(inside & (chosen_iou >= threshold[:, None]), chosen_iou, -1)
+    best, owner = torch.full_like(iou, -1).scatter_(1, chosen, claim).max(dim=0)
     matches = torch.where(best >= 0, owner, matches)
     alone = torch.ones(len(truths), dtype=torch.bool, device=iou.device)
     alone[owner[best >= 0]] = False

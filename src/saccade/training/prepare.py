@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from saccade.config import height_width
+from saccade.data.balance import repeat_factors
 from saccade.data.loader import Loader
 from saccade.data.pipelines import mosaic_off, training_side, training_transforms
 from saccade.data.types import Batch
@@ -88,6 +89,8 @@ def make_loader(plan: Plan, processes: int, rank: int, mosaic: bool) -> Loader:
     settings = plan.settings
     stride = getattr(plan.module, "STRIDE", 1)
     transforms = training_transforms(plan.task, settings, stride, plan.dataset.flip_pairs or ())
+    rare = settings.repeat_threshold
+    repeats = repeat_factors(plan.training, len(plan.dataset.classes), rare) if rare else None
     return Loader(
         plan.dataset,
         plan.training,
@@ -102,6 +105,7 @@ def make_loader(plan: Plan, processes: int, rank: int, mosaic: bool) -> Loader:
         rank=rank,
         min_side=training_side(plan.task, settings),
         cache_bytes=int(settings.cache * 1e9),
+        repeats=repeats,
     )
 
 
