@@ -16,6 +16,7 @@ from PIL import Image
 
 from corpus import (
     ARGUMENTS,
+    COPY,
     HOSTILE_NAMES,
     PICKLE,
     SETS,
@@ -246,6 +247,15 @@ def test_paths_in_any_form(form: str, tmp_path: Path, shell: Shell, monkeypatch:
     folders()(tmp_path / "data")
     (tmp_path / "link").symlink_to("data")
     assert shell("check", form.format(tmp_path / "data"), "--json")[0] == 0
+
+
+def test_a_leak_is_told_before_training_and_in_the_run(tmp_path: Path, shell: Shell) -> None:
+    data = folders(("val/cat/7.jpg", COPY))(tmp_path / "data")
+    code, _, err = shell("train", "resnet20", data, "--out", tmp_path / "run", "--epochs", 1, *TINY)
+    assert code == 0, err
+    assert "warning: leak: 1 of 5 pictures of val are also in train" in err
+    assert json.loads((tmp_path / "run/data_report.json").read_text())["warnings"][0].startswith("leak")
+    assert "leak: 1 of 5" in (tmp_path / "run/report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("share", [0.5, 0.7])

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -122,6 +123,25 @@ FORMS: dict[str, Form] = {
 }
 
 
+# variant -> layout of its public checkpoint, key -> shape
+LAYOUTS = {
+    "alexnet": "alexnet",
+    "darknet53": "darknet53",
+    "densenet121": "densenet121",
+    "googlenet": "googlenet",
+    "inception_resnet_v2": "inception_resnet_v2",
+    "inception_v3": "inception_v3",
+    "inception_v4": "inception_v4",
+    "mobilenet": "mobilenetv1_100",
+    **{f"resnet{depth}": f"resnet{depth}" for depth in (18, 34, 50, 101, 152)},
+    "resnext50_32x4d": "resnext50_32x4d",
+    "shufflenet_v2_x1_0": "shufflenet_v2_x1_0",
+    "vgg16": "vgg16",
+    "vgg19": "vgg19",
+    "xception": "xception",
+}
+
+
 @pytest.fixture(params=FORMS)
 def form(request: pytest.FixtureRequest) -> Form:
     return FORMS[request.param]
@@ -193,6 +213,18 @@ def test_a_trunk_has_the_channels_and_strides_that_it_states(form: Form, height_
     assert [tuple(m.shape) for m in maps] == wanted
     with pytest.raises(ValueError, match="no classifier"):
         model.predict(Batch(torch.empty(1, 3, *height_width, device="meta"), [height_width]))
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_public_state_dict_loads_strictly(name: str) -> None:
+    folder = Path(__file__).parents[2] / "data" / "layouts"
+    layout = json.loads((folder / f"{LAYOUTS[name]}.json").read_text(encoding="utf-8"))
+    room = model_module(name)
+    public = {key: torch.empty(shape, device="meta") for key, shape in layout.items()}
+    with torch.device("meta"):
+        model = create(name)
+        model.load_state_dict(getattr(room, "from_public", dict)(public))
+    assert {key: list(value.shape) for key, value in model.state_dict().items()} == layout
 
 
 def _learns_eight_images_by_heart(form: Form) -> None:

@@ -12,8 +12,8 @@ from PIL import Image
 
 from saccade.checkpoint import read_public
 from saccade.errors import ModelFileError, UsageError
+from saccade.models import catalogue
 from saccade.models.backbones.squeezenet import VARIANTS, Config, Fire, Model, read_deep_compression
-from saccade.models.make_catalogue import describe
 from saccade.training.weights import start_from
 
 SMALL = Config(classes=4, width=0.25, dropout=0.0)
@@ -28,7 +28,7 @@ SMALL = Config(classes=4, width=0.25, dropout=0.0)
     ],
 )
 def test_parameters_and_multiply_adds(name: str, parameters: int, macs: int):
-    entry = describe(sys.modules[Model.__module__], name)
+    entry = catalogue()[name]
     assert (entry["parameters"], entry["macs"]) == (parameters, macs)
 
 
