@@ -40,9 +40,10 @@ class FusedConv2d(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
         super().__init__()
-        weight = conv.weight.detach().to(dtype, memory_format=torch.channels_last)
+        # Copies even where nothing changes: a tensor of a file keeps the whole file in memory.
+        weight = conv.weight.detach().to(dtype, copy=True, memory_format=torch.channels_last)
         self.weight = _Weight(weight, None)
-        self.bias = None if conv.bias is None else conv.bias.detach().to(dtype)
+        self.bias = None if conv.bias is None else conv.bias.detach().to(dtype, copy=True)
         self.last: Use | None = None  # of the call before
         self.geometry = (_pair(conv.padding), _pair(conv.stride), _pair(conv.dilation), conv.groups)
         self.packs = weight.device.type == "cpu" and has_fused_operators()
