@@ -1,7 +1,8 @@
 """Bad inputs as people really have them, made on the spot: pictures, annotations of every format, arguments.
 
-`PICTURES` are single files; `SETS` are data sets, each with one fault (`Case.build` writes it into an empty folder and
-returns what to give to the command line); `ARGUMENTS` are command lines. tests/test_corpus.py runs them all.
+`pictures` are single files; `SETS` are data sets, each with one fault (`Case.build` writes it into an empty folder and
+returns what to give to the command line); `model_files` stand where a checkpoint should; `ARGUMENTS` are command lines
+and `SETTINGS` settings files. tests/test_corpus.py runs them all.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import io
 import json
 import os
 import struct
+import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -340,6 +342,11 @@ def _spoil(root: Path, share: float) -> None:
         path.write_bytes(b"\x89PNG not really")
 
 
+def _mask_names(root: Path) -> None:
+    for path in (root / "masks").glob("*.png"):
+        path.rename(path.with_name(f"{path.stem}_mask.png"))
+
+
 BOMB = "<!DOCTYPE x [" + '<!ENTITY a "ha">' + "".join(
     f'<!ENTITY {b} "{f"&{a};" * 10}">' for a, b in zip("abcdefgh", "bcdefghi", strict=True)
 ) + "]>"  # fmt: skip
@@ -381,6 +388,19 @@ SETS: tuple[Case, ...] = (
             )
         ),
         0,
+    ),
+    Case("coco ignored object", coco(lambda c: c["annotations"][0].update(ignore=1)), 0, (), None),
+    Case(
+        "coco string ids",
+        coco(
+            lambda c: (
+                [i.update(id=str(i["id"])) for i in c["images"]],
+                [a.update(image_id=str(a["image_id"])) for a in c["annotations"]],
+            )
+        ),
+        0,
+        (),
+        None,
     ),
     Case("coco only crowds", coco(lambda c: [a.update(iscrowd=1) for a in c["annotations"]]), 0, (), None),
     Case("coco polygon of two points", outline([[1, 2, 3, 4]]), 0, ("annotation 3",), None),
@@ -489,6 +509,16 @@ SETS: tuple[Case, ...] = (
     Case("yolo empty label file", yolo(""), 0),
     Case("yolo no label file", yolo(None), 0),
     Case("yolo class too high", yolo("2 .5 .5 .2 .2\n"), 0, ("labels/train/2.txt line 1", "allowed 0..1"), 1),
+    Case(
+        "yolo classes that count from 1",
+        changed(
+            yolo("2 .5 .5 .2 .2\n"),
+            lambda r: [p.write_text("1 .5 .5 .2 .2\n2 .5 .6 .2 .2\n") for p in r.rglob("*.txt")],
+        ),
+        3,
+        ("start at 1",),
+    ),
+    Case("yolo polygon of odd count", yolo("0 .1 .1 .5 .1 .5 .5 .3\n"), 0, ("2.txt line 1",), 1),
     Case("yolo class below 0", yolo("-1 .5 .5 .2 .2\n"), 0, ("2.txt line 1",), 1),
     Case("yolo class 1.5", yolo("1.5 .5 .5 .2 .2\n"), 0, ("2.txt line 1",), 1),
     Case("yolo class by name", yolo("cat .5 .5 .2 .2\n"), 0, ("2.txt line 1",), 1),
@@ -537,6 +567,9 @@ SETS: tuple[Case, ...] = (
     ),
     Case("masks as JPEG", masks(lambda m: encoded(m * 100, "JPEG")), 0, ("2.png",), 2),
     Case("masks in colour", masks(lambda m: np.dstack([m * 100, m, m * 0])), 0, ("2.png",), 2),
+    Case("masks in colour with transparency", masks(lambda m: np.dstack([m * 100, m, m, m])), 0, ("2.png",), 2),
+    Case("masks of 16 bits", masks(lambda m: encoded(Image.fromarray(m.astype(np.uint16)))), 0),
+    Case("masks with a suffix in their names", changed(masks(lambda m: m), _mask_names), 0, (), None),
     Case("masks all void", masks(lambda m: m * 0 + 255), 0),
     Case("masks all background", masks(lambda m: m * 0), 0),
     Case("masks with a palette", masks(lambda m: encoded(Image.fromarray(m).convert("P"))), 0),
@@ -588,6 +621,23 @@ SETS: tuple[Case, ...] = (
         (),
         None,
     ),
+    Case(
+        "folder with a class renamed in val",
+        changed(folders(), lambda r: (r / "val/dog").rename(r / "val/hound")),
+        3,
+        ("hound",),
+    ),
+    Case(
+        "folder of one hundred cats and two dogs",
+        lambda root: (
+            [put(root / "cat" / f"{i}.png", encoded(pixels(i, (8, 8)))) for i in range(100)],
+            [put(root / "dog" / f"{i}.png", encoded(pixels(500 + i, (8, 8)))) for i in range(2)],
+            root,
+        )[-1],
+        0,
+        ("dog",),
+        None,
+    ),
     Case("folder with a leak", folders(("val/cat/7.jpg", COPY)), 0, ("leak",)),
     Case(
         "folder with one picture in two classes",
@@ -626,6 +676,87 @@ SETS: tuple[Case, ...] = (
         "pictures alone", lambda root: (photos(root, ["1.png", "2.png"]), root)[1], 3, ("0 of 2 pictures have a label",)
     ),
 )
+
+# --- model files ------------------------------------------------------------------------------------------------------
+
+
+def with_header(sound: bytes, change: Callable[[dict[str, Json]], object]) -> bytes:
+    """A safetensors file whose header `change` alters."""
+    length = int.from_bytes(sound[:8], "little")
+    header = json.loads(sound[8 : 8 + length])
+    change(header)
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + sound[8 + length :]
+
+
+def with_metadata(sound: bytes, **values: Json) -> bytes:
+    """A checkpoint with other values in what Saccade wrote into it, and without the checksum of that."""
+
+    def change(header: dict[str, Json]) -> None:
+        ours = json.loads(header["__metadata__"]["saccade"]) | values
+        del ours["header_sha256"]
+        header["__metadata__"]["saccade"] = json.dumps(ours)
+
+    return with_header(sound, change)
+
+
+def _first(header: dict[str, Json]) -> dict[str, Json]:
+    """The entry of one tensor with numbers in it."""
+    return next(v for k, v in header.items() if k != "__metadata__" and v["shape"])
+
+
+def _zip(*names: str) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"\x80\x02cposix\nmkdir\nq\0X\x06\0\0\0canaryq\1\x85q\2Rq\3.")
+    return out.getvalue()
+
+
+PICKLE = b"cposix\nmkdir\n(S'canary'\ntR."  # runs `mkdir canary` where it is loaded as Python objects
+
+
+def model_files(sound: bytes) -> dict[str, tuple[bytes, str]]:
+    """What may stand in a checkpoint's place, made from a sound one, and the words of the refusal."""
+    flipped = sound[:-3] + bytes([sound[-3] ^ 1]) + sound[-2:]
+    at = sound.index(b"blue")
+    renamed = sound[:at] + b"glue" + sound[at + 4 :]
+    return {
+        "empty": (b"", "empty file"),
+        "cut": (sound[: len(sound) * 6 // 10], "truncated"),
+        "zeros": (bytes(1000), "truncated"),
+        "page": (b"<!DOCTYPE html><html>not found</html>", "web page"),
+        "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        "pickle": (PICKLE, "not a safetensors file"),
+        "pickle of protocol 4": (b"\x80\x04" + PICKLE, "not a safetensors file"),
+        "torch archive": (_zip("archive/data.pkl", "archive/version"), "not a safetensors file"),
+        "one bit of a weight": (flipped, "checksum"),
+        "one letter of a class": (renamed, "checksum"),
+        "header longer than the file": ((2**20).to_bytes(8, "little") + sound[8:], "truncated"),
+        "header of 2^63 bytes": ((2**63).to_bytes(8, "little") + sound[8:], "truncated"),
+        "header that is no JSON": (sound[:8] + b"x" + sound[9:], "truncated"),
+        "tensor behind the end": (
+            with_header(sound, lambda h: _first(h).update(data_offsets=[0, 10**15])),
+            "truncated",
+        ),
+        "tensor of negative place": (with_header(sound, lambda h: _first(h).update(data_offsets=[-8, 8])), "truncated"),
+        "tensor of 10^18 numbers": (with_header(sound, lambda h: _first(h).update(shape=[10**9, 10**9])), "truncated"),
+        "tensor of another type": (with_header(sound, lambda h: _first(h).update(dtype="F128")), "truncated"),
+        "no metadata": (with_header(sound, lambda h: h.pop("__metadata__")), "not a Saccade checkpoint"),
+        "newer version": (with_metadata(sound, format=99), "update Saccade"),
+        "unknown entry": (with_metadata(sound, hook="os.system"), "hook"),
+        "model that is code": (with_metadata(sound, model="os.system"), "does not know: 'os.system'"),
+        "model that is a list": (with_metadata(sound, model=["resnet20"]), "model is"),
+        "another model": (with_metadata(sound, model="vgg11"), "vgg11"),
+        "unknown task": (with_metadata(sound, task="fly"), "'fly'"),
+        "classes that are a word": (with_metadata(sound, classes="red"), "classes is"),
+        "class too many": (with_metadata(sound, classes=["<b>", "b", "c"]), "3 class names"),
+        "config of code": (with_metadata(sound, config={"__class__": "os.system"}), "configuration of resnet20"),
+        "config of words": (with_metadata(sound, config={"classes": 2, "width": "wide"}), "configuration of resnet20"),
+        "config of another width": (with_metadata(sound, config={"classes": 2}), "another architecture"),
+        "preprocessing of words": (with_metadata(sound, preprocessing={"size": "big"}), "preprocessing"),
+    }
+
 
 # arguments after `saccade train resnet20 DATA`, exit code, words
 ARGUMENTS: tuple[tuple[str, int, tuple[str, ...]], ...] = (

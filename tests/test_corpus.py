@@ -14,7 +14,21 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from corpus import ARGUMENTS, HOSTILE_NAMES, SETS, SETTINGS, Case, encoded, folders, pictures, pixels, put
+from corpus import (
+    ARGUMENTS,
+    COPY,
+    HOSTILE_NAMES,
+    PICKLE,
+    SETS,
+    SETTINGS,
+    Case,
+    encoded,
+    folders,
+    model_files,
+    pictures,
+    pixels,
+    put,
+)
 
 Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
 PICTURES = pictures()
@@ -79,6 +93,41 @@ def test_the_same_pictures_in_a_data_set_are_accounted_for(tmp_path: Path, shell
     for name, why in named.items():
         assert re.search(bad[name], why), why
     assert result["images"] == result["used"]["images"] == len(PICTURES) - len(bad)
+
+
+def test_a_picture_without_a_suffix_is_known_by_its_content(run: Path, tmp_path: Path, shell: Shell) -> None:
+    path = put(tmp_path / "photo", encoded(pixels(0)))
+    code, out, err = shell("predict", run, path, "--json", "--workers", 0)
+    assert code == 0, err
+    assert json.loads(out)[0]["image"] == str(path)
+
+
+def test_model_files_are_refused_by_name(
+    run: Path, tmp_path: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photo = put(tmp_path / "photo.png", encoded(pixels(0)))
+    for name, (content, says) in model_files((run / "best.safetensors").read_bytes()).items():
+        path = put(tmp_path / "model.safetensors", content)
+        code, out, err = shell("predict", path, photo, "--json", "--workers", 0)
+        assert (code, out) == (4, ""), f"{name}: {err}"
+        assert str(path) in err, name
+        assert says in err, f"{name}: {err}"
+        assert err.count("\n") == 1, f"{name}: {err}"
+        assert len(err) < 1500, name
+    assert sorted(os.listdir(tmp_path)) == ["model.safetensors", "photo.png"]
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth", "npz"])
+def test_public_weights_that_are_code_are_refused(
+    suffix: str, colours: Path, tmp_path: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = put(tmp_path / f"model.{suffix}", PICKLE)
+    code, _, err = shell("train", "resnet20", colours, "--weights", path, "--out", tmp_path / "run", *TINY)
+    assert code == 4, err
+    assert str(path) in err
+    assert os.listdir(tmp_path) == [path.name]
 
 
 @pytest.mark.parametrize("kind", ["folder", "missing", "broken", "loop", "pipe"])
@@ -198,6 +247,15 @@ def test_paths_in_any_form(form: str, tmp_path: Path, shell: Shell, monkeypatch:
     folders()(tmp_path / "data")
     (tmp_path / "link").symlink_to("data")
     assert shell("check", form.format(tmp_path / "data"), "--json")[0] == 0
+
+
+def test_a_leak_is_told_before_training_and_in_the_run(tmp_path: Path, shell: Shell) -> None:
+    data = folders(("val/cat/7.jpg", COPY))(tmp_path / "data")
+    code, _, err = shell("train", "resnet20", data, "--out", tmp_path / "run", "--epochs", 1, *TINY)
+    assert code == 0, err
+    assert "warning: leak: 1 of 5 pictures of val are also in train" in err
+    assert json.loads((tmp_path / "run/data_report.json").read_text())["warnings"][0].startswith("leak")
+    assert "leak: 1 of 5" in (tmp_path / "run/report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("share", [0.5, 0.7])

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,64 @@ def test_flushed_before_the_rename_and_beside_the_target(tmp_path: Path, monkeyp
     monkeypatch.setattr(os, "replace", note)
     write_whole(tmp_path / "a", b"x")
     assert events == ["fsync", "rename", "fsync"]
+
+
+def _write_in_two_pieces(path: Path) -> None:
+    with path.open("wb") as file:
+        file.write(b"new ")
+        file.flush()
+        _step("half")
+        file.write(b"content")
+
+
+def _step(name: str) -> None:
+    """The point where the process is killed, if it is this one."""
+    if name == os.environ.get("DIE_AT"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize(
+    ("point", "content", "leftovers"),
+    [
+        ("nothing", b"new content", 0),
+        ("half", b"old", 1),
+        ("before flush 1", b"old", 1),
+        ("after flush 1", b"old", 1),
+        ("after rename", b"new content", 0),
+        ("after flush 2", b"new content", 0),
+    ],
+)
+def test_killed_at_any_point_of_a_write_the_old_or_the_new_file_is_whole(
+    tmp_path: Path, point: str, content: bytes, leftovers: int
+) -> None:
+    """The child dies by SIGKILL, so that no `finally` helps it."""
+    path = tmp_path / "run" / "state" / "a"
+    path.parent.mkdir(parents=True)
+    write_whole(path, b"old")
+    child = os.fork()
+    if child == 0:
+        fsync, replace, flushes = os.fsync, os.replace, iter("12")
+
+        def watched_fsync(handle: int) -> None:
+            number = next(flushes)
+            _step(f"before flush {number}")
+            fsync(handle)
+            _step(f"after flush {number}")
+
+        def watched_replace(source: Path, target: Path) -> None:
+            replace(source, target)
+            _step("after rename")
+
+        os.environ["DIE_AT"], os.fsync, os.replace = point, watched_fsync, watched_replace
+        write_whole(path, _write_in_two_pieces)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) == (point != "nothing")
+    assert path.read_bytes() == content
+    assert len(list(path.parent.glob(".*.tmp"))) == leftovers
+    remove_leftovers(tmp_path / "run")  # what the next start does
+    assert os.listdir(path.parent) == ["a"]
 
 
 def test_leftovers_of_killed_processes_are_removed(tmp_path: Path) -> None:

@@ -6,19 +6,29 @@ import contextlib
 import json
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from corpus import NAMES, TAGS, coco, coco_content, folders, page, put, table, thing, voc, yolo
+from corpus import NAMES, TAGS, coco, coco_content, encoded, folders, masks, page, pixels, put, table, thing, voc, yolo
 from saccade import checkpoint
 from saccade.checkpoint import Checkpoint
 from saccade.config import read_settings_file
+from saccade.data.dataset import DataSet
 from saccade.data.formats import read
-from saccade.errors import ModelFileError, SaccadeError, UsageError
+from saccade.data.image import decode, probe
+from saccade.data.truth import read_truth
+from saccade.errors import DataError, ModelFileError, SaccadeError, UsageError
+from saccade.metrics.coco_results import read_results
+from saccade.models import create
+from saccade.models.darknet_weights import file_layers, read_for_model, write_weights
 
 EXAMPLES = 40
 few = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
@@ -69,9 +79,10 @@ def _read_checkpoint(content: bytes) -> None:
             loaded = checkpoint.load(path)
         except ModelFileError:
             return
-        assert loaded.weights.keys() == _checkpoint().weights.keys()
-        for name, tensor in _checkpoint().weights.items():
-            assert torch.equal(loaded.weights[name], tensor)
+        whole = _checkpoint()
+        assert replace(loaded, weights={}) == replace(whole, weights={})
+        assert loaded.weights.keys() == whole.weights.keys()
+        assert all(torch.equal(loaded.weights[name], tensor) for name, tensor in whole.weights.items())
 
 
 WHOLE = _whole_checkpoint()
@@ -90,9 +101,29 @@ def test_many_checkpoints(content: bytes) -> None:
     _read_checkpoint(content)
 
 
+def _polygons_and_runs() -> dict[str, Any]:
+    """COCO content with outlines, one of them as run lengths."""
+    content = coco_content()
+    for annotation in content["annotations"]:
+        x, y, w, h = annotation["bbox"]
+        annotation["segmentation"] = [[x, y, x + w, y, x + w, y + h]]
+    content["annotations"][1] |= {"iscrowd": 1, "segmentation": {"size": [40, 60], "counts": [100, 30, 2270]}}
+    content["annotations"][3]["segmentation"] = {"size": [40, 60], "counts": "T3Z1N2O1N2O1"}
+    return content
+
+
+def _map() -> bytes:
+    plane = np.zeros((40, 60), np.uint8)
+    plane[10:20], plane[25:30] = 1, 2
+    return encoded(plane)
+
+
 # what is damaged, its place in a sound set, and the set
 READERS: dict[str, tuple[bytes, str, Callable[[Path], Path]]] = {
     "coco": (json.dumps(coco_content()).encode(), "annotations.json", coco()),
+    "coco outlines": (json.dumps(_polygons_and_runs()).encode(), "annotations.json", coco()),
+    "class map": (_map(), "masks/2.png", masks(lambda plane: plane)),
+    "class names": (b"soil\nplant\nweed\n", "classes.txt", masks(lambda plane: plane)),
     "voc": (page(thing(), thing("30 10 50 35", "dog")).encode(), "annotations/2.xml", voc(page())),
     "yolo rows": (b"0 .3 .3 .2 .2\n1 .7 .6 .2 .4\n", "labels/train/2.txt", yolo()),
     "yolo yaml": (NAMES.encode(), "data.yaml", yolo()),
@@ -126,6 +157,10 @@ def _read_damaged(sound: tuple[bytes, Path, Path], data: st.DataObject) -> None:
                 assert 0 <= x1 < x2 <= record.size[1]
                 assert 0 <= y1 < y2 <= record.size[0]
                 assert 0 <= one.label < len(dataset.classes)
+            truth = read_truth(record, dataset, dataset.task)
+            assert truth.size == record.size
+            if truth.semantic is not None:
+                assert set(truth.semantic.unique().tolist()) <= {*range(len(dataset.classes)), 255}
 
 
 @few
@@ -139,6 +174,88 @@ def test_labels_are_refused_or_sound(sound: tuple[bytes, Path, Path], data: st.D
 @given(data=st.data())
 def test_many_labels(sound: tuple[bytes, Path, Path], data: st.DataObject) -> None:
     _read_damaged(sound, data)
+
+
+RED = Image.fromarray(pixels(0))
+IMAGES = {
+    "jpg": encoded(RED, "JPEG"),
+    "png": encoded(RED),
+    "gif": encoded(RED, "GIF"),
+    "webp": encoded(RED, "WEBP"),
+    "bmp": encoded(RED, "BMP"),
+    "tif": encoded(RED, "TIFF", compression="tiff_lzw"),
+}
+
+
+def _decode_damaged(data: st.DataObject, kind: str) -> None:
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(DataError):
+        path = put(Path(folder) / f"a.{kind}", data.draw(damaged(IMAGES[kind])))
+        size = probe(path).size
+        image = decode(path)
+        assert image.dtype == np.uint8
+        assert image.shape == (*size, 3)
+
+
+@few
+@given(data=st.data(), kind=st.sampled_from(sorted(IMAGES)))
+def test_pictures_are_refused_or_decoded(data: st.DataObject, kind: str) -> None:
+    _decode_damaged(data, kind)
+
+
+@pytest.mark.slow
+@many
+@given(data=st.data(), kind=st.sampled_from(sorted(IMAGES)))
+def test_many_pictures(data: st.DataObject, kind: str) -> None:
+    _decode_damaged(data, kind)
+
+
+def _public_weights() -> dict[str, bytes]:
+    """A sound file of each kind that `--weights` takes."""
+    tensors = _checkpoint().weights
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save({"state_dict": tensors}, Path(folder) / "a.pth")
+        np.savez(Path(folder) / "a.npz", **{name: tensor.numpy() for name, tensor in tensors.items()})
+        write_weights(Path(folder) / "a.weights", file_layers(DARKNET), DARKNET.state_dict())
+        return {suffix: (Path(folder) / f"a.{suffix}").read_bytes() for suffix in ("pth", "npz", "weights")}
+
+
+DARKNET = create("darknet19", classes=2, stages=((2,), (2,), (2,), (2,), (2,), (2,)))
+PUBLIC = _public_weights()
+
+
+def _read_damaged_weights(data: st.DataObject, kind: str) -> None:
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(ModelFileError):
+        path = put(Path(folder) / f"a.{kind}", data.draw(damaged(PUBLIC[kind])))
+        weights = read_for_model(path, DARKNET) if kind == "weights" else checkpoint.read_public(path)
+        assert all(isinstance(tensor, torch.Tensor) for tensor in weights.values())
+
+
+@few
+@given(data=st.data(), kind=st.sampled_from(sorted(PUBLIC)))
+def test_public_weights_are_refused_or_plain_tensors(data: st.DataObject, kind: str) -> None:
+    _read_damaged_weights(data, kind)
+
+
+@pytest.mark.slow
+@many
+@given(data=st.data(), kind=st.sampled_from(sorted(PUBLIC)))
+def test_many_public_weights(data: st.DataObject, kind: str) -> None:
+    _read_damaged_weights(data, kind)
+
+
+RESULTS = json.dumps([{"image_id": i, "category_id": 7, "bbox": [1, 2, 30, 20], "score": 0.5} for i in (1, 2)]).encode()
+
+
+@few
+@given(data=st.data())
+def test_results_of_other_tools_are_refused_or_sound(truth: DataSet, data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(SaccadeError):
+        read_results(put(Path(folder) / "results.json", data.draw(damaged(RESULTS))), truth)
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
+    return read(coco()(tmp_path_factory.mktemp("truth")))
 
 
 @few

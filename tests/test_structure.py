@@ -7,6 +7,7 @@ import ast
 import functools
 import re
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -175,7 +176,8 @@ def test_inheritance_is_one_deep() -> None:
 def test_no_drawers_for_everything_and_no_torchvision() -> None:
     drawers = [name(p) for p in FILES if p.stem in ("utils", "util", "misc", "helpers", "common")]
     assert not drawers
-    forbidden = {"torchvision", "pickle", "cPickle", "dill", "joblib", "shelve", "marshal", "requests", "urllib"}
+    forbidden = {"torchvision", "pickle", "cPickle", "dill", "joblib", "shelve", "marshal", "tarfile"}
+    forbidden |= {"requests", "urllib", "http", "httpx", "aiohttp", "ftplib", "socket"}
     faults = [
         f"{name(path)}:{line} imports {module}"
         for path in FILES
@@ -194,7 +196,7 @@ def _call_fault(node: ast.Call) -> str | None:
         return "torch.load without weights_only=True"
     if called in ("yaml.load", "yaml.unsafe_load", "yaml.full_load"):
         return None if keywords.get("Loader") in ("yaml.BaseLoader", "yaml.SafeLoader") else called
-    if _last(node.func) in ("extractall", "urlopen", "urlretrieve"):
+    if _last(node.func) in ("extractall", "urlopen", "urlretrieve") or called.startswith("torch.hub."):
         return called
     if called in ("np.load", "numpy.load") and keywords.get("allow_pickle", "False") != "False":
         return "numpy.load with pickles"
@@ -227,12 +229,24 @@ def test_nothing_runs_what_a_file_says() -> None:
         ("yaml.safe_load(p)", None),
         ("subprocess.run(c, shell=True)", "shell=True"),
         ("archive.extractall(p)", "archive.extractall"),
+        ("np.load(p, allow_pickle=True)", "numpy.load with pickles"),
+        ("torch.hub.load(p, m)", "torch.hub.load"),
     ],
 )
 def test_the_rule_sees_what_it_should(line: str, fault: str | None) -> None:
     call = ast.parse(line, mode="eval").body
     assert isinstance(call, ast.Call)
     assert _call_fault(call) == fault
+
+
+def test_libraries_start_where_their_known_holes_are_closed() -> None:
+    """Pillow: CVE-2026-112403 (JPEG); torch: CVE-2025-32434 and CVE-2026-24747 (weights_only); onnx: CVE-2026-34447."""
+    said = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    stated = [line for part in (said["dependencies"], *said["optional-dependencies"].values()) for line in part]
+    parts = [line.split(">=") for line in stated if ">=" in line]
+    floors = {name: [int(number) for number in f"{low}.0".split(".")[:2]] for name, low in parts}
+    for name, least in {"pillow": [13, 0], "torch": [2, 10], "onnx": [1, 21], "Jinja2": [3, 1]}.items():
+        assert floors[name] >= least, name
 
 
 def test_everything_public_says_what_it_is() -> None:

@@ -1,8 +1,8 @@
-"""Checkpoints: one safetensors file with everything that a model needs, and a checksum of its weights.
+"""Checkpoints: one safetensors file with everything that a model needs, and checksums.
 
-The header's entry "saccade" is JSON: model name, config, classes, task, preprocessing, metrics, versions, SHA-256.
-Nothing in a checkpoint is ever executed. Public files (`.pth`, `.safetensors`, `.npz` of others) are read as plain
-tensors.
+The header's entry "saccade" is JSON: model name, config, classes, task, preprocessing, metrics, versions, SHA-256 of
+the weights and of the rest of this entry. Nothing in a checkpoint is ever executed. Public files (`.pth`,
+`.safetensors`, `.npz` of others) are read as plain tensors.
 """
 
 from __future__ import annotations
@@ -39,13 +39,15 @@ class Checkpoint:
     weights: dict[str, Tensor]
     metrics: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    thresholds: list[float] = field(default_factory=list)  # tag: the smallest probability of each class; none: 0.5
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
     """Write a checkpoint whole or not at all. The same checkpoint gives the same bytes. Raises ResourceError."""
     header = {k: v for k, v in asdict(_without_weights(checkpoint)).items() if k != "weights"}
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.weights.items()}
-    header |= {"format": FORMAT, "sha256": digest(weights)}
+    header = json.loads(json.dumps(header | {"format": FORMAT, "sha256": digest(weights)}))  # as it will be read
+    header["header_sha256"] = _digest_of_header(header)
     metadata = {"saccade": json.dumps(header, sort_keys=True, allow_nan=False)}
     write_whole(path, lambda temporary: save_file(weights, temporary, metadata))
 
@@ -61,12 +63,16 @@ def load(path: Path) -> Checkpoint:
         raise ModelFileError(f"{path}: a safetensors file, but not a Saccade checkpoint; use it as --weights {path}")
     try:
         state = json.loads(header["saccade"])
+        expected_header = state.pop("header_sha256", None)  # a damaged name of this entry is an unknown one below
+        if expected_header not in (None, _digest_of_header(state)):
+            raise ValueError("its checksum differs; copy the file again")
         version, expected = state.pop("format"), state.pop("sha256")
+        if version != FORMAT:
+            raise ModelFileError(f"{path}: checkpoint format {version}, this Saccade reads {FORMAT}; update Saccade")
         checkpoint = Checkpoint(**state, weights=weights)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        _check_types(checkpoint)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelFileError(f"{path}: the header of this checkpoint is damaged ({error})") from error
-    if version != FORMAT:
-        raise ModelFileError(f"{path}: checkpoint format {version}, this Saccade reads {FORMAT}; update Saccade")
     if digest(weights) != expected:
         raise ModelFileError(f"{path}: the checksum of the weights differs; the file is damaged, copy it again")
     for name, tensor in weights.items():
@@ -144,6 +150,20 @@ def digest(weights: dict[str, Tensor]) -> str:
         total.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
+
+
+def _digest_of_header(header: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
+
+
+def _check_types(checkpoint: Checkpoint) -> None:
+    """Raises TypeError where a header that is valid JSON is not one of ours."""
+    for name, kind in (("model", str), ("task", str), ("classes", list), ("config", dict), ("preprocessing", dict)):
+        value = getattr(checkpoint, name)
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} is {value!r:.80}")
+    if not all(isinstance(name, str) for name in checkpoint.classes):
+        raise TypeError("a class name is no text")
 
 
 def _without_weights(checkpoint: Checkpoint) -> Checkpoint:

@@ -14,7 +14,7 @@ import typer
 
 from saccade import __version__
 from saccade.config import Settings, parse_assignments
-from saccade.errors import SaccadeError
+from saccade.errors import SaccadeError, is_out_of_memory
 
 # How often a thread of torch looks whether the others have finished before it lets the core go: libgomp's own 300,000
 # times, some milliseconds, are lost to whoever has to be waited for where another process (a loader's worker) holds his
@@ -178,6 +178,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, val, test or all")] = "val",
     out: Annotated[Path | None, typer.Option(help="folder for report.html, metrics.json and plots")] = None,
     batch: Annotated[int, typer.Option(help="images a forward pass", min=1)] = 8,
+    crops: Annotated[int, typer.Option(help="classify, tag: mean over 1, 2, 10 or 144 parts of every image")] = 1,
     workers: Workers = None,
     device: Device = None,
     precision: Precision = "auto",
@@ -194,6 +195,7 @@ def evaluate(
         workers=workers,
         device=device,
         precision=precision,
+        crops=crops,
         out=out,
         progress=not as_json,
     )
@@ -279,6 +281,10 @@ def settings(as_json: Json = False) -> None:
 
 def main() -> NoReturn:
     """Run the command line; faults become one clear line and the exit code of docs/cli.md."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        getattr(sys, name).reconfigure(errors="backslashreplace")  # names that the terminal's encoding has no sign for
     sys.exit(_main())
 
 
@@ -316,9 +322,9 @@ def _explain(error: Exception) -> int:
         typer.echo(f"saccade: error: {error}", err=True)
     elif code is not None:  # stopped by a signal, after saving
         typer.echo(f"saccade: {error}", err=True)
-    elif isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+    elif is_out_of_memory(error):
         code = 5
-        typer.echo("saccade: error: out of memory; use a smaller --batch or --size (--batch 0 finds one)", err=True)
+        typer.echo("saccade: error: out of memory; use a smaller --batch or --size", err=True)
     elif isinstance(error, OSError):
         code = 5
         typer.echo(f"saccade: error: {error.filename or ''}: {error.strerror or error}", err=True)

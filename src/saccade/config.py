@@ -45,10 +45,16 @@ class Settings:
         0.0, "vary the input side of each batch by up to this share (YOLOv2 sec. 3)", low=0, high=0.9
     )
     # optimiser
-    optimizer: Literal["sgd", "adamw"] = _setting("sgd", "sgd with momentum, or adamw (Loshchilov & Hutter 2019)")
+    optimizer: Literal["sgd", "adamw", "rmsprop"] = _setting(
+        "sgd", "sgd with momentum, adamw (Loshchilov & Hutter 2019), or rmsprop with momentum"
+    )
     lr: float = _setting(0.01, "peak learning rate at the given batch", low=0)
-    momentum: float = _setting(0.9, "sgd momentum, or adamw's beta 1", low=0, high=0.9999)
+    momentum: float = _setting(0.9, "of sgd and rmsprop, or adamw's beta 1", low=0, high=0.9999)
     nesterov: bool = _setting(False, "Nesterov's form of momentum")
+    rms_decay: float = _setting(0.9, "rmsprop: decay a step of the mean square of each gradient", low=0, high=0.99999)
+    rms_eps: float = _setting(
+        1e-3, "rmsprop: added to the root mean square before it divides (Inception v3: 1)", low=0, high=10
+    )
     weight_decay: float = _setting(1e-4, "on weights; never on norms and biases", low=0)
     schedule: Literal["cosine", "step", "poly", "constant"] = _setting(
         "cosine", "course of the learning rate after warm-up"
@@ -92,12 +98,56 @@ class Settings:
     mosaic: float = _setting(
         0.0, "probability of composing four images; off in the last tenth of the run", low=0, high=1
     )
+    lighting: float = _setting(
+        0.0, "standard deviation of AlexNet's colour noise along the principal components (paper: 0.1)", low=0, high=1
+    )
+    policy: Literal["none", "randaugment", "trivialaugment"] = _setting(
+        "none", "operators drawn by chance; only those on colours unless the task is classify or tag"
+    )
+    policy_number: int = _setting(2, "randaugment: operators an image", low=1, high=10)
+    policy_magnitude: float = _setting(9.0, "randaugment: strength of the operators, of 30", low=0, high=30)
     cutout: float = _setting(0.0, "probability of blanking a random square (DeVries & Taylor 2017)", low=0, high=1)
+    mixup: float = _setting(
+        0.0,
+        "classify, tag: blend images in pairs, share from Beta(mixup, mixup) (Zhang et al. 2018: 0.2)",
+        low=0,
+        high=10,
+    )
+    cutmix: float = _setting(
+        0.0,
+        "classify, tag: paste windows of images, share from Beta(cutmix, cutmix) (Yun et al. 2019: 1)",
+        low=0,
+        high=10,
+    )
+    mix_probability: float = _setting(1.0, "mixup, cutmix: share of the batches that they change", low=0, high=1)
+    mix_until: float = _setting(1.0, "mixup, cutmix: share of the run after which they are off", low=0, high=1)
     # loss
-    label_smoothing: float = _setting(0.0, "classify: share of the target spread over all classes", low=0, high=0.9)
+    loss: Literal["cross_entropy", "hinge", "focal", "softmax", "ranking", "warp"] = _setting(
+        "cross_entropy",
+        "classify: cross_entropy, hinge, focal; tag: cross_entropy (logistic), focal, softmax, ranking, warp",
+    )
+    label_smoothing: float = _setting(
+        0.0, "classify by cross_entropy: share of the target spread over all classes", low=0, high=0.9
+    )
+    focal_gamma: float = _setting(2.0, "focal: power of 1 - p, which quiets easy images", low=0, high=10)
+    class_balance: Literal["none", "inverse", "effective"] = _setting(
+        "none", "classify, tag: weight classes (or tags that hold) by 1 / images, or by their effective number"
+    )
+    effective_beta: float = _setting(
+        0.999, "class_balance=effective: share that the next image adds (Cui et al. 2019)", low=0, high=0.999999
+    )
+    tune_thresholds: bool = _setting(
+        True, "tag: the best checkpoint keeps each label's threshold with the best F1 on the validation images"
+    )
     # files
     save_every: float = _setting(1.0, "minutes between saved states, from which --resume goes on", low=0)
     # data
+    repeat_threshold: float = _setting(
+        0.0,
+        "show images of classes that occur in less than this share of them more often (LVIS: 0.001); 0 for none",
+        low=0,
+        high=1,
+    )
     cache: float = _setting(1.0, "GB of decoded images to keep in memory, if all training images fit", low=0)
     workers: int | None = _setting(None, "loader processes; by default one a core, at most 8", low=0, high=64)
     max_refused: float = _setting(

@@ -7,7 +7,8 @@ Anything else that escapes is a fault of ours and exits 1.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class SaccadeError(Exception):
@@ -44,6 +45,34 @@ class DivergedError(SaccadeError):
     """The loss became NaN or infinite."""
 
     exit_code = 6
+
+
+_NO_MEMORY = (
+    "out of memory",  # CUDA, MPS
+    "can't allocate memory",  # torch on Linux
+    "cannot allocate memory",  # the operating system
+    "not enough memory",  # torch elsewhere
+    "insufficient memory",  # OpenCV
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out; every library says so in its own words."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY)
+
+
+@contextmanager
+def memory_errors(what: str) -> Iterator[None]:
+    """Out of memory becomes a ResourceError that says what needed it and what to do."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, SaccadeError) or not is_out_of_memory(error):
+            raise
+        raise ResourceError(
+            f"out of memory: {what} need more than there is. Use a smaller --batch (--batch 0 finds one) or --size, or "
+            "split each batch (--set accumulate=4)"
+        ) from error
 
 
 def suggest(word: str, allowed: Iterable[str]) -> str:

@@ -69,8 +69,8 @@ def _errno(error: Exception) -> int | None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files that a killed process left in `folder`."""
-    for leftover in folder.glob(".*.tmp"):
+    """Delete the temporary files that a killed process left in `folder` and below."""
+    for leftover in folder.rglob(".*.tmp"):
         leftover.unlink(missing_ok=True)
 
 

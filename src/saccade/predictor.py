@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,15 @@ from saccade.data.pipelines import Preprocessing, inference_side, inference_tran
 from saccade.data.types import Annotation, Batch, Sample
 from saccade.device import autocast, has_fast_bf16, pick_device
 from saccade.errors import ModelFileError, UsageError
+from saccade.inference import prepare_for_inference
 from saccade.models import catalogue, model_module
 from saccade.training.plan import config_from_json
 
 
 class Predictor:
     """A model with its classes and preprocessing, on a device, ready to answer.
+
+    It answers by a copy that is faster (`inference.prepare_for_inference`); the model itself is left as it is.
 
     Args:
         model: a network with `predict(batch)`.
@@ -30,6 +34,7 @@ class Predictor:
         preprocessing: how images are brought to the network.
         device: where to compute.
         precision: "fp32", "bf16", or "auto": bf16 where the hardware multiplies it natively.
+        thresholds: tag: the probability from which each class is given; none: what the model says (0.5).
     """
 
     def __init__(
@@ -40,16 +45,20 @@ class Predictor:
         preprocessing: Preprocessing,
         device: torch.device | str = "cpu",
         precision: str = "auto",
+        thresholds: Sequence[float] = (),
     ) -> None:
         self.device = torch.device(device)
         if precision not in ("auto", "fp32", "bf16"):
             raise UsageError(f"precision {precision!r} for prediction, allowed: auto, fp32, bf16")
-        self.model = model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.precision = ("bf16" if has_fast_bf16(self.device) else "fp32") if precision == "auto" else precision
+        if any(tensor.device != self.device for tensor in model.parameters()):
+            model = copy.deepcopy(model).to(self.device)
+        self.network = prepare_for_inference(model, torch.bfloat16 if self.precision == "bf16" else torch.float32)
         self.task = task
         self.classes = list(classes)
         self.preprocessing = preprocessing
-        self.precision = ("bf16" if has_fast_bf16(self.device) else "fp32") if precision == "auto" else precision
         self.transforms = inference_transforms(task, preprocessing)
+        self.thresholds = tuple(thresholds)
 
     def predict(self, image: str | Path | np.ndarray) -> Annotation:
         """Answer for one image, in pixels of the upright original.
@@ -77,9 +86,15 @@ class Predictor:
         """Id and answer of every image, in order; coordinates and maps in pixels of the originals."""
         for batch in batches:
             with autocast(self.device, self.precision):
-                answers = self.model.predict(batch.to(self.device))
+                answers = self.network.predict(batch.to(self.device))  # type: ignore[operator]
             for index, answer in enumerate(answers):
+                self.decide(answer)
                 yield batch.ids[index], to_original(answer.to("cpu"), batch, index)
+
+    def decide(self, answer: Annotation) -> None:
+        """Give the tags whose probability reaches their threshold, where the model has thresholds."""
+        if self.thresholds and answer.tags is not None and answer.scores is not None:
+            answer.tags = answer.scores >= torch.tensor(self.thresholds, device=answer.scores.device)
 
 
 def load(run: str | Path, device: str | torch.device | None = None, precision: str = "auto") -> Predictor:
@@ -92,8 +107,13 @@ def load(run: str | Path, device: str | torch.device | None = None, precision: s
     path = checkpoint.find(run)
     state = checkpoint.load(path)
     model = build(state, path)
-    preprocessing = Preprocessing.from_json(state.preprocessing)
-    return Predictor(model, state.task, state.classes, preprocessing, pick_device(device), precision)
+    try:
+        preprocessing = Preprocessing.from_json(state.preprocessing)
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}") from error
+    if state.thresholds and len(state.thresholds) != len(state.classes):
+        raise ModelFileError(f"{path}: {len(state.thresholds)} thresholds for {len(state.classes)} classes")
+    return Predictor(model, state.task, state.classes, preprocessing, pick_device(device), precision, state.thresholds)
 
 
 def build(state: checkpoint.Checkpoint, path: Path) -> nn.Module:
@@ -103,14 +123,19 @@ def build(state: checkpoint.Checkpoint, path: Path) -> nn.Module:
     module = model_module(state.model)
     try:
         model: Any = module.Model(config_from_json(module, state.model, state.config))
-    except (TypeError, ValueError) as error:
+    except (UsageError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
         raise ModelFileError(f"{path}: the configuration of {state.model} does not fit ({error})") from error
+    if state.task not in module.TASKS or state.config.get("classes") != len(state.classes):
+        raise ModelFileError(
+            f"{path}: a model of {state.config.get('classes')} classes to {state.task!r} with {len(state.classes)} "
+            f"class names; {state.model} serves {', '.join(module.TASKS)}, with a name for each class"
+        )
     fit_weights(model, state.weights, path)
     return model
 
 
 def fit_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
-    """Load weights that must fit exactly. Raises ModelFileError with the first keys that do not."""
+    """Give the model weights that must fit exactly. Raises ModelFileError with the first keys that do not."""
     expected = model.state_dict()
     missing = sorted(set(expected) - set(weights))
     foreign = sorted(set(weights) - set(expected))
@@ -126,4 +151,6 @@ def fit_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: Path) 
             if names
         ]
         raise ModelFileError(f"{path}: weights of another architecture; " + "; ".join(parts))
-    model.load_state_dict(weights)
+    # The tensors themselves become the parameters: large networks are not held twice.
+    fitting = {name: value.to(expected[name].dtype) for name, value in weights.items()}
+    model.load_state_dict(fitting, assign=True)

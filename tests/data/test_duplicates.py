@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from saccade.data.duplicates import find_duplicates
+from saccade.data.duplicates import find_duplicates, read_thumbnails
 
 
 def _scene(seed: int, side: int = 96) -> Image.Image:
@@ -24,26 +24,26 @@ def test_copies_are_found_and_others_stand_alone(tmp_path: Path) -> None:
     _scene(3).resize((61, 61)).save(tmp_path / "b.png")
     _scene(7).convert("L").save(tmp_path / "c.jpg")
     paths = sorted(tmp_path.glob("[0-9]*")) + [tmp_path / name for name in ("a.jpg", "b.png", "c.jpg")]
-    assert find_duplicates(paths) == [*range(12), 3, 3, 7]
+    assert find_duplicates(read_thumbnails(paths)) == [*range(12), 3, 3, 7]
 
 
 def test_flat_pictures_of_other_brightness_are_not_alike(tmp_path: Path) -> None:
     for i, level in enumerate((0, 40, 80, 40)):
         Image.new("L", (20, 20), level).save(tmp_path / f"{i}.png")
-    assert find_duplicates([tmp_path / f"{i}.png" for i in range(4)]) == [0, 1, 2, 1]
+    assert find_duplicates(read_thumbnails([tmp_path / f"{i}.png" for i in range(4)])) == [0, 1, 2, 1]
 
 
 def test_unreadable_pictures_stand_alone(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
     (tmp_path / "b.png").write_bytes(b"x")
-    assert find_duplicates([tmp_path / "a.png", tmp_path / "b.png"]) == [0, 1]
+    assert find_duplicates(read_thumbnails([tmp_path / "a.png", tmp_path / "b.png"])) == [0, 1]
     assert find_duplicates([]) == []
 
 
 def test_many_equal_hashes_are_grouped_too(tmp_path: Path) -> None:
     """Beyond the limit of a bucket equal hashes are still compared."""
     Image.new("L", (20, 20), 9).save(tmp_path / "a.png")
-    assert find_duplicates([tmp_path / "a.png"] * 500) == [0] * 500
+    assert find_duplicates(read_thumbnails([tmp_path / "a.png"]) * 500) == [0] * 500
 
 
 @pytest.mark.shared
@@ -52,5 +52,5 @@ def test_real_photos_found_again_and_not_confused(shared_data: Path, tmp_path: P
     for path in photos:
         with Image.open(path) as image:
             image.convert("RGB").resize((200, 160)).save(tmp_path / path.name, quality=60)
-    groups = find_duplicates([*photos, *(tmp_path / path.name for path in photos)])
+    groups = find_duplicates(read_thumbnails([*photos, *(tmp_path / path.name for path in photos)]))
     assert groups == [*range(40), *range(40)]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import os
 import signal
 import time
@@ -36,10 +38,22 @@ class Mix:
         return sample
 
 
+class Draw:
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        sample.image[:] = rng.integers(256)
+        return sample
+
+
 class Die:
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         if sample.id == "7.png":
             os.kill(os.getpid(), signal.SIGKILL)
+        return sample
+
+
+class Stop:
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        os.kill(os.getpid(), signal.SIGSTOP)
         return sample
 
 
@@ -181,6 +195,20 @@ def test_slow_workers_are_waited_for_and_stuck_ones_are_not(dataset: DataSet, mo
     slow.close()
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP")
+def test_a_stopped_worker_is_named_by_its_images_and_does_not_stay(
+    dataset: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("saccade.data.loader._POLL", 0.05)
+    monkeypatch.setattr("saccade.data.loader.TIMEOUT", 0.15)
+    stopped = loader(dataset, transforms=[Stop()], workers=1)
+    with pytest.raises(ResourceError, match=r"hangs .* when \d+\.png, .* were due"):
+        list(stopped.epoch(0))
+    stopped.close()
+    gc.collect()
+    assert not multiprocessing.active_children()
+
+
 def test_the_fault_of_a_transform_keeps_its_traceback(dataset: DataSet) -> None:
     failing = loader(dataset, transforms=[Fail()], workers=1)
     with pytest.raises(RuntimeError, match=r"(?s)Traceback.*a fault of ours"):
@@ -210,3 +238,22 @@ def test_images_for_prediction_keep_their_order(dataset: DataSet, tmp_path: Path
     with pytest.raises(DataError, match="bad"):
         list(iter_images(paths, [], 2, workers))
     assert list(iter_images([], [], 2)) == []
+
+
+def test_repeated_images_come_as_different_samples_in_epochs_of_one_length(dataset: DataSet) -> None:
+    repeats = np.ones(COUNT)
+    repeats[5] = 6.5
+    many = loader(dataset, repeats=repeats, transforms=[Draw()], drop_last=True)
+    assert len(many) == 7  # 28.5 images, rounded up, in whole batches of 4
+    seen: list[str] = []
+    for epoch in range(6):
+        batches = list(many.epoch(epoch))
+        assert len(batches) == 7
+        assert all(same(a, b) for a, b in zip(batches[3:], many.epoch(epoch, start_step=3), strict=True))
+        seen += [id for batch in batches for id in batch.ids]
+        drawn = [int(b.images[i, 0, 0, 0]) for b in batches for i in range(len(b)) if b.ids[i] == "5.png"]
+        assert len(set(drawn)) > 1
+    assert 30 <= seen.count("5.png") <= 42
+    alone = loader(dataset, transforms=[Draw()])
+    ones = loader(dataset, transforms=[Draw()], repeats=np.ones(COUNT))
+    assert {id for b in alone.epoch(0) for id in b.ids} == {id for b in ones.epoch(0) for id in b.ids}

@@ -7,7 +7,7 @@ import colorsys
 import numpy as np
 import pytest
 
-from saccade.data.photometric import Gray, PhotometricDistortion, recolor, tone
+from saccade.data.photometric import DEVIATIONS, DIRECTIONS, Gray, Lighting, PhotometricDistortion, recolor, tone
 from saccade.data.types import Annotation, Sample
 
 
@@ -61,3 +61,13 @@ def test_gray_is_the_luminance() -> None:
     image = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8)
     out = Gray(1.0)(sample_of(image), np.random.default_rng(0)).image
     assert out[0, :, 0].tolist() == [76, 150, 29]
+
+
+def test_lighting_moves_colours_along_the_principal_components() -> None:
+    image = np.full((2, 2, 3), 128, np.uint8)
+    moved = np.array([Lighting(0.1)(sample_of(image), np.random.default_rng(s)).image[0, 0] for s in range(3000)])
+    found = np.cov((moved.astype(float) - 128).T / 255)
+    expected = 0.01 * DIRECTIONS @ np.diag(DEVIATIONS**2) @ DIRECTIONS.T
+    assert np.abs(found - expected).max() < 5e-5  # of 3e-4 to 1.6e-4
+    np.testing.assert_allclose(DIRECTIONS.T @ DIRECTIONS, np.eye(3), atol=2e-3)
+    assert np.array_equal(Lighting(0.0)(sample_of(image), np.random.default_rng(0)).image, image)

@@ -23,10 +23,12 @@ from saccade.data.pipelines import (
     to_original,
     training_transforms,
 )
+from saccade.data.policies import RandAugment, TrivialAugment
 from saccade.data.types import IGNORE, Annotation, Batch, Objects, Sample
 from saccade.errors import ModelFileError, UsageError
 
 EVERYTHING = {"rotate": 20.0, "jitter": 0.3, "flip_vertical": 0.5, "elastic": 1.0, "cutout": 0.5, "color": 1.0}
+EVERYTHING |= {"policy": "randaugment", "policy_magnitude": 30.0, "lighting": 0.5}
 
 
 def sample_of(size: tuple[int, int], task: str, masks: bool = False) -> Sample:
@@ -234,3 +236,13 @@ def test_real_photos_through_every_step(shared_data: Path) -> None:
         for box, mask in zip(found.boxes.numpy(), found.masks.numpy(), strict=True):
             points = np.argwhere(mask)[:, ::-1]
             assert np.abs(np.r_[points.min(0), points.max(0) + 1] - box).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("task", "geometric"), [("classify", True), ("tag", True), ("detect", False), ("segment", False)]
+)
+@pytest.mark.parametrize("policy", ["randaugment", "trivialaugment"])
+def test_policies_move_pixels_only_where_no_truth_is_tied_to_them(task: str, geometric: bool, policy: str) -> None:
+    transforms = training_transforms(task, Settings(size=64, policy=policy))
+    (found,) = [t for t in transforms if isinstance(t, RandAugment | TrivialAugment)]
+    assert found.geometric is geometric

@@ -8,6 +8,7 @@ import torch
 from saccade.data.types import Annotation
 from saccade.layers.classification import classification_loss, classification_predictions
 from saccade.layers.frozen_norm import FrozenBatchNorm2d
+from saccade.losses.classification import Objective
 
 
 def labelled(*labels: int) -> list[Annotation]:
@@ -40,7 +41,9 @@ def test_label_smoothing_by_hand():
     logits = torch.tensor([[2.0, 0.0, -1.0]])
     log_p = [x - math.log(math.exp(2) + 1 + math.exp(-1)) for x in (2.0, 0.0, -1.0)]
     wanted = -(0.9 * log_p[0] + 0.1 * sum(log_p) / 3)
-    found = classification_loss(logits, labelled(0), "classify", 0.1)["classification"].item()
+    found = classification_loss(logits, labelled(0), "classify", Objective(label_smoothing=0.1))[
+        "classification"
+    ].item()
     assert found == pytest.approx(wanted, abs=1e-6)
 
 

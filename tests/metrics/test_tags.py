@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from saccade.data.types import Annotation
 from saccade.errors import DataError, UsageError
 from saccade.metrics import make_metric
-from saccade.metrics.tags import average_precisions, image_precision_recall
+from saccade.metrics.tags import average_precisions, best_threshold, image_precision_recall
 
 
 def truth(tags: list[int]) -> Annotation:
@@ -84,3 +86,26 @@ def test_bad_input_is_named() -> None:
         metric.add("x", truth([1, 0]), said([0.1, float("inf")]))
     with pytest.raises(UsageError, match="3 given"):
         make_metric("tag", ["a", "b"], thresholds=[0.1, 0.2, 0.3])
+
+
+def test_best_threshold_by_hand() -> None:
+    scores = np.array([0.9, 0.8, 0.7, 0.6, 0.2])
+    assert best_threshold(scores, np.array([1, 0, 1, 0, 0], bool)) == pytest.approx(0.65)  # F1 2/3, 1/2, 4/5, 2/3, 4/7
+    assert best_threshold(scores, np.array([1, 0, 0, 0, 0], bool)) == pytest.approx(0.85)
+    assert best_threshold(scores, np.ones(5, bool)) == pytest.approx(0.1)
+    assert best_threshold(scores, np.zeros(5, bool)) == 0.5
+    tied = np.array([0.5, 0.5, 0.5])
+    assert best_threshold(tied, np.array([0, 1, 0], bool)) == 0.25  # all or none
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.35, 0.6, 1.0]), st.booleans()), min_size=1, max_size=12))
+def test_no_threshold_has_a_better_f1(rows: list[tuple[float, bool]]) -> None:
+    scores, truth = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])
+
+    def f1(threshold: float) -> float:
+        given = scores >= threshold
+        return 2 * (given & truth).sum() / max(1, given.sum() + truth.sum())
+
+    if truth.any():
+        assert f1(best_threshold(scores, truth)) == max(f1(t) for t in (0.0, 0.05, 0.2, 0.5, 0.8, 1.0))

@@ -5,13 +5,17 @@ import torch
 from torch import nn
 
 from saccade.models import CATALOGUE, catalogue, create
-from saccade.models.make_catalogue import build, model_modules, multiply_adds, state, text
+from saccade.models.make_catalogue import PAGE, build, model_modules, multiply_adds, page, state, text
 
 
 def test_the_file_states_every_model():
     entries = {name: state(module, name) for module in model_modules() for name in module.VARIANTS}
     stored = {name: {k: v for k, v in entry.items() if k != "macs"} for name, entry in catalogue().items()}
     assert stored == entries, "run: python -m saccade.models.make_catalogue"
+
+
+def test_the_page_states_what_the_file_states():
+    assert PAGE.read_text(encoding="utf-8") == page(catalogue()), "run: python -m saccade.models.make_catalogue"
 
 
 @pytest.mark.slow

@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from saccade.ops.boxes import (
@@ -96,3 +98,26 @@ def test_clip_and_valid() -> None:
     assert torch.equal(batched[1, 1], boxes[1])
     assert valid_boxes(boxes).tolist() == [True, True, False, False]
     assert valid_boxes(boxes, min_side=7).tolist() == [True, False, False, False]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 30), st.integers(0, 40), st.sampled_from([torch.float32, torch.float64]))
+def test_compiled_pairs_equal_the_elementwise_form(seed: int, n: int, m: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    sets = []
+    for count in (n, m):
+        corner = torch.randint(0, 20, (count, 2), generator=generator, dtype=dtype)
+        # some without area, some with swapped corners
+        side = torch.randint(-2, 12, (count, 2), generator=generator, dtype=dtype)
+        sets.append(torch.cat((corner, corner + side), 1))
+    a, b = sets
+    assert torch.equal(box_iou(a, b), iou(a[:, None], b[None]))
+    strided = torch.cat((b, b), 1)[:, :4]
+    assert torch.equal(box_iou(a, strided), box_iou(a, b))
+
+
+def test_pairs_are_differentiable_and_known_to_the_compiler() -> None:
+    a = torch.tensor([[0.0, 0, 4, 4], [1, 1, 5, 6]], dtype=torch.float64, requires_grad=True)
+    b = torch.tensor([[2.0, 1, 6, 5], [0.5, 0, 3, 3]], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda boxes: box_iou(boxes, b), a)
+    torch.library.opcheck(torch.ops.saccade.box_iou.default, (a.detach(), b))

@@ -97,3 +97,26 @@ def test_padded_form_keeps_its_shape_and_skips_absent_boxes() -> None:
     assert nms_padded(boxes, scores, groups, 0.3, 4).tolist() == [[0, 2, -1, -1], [1, -1, -1, -1]]
     assert nms_padded(boxes, scores, torch.tensor([0, 1, 2]), 0.3, 2).tolist() == [[0, 1], [1, 2]]
     torch.library.opcheck(nms_padded, (boxes, scores, groups, 0.3, 4))
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.05, 0.3, 0.5, 0.9])
+def test_grid_misses_no_overlap(threshold: float) -> None:
+    """Sides from 1 to 1000 pixels far from the origin: boxes that suppress lie in other cells than their victims."""
+    generator = torch.Generator().manual_seed(3)
+    side = 10 ** (torch.rand(1500, 2, generator=generator) * 3)
+    corner = torch.rand(1500, 2, generator=generator) * 1200 - 5000
+    boxes = torch.cat((corner, corner + side), 1)
+    boxes[700:] = boxes[:800] + torch.randn(800, 4, generator=generator) * side[:800].repeat(1, 2) / 10
+    labels = torch.randint(0, 3, (1500,), generator=generator)
+    for groups in (torch.zeros_like(labels), labels):
+        expected = module._suppress_reference(boxes, groups, threshold, 1500)
+        assert 0 < len(expected) < 1500
+        assert torch.equal(module._suppress_compiled(boxes, groups, threshold, 1500), expected)
+
+
+def test_boxes_that_are_not_finite_overlap_nothing() -> None:
+    inf, nan = float("inf"), float("nan")
+    boxes = torch.tensor([[0.0, 0, 4, 4], [0, 0, inf, 4], [nan, 0, 4, 4], [-inf, -inf, inf, inf], [0, 0, 4, 4]])
+    boxes = torch.cat((boxes, torch.tensor([[-3e38, -3e38, 3e38, 3e38]])))
+    scores = torch.arange(6.0, 0, -1)
+    assert nms(boxes, scores, 0.5).tolist() == [0, 1, 2, 3, 5]

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from saccade.ops import roi_align_cpu
 from saccade.ops.roi_align import (
-    _backward_compiled,
     _gather,
     _regions,
     _scatter,
@@ -92,14 +92,15 @@ def test_device_path_of_the_backward_is_the_adjoint() -> None:
     rois = some_rois(6, 2, 4, torch.float64)
     regions = _regions(rois, 0.25, False)
     index, weight = _taps(regions, (2, 10, 14, 3), 2, 2, 2)
-    gradient = torch.randn(6, 2, 2, 3, dtype=torch.float64)
+    gradient = torch.randn(6, 3, 2, 2, dtype=torch.float64)
+    values = gradient.permute(0, 2, 3, 1).reshape(-1, 3)
     scattered, compiled = torch.zeros(2, 2, 10, 14, 3, dtype=torch.float64)
-    _scatter(scattered, index, weight, gradient.view(-1, 3))
-    _backward_compiled(gradient, regions, torch.arange(6), compiled, 2)
+    _scatter(scattered, index, weight, values)
+    roi_align_cpu.backward(gradient, regions, torch.arange(6), compiled, 2)
     torch.testing.assert_close(scattered, compiled)
     features = torch.randn(2, 10, 14, 3, dtype=torch.float64)
     gathered = _gather(features, index, weight)
-    torch.testing.assert_close((gathered * gradient.view(-1, 3)).sum(), (features * scattered).sum())
+    torch.testing.assert_close((gathered * values).sum(), (features * scattered).sum())
 
 
 def test_memory_layouts_threads_and_half_types() -> None:

@@ -23,7 +23,8 @@ EXAMPLES: list[tuple[list[float], Rule, list[list[float]]]] = [  # SYSTEMS 11.7
 @pytest.mark.parametrize(("box", "rule", "expected"), EXAMPLES)
 def test_worked_examples(box: list[float], rule: Rule, expected: list[list[float]]) -> None:
     for op in (roi_pool, roi_pool_reference):
-        assert torch.equal(op(MAP, [torch.tensor([box])], 2, rule=rule)[0, 0], torch.tensor(expected))
+        for features in (MAP, MAP.clone().requires_grad_()):  # without and with the places of the maxima
+            assert torch.equal(op(features, [torch.tensor([box])], 2, rule=rule)[0, 0], torch.tensor(expected))
 
 
 @settings(max_examples=30, deadline=None)
@@ -55,7 +56,7 @@ def test_gradcheck_and_operator() -> None:
     rois = torch.tensor([[0.0, 0, 0, 20, 18], [0, 6, 2, 9, 40]], dtype=torch.float64)
     for rule in ("overlapping", "disjoint"):
         assert torch.autograd.gradcheck(lambda f, rule=rule: roi_pool(f, rois, (2, 3), 0.25, rule), features)
-    torch.library.opcheck(torch.ops.saccade.roi_pool.default, (features, rois, 2, 3, 0.25, True))
+    torch.library.opcheck(torch.ops.saccade.roi_pool.default, (features, rois, 2, 3, 0.25, True, True))
 
 
 def test_half_types_and_bad_regions() -> None:
@@ -65,3 +66,29 @@ def test_half_types_and_bad_regions() -> None:
         roi_pool(MAP, [torch.tensor([[0.0, 0, float("inf"), 7]])], 2)
     with pytest.raises(ValueError, match="image index"):
         roi_pool(MAP, torch.tensor([[2.0, 0, 0, 7, 7]]), 2)
+
+
+def test_rows_as_the_released_code_rounds_them() -> None:
+    """A region of 7 rows in 13 bins: 13 times the float32 of 7 / 13 is above 7, so that the row below it is read."""
+    features = torch.zeros(1, 1, 10, 1)
+    features[0, 0, 7] = 1
+    rois = torch.tensor([[0.0, 0, 0, 0, 6]])
+    for op in (roi_pool, roi_pool_reference):
+        assert op(features, rois, (13, 1), rule="overlapping").max() == 1
+        assert op(features, rois, (13, 1), rule="disjoint").max() == 0
+
+
+def test_threads_do_not_change_the_result() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 64, 12, 14, generator=generator)
+    corner = torch.rand(300, 2, generator=generator) * 30
+    image = torch.randint(0, 2, (300, 1), generator=generator).float()
+    rois = torch.cat((image, corner, corner + torch.rand(300, 2, generator=generator) * 20), 1)
+    before, answers = torch.get_num_threads(), []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        leaf = features.clone().requires_grad_()
+        out = roi_pool(leaf, rois, 7, 0.25)
+        answers.append((out.detach(), torch.autograd.grad(out.square().sum(), leaf)[0]))
+    torch.set_num_threads(before)
+    torch.testing.assert_close(*answers, atol=0, rtol=0)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -126,3 +129,60 @@ def test_every_setting_is_reachable(capsys: pytest.CaptureFixture[str], monkeypa
     code, out, _ = _run("settings", "--json", capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0
     assert {"lr", "minutes", "ema"} <= {row["name"] for row in json.loads(out)}
+
+
+def _process(*arguments: str, before: str = "", **more: Any) -> subprocess.CompletedProcess[bytes]:
+    """`saccade ...` as a process of a shell; `before` stands in front of it, `{}` for it in a line of its own."""
+    line = shlex.join([sys.executable, "-m", "saccade", *arguments])
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | more.pop("env", {})
+    return subprocess.run(["sh", "-c", before.format(line) or line], env=env, capture_output=True, timeout=60, **more)
+
+
+@pytest.mark.parametrize("line", ["{} | head -1", "{} <&-", "{} </dev/null", "{} 2>&-", "{} >&-"])
+def test_a_reader_that_leaves_and_streams_that_are_closed(line: str) -> None:
+    done = _process("models", before=line)
+    assert done.returncode == 0, done.stderr
+    assert b"Traceback" not in done.stderr
+    assert b"BrokenPipe" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("env", "name"),
+    [
+        ({"LC_ALL": "C"}, "\N{OWL}".encode()),
+        ({"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}, b"?"),
+        ({"PYTHONIOENCODING": "latin-1"}, b"\\U0001f989"),
+    ],
+    ids=["C", "ASCII", "Latin-1"],
+)
+def test_names_are_printed_in_any_language(env: dict[str, str], name: bytes, tmp_path: Path) -> None:
+    done = _process("check", "\N{OWL}\N{HIRAGANA LETTER A}", cwd=tmp_path, env=env)
+    assert done.returncode == 3
+    assert b"Traceback" not in done.stderr
+    assert b"no such" in done.stderr
+    assert name in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_a_terminal_of_twenty_columns() -> None:
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 10, 20, 0, 0))
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm"}
+    for words in (["models"], ["--help"], ["train"]):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "saccade", *words], env=env, stdin=theirs, stdout=theirs, stderr=subprocess.STDOUT
+        )
+        said = b""
+        while process.poll() is None or select.select([ours], [], [], 0)[0]:
+            if select.select([ours], [], [], 0.1)[0]:
+                said += os.read(ours, 65536)
+        assert process.returncode == (2 if words == ["train"] else 0)
+        assert b"Traceback" not in said
+        assert said
+    os.close(ours)
+    os.close(theirs)

@@ -12,7 +12,9 @@ import pytest
 import torch
 
 import saccade
+from saccade import checkpoint
 from saccade.errors import UsageError
+from saccade.predictor import build
 
 Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
 
@@ -33,7 +35,7 @@ def test_the_exported_file_answers_as_the_model_does(run: Path, shell: Shell) ->
     assert told["largest_difference"] < 1e-5
     assert told["input"][:2] == [2, 3]
     images = torch.rand(*told["input"])
-    model = saccade.load(run, "cpu", "fp32").model
+    model = build(checkpoint.load(run / "best.safetensors"), run).eval()
     with torch.no_grad():
         torch.testing.assert_close(torch.export.load(told["file"]).module()(images), model(images))
 

@@ -173,6 +173,18 @@ def test_a_batch_says_what_each_picture_alone_says(runs: dict[str, Path], images
         assert numbers(alone) == pytest.approx(numbers(together), abs=1e-4)
 
 
+def test_the_number_of_threads_makes_no_difference_that_counts(runs: dict[str, Path], images: Path) -> None:
+    before, said = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            said.append(saccade.predict(runs["classify"], images, precision="fp32", workers=0))
+    finally:
+        torch.set_num_threads(before)
+    for one, two in zip(*said, strict=True):
+        assert numbers(one) == pytest.approx(numbers(two), rel=1e-5, abs=1e-6)
+
+
 def test_command_line_and_library_agree(runs: dict[str, Path], images: Path, shell: Shell) -> None:
     code, out, err = shell("predict", runs["detect"], images, "--json", "--workers", 0, "--batch", 1)
     assert code == 0, err

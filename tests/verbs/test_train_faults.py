@@ -26,7 +26,7 @@ SMALL = ["--set", "width=4", "--set", "depths=[1,1,1]", "--batch", "8", "--preci
 Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
 
 
-def train(shell: Shell, data: Path, run: Path, *more: str, workers: int = 0) -> tuple[int, str]:
+def train(shell: Shell, data: Path | str, run: Path, *more: str, workers: int = 0) -> tuple[int, str]:
     code, _, said = shell("train", "resnet20", data, "--out", run, "--workers", workers, *more)
     return code, said
 
@@ -62,6 +62,43 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on_when_there_is
     assert not (run / "lock").exists()
     assert train(shell, colours, run, "--resume", "--epochs", "3")[0] == 0
     assert digest(run) != before
+
+
+@contextlib.contextmanager
+def more_memory(size: int) -> Iterator[None]:
+    """This process may take `size` bytes more than it has now."""
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (now + size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="needs Linux")
+def test_out_of_memory_names_the_batch(colours: Path, tmp_path: Path, shell: Shell) -> None:
+    """Forty images of 1024 px are 500 MB as floats."""
+    with more_memory(400_000_000):
+        code, said = train(shell, colours, tmp_path / "run", *SMALL, "--batch", "40", "--size", "1024")
+    assert code == 5
+    for part in ("out of memory", "batches of 40 images of size 1024", "--batch"):
+        assert part in said
+    assert len(said) < 2000
+
+
+def test_labels_that_change_by_a_letter_of_equal_length_are_seen(colours: Path, tmp_path: Path, shell: Shell) -> None:
+    """No cache of labels stands between the files and a run: the same paths and sizes are not the same data."""
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(colours, data)
+    rows = [f"{path.relative_to(data)},{path.parent.name:4},{path.parent.parent.name}" for path in data.rglob("*.png")]
+    (data / "labels.csv").write_text("\n".join(["image,class,split", *sorted(rows)]))
+    assert train(shell, f"tags_csv:{data / 'labels.csv'}", run, *SMALL[:-1], "1")[0] == 0
+    text = (data / "labels.csv").read_text()
+    (data / "labels.csv").write_text(text.replace("7.png,red ", "7.png,blue", 1))
+    code, said = train(shell, f"tags_csv:{data / 'labels.csv'}", run, "--resume", "--epochs", "2")
+    assert code == 2
+    assert "images or labels differ" in said
 
 
 def tree(folder: Path) -> dict[str, tuple[str, int]]:

@@ -5,6 +5,7 @@ Nothing here is decoded and nothing imports torch: `saccade check` reads a data 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,15 @@ class Ledger:
         self.refused.append(Entry(where, why))
         self.labels_refused += 1
 
+    def to_json(self) -> dict[str, Any]:
+        """{used {images, labels}, repaired [{where, what}], refused [{where, why}], warnings}."""
+        return {
+            "used": {"images": self.images_used, "labels": self.labels_used},
+            "repaired": [{"where": entry.where, "what": entry.what} for entry in self.repaired],
+            "refused": [{"where": entry.where, "why": entry.what} for entry in self.refused],
+            "warnings": self.warnings,
+        }
+
 
 @dataclass(slots=True)
 class DataSet:
@@ -111,3 +121,21 @@ class DataSet:
         names = {r.split for r in self.records if r.split is not None}
         ranked = sorted(names, key=lambda s: (order.index(s) if s in order else len(order), s))
         return {s: sum(r.split == s for r in self.records) for s in ranked}
+
+    def refuse(self, reasons: Mapping[str, str]) -> None:
+        """Move the records of these ids, each with the reason, from the used to the refused, labels included."""
+        kept = []
+        for record in self.records:
+            if record.id not in reasons:
+                kept.append(record)
+                continue
+            self.ledger.refuse_image(record.id, reasons[record.id])
+            self.ledger.labels_refused += count_labels(record)
+        self.records = kept
+        self.ledger.images_used, self.ledger.labels_used = len(kept), sum(map(count_labels, kept))
+
+
+def count_labels(record: Record) -> int:
+    """Labels of one picture as the ledger counts them: things and tags each, a class or a class map once."""
+    marks = (record.label is not None) + (record.semantic is not None)
+    return marks + len(record.things or ()) + len(record.tags or ())

@@ -22,16 +22,23 @@ _BANDS = 4  # of 16 bits, one of which must be equal: certain for 3 differing bi
 _CROWD = 400  # pictures of one band value beyond which only equal hashes are compared
 
 
-def find_duplicates(paths: Sequence[Path]) -> list[int]:
-    """The group of each picture: the index of the first of its near-duplicates (its own index where it has none).
+def read_thumbnails(paths: Sequence[Path]) -> list[np.ndarray | None]:
+    """What `find_duplicates` compares, [16, 18] uint8 gray of each picture; None where it cannot be read.
 
-    Groups are closed: where a is near b and b near c, all three are one group. Pictures that cannot be read stand
-    alone. Each picture is decoded once, JPEGs at a reduced size.
+    Each picture is decoded once, JPEGs at a reduced size.
     """
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        thumbnails = list(pool.map(_thumbnail, paths))
+        return list(pool.map(_thumbnail, paths))
+
+
+def find_duplicates(thumbnails: Sequence[np.ndarray | None]) -> list[int]:
+    """The group of each picture: the index of the first of its near-duplicates (its own index where it has none).
+
+    Groups are closed: where a is near b and b near c, all three are one group. Pictures without a thumbnail stand
+    alone.
+    """
     readable = [i for i, t in enumerate(thumbnails) if t is not None]
-    parent = list(range(len(paths)))
+    parent = list(range(len(thumbnails)))
     if not readable:
         return parent
     cells = np.stack([t for t in thumbnails if t is not None]).astype(np.int16)  # [n, 16, 18]
@@ -41,7 +48,7 @@ def find_duplicates(paths: Sequence[Path]) -> list[int]:
         if np.abs(cells[a] - cells[b]).mean() < _FLOOR + _CONTRAST * min(contrast[a], contrast[b]):
             first, second = sorted((_top(parent, readable[a]), _top(parent, readable[b])))
             parent[second] = first
-    return [_top(parent, i) for i in range(len(paths))]
+    return [_top(parent, i) for i in range(len(thumbnails))]
 
 
 def _thumbnail(path: Path) -> np.ndarray | None:

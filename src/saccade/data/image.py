@@ -298,8 +298,9 @@ def _whole_jpeg(image: Image.Image) -> np.ndarray | None:
     """
     if image.format not in ("JPEG", "MPO") or image.mode != "RGB":
         return None
-    file = image.fp
-    assert file is not None
+    file = getattr(image, "fp", None)
+    if file is None:
+        return None
     file.seek(0)
     content = file.read()
     if content.rfind(b"\xff\xd9", len(content) // 2) < 0:  # no end marker

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from saccade.data.balance import repeated
 from saccade.data.cache import ImageCache
 from saccade.data.dataset import DataSet, Ledger, Record
 from saccade.data.image import decode, probe
@@ -59,6 +60,7 @@ class Loader:
         multiple_of: batches are padded right and below to a multiple of this many pixels.
         min_side: large JPEGs may be decoded at reduced size down to this shorter side (`data.image.decode`).
         cache_bytes: keep decoded images in memory, shared by the workers, if all of them fit into this many bytes.
+        repeats: [images], how often each is to be seen in an epoch, at least 1 (`balance.repeat_factors`); shuffled.
 
     Raises:
         UsageError: batch, workers, processes or rank out of range.
@@ -81,6 +83,7 @@ class Loader:
         multiple_of: int = 1,
         min_side: int | None = None,
         cache_bytes: int = 0,
+        repeats: np.ndarray | None = None,
     ) -> None:
         if batch < 1 or workers < 0 or not 0 <= rank < processes:
             raise UsageError(
@@ -91,7 +94,7 @@ class Loader:
             raise DataError(f"{dataset.root}: no images to load")
         self.batch, self.seed, self.shuffle, self.drop_last = batch, seed, shuffle, drop_last
         self.processes, self.rank = processes, rank
-        self.images = len(records)
+        self.images, self.repeats = len(records), repeats
         source = _Records(dataset, records, task, transforms, seed, min_side, cache_bytes)
         self._plan = _Plan()
         self._loader: DataLoader | None = _data_loader(source, self._plan, workers, multiple_of, persistent=True)
@@ -119,11 +122,12 @@ class Loader:
         self._loader = None
 
     def _steps(self, epoch: int) -> list[np.ndarray]:
-        """Indices of this process's images, step by step."""
+        """Places (`balance.repeated`) of this process's images, step by step; without repeats these are indices."""
         order = np.arange(self.images)
         if self.shuffle:
-            order = np.random.default_rng([0, self.seed, epoch]).permutation(self.images)
-        steps = [order[i : i + self.batch] for i in range(0, self.images, self.batch)]
+            rng = np.random.default_rng([0, self.seed, epoch])
+            order = rng.permutation(order if self.repeats is None else repeated(self.repeats, rng))
+        steps = [order[i : i + self.batch] for i in range(0, len(order), self.batch)]
         last = len(steps[-1])
         incomplete = last < self.batch and (self.drop_last or (self.shuffle and last < self.processes))
         if incomplete and len(steps) > 1:
@@ -185,6 +189,7 @@ def collate(samples: Sequence[Sample], multiple_of: int = 1) -> Batch:
 
 class _Source(Protocol):
     def __getitem__(self, key: tuple[int, int]) -> Sample | tuple[int, SaccadeError]: ...
+    def name(self, index: int) -> str: ...
 
 
 class _Plan:
@@ -201,7 +206,7 @@ class _Plan:
 
 
 class _Records:
-    """Reads and transforms the sample of a key (epoch, index). A failure is returned, not raised: torch would bury it
+    """Reads and transforms the sample of a key (epoch, place). A failure is returned, not raised: torch would bury it
     in a traceback of the worker."""
 
     def __init__(
@@ -220,12 +225,16 @@ class _Records:
         self.cache = ImageCache.for_sizes([record.size for record in records], cache_bytes)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample | tuple[int, SaccadeError]:
-        epoch, index = key
-        rng = np.random.default_rng([1, self.seed, epoch, index])
+        epoch, place = key
+        rng = np.random.default_rng([1, self.seed, epoch, place])
+        index = place % len(self.records)
         try:
             return self._transformed(index, rng, len(self.transforms))
         except SaccadeError as error:
             return index, error
+
+    def name(self, index: int) -> str:
+        return Record.from_json(json.loads(self.records[index])).id
 
     def _transformed(self, index: int, rng: np.random.Generator, until: int) -> Sample:
         """The sample behind the first `until` transforms."""
@@ -258,7 +267,7 @@ class _Paths:
 
     def __getitem__(self, key: tuple[int, int]) -> Sample | tuple[int, SaccadeError]:
         _, index = key
-        name = self.paths[index].decode("utf-8", "surrogateescape")
+        name = self.name(index)
         try:
             sample = read_image(Path(name), self.min_side)
         except SaccadeError as error:
@@ -268,6 +277,9 @@ class _Paths:
         for transform in self.transforms:
             sample = transform(sample, rng)
         return sample
+
+    def name(self, index: int) -> str:
+        return self.paths[index].decode("utf-8", "surrogateescape")
 
 
 def read_image(path: Path, min_side: int | None = None) -> Sample:
@@ -324,7 +336,7 @@ def _collate_and_pack(found: list[Sample | tuple[int, SaccadeError]], multiple_o
 def _drain(loader: DataLoader) -> Iterator[tuple[Batch, list[tuple[int, SaccadeError]]]]:
     """Unpacked batches, with the images that failed; a dead or stuck worker becomes a ResourceError."""
     batches: Iterator[_Parcel] | None = None
-    waited = 0.0
+    waited, number = 0.0, 0
     while True:
         try:
             batches = _start(loader) if batches is None else batches
@@ -340,11 +352,16 @@ def _drain(loader: DataLoader) -> Iterator[tuple[Batch, list[tuple[int, SaccadeE
                 # A fault inside a transform; its message holds the worker's traceback. Torch's own frames form a cycle
                 # with the error, which would keep the workers until the garbage collector ends them out of order.
                 raise error.with_traceback(None) from None
+            for worker in getattr(batches, "_workers", ()):
+                worker.kill()  # torch only asks them to end, which one that is stopped or stuck never hears
+            due: Any = loader.batch_sampler
+            names = [loader.dataset.name(index) for _, index in due.steps[number][:3]]  # type: ignore[attr-defined]
             raise ResourceError(
-                f"a loader process died or hangs ({reason}); the usual cause is too little memory or shared memory "
-                "(/dev/shm): use a smaller --batch or fewer --workers; --workers 0 reads in the main process"
+                f"a loader process died or hangs ({reason}) when {', '.join(names)} and others were due; the usual "
+                "cause is too little memory or shared memory (/dev/shm): use a smaller --batch or fewer --workers; "
+                "--workers 0 reads in the main process"
             ) from None
-        waited = 0.0
+        waited, number = 0.0, number + 1
         layout = rest.pop("layout")
         yield Batch(images=images, truth=unpack(buffer, layout), **rest), failures
 

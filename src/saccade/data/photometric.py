@@ -56,6 +56,28 @@ def recolor(image: np.ndarray, saturation: float, hue: float) -> np.ndarray:
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
 
 
+# RGB in [0, 1] over ImageNet's pixels: the roots of the covariance's eigenvalues, and its eigenvectors (columns), as
+# training scripts of AlexNet's kind hand them on
+DEVIATIONS = np.array([0.2175, 0.0188, 0.0045])
+DIRECTIONS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+
+
+@dataclass(frozen=True)
+class Lighting:
+    """Add the principal components of ImageNet's colours, each times its deviation and a draw from N(0, `sigma`).
+
+    One offset a channel for the whole image. Source: AlexNet (Krizhevsky et al. 2012), section 4.1, where `sigma` is
+    0.1. The paper says "eigenvalue" for the factor; the numbers in use are the roots, as deviations of pixel values.
+    """
+
+    sigma: float = 0.1
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        offsets = 255 * DIRECTIONS @ (rng.normal(0, self.sigma, 3) * DEVIATIONS)
+        table = np.clip(np.rint(LEVELS[:, None] + offsets), 0, 255).astype(np.uint8)
+        return replace(sample, image=cv2.LUT(sample.image, table[None]))
+
+
 @dataclass(frozen=True)
 class Gray:
     """With `probability`, the luminance in all three channels."""

@@ -13,7 +13,8 @@ from saccade.config import Settings, height_width
 from saccade.data.elastic import Elastic
 from saccade.data.geometry import Size, clip_boxes, map_boxes, map_points, warp_masks
 from saccade.data.mixing import Cutout, Mosaic
-from saccade.data.photometric import PhotometricDistortion
+from saccade.data.photometric import Lighting, PhotometricDistortion
+from saccade.data.policies import RandAugment, TrivialAugment
 from saccade.data.sampling import MinOverlapCrop
 from saccade.data.transforms import (
     Affine,
@@ -112,8 +113,15 @@ def training_transforms(
         steps.append(Flip(settings.flip, pairs=tuple(flip_pairs)))
     if settings.flip_vertical:
         steps.append(Flip(settings.flip_vertical, vertical=True))
+    geometric = task in ("classify", "tag")  # turned boxes are loose, and a turned map has borders
+    if settings.policy == "randaugment":
+        steps.append(RandAugment(settings.policy_number, settings.policy_magnitude, geometric))
+    elif settings.policy == "trivialaugment":
+        steps.append(TrivialAugment(geometric))
     if settings.color:
         steps.append(PhotometricDistortion(settings.color))
+    if settings.lighting:
+        steps.append(Lighting(settings.lighting))
     if settings.cutout:
         steps.append(Cutout(settings.cutout))
     if preprocessing.size is not None and not settings.pad and settings.resize == "letterbox":

@@ -13,18 +13,20 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from saccade.data.dataset import DataSet, Record
-from saccade.data.duplicates import find_duplicates
-from saccade.errors import UsageError
+from saccade.data.duplicates import find_duplicates, read_thumbnails
+from saccade.data.image import decode
+from saccade.errors import DataError, UsageError
 
 
 def split(dataset: DataSet, seed: int = 0, share: float = 0.2) -> None:
     """Fill `Record.split` with "train" and "val" (and leave "test" where the set gives val too).
 
+    Pictures that cannot be decoded, which not all headers tell, are refused here, before a run trips over them.
     Near-duplicates fall on one side. A label with one picture stays in train; at least one picture is held out where
     there are two groups. Given splits that share pictures get a warning in `dataset.ledger`, as does "test plays val".
 
     Args:
-        dataset: changed in place: `split` of its records and the warnings of its ledger.
+        dataset: changed in place: `split` of its records, what its ledger refuses and warns of.
         seed: another seed, another choice.
         share: of the pictures that have no split (or of train, where only train is given), in (0, 1).
 
@@ -33,8 +35,11 @@ def split(dataset: DataSet, seed: int = 0, share: float = 0.2) -> None:
     """
     if not 0 < share < 1:
         raise UsageError(f"share of held-out pictures is {share}; allowed: above 0 and below 1")
+    thumbnails = read_thumbnails([dataset.root / record.id for record in dataset.records])
+    seen = {record.id: thumbnail for record, thumbnail in zip(dataset.records, thumbnails, strict=True)}
+    dataset.refuse(_undecodable(dataset, [name for name, thumbnail in seen.items() if thumbnail is None]))
     records = sorted(dataset.records, key=lambda record: record.id)
-    groups = find_duplicates([dataset.root / record.id for record in records])
+    groups = find_duplicates([seen[record.id] for record in records])
     given = {record.split for record in records if record.split is not None}
     if given - {"train"}:
         dataset.ledger.warnings.extend(_leaks(records, groups))
@@ -51,7 +56,19 @@ def find_leaks(dataset: DataSet) -> list[str]:
     records = sorted((r for r in dataset.records if r.split is not None), key=lambda record: record.id)
     if len({record.split for record in records}) < 2:
         return []
-    return _leaks(records, find_duplicates([dataset.root / record.id for record in records]))
+    return _leaks(records, find_duplicates(read_thumbnails([dataset.root / record.id for record in records])))
+
+
+def _undecodable(dataset: DataSet, suspects: list[str]) -> dict[str, str]:
+    """Those of the suspected pictures (ids) that are there and cannot be decoded, with the reason."""
+    reasons = {}
+    for name in suspects:
+        if (dataset.root / name).is_file():
+            try:
+                decode(dataset.root / name)
+            except DataError as error:
+                reasons[name] = str(error)
+    return reasons
 
 
 def _complete(dataset: DataSet, records: list[Record], given: set[str]) -> None:

@@ -73,12 +73,15 @@ class Annotation:
     scores: Tensor | None = None  # [classes] float32: probabilities of a classifier or tagger; None in truth
     semantic: Tensor | None = None  # [H, W] uint8 class per pixel, 255 = ignore: segment
     objects: Objects | None = None  # localize, detect, instances, pose
+    mixed: tuple[Annotation, float] | None = None  # in training: truth of the image blended in, its weight in [0, 1]
 
     def to(self, device: torch.device | str) -> Annotation:
         move = {f.name: getattr(self, f.name) for f in fields(self)}
         for name, value in move.items():
             if isinstance(value, Tensor | Objects):
                 move[name] = value.to(device)
+        if self.mixed is not None:
+            move["mixed"] = (self.mixed[0].to(device), self.mixed[1])
         return Annotation(**move)
 
 

@@ -2,47 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from saccade.data.types import Annotation
+from saccade.losses.classification import CROSS_ENTROPY, Objective, label_losses, tag_losses
 
 
 def classification_loss(
-    logits: Tensor, truth: Sequence[Annotation] | None, task: str, label_smoothing: float = 0.0
+    logits: Tensor, truth: Sequence[Annotation] | None, task: str, objective: Objective = CROSS_ENTROPY
 ) -> dict[str, Tensor]:
-    """The training loss of logits [b, classes].
+    """The training loss of logits [b, classes], the mean over images of what `objective` names.
 
-    classify: softmax cross-entropy, mean over images, with `label_smoothing` of the target spread evenly over all
-    classes (Szegedy et al. 2016, section 7). tag: logistic cross-entropy, summed over the labels of an image and
-    averaged over images, so that one label weighs as much as in `classify` however many labels there are.
+    classify: softmax cross-entropy, with `label_smoothing` of the target spread evenly over all classes (Szegedy et al.
+    2016, section 7), or multi-class hinge, or focal. tag: logistic cross-entropy summed over the labels of an image, so
+    that one label weighs as much as in `classify` however many labels there are; or focal, softmax, ranking, WARP
+    (`losses/classification.py`). The truth of a blended image (mixup, CutMix) counts by the shares of its two parts.
 
     Returns:
         {"classification": scalar}, float32 whatever the type of the logits.
 
     Raises:
-        ValueError: no truth, an image whose label or tags are missing, or a task other than these two.
+        ValueError: no truth, an image whose label or tags are missing, a task other than these two, or a loss that is
+            not the task's.
+    """
+    logits = logits.float()
+
+    def losses(of: Sequence[Annotation]) -> Tensor:
+        if task == "classify":
+            return label_losses(logits, label_tensor(of, logits.device), objective)
+        if task == "tag":
+            return tag_losses(logits, tag_tensor(of).to(logits), objective)
+        raise ValueError(f"task {task!r} is not classify or tag")
+
+    return {"classification": mean_over_truth(losses, truth)}
+
+
+def mean_over_truth(losses: Callable[[Sequence[Annotation]], Tensor], truth: Sequence[Annotation] | None) -> Tensor:
+    """The mean over images of a loss, in which a mixed truth counts by its shares.
+
+    Args:
+        losses: from the truth of the batch to the loss of every image, [b].
+
+    Raises:
+        ValueError: no truth.
     """
     if truth is None:
         raise ValueError("a loss needs a batch with truth")
-    logits = logits.float()
-    if task == "classify":
-        labels = [t.label for t in truth]
-        if any(label is None for label in labels):
-            raise ValueError(f"image {labels.index(None)} of the batch has no label; classify needs one an image")
-        target = torch.tensor(labels, dtype=torch.int64, device=logits.device)
-        return {"classification": F.cross_entropy(logits, target, label_smoothing=label_smoothing)}
-    if task == "tag":
-        tags = [t.tags for t in truth if t.tags is not None]
-        if len(tags) != len(truth):
-            raise ValueError(f"{len(truth) - len(tags)} of {len(truth)} images of the batch have no tags")
-        wanted = torch.stack(tags).to(logits)
-        loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(1).mean()
-        return {"classification": loss}
-    raise ValueError(f"task {task!r} is not classify or tag")
+    own = losses(truth)
+    if all(t.mixed is None for t in truth):
+        return own.mean()
+    others = losses([t if t.mixed is None else t.mixed[0] for t in truth])
+    shares = torch.tensor([0.0 if t.mixed is None else t.mixed[1] for t in truth]).to(own)
+    return torch.lerp(own, others, shares).mean()
+
+
+def label_tensor(truth: Sequence[Annotation], device: torch.device) -> Tensor:
+    """Labels [b] int64. Raises ValueError for an image without one."""
+    labels = [t.label for t in truth]
+    if any(label is None for label in labels):
+        raise ValueError(f"image {labels.index(None)} of the batch has no label; classify needs one an image")
+    return torch.tensor(labels, dtype=torch.int64, device=device)
+
+
+def tag_tensor(truth: Sequence[Annotation]) -> Tensor:
+    """Tags [b, classes] bool. Raises ValueError for an image without any."""
+    tags = [t.tags for t in truth if t.tags is not None]
+    if len(tags) != len(truth):
+        raise ValueError(f"{len(truth) - len(tags)} of {len(truth)} images of the batch have no tags")
+    return torch.stack(tags)
 
 
 def classification_predictions(

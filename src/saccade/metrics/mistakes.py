@@ -86,9 +86,10 @@ def _judge_tags(truth: Annotation, prediction: Annotation, classes: int, thresho
     true = truth.tags.bool().cpu().numpy()
     scores = class_scores("image", prediction, classes)
     loss = -np.log(np.clip(np.where(true, scores, 1 - scores), SURE, 1)).mean() if classes else 0.0
+    given = scores >= threshold if prediction.tags is None else prediction.tags.bool().cpu().numpy()
     mistakes = [
         {"kind": "missed" if true[k] else "wrong tag", "label": k, "score": float(scores[k])}
-        for k in np.flatnonzero(true != (scores >= threshold)).tolist()
+        for k in np.flatnonzero(true != given).tolist()
     ]
     return Verdict(abs(float(loss)), mistakes)
 

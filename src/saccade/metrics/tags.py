@@ -38,6 +38,7 @@ class Tags:
       every image is given its 3 best tags, as in Gong et al. 2014 ("Deep convolutional ranking for multilabel
       image annotation", sec. 4).
 
+    `per_class` tells the `best_threshold` of each class on these images as well.
     Curves: "precision_recall": a row a class with recall and precision (lists) where the class occurs.
     """
 
@@ -98,6 +99,7 @@ class Tags:
                 "precision": float(hit[k] / said[k]) if said[k] else None,
                 "recall": float(hit[k] / true[k]) if true[k] else None,
                 "threshold": float(self.thresholds[k]),
+                "best_threshold": best_threshold(scores[:, k], truth[:, k]),
             }
             for k, name in enumerate(self.classes)
         ]
@@ -137,6 +139,27 @@ def average_precisions(scores: np.ndarray, truth: np.ndarray, weights: np.ndarra
         rise = np.diff(hits, axis=1, prepend=0)
         out[:, k] = ratio((precision * rise).sum(1), hits[:, -1])
     return out
+
+
+def best_threshold(scores: np.ndarray, truth: np.ndarray) -> float:
+    """The threshold of one label with the best F1 = 2 hits / (given + true), the highest at a tie.
+
+    It lies halfway between the last score that is given the label and the next lower one (or 0). 0.5 where no image
+    holds the label.
+
+    Args:
+        scores: [images] in [0, 1].
+        truth: [images] bool.
+    """
+    if not truth.any():
+        return 0.5
+    order = np.argsort(-scores, kind="stable")
+    last = _last_of_ties(scores[order])
+    f1 = (2 * np.cumsum(truth[order]) / (np.arange(1, len(order) + 1) + truth.sum()))[last]
+    best = int(f1.argmax())
+    upper = float(scores[order[last[best]]])
+    lower = float(scores[order[last[best + 1]]]) if best + 1 < len(last) else 0.0
+    return (upper + lower) / 2 if upper - lower > 1e-6 else upper  # scores are float32: the middle must not be `lower`
 
 
 def _last_of_ties(ordered: np.ndarray) -> np.ndarray:

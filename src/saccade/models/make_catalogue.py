@@ -1,6 +1,6 @@
-"""Write models/catalogue.json from the model files: `python -m saccade.models.make_catalogue`.
+"""Write models/catalogue.json and docs/models.md from the model files: `python -m saccade.models.make_catalogue`.
 
-`saccade models` and the lookup by name read that file, so that neither has to import torch.
+`saccade models` and the lookup by name read the first, so that neither has to import torch.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 import json
 import pkgutil
+from itertools import groupby
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -15,9 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from saccade.models import CATALOGUE
+from saccade.models.dry_run import model_of_shapes
 from saccade.models.paper import paper_of
 
-ROOMS = ("backbones", "detectors", "segmenters")
+ROOMS = {
+    "backbones": "Classification networks, and trunks of the others",
+    "detectors": "Detectors",
+    "segmenters": "Segmenters",
+}
+PAGE = Path(__file__).parents[3] / "docs" / "models.md"
 
 
 def model_modules() -> list[ModuleType]:
@@ -58,19 +66,13 @@ def describe(module: ModuleType, name: str) -> dict[str, Any]:
     """The entry of a variant: module, tasks, paper, exact parameters, multiply-adds of one image, input side."""
     facts = state(module, name)
     size = facts["size"]
-    with torch.device("meta"):  # shapes without numbers: nothing is allocated, nothing is computed
-        model = module.Model(module.VARIANTS[name]).eval()
-    try:
-        macs = multiply_adds(model, torch.empty(1, 3, size, size, device="meta"))
-    except (NotImplementedError, RuntimeError, TypeError):  # shapes that depend on values: compute for real
-        macs = multiply_adds(module.Model(module.VARIANTS[name]).eval(), torch.zeros(1, 3, size, size))
-    return facts | {"macs": macs}
+    model = model_of_shapes(module, module.VARIANTS[name])
+    return facts | {"macs": multiply_adds(model, torch.empty(1, 3, size, size, device="meta"))}
 
 
 def state(module: ModuleType, name: str) -> dict[str, Any]:
     """The entry without the multiply-adds, which take a forward pass."""
-    with torch.device("meta"):
-        parameters = sum(p.numel() for p in module.Model(module.VARIANTS[name]).parameters())
+    parameters = sum(p.numel() for p in model_of_shapes(module, module.VARIANTS[name]).parameters())
     paper = paper_of(module, name)
     return {
         "module": module.__name__,
@@ -105,5 +107,35 @@ def text(entries: dict[str, dict[str, Any]]) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
+def page(entries: dict[str, dict[str, Any]]) -> str:
+    """docs/models.md: a chapter a room, a section a file with the first line of its docstring, a table of variants."""
+    lines = [
+        "# Models",
+        "",
+        "Written by `python -m saccade.models.make_catalogue` from the model files; `saccade models` prints the same.",
+        "Parameters are those at the paper's class count; multiply-adds are those of convolutions and linear layers",
+        "for one image of the given side.",
+    ]
+    for room, title in ROOMS.items():
+        lines += ["", f"## {title}"]
+        rows = [(e["module"], name, e) for name, e in entries.items() if e["module"].split(".")[-2] == room]
+        for module, group in groupby(sorted(rows, key=lambda row: row[:2]), key=lambda row: row[0]):
+            variants = [(name, entry) for _, name, entry in group]
+            said = (importlib.import_module(module).__doc__ or "").split("\n\n")[0].replace("\n", " ")
+            papers = dict.fromkeys(f"{e['authors']}: *{e['paper']}*, {e['where']}" for _, e in variants)
+            heading = f"### {module.split('.')[-1]}"
+            lines += ["", heading, "", said, "", *(f"- {paper}" for paper in papers), ""]
+            lines += ["| name | tasks | year | parameters | multiply-adds | input |", "|---|---|--:|--:|--:|--:|"]
+            lines += [
+                f"| `{name}` | {', '.join(e['tasks'])} | {e['year']} | {e['parameters']:,} | {e['macs'] / 1e9:.2f} G "
+                f"| {e['size']} |"
+                for name, e in variants
+            ]
+    return "\n".join(lines) + "\n"
+
+
 if __name__ == "__main__":
-    CATALOGUE.write_text(text(build()), encoding="utf-8")
+    made = build()
+    CATALOGUE.write_text(text(made), encoding="utf-8")
+    if PAGE.parent.is_dir():  # in a checkout
+        PAGE.write_text(page(made), encoding="utf-8")

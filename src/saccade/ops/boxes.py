@@ -9,8 +9,13 @@ from __future__ import annotations
 
 import math
 
+import numba
+import numpy as np
 import torch
 from torch import Tensor
+
+from saccade.ops.memory import empty
+from saccade.ops.threads import in_threads
 
 
 def box_area(boxes: Tensor) -> Tensor:
@@ -35,7 +40,46 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
 
 def box_iou(a: Tensor, b: Tensor) -> Tensor:
     """IoU of every pair: a [n, 4], b [m, 4] -> [n, m] in [0, 1]."""
-    return iou(a[:, None], b[None])
+    differentiated = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
+    real = a.dtype == b.dtype and a.dtype in (torch.float32, torch.float64)
+    if differentiated or not real or a.device.type != "cpu":
+        return iou(a[:, None], b[None])
+    return _iou_of_pairs(a, b)
+
+
+@torch.library.custom_op("saccade::box_iou", mutates_args=())
+def _iou_of_pairs(a: Tensor, b: Tensor) -> Tensor:
+    """`iou(a[:, None], b[None])` on CPUs: in one pass, where plain torch writes and reads ten matrices."""
+    out = empty((len(a), len(b)), a.dtype)
+    arrays = a.detach().contiguous().numpy(), b.detach().t().contiguous().numpy(), box_area(b.detach()).numpy()
+
+    def work(start: int, stop: int) -> None:
+        _pairs(*arrays, out.numpy(), start, stop)
+
+    in_threads(work, len(a), 8 * out.numel())
+    return out
+
+
+@_iou_of_pairs.register_fake
+def _(a: Tensor, b: Tensor) -> Tensor:
+    return a.new_empty((a.shape[0], b.shape[0]))
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _pairs(a: np.ndarray, b: np.ndarray, areas: np.ndarray, out: np.ndarray, start: int, stop: int) -> None:
+    """Rows start..stop of out [n, m] from a [n, 4], b [4, m] and the areas of b [m]; the inner loop has no branches."""
+    zero = a.dtype.type(0)
+    for i in range(start, stop):
+        left, top, right, bottom = a[i, 0], a[i, 1], a[i, 2], a[i, 3]
+        area = max(right - left, zero) * max(bottom - top, zero)
+        row = out[i]
+        for j in range(len(areas)):
+            width = max(min(right, b[2, j]) - max(left, b[0, j]), zero)
+            height = max(min(bottom, b[3, j]) - max(top, b[1, j]), zero)
+            shared = width * height
+            union = area + areas[j] - shared
+            ratio = shared / union
+            row[j] = ratio if union > 0 else zero
 
 
 def box_iof(a: Tensor, b: Tensor) -> Tensor:

@@ -4,22 +4,20 @@ Each region is divided into output_size bins; in each bin a regular grid of poin
 interpolation and averaged. Pixel centres lie at whole numbers of the map; `aligned` shifts the regions by half a pixel
 to fit. A point up to one pixel outside the map reads the border, farther out it reads 0.
 
-`roi_align_reference` is plain differentiable torch; `_forward` and `_backward` are the same sums in numba for CPUs.
+`roi_align_reference` is plain differentiable torch; the module `roi_align_cpu` has the same sums in numba for CPUs.
 Letters: b images, c channels, H and W the map, n regions, h and w the output, P = h w bins, T taps (pixels read) a bin.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from collections.abc import Sequence
 
-import numba
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from saccade.ops import roi_align_cpu
+from saccade.ops.memory import empty
 
 
 def roi_align(
@@ -93,7 +91,7 @@ def roi_align_levels(
         aligned: as in `roi_align`.
 
     Returns:
-        [n, c, h, w], channels last in memory.
+        [n, c, h, w], contiguous.
 
     Raises:
         ValueError: shapes do not fit, a box is not finite, or an image's index is outside 0..b-1.
@@ -101,20 +99,23 @@ def roi_align_levels(
     _check(features, rois, levels, spatial_scales)
     wide = _wide(features[0].dtype)
     c = features[0].shape[1]
-    out = torch.zeros(len(rois), height, width, c, dtype=wide, device=rois.device)
+    on_cpu = rois.device.type == "cpu"
+    shape = (len(rois), c, height, width)
+    out = empty(shape, wide) if on_cpu else torch.empty(shape, dtype=wide, device=rois.device)
     for level, scale in enumerate(spatial_scales):
         rows = (levels == level).nonzero()[:, 0]
         if len(rows) == 0:
             continue
-        # Free of copies where the map is channels last in memory already.
-        last = features[level].detach().permute(0, 2, 3, 1).to(wide).contiguous()
+        last = features[level].detach().permute(0, 2, 3, 1).to(wide)
         regions = _regions(rois[rows], scale, aligned)
-        if out.device.type == "cpu":
-            _forward_compiled(last, regions, rows, out, sampling_ratio)
+        if on_cpu:
+            # Free of copies where the map is channels last in memory already.
+            last = last if last.is_contiguous() else empty(last.shape, wide).copy_(last)
+            roi_align_cpu.forward(last, regions, rows, out, sampling_ratio)
         else:
             index, weight = _taps(regions, last.shape, height, width, sampling_ratio)
-            out[rows] = _gather(last, index, weight).view(-1, height, width, c)
-    return out.permute(0, 3, 1, 2).to(features[0].dtype)
+            out[rows] = _gather(last, index, weight).view(-1, height, width, c).permute(0, 3, 1, 2)
+    return out.to(features[0].dtype)
 
 
 @roi_align_levels.register_fake
@@ -129,7 +130,7 @@ def _(
     aligned: bool,
 ) -> Tensor:
     first = features[0]
-    return first.new_empty((rois.shape[0], height, width, first.shape[1])).permute(0, 3, 1, 2)
+    return first.new_empty((rois.shape[0], first.shape[1], height, width))
 
 
 @torch.library.custom_op("saccade::roi_align_levels_backward", mutates_args=())
@@ -144,19 +145,21 @@ def roi_align_levels_backward(
 ) -> list[Tensor]:
     """Gradients [b, c, H_l, W_l] of the maps for a gradient [n, c, h, w]; of the features only the shapes are used."""
     height, width = gradient.shape[2:]
-    last = gradient.detach().permute(0, 2, 3, 1).to(_wide(gradient.dtype)).contiguous()
+    wide = gradient.detach().to(_wide(gradient.dtype)).contiguous()
+    on_cpu = wide.device.type == "cpu"
     results = []
     for level, scale in enumerate(spatial_scales):
         b, c, map_height, map_width = features[level].shape
-        total = torch.zeros(b, map_height, map_width, c, dtype=last.dtype, device=last.device)
+        shape = (b, map_height, map_width, c)
+        total = empty(shape, wide.dtype).zero_() if on_cpu else torch.zeros(shape, dtype=wide.dtype, device=wide.device)
         rows = (levels == level).nonzero()[:, 0]
         if len(rows):
             regions = _regions(rois[rows], scale, aligned)
-            if last.device.type == "cpu":
-                _backward_compiled(last, regions, rows, total, sampling_ratio)
+            if on_cpu:
+                roi_align_cpu.backward(wide, regions, rows, total, sampling_ratio)
             else:
                 index, weight = _taps(regions, total.shape, height, width, sampling_ratio)
-                _scatter(total, index, weight, last[rows].view(-1, c))
+                _scatter(total, index, weight, wide[rows].permute(0, 2, 3, 1).reshape(-1, c))
         results.append(total.permute(0, 3, 1, 2).to(features[level].dtype))
     return results
 
@@ -272,126 +275,3 @@ def _scatter(total: Tensor, index: Tensor, weight: Tensor, gradient: Tensor) -> 
     flat = total.view(-1, total.shape[-1])
     for tap in range(index.shape[1]):  # one at a time: all taps at once would take T times the memory of the output
         flat.index_add_(0, index[:, tap], gradient * weight[:, tap, None].to(gradient.dtype))
-
-
-def _in_threads(work: Callable[[int, int], None], items: int, cost: int) -> None:
-    """work(start, stop) over 0..items, in torch's number of threads where the cost (multiplications) pays for them.
-
-    Plain threads around kernels that release the interpreter's lock: no second OpenMP runtime beside torch's, and safe
-    after a fork.
-    """
-    threads = min(torch.get_num_threads(), items) if cost > 1_000_000 else 1
-    if threads <= 1:
-        work(0, items)
-        return
-    edges = [items * i // threads for i in range(threads + 1)]
-    with ThreadPoolExecutor(threads) as pool:
-        for job in [pool.submit(work, low, high) for low, high in pairwise(edges)]:
-            job.result()
-
-
-def _forward_compiled(last: Tensor, regions: Tensor, rows: Tensor, out: Tensor, sampling_ratio: int) -> None:
-    arrays = last.numpy(), regions.numpy(), rows.numpy(), out.numpy()
-    points = max(sampling_ratio, 1) ** 2
-
-    def work(start: int, stop: int) -> None:
-        _forward(*arrays, sampling_ratio, start, stop)
-
-    _in_threads(work, len(regions), len(regions) * out[0].numel() * points * 4)
-
-
-def _backward_compiled(gradient: Tensor, regions: Tensor, rows: Tensor, total: Tensor, sampling_ratio: int) -> None:
-    arrays = gradient.numpy(), regions.numpy(), rows.numpy(), total.numpy()
-    points = max(sampling_ratio, 1) ** 2
-
-    def work(start: int, stop: int) -> None:  # regions overlap, channels do not: threads never write the same number
-        _backward(*arrays, sampling_ratio, start, stop)
-
-    _in_threads(work, total.shape[3], len(regions) * gradient[0].numel() * points * 4)
-
-
-@numba.njit(cache=True, nogil=True)
-def _tap(place: float, limit: int) -> tuple[int, int, float]:
-    """Lower and upper pixel and the weight of the upper one; -1 where the point is outside."""
-    if not (place >= -1 and place <= limit):
-        return -1, -1, 0.0
-    place = min(max(place, 0.0), limit - 1.0)
-    low = math.floor(place)
-    return low, min(low + 1, limit - 1), place - low
-
-
-@numba.njit(cache=True, nogil=True)
-def _points(side: float, bins: int, sampling_ratio: int) -> int:
-    return sampling_ratio if sampling_ratio > 0 else math.ceil(side / bins)
-
-
-@numba.njit(cache=True, nogil=True)
-def _forward(
-    last: np.ndarray, regions: np.ndarray, rows: np.ndarray, out: np.ndarray, sampling_ratio: int, start: int, stop: int
-) -> None:
-    """Regions start..stop of a map [b, H, W, c]; region i goes to out[rows[i]], which holds zeros."""
-    height, width, channels = out.shape[1:]
-    for i in range(start, stop):
-        pixels = last[int(regions[i, 0])]
-        x0, y0, w, h = regions[i, 1], regions[i, 2], regions[i, 3], regions[i, 4]
-        ny, nx = _points(h, height, sampling_ratio), _points(w, width, sampling_ratio)
-        for p in range(height):
-            for sy in range(ny):
-                yl, yh, fy = _tap(y0 + p * (h / height) + (sy + 0.5) * (h / height) / ny, last.shape[1])
-                if yl < 0:
-                    continue
-                for q in range(width):
-                    target = out[rows[i], p, q]
-                    for sx in range(nx):
-                        xl, xh, fx = _tap(x0 + q * (w / width) + (sx + 0.5) * (w / width) / nx, last.shape[2])
-                        if xl < 0:
-                            continue
-                        a = last.dtype.type((1 - fy) * (1 - fx) / (ny * nx))
-                        b = last.dtype.type((1 - fy) * fx / (ny * nx))
-                        c = last.dtype.type(fy * (1 - fx) / (ny * nx))
-                        d = last.dtype.type(fy * fx / (ny * nx))
-                        ll, lh, hl, hh = pixels[yl, xl], pixels[yl, xh], pixels[yh, xl], pixels[yh, xh]
-                        for k in range(channels):
-                            target[k] += a * ll[k] + b * lh[k] + c * hl[k] + d * hh[k]
-
-
-@numba.njit(cache=True, nogil=True)
-def _backward(
-    gradient: np.ndarray,
-    regions: np.ndarray,
-    rows: np.ndarray,
-    total: np.ndarray,
-    sampling_ratio: int,
-    start: int,
-    stop: int,
-) -> None:
-    """Channels start..stop of total [b, H, W, c], which holds zeros, from all regions."""
-    height, width = gradient.shape[1:3]
-    for i in range(len(regions)):
-        pixels = total[int(regions[i, 0])]
-        x0, y0, w, h = regions[i, 1], regions[i, 2], regions[i, 3], regions[i, 4]
-        ny, nx = _points(h, height, sampling_ratio), _points(w, width, sampling_ratio)
-        for p in range(height):
-            for sy in range(ny):
-                yl, yh, fy = _tap(y0 + p * (h / height) + (sy + 0.5) * (h / height) / ny, total.shape[1])
-                if yl < 0:
-                    continue
-                for q in range(width):
-                    source = gradient[rows[i], p, q]
-                    for sx in range(nx):
-                        xl, xh, fx = _tap(x0 + q * (w / width) + (sx + 0.5) * (w / width) / nx, total.shape[2])
-                        if xl < 0:
-                            continue
-                        a = total.dtype.type((1 - fy) * (1 - fx) / (ny * nx))
-                        b = total.dtype.type((1 - fy) * fx / (ny * nx))
-                        c = total.dtype.type(fy * (1 - fx) / (ny * nx))
-                        d = total.dtype.type(fy * fx / (ny * nx))
-                        ll, lh, hl, hh = pixels[yl, xl], pixels[yl, xh], pixels[yh, xl], pixels[yh, xh]
-                        for k in range(start, stop):  # one target at a time: two of the four may be the same pixel
-                            ll[k] += a * source[k]
-                        for k in range(start, stop):
-                            lh[k] += b * source[k]
-                        for k in range(start, stop):
-                            hl[k] += c * source[k]
-                        for k in range(start, stop):
-                            hh[k] += d * source[k]

@@ -5,7 +5,8 @@ belong to the region, bin i of h covers floor(i s) .. ceil((i + 1) s) with s = s
 pixel where the side is not a multiple. "disjoint" is the tutorials': floor(i s) .. floor((i + 1) s). A bin without
 pixels gives 0.
 
-`roi_pool_reference` is plain differentiable torch and the path of the GPU; `_scan` is the same in numba for CPUs.
+`roi_pool_reference` is plain differentiable torch and the path of the GPU; `_scan` and `_scatter` are the same in numba
+for CPUs.
 Letters: b images, c channels, H and W the map, n regions, h and w the output.
 """
 
@@ -19,7 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saccade.ops.memory import empty
 from saccade.ops.roi_align import to_rois
+from saccade.ops.threads import in_threads
 
 Rule = Literal["overlapping", "disjoint"]
 
@@ -54,7 +57,8 @@ def roi_pool(
         raise ValueError(f"a region's image index is outside 0..{len(features) - 1}")
     if features.device.type != "cpu":
         return roi_pool_reference(features, rois, (height, width), spatial_scale, rule)
-    return _best(features, rois, height, width, spatial_scale, rule == "overlapping")[0]
+    differentiated = torch.is_grad_enabled() and features.requires_grad
+    return _best(features, rois, height, width, spatial_scale, rule == "overlapping", differentiated)[0]
 
 
 def roi_pool_reference(
@@ -84,16 +88,20 @@ def _edges(
     rois: Tensor, shape: Sequence[int], height: int, width: int, scale: float, overlapping: bool
 ) -> tuple[Tensor, Tensor]:
     """First and past-the-last row of each bin [n, h, 2], and columns [n, w, 2], int64, inside the map."""
-    scaled = rois[:, 1:].detach().double() * scale
+    real = torch.float64 if rois.dtype == torch.float64 else torch.float32
+    scaled = (rois[:, 1:].detach().to(real) * scale).double()
     corner = scaled.sign() * (scaled.abs() + 0.5).floor()
     sides = (corner[:, 2:] - corner[:, :2] + 1).clamp(min=1)
 
     def axis(first: Tensor, side: Tensor, bins: int, limit: int) -> Tensor:
         number = torch.arange(bins, device=rois.device)
-        # Products before quotients: i * side / bins is exact where it is whole, i * (side / bins) is not.
-        low = (number * side[:, None] / bins).floor()
-        high = (number + 1) * side[:, None] / bins
-        high = high.ceil() if overlapping else high.floor()
+        if overlapping:
+            # The rounding of the released code: 6 / 7 in float32 times 7 is above 6, and a seventh row is read.
+            step = (side.to(real) / bins)[:, None]
+            low, high = (number * step).floor(), ((number + 1) * step).ceil()
+        else:
+            # Products before quotients: i * side / bins is exact where it is whole, i * (side / bins) is not.
+            low, high = (number * side[:, None] / bins).floor(), ((number + 1) * side[:, None] / bins).floor()
         return (torch.stack((low, high), -1) + first[:, None, None]).clamp(0, limit).to(torch.int64)
 
     return axis(corner[:, 1], sides[:, 1], height, shape[2]), axis(corner[:, 0], sides[:, 0], width, shape[3])
@@ -101,24 +109,62 @@ def _edges(
 
 @torch.library.custom_op("saccade::roi_pool", mutates_args=())
 def _best(
-    features: Tensor, rois: Tensor, height: int, width: int, spatial_scale: float, overlapping: bool
+    features: Tensor,
+    rois: Tensor,
+    height: int,
+    width: int,
+    spatial_scale: float,
+    overlapping: bool,
+    places: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Maxima [n, c, h, w] and their flat places y W + x in the map (-1: empty bin), for CPU tensors."""
-    wide = features.detach().to(torch.float64 if features.dtype == torch.float64 else torch.float32).contiguous()
+    """For CPU tensors the maxima [n, c, h, w] and, if `places`, where they lie: y W + x in the map, -1: empty bin."""
+    wide = features.detach().permute(0, 2, 3, 1).to(_real(features.dtype))
+    wide = wide if wide.is_contiguous() else empty(wide.shape, wide.dtype).copy_(wide)
     edges_y, edges_x = _edges(rois, features.shape, height, width, spatial_scale, overlapping)
-    out = wide.new_zeros(len(rois), wide.shape[1], height, width)
-    place = torch.full(out.shape, -1, dtype=torch.int64)
+    shape = (len(rois), features.shape[1], height, width)
+    out, place = empty(shape, wide.dtype), empty(shape if places else (0, *shape[1:]), torch.int32)
     images = rois[:, 0].detach().long().contiguous()
-    _scan(wide.numpy(), images.numpy(), edges_y.numpy(), edges_x.numpy(), out.numpy(), place.numpy())
+    arrays = wide.numpy(), images.numpy(), edges_y.numpy(), edges_x.numpy(), out.numpy(), place.numpy()
+
+    def work(start: int, stop: int) -> None:
+        _scan(*arrays, start, stop)
+
+    in_threads(work, len(rois), 8 * out.numel())
     return out.to(features.dtype), place
 
 
 @_best.register_fake
 def _(
-    features: Tensor, rois: Tensor, height: int, width: int, spatial_scale: float, overlapping: bool
+    features: Tensor,
+    rois: Tensor,
+    height: int,
+    width: int,
+    spatial_scale: float,
+    overlapping: bool,
+    places: bool,
 ) -> tuple[Tensor, Tensor]:
     shape = (rois.shape[0], features.shape[1], height, width)
-    return features.new_empty(shape), features.new_empty(shape, dtype=torch.int64)
+    return features.new_empty(shape), features.new_empty(shape if places else (0, *shape[1:]), dtype=torch.int32)
+
+
+@torch.library.custom_op("saccade::roi_pool_backward", mutates_args=())
+def _spread(gradient: Tensor, rois: Tensor, place: Tensor, b: int, map_height: int, map_width: int) -> Tensor:
+    """Gradient [b, c, H, W] of the map for a gradient [n, c, h, w] of the maxima, for CPU tensors."""
+    wide = gradient.detach().to(_real(gradient.dtype)).contiguous()
+    total = empty((b, gradient.shape[1], map_height, map_width), wide.dtype).zero_()
+    images = rois[:, 0].detach().long().contiguous()
+    arrays = wide.numpy(), images.numpy(), place.numpy(), total.numpy()
+
+    def work(start: int, stop: int) -> None:  # regions overlap, channels do not: threads never write the same number
+        _scatter(*arrays, start, stop)
+
+    in_threads(work, gradient.shape[1], 8 * gradient.numel())
+    return total.to(gradient.dtype)
+
+
+@_spread.register_fake
+def _(gradient: Tensor, rois: Tensor, place: Tensor, b: int, map_height: int, map_width: int) -> Tensor:
+    return gradient.new_empty((b, gradient.shape[1], map_height, map_width))
 
 
 def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -129,39 +175,84 @@ def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 
 def _differentiate(ctx, gradient: Tensor, _: Tensor | None):  # type: ignore[no-untyped-def]
     rois, place = ctx.saved_tensors
-    b, c, map_height, map_width = ctx.shape
-    plane = rois[:, 0].long()[:, None] * c + torch.arange(c, device=rois.device)  # [n, c]
-    flat = plane[:, :, None, None] * (map_height * map_width) + place
-    total = gradient.new_zeros(b * c * map_height * map_width)
-    # An empty bin adds 0 somewhere: no shape depends on the data.
-    total = total.index_add(0, flat.clamp(min=0).flatten(), (gradient * (place >= 0)).flatten())
-    return total.view(b, c, map_height, map_width), None, None, None, None, None
+    b, _c, map_height, map_width = ctx.shape
+    return _spread(gradient, rois, place, b, map_height, map_width), None, None, None, None, None, None
 
 
 _best.register_autograd(_differentiate, setup_context=_save)
 
 
+def _real(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+@numba.njit(cache=True, nogil=True)
+def _replace_smaller(value: np.ndarray, where: np.ndarray, pixel: np.ndarray, number: np.int32) -> None:
+    """Take the pixel of this number in the channels in which it is above the value; a choice, not a branch: SIMD."""
+    for k in range(len(value)):
+        v, x, w = value[k], pixel[k], where[k]
+        above = x > v
+        value[k] = x if above else v
+        where[k] = number if above else w
+
+
+@numba.njit(cache=True, nogil=True)
+def _turn(rows: np.ndarray, out: np.ndarray) -> None:
+    """[P, c and more] -> [c, P]."""
+    for k in range(out.shape[0]):
+        for p in range(out.shape[1]):
+            out[k, p] = rows[p, k]
+
+
 @numba.njit(cache=True, nogil=True)
 def _scan(
-    features: np.ndarray,
+    last: np.ndarray,
     images: np.ndarray,
     edges_y: np.ndarray,
     edges_x: np.ndarray,
     out: np.ndarray,
     place: np.ndarray,
+    start: int,
+    stop: int,
 ) -> None:
+    """Regions start..stop of a map [b, H, W, c]; the inner loops run over neighbouring channels."""
+    channels, height, width = out.shape[1:]
+    # 16 numbers between the rows: at powers of two they would share few sets of the cache when the layout is turned.
+    best = np.empty((height * width, channels + 16), last.dtype)
+    found = np.empty((height * width, channels + 16), np.int32)
+    for i in range(start, stop):
+        for p in range(height):
+            for q in range(width):
+                value, where = best[p * width + q, :channels], found[p * width + q, :channels]
+                rows, columns = edges_y[i, p], edges_x[i, q]
+                if rows[0] >= rows[1] or columns[0] >= columns[1]:
+                    for k in range(channels):
+                        value[k] = 0
+                        where[k] = -1
+                    continue
+                number = np.int32(rows[0] * last.shape[2] + columns[0])
+                pixel = last[images[i], rows[0], columns[0]]
+                for k in range(channels):
+                    value[k] = pixel[k]
+                    where[k] = number
+                for y in range(rows[0], rows[1]):
+                    for x in range(columns[0], columns[1]):
+                        _replace_smaller(value, where, last[images[i], y, x], np.int32(y * last.shape[2] + x))
+        _turn(best, out[i].reshape(channels, -1))
+        if len(place):
+            _turn(found, place[i].reshape(channels, -1))
+
+
+@numba.njit(cache=True, nogil=True)
+def _scatter(
+    gradient: np.ndarray, images: np.ndarray, place: np.ndarray, total: np.ndarray, start: int, stop: int
+) -> None:
+    """Channels start..stop of total [b, c, H, W] from all regions."""
+    channels = total.shape[1]
     for i in range(len(images)):
-        for k in range(features.shape[1]):
-            plane = features[images[i], k]
-            for p in range(out.shape[2]):
-                for q in range(out.shape[3]):
-                    found = -1
-                    best = plane[0, 0]
-                    for y in range(edges_y[i, p, 0], edges_y[i, p, 1]):
-                        for x in range(edges_x[i, q, 0], edges_x[i, q, 1]):
-                            if found < 0 or plane[y, x] > best:
-                                best = plane[y, x]
-                                found = y * features.shape[3] + x
-                    if found >= 0:
-                        out[i, k, p, q] = best
-                        place[i, k, p, q] = found
+        values, places = gradient[i].reshape(channels, -1), place[i].reshape(channels, -1)
+        for k in range(start, stop):
+            plane = total[images[i], k].reshape(-1)
+            for p in range(values.shape[1]):
+                if places[k, p] >= 0:
+                    plane[places[k, p]] += values[k, p]

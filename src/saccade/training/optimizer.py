@@ -12,7 +12,12 @@ from saccade.config import Settings
 
 
 def make_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    """SGD or AdamW with two groups: weights of two or more dimensions decay; norms, biases and scales do not."""
+    """SGD, AdamW or RMSProp with two groups: weights of two or more dimensions decay; norms, biases and scales do not.
+
+    RMSProp is torch's: v <- d v + (1 - d) g^2, m <- momentum m + g / (sqrt(v) + eps), w <- w - lr m, from v = 0. The
+    papers used TensorFlow's, which begins at v = 1 and has eps inside the root; with their eps of 1 and gradients far
+    below 1 both divide by about 1.
+    """
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
@@ -20,6 +25,10 @@ def make_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimize
     ]
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.momentum, 0.999))
+    if settings.optimizer == "rmsprop":
+        return torch.optim.RMSprop(
+            groups, lr=settings.lr, alpha=settings.rms_decay, eps=settings.rms_eps, momentum=settings.momentum
+        )
     return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.nesterov)
 
 

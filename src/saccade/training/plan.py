@@ -15,6 +15,7 @@ import numpy as np
 
 from saccade import __version__
 from saccade.config import Settings, read_settings_file, resolve
+from saccade.data.balance import class_images, label_weights, tag_weights
 from saccade.data.dataset import DataSet, Record
 from saccade.data.formats import read
 from saccade.data.pipelines import Preprocessing, inference_transforms, preprocessing_of
@@ -22,6 +23,7 @@ from saccade.data.split import split
 from saccade.data.truth import read_truth
 from saccade.data.types import Annotation, Sample
 from saccade.errors import DataError, UsageError
+from saccade.losses.classification import CLASSIFY, TAG, Objective
 from saccade.models import model_config, model_module
 from saccade.tasks import TASKS
 
@@ -91,21 +93,22 @@ def make_plan(
     module = model_module(model)
     task, dataset = _read_for(module, model, data, task if stored is None else stored["task"])
     fields = {f.name for f in dataclasses.fields(module.VARIANTS[model])}
-    settings, changes, origins = resolve(_layers(module, model, recipe, config, flags or {}, stored), fields)
+    free = fields - {"objective"}  # it follows from settings
+    settings, changes, origins = resolve(_layers(module, model, recipe, config, flags or {}, stored), free)
     if stored is not None:
         weights, recipe = stored["weights"], stored["recipe"]
         origins = {name: stored["origins"].get(name, o) if o == "resumed" else o for name, o in origins.items()}
-    if settings.multi_scale and task == "instances":
-        raise UsageError("multi_scale does not resize masks of instances; train at one size (multi_scale=0)")
-    _refuse_bad_data(dataset, settings)
+    _refuse_contradictions(task, settings)
     split(dataset, seed=settings.seed)
+    _refuse_bad_data(dataset, settings)
     training, validation = dataset.of("train"), dataset.of("val")
     if not training:
         raise DataError(f"{dataset.root}: no image to train on (splits: {dataset.splits or 'none'})")
     stride = getattr(module, "STRIDE", 1)
     preprocessing = preprocessing_of(task, settings, stride)
     if stored is None:
-        known = {"classes": len(dataset.classes), "task": task, "label_smoothing": settings.label_smoothing}
+        known: dict[str, Any] = {"classes": len(dataset.classes), "task": task}
+        known["objective"] = _objective(task, settings, training, len(dataset.classes))
         if preprocessing.size is not None:
             known["size"] = preprocessing.size
         changes = {k: v for k, v in known.items() if k in fields} | changes
@@ -124,8 +127,16 @@ def make_plan(
 
 
 def config_from_json(module: ModuleType, model: str, state: Mapping[str, Any]) -> Any:
-    """A model's Config from JSON: lists become the tuples that frozen configs hold."""
-    return dataclasses.replace(module.VARIANTS[model], **{k: _tuples(v) for k, v in state.items()})
+    """A model's Config from JSON: lists become the tuples, dictionaries the dataclasses that frozen configs hold."""
+    return _from_json(module.VARIANTS[model], state)
+
+
+def _from_json(made: Any, state: Mapping[str, Any]) -> Any:
+    values = {}
+    for name, value in state.items():
+        now = getattr(made, name, None)
+        values[name] = _from_json(now, value) if dataclasses.is_dataclass(now) else _tuples(value)
+    return dataclasses.replace(made, **values)
 
 
 def fingerprint(records: list[Record]) -> str:
@@ -177,6 +188,31 @@ def _read_for(module: ModuleType, model: str, data: str | Path, task: str | None
         f"{data} holds labels to {dataset.task}, model {model} serves {' and '.join(module.TASKS)}; "
         f"`saccade models --task {dataset.task}` lists the models that fit"
     )
+
+
+def _refuse_contradictions(task: str, settings: Settings) -> None:
+    if settings.multi_scale and task == "instances":
+        raise UsageError("multi_scale does not resize masks of instances; train at one size (multi_scale=0)")
+    for name in ("mixup", "cutmix"):
+        if getattr(settings, name) and task not in ("classify", "tag"):
+            raise UsageError(f"{name} blends the labels of whole images: for classify and tag, not {task} ({name}=0)")
+    losses = {"classify": CLASSIFY, "tag": TAG}.get(task, ("cross_entropy",))
+    if settings.loss not in losses:
+        raise UsageError(f"loss={settings.loss} is not for {task}; allowed: {', '.join(losses)}")
+    if settings.class_balance != "none" and task not in ("classify", "tag"):
+        raise UsageError(f"class_balance weights the labels of whole images, not those of {task} (class_balance=none)")
+
+
+def _objective(task: str, settings: Settings, training: list[Record], classes: int) -> Objective:
+    """The loss of labels or tags, with weights from their counts in the training images."""
+    weights: tuple[float, ...] = ()
+    if settings.class_balance != "none":
+        counts, beta = class_images(training, classes), settings.effective_beta
+        if task == "tag":
+            weights = tag_weights(counts, len(training), settings.class_balance, beta)
+        else:
+            weights = label_weights(counts, settings.class_balance, beta)
+    return Objective(settings.loss, settings.label_smoothing, settings.focal_gamma, weights)
 
 
 def _refuse_bad_data(dataset: DataSet, settings: Settings) -> None:

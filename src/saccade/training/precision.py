@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from saccade.data.types import Batch
 from saccade.device import autocast, has_fast_bf16
-from saccade.errors import ResourceError, UsageError
+from saccade.errors import ResourceError, UsageError, is_out_of_memory
 
 AGREEMENT = 0.05  # largest relative difference of the first batch's loss at which bf16 is chosen by itself
 LARGEST_BATCH = 256
@@ -58,8 +58,13 @@ def find_batch(model: nn.Module, batch: Batch, device: torch.device, precision: 
                     losses = model.loss(_repeat(batch, size).to(device))  # type: ignore[operator]
                 used = _memory_in_use(device) - before  # the graph of the forward pass is the peak
                 torch.stack(list(losses.values())).sum().backward()
-            except RuntimeError as error:
-                if "memory" not in str(error).lower() and "alloc" not in str(error).lower():
+            except ValueError:  # batch norm of maps of one pixel needs two images
+                if size > 1:
+                    raise
+                size = 2
+                continue
+            except Exception as error:
+                if not is_out_of_memory(error):
                     raise
                 break
             finally:
@@ -68,7 +73,7 @@ def find_batch(model: nn.Module, batch: Batch, device: torch.device, precision: 
                 break
             largest, size = size, size * 2
     if largest == 0:
-        raise ResourceError("not even a batch of one image fits into memory; use a smaller --size or model")
+        raise ResourceError("not even the smallest batch fits into memory; use a smaller --size or model")
     return largest
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from saccade.config import height_width
+from saccade.data.balance import repeat_factors
 from saccade.data.loader import Loader
 from saccade.data.pipelines import mosaic_off, training_side, training_transforms
 from saccade.data.types import Batch
@@ -18,10 +22,12 @@ from saccade.device import loader_workers, pick_device
 from saccade.errors import UsageError, suggest
 from saccade.files import make_folder, remove_leftovers, write_whole
 from saccade.models import catalogue
+from saccade.models.dry_run import model_of_shapes, smallest_side, takes
 from saccade.training.display import Display
 from saccade.training.optimizer import AveragedWeights, make_optimizer
 from saccade.training.plan import Plan
 from saccade.training.precision import choose_precision, find_batch
+from saccade.training.rescale import scaled_side
 from saccade.training.state import STATE, Log, Progress, load_state
 from saccade.training.weights import start_from
 
@@ -83,6 +89,8 @@ def make_loader(plan: Plan, processes: int, rank: int, mosaic: bool) -> Loader:
     settings = plan.settings
     stride = getattr(plan.module, "STRIDE", 1)
     transforms = training_transforms(plan.task, settings, stride, plan.dataset.flip_pairs or ())
+    rare = settings.repeat_threshold
+    repeats = repeat_factors(plan.training, len(plan.dataset.classes), rare) if rare else None
     return Loader(
         plan.dataset,
         plan.training,
@@ -97,22 +105,32 @@ def make_loader(plan: Plan, processes: int, rank: int, mosaic: bool) -> Loader:
         rank=rank,
         min_side=training_side(plan.task, settings),
         cache_bytes=int(settings.cache * 1e9),
+        repeats=repeats,
     )
 
 
 def check_size(plan: Plan) -> None:
-    """Raises UsageError where the input is smaller than the network's poolings can take."""
-    if plan.preprocessing.size is None:
-        return
-    height, width = plan.preprocessing.size
-    try:
-        with torch.device("meta"), torch.no_grad():  # shapes alone: nothing is computed
-            plan.module.Model(plan.config).eval()(torch.empty(1, 3, height, width))
-    except (NotImplementedError, TypeError):
-        return  # an operation that has no shapes without numbers: the first step will tell
-    except RuntimeError as error:
-        if "too small" in str(error) or "greater than actual input" in str(error):
-            raise UsageError(f"size {height}x{width} is too small for {plan.model}; use a larger --size") from error
+    """Raises UsageError where images are smaller than the network's poolings can take, or a forward pass so small that
+    batch norm sees one value a channel."""
+    settings = plan.settings
+    sides = plan.preprocessing.size or height_width(settings.size)
+    if settings.multi_scale:
+        sides = scaled_side(sides[0], 1 - settings.multi_scale), scaled_side(sides[1], 1 - settings.multi_scale)
+    height, width = sides
+    model = model_of_shapes(plan.module, plan.config)
+    if not takes(model, height, width):
+        least = smallest_side(model, catalogue()[plan.model]["size"])
+        if min(height, width) < least:
+            raise UsageError(
+                f"size {height}x{width} is too small for {plan.model}, which needs at least {least}x{least}: use a "
+                "larger --size"
+            )
+    images = min(settings.batch or len(plan.training), len(plan.training)) // settings.accumulate
+    if images <= 1 and not takes(model.train(), height, width):
+        raise UsageError(
+            f"batch norm of {plan.model} learns nothing from one image of {height}x{width} at a time: use a larger "
+            "--batch or --size, or norm=frozen where the model has it"
+        )
 
 
 def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume: bool) -> tuple[Parts, Progress]:
@@ -153,17 +171,37 @@ def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume:
     if accelerator.is_main_process:
         if not resume:
             _clear(run)
-        described = plan.to_json() | {"precision": precision, "device": str(target)}
+        described = plan.to_json() | {"precision": precision, "device": str(target)} | _surroundings()
         write_whole(run / "config.json", json.dumps(described, indent=2))
+        write_whole(run / "data_report.json", json.dumps(plan.dataset.ledger.to_json(), indent=2))
         log.cut(counters.step)
     accelerator.wait_for_everyone()
     display.say(
         f"{plan.model} to {plan.task} {plan.dataset.root.name}: {len(plan.training)} training, {len(plan.validation)} "
         f"validation images, {len(plan.dataset.classes)} classes; {precision} ({why}), batch {plan.settings.batch}"
     )
+    _say_what_is_wrong(plan, run, display)
     if resume:
         display.say(f"going on after step {counters.step}")
     return parts, counters
+
+
+def _surroundings() -> dict[str, Any]:
+    """What equal numbers depend on besides the settings: the bits of a run are those of these versions and threads."""
+    versions = {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
+    return {"versions": versions, "threads": torch.get_num_threads()}
+
+
+def _say_what_is_wrong(plan: Plan, run: Path, display: Display) -> None:
+    """Nothing is left out in silence: how much is refused, the first of it, and where all of it stands."""
+    ledger = plan.dataset.ledger
+    for warning in ledger.warnings:
+        display.say(f"warning: {warning}")
+    if ledger.refused:
+        images, labels = ledger.images_refused, ledger.labels_refused
+        display.say(f"refused: {images} images and {labels} labels; {run / 'data_report.json'} names all. The first:")
+        for entry in ledger.refused[:5]:
+            display.say(f"  {entry.where}: {entry.what}")
 
 
 def _numerics(plan: Plan, run: Path, model: nn.Module, device: torch.device, resume: bool) -> tuple[Plan, str, str]:

@@ -22,7 +22,7 @@ def random_scale(batch: Batch, settings: Settings, step: int) -> Batch:
         return batch
     factor = np.random.default_rng((settings.seed, step)).uniform(1 - settings.multi_scale, 1 + settings.multi_scale)
     old_h, old_w = batch.images.shape[-2:]
-    new_h, new_w = (max(STRIDE, round(side * factor / STRIDE) * STRIDE) for side in (old_h, old_w))
+    new_h, new_w = scaled_side(old_h, factor), scaled_side(old_w, factor)
     if (new_h, new_w) == (old_h, old_w):
         return batch
     images = F.interpolate(batch.images, (new_h, new_w), mode="bilinear", align_corners=False, antialias=factor < 1)
@@ -32,6 +32,11 @@ def random_scale(batch: Batch, settings: Settings, step: int) -> Batch:
     if batch.truth is not None:
         truth = [_scaled(t, size, fy, fx) for t, size in zip(batch.truth, sizes, strict=True)]
     return dataclasses.replace(batch, images=images, sizes=sizes, truth=truth)
+
+
+def scaled_side(side: int, factor: float) -> int:
+    """A side in pixels times `factor`, rounded to a multiple of STRIDE that is not 0."""
+    return max(STRIDE, round(side * factor / STRIDE) * STRIDE)
 
 
 def _scaled(truth: Annotation, size: tuple[int, int], fy: float, fx: float) -> Annotation:

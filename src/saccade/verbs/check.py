@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from saccade.data.dataset import DataSet, Record
-from saccade.data.formats import count_labels, read
+from saccade.data.dataset import DataSet, Record, count_labels
+from saccade.data.formats import read
 from saccade.data.image import decode
 from saccade.data.split import find_leaks
 from saccade.errors import DataError, ResourceError
@@ -58,9 +58,7 @@ def check(data: str | Path, task: str | None = None, out: Path | None = None) ->
         "images": len(dataset.records),
         "objects": sum(map(count_labels, dataset.records)),
         "splits": _splits(dataset.records),
-        "used": {"images": dataset.ledger.images_used, "labels": dataset.ledger.labels_used},
-        "repaired": [{"where": entry.where, "what": entry.what} for entry in dataset.ledger.repaired],
-        "refused": [{"where": entry.where, "why": entry.what} for entry in dataset.ledger.refused],
+        **dataset.ledger.to_json(),
         "warnings": warnings,
         "per_class": per_class,
         "sizes": _sizes(dataset.records),
@@ -122,23 +120,17 @@ def _decode_all(dataset: DataSet) -> None:
             return str(error)
         return None if shape == record.size else f"decodes to {shape[0]} x {shape[1]}, its header says {record.size}"
 
-    kept: list[Record] = []
+    reasons: dict[str, str] = {}
     workers = min(8, os.cpu_count() or 1)
     with Progress(console=Console(stderr=True), transient=True) as progress, ThreadPoolExecutor(workers) as pool:
         bar = progress.add_task("decoding", total=len(dataset.records))
         for record, why in zip(dataset.records, pool.map(fault, dataset.records), strict=True):
             progress.advance(bar)
-            if why is None:
-                kept.append(record)
-                continue
-            dataset.ledger.refuse_image(record.id, why)
-            dataset.ledger.labels_refused += count_labels(record)
-    if not kept:
-        first = dataset.ledger.refused[-1]
-        raise DataError(f"{dataset.root}: none of {len(dataset.records)} images can be decoded; {first.what}")
-    dataset.records = kept
-    dataset.ledger.images_used = len(kept)
-    dataset.ledger.labels_used = sum(map(count_labels, kept))
+            if why is not None:
+                reasons[record.id] = why
+    if len(reasons) == len(dataset.records):
+        raise DataError(f"{dataset.root}: none of {len(reasons)} images can be decoded; {list(reasons.values())[-1]}")
+    dataset.refuse(reasons)
 
 
 def _splits(records: list[Record]) -> dict[str, dict[str, int]]:

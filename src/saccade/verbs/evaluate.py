@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
+from saccade.crops import check_crops, predictions_by_crops
 from saccade.data.dataset import DataSet, Record
 from saccade.data.formats import read
 from saccade.data.loader import Loader
@@ -38,6 +39,7 @@ def evaluate(
     precision: str = "auto",
     bootstrap: int = 1000,
     seed: int = 0,
+    crops: int = 1,
     out: str | Path | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -48,6 +50,7 @@ def evaluate(
         split: "train", "val", "test" or "all".
         bootstrap: resamples of the images for the 95 % intervals; 0 for none.
         seed: of the split, where the data set gives none, and of the bootstrap.
+        crops: classify, tag: 1 view of every image, or the mean over 2, 10 or 144 (crops.py).
         out: folder for report.html, metrics.json and plots; nothing is written without it.
 
     Returns:
@@ -59,6 +62,10 @@ def evaluate(
     start = time.monotonic()
     folder = None if out is None else make_folder(Path(out))
     predictor = None if Path(run).suffix == ".json" else load(run, device, precision)
+    if crops != 1:
+        if predictor is None:
+            raise UsageError(f"{run}: a results file has no model that could look at {crops} crops; use crops=1")
+        check_crops(crops, predictor.task, predictor.preprocessing)
     dataset = read(data, None if predictor is None else predictor.task)
     task = dataset.task if predictor is None else predictor.task
     if predictor is not None:
@@ -68,8 +75,8 @@ def evaluate(
     if predictor is None:
         result = score_file(Path(run), dataset, records, bootstrap, gallery)
     else:
-        result = score(predictor, dataset, records, batch, workers, bootstrap, progress, gallery)
-    summary = {"data": str(data), "split": split, "images": len(records), **result.to_json()}
+        result = score(predictor, dataset, records, batch, workers, bootstrap, progress, gallery, crops)
+    summary = {"data": str(data), "split": split, "crops": crops, "images": len(records), **result.to_json()}
     summary["seconds"] = round(time.monotonic() - start, 3)
     if folder is not None and gallery is not None:
         _write_report(folder, Path(run), str(data), summary, gallery, predictor)
@@ -86,6 +93,8 @@ def _write_report(
     if predictor is not None:
         facts += [("hardware", describe_hardware(predictor.device)), ("precision", predictor.precision)]
     command = ["saccade", "evaluate", str(run), data, "--split", summary["split"], "--out", str(folder)]
+    if summary["crops"] != 1:
+        command += ["--crops", str(summary["crops"])]
     write_whole(folder / "metrics.json", json.dumps(summary, indent=2, allow_nan=False))
     write_evaluation_report(folder, gallery.dataset, gallery.task, summary, gallery, facts, shlex.join(command))
 
@@ -99,13 +108,19 @@ def score(
     bootstrap: int = 0,
     progress: bool = False,
     gallery: Gallery | None = None,
+    crops: int = 1,
 ) -> Result:
     """Predict every record and measure the answers against its truth, in pixels of the originals.
 
-    A gallery is shown every image as well, and keeps the pictures of a report.
+    A gallery is shown every image as well, and keeps the pictures of a report. With several `crops` the probabilities
+    are means over parts of the image (crops.py).
     """
-    metric = make_metric(predictor.task, dataset.classes)
-    for record, prediction in predictions(predictor, dataset, records, batch, workers, progress):
+    metric = make_metric(predictor.task, dataset.classes, thresholds=predictor.thresholds or 0.5)
+    if crops == 1:
+        answers = predictions(predictor, dataset, records, batch, workers, progress)
+    else:
+        answers = predictions_by_crops(predictor, dataset, records, crops, batch, workers)
+    for record, prediction in answers:
         truth = read_truth(record, dataset, predictor.task)
         metric.add(record.id, truth, prediction)
         if gallery is not None:

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from saccade import checkpoint
 from saccade.config import height_width, parse_size
+from saccade.data.pipelines import Preprocessing
 from saccade.errors import UsageError, suggest
 from saccade.files import write_whole
-from saccade.predictor import Predictor, load
+from saccade.predictor import build
 
 ANY_SIZE = 256  # pixels a side, where the model takes images of any size
 TOLERANCE = 1e-3  # largest difference, relative to the largest output, between the exported file and the original
@@ -64,11 +66,12 @@ def export(
         raise UsageError(f"--to {to!r}: {suggest(to, ['onnx', 'torch'])}")
     if to == "onnx" and not all(importlib.util.find_spec(m) for m in ("onnx", "onnxscript", "onnxruntime")):
         raise UsageError("export to onnx needs more packages: pip install 'saccade[deploy]' (or use --to torch)")
-    predictor = load(run, "cpu", "fp32")
+    found = checkpoint.find(run)
+    state = checkpoint.load(found)
     folder = Path(run) if Path(run).is_dir() else Path(run).parent
     target = Path(out) if out is not None else folder / ("model.onnx" if to == "onnx" else "model.pt2")
-    images = torch.rand(batch, 3, *_input_size(predictor, size), generator=torch.Generator().manual_seed(0))
-    network = Network(predictor.model).eval()
+    images = torch.rand(batch, 3, *_input_size(state, size), generator=torch.Generator().manual_seed(0))
+    network = Network(build(state, found)).eval()
     with torch.no_grad():
         expected = _outputs(network(images))
         program = torch.export.export(network, (images,))
@@ -78,15 +81,13 @@ def export(
             write_whole(target, archive.getvalue())
             got = _outputs(torch.export.load(target).module()(images))
         else:
-            got = _write_onnx(program, images, target, predictor)
+            got = _write_onnx(program, images, target, state)
     difference = max(
         float((a - b).abs().max()) / max(1.0, float(b.abs().max())) for a, b in zip(got, expected, strict=True)
     )
     if not difference <= TOLERANCE:
         target.unlink()
-        raise UsageError(
-            f"the exported {predictor.task} model differs by {difference:.2g} from the original; not written"
-        )
+        raise UsageError(f"the exported {state.task} model differs by {difference:.2g} from the original; not written")
     return {
         "file": str(target),
         "format": to,
@@ -96,7 +97,7 @@ def export(
     }
 
 
-def _write_onnx(program: Any, images: Tensor, target: Path, predictor: Predictor) -> list[Tensor]:
+def _write_onnx(program: Any, images: Tensor, target: Path, state: checkpoint.Checkpoint) -> list[Tensor]:
     """Write an ONNX file with classes and preprocessing as metadata; returns what onnxruntime computes with it."""
     import onnxruntime
 
@@ -107,9 +108,9 @@ def _write_onnx(program: Any, images: Tensor, target: Path, predictor: Predictor
         raise UsageError(f"this model cannot be written as ONNX ({reason}); use --to torch") from error
     exported.model.metadata_props.update(
         {
-            "classes": json.dumps(predictor.classes),
-            "task": predictor.task,
-            "preprocessing": json.dumps(predictor.preprocessing.to_json()),
+            "classes": json.dumps(state.classes),
+            "task": state.task,
+            "preprocessing": json.dumps(state.preprocessing),
         }
     )
     write_whole(target, lambda temporary: exported.save(temporary))
@@ -122,7 +123,7 @@ def _outputs(value: Any) -> list[Tensor]:
     return [value] if isinstance(value, Tensor) else list(value)
 
 
-def _input_size(predictor: Predictor, size: str | int | tuple[int, int] | None) -> tuple[int, int]:
+def _input_size(state: checkpoint.Checkpoint, size: str | int | tuple[int, int] | None) -> tuple[int, int]:
     if size is not None:
         return height_width(parse_size(size))
-    return predictor.preprocessing.size or (ANY_SIZE, ANY_SIZE)
+    return Preprocessing.from_json(state.preprocessing).size or (ANY_SIZE, ANY_SIZE)

@@ -27,7 +27,7 @@ from saccade.predictor import Predictor, load
 
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"}
 SMALL = 160  # pixels of the longer side
-THRESHOLDS = {"detect": 0.3, "instances": 0.3, "tag": 0.5}
+THRESHOLDS = {"detect": 0.3, "instances": 0.3}
 
 
 def predict(
@@ -49,7 +49,8 @@ def predict(
         run: run folder or checkpoint.
         sources: images, folders, globs, video files, or "camera:0".
         out: folder for pictures with the answers drawn in, videos, and predictions.json; none are written without it.
-        threshold: smallest score of a box or tag; by default 0.3 for boxes and 0.5 for tags.
+        threshold: smallest score of a box or tag; by default 0.3 for boxes; for tags that of each in the model
+            (tuned in training, or 0.5).
         frames: stop a video or camera after so many frames.
 
     Returns:
@@ -62,8 +63,8 @@ def predict(
     sources = [sources] if isinstance(sources, str | Path) else list(sources)
     images, videos = expand(sources)
     predictor = load(run, device, precision)
-    threshold = THRESHOLDS.get(predictor.task, 0.0) if threshold is None else threshold
-    if not 0 <= threshold <= 1:
+    threshold = THRESHOLDS.get(predictor.task) if threshold is None else threshold
+    if threshold is not None and not 0 <= threshold <= 1:
         raise UsageError(f"threshold {threshold} is not between 0 and 1")
     folder = None if out is None else make_folder(Path(out))
     names = _picture_names(images)
@@ -117,8 +118,10 @@ def expand(sources: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
     return images, videos
 
 
-def above(answer: Annotation, threshold: float) -> Annotation:
-    """The answer without the boxes and tags below `threshold`."""
+def above(answer: Annotation, threshold: float | None) -> Annotation:
+    """The answer without the boxes and tags below `threshold`; as it is without one."""
+    if threshold is None:
+        return answer
     if answer.objects is not None and answer.objects.scores is not None:
         answer.objects = answer.objects[answer.objects.scores >= threshold]
     if answer.tags is not None and answer.scores is not None:
@@ -196,7 +199,7 @@ def _of_images(
 
 
 def _of_video(
-    predictor: Predictor, source: str, name: str, folder: Path | None, threshold: float, most: int | None
+    predictor: Predictor, source: str, name: str, folder: Path | None, threshold: float | None, most: int | None
 ) -> list[dict[str, Any]]:
     """Answers for the frames of a video or camera; the drawn video is written as it goes, as file `name`."""
     camera = source.removeprefix("camera:") if source.startswith("camera:") else None

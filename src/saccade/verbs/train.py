@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from saccade import __version__, checkpoint
 from saccade.data.loader import Loader
 from saccade.data.types import Batch
 from saccade.device import describe_hardware
-from saccade.errors import DivergedError
+from saccade.errors import DivergedError, memory_errors
 from saccade.files import write_whole
 from saccade.gallery import Gallery
 from saccade.metrics import Result
@@ -32,6 +33,7 @@ from saccade.tasks import TASKS
 from saccade.training.display import Display
 from saccade.training.interrupt import Interrupt, Stopped
 from saccade.training.lock import lock
+from saccade.training.mixup import mix
 from saccade.training.optimizer import learning_rate
 from saccade.training.plan import Plan, make_plan
 from saccade.training.prepare import Parts, check_model_name, make_loader, prepare, stored_plan
@@ -104,9 +106,12 @@ def _run(plan: Plan, run: Path, device: str | None, progress: bool, resume: bool
     """One fit, from the seed to the report."""
     torch.manual_seed(plan.settings.seed)
     display = Display(progress and is_main_process())
-    parts, counters = prepare(plan, run, device, display, resume)
-    with display, Interrupt() as interrupt:
-        _fit(parts, counters, interrupt)
+    with memory_errors(
+        f"{plan.model} and batches of {plan.settings.batch or 'some'} images of size {plan.settings.size}"
+    ):
+        parts, counters = prepare(plan, run, device, display, resume)
+        with display, Interrupt() as interrupt:
+            _fit(parts, counters, interrupt)
     return _finish(parts, counters)
 
 
@@ -143,6 +148,7 @@ def _fit(parts: Parts, counters: Progress, interrupt: Interrupt) -> None:
             for group in parts.optimizer.param_groups:
                 group["lr"] = counters.rate
             batch = random_scale(batch.to(accelerator.device), settings, counters.step)
+            batch = mix(batch, settings, counters.step, parts.share(counters), accelerator.process_index)
             losses = _backward(parts, batch)
             norm = accelerator.clip_grad_norm_(parts.step.parameters(), settings.clip_norm or math.inf)
             scaled = parts.precision == "fp16"  # there an infinite gradient only makes the scaler skip the step
@@ -227,12 +233,13 @@ def _end_of_epoch(parts: Parts, counters: Progress) -> None:
     due = math.floor(share * EVALUATIONS) > math.floor(counters.evaluated * EVALUATIONS)
     if parts.plan.validation and (due or counters.finished):
         if parts.accelerator.is_main_process:
-            metrics = {name: value.value for name, value in _evaluate(parts).metrics.items()}
+            result = _evaluate(parts)
+            metrics = {name: value.value for name, value in result.metrics.items()}
             row["metrics"] = metrics
             value = metrics[TASKS[parts.plan.task].metric]
             if counters.best is None or (value is not None and value > counters.best):
                 counters.best, counters.best_at = value or 0.0, share
-                _save_checkpoint(parts, parts.run / "best.safetensors", metrics)
+                _save_checkpoint(parts, parts.run / "best.safetensors", metrics, _thresholds(parts, result))
         counters.evaluated = share
         patience = parts.plan.settings.patience
         stop = patience is not None and share - counters.best_at > patience
@@ -261,7 +268,13 @@ def _save(parts: Parts, counters: Progress) -> None:
         _save_checkpoint(parts, parts.run / "last.safetensors", {})
 
 
-def _save_checkpoint(parts: Parts, path: Path, metrics: dict[str, Any]) -> None:
+def _thresholds(parts: Parts, result: Result) -> list[float]:
+    """tag: the threshold of each label that is best on the validation images, if they are to be tuned."""
+    tuned = parts.plan.task == "tag" and parts.plan.settings.tune_thresholds
+    return [row["best_threshold"] for row in result.per_class] if tuned else []
+
+
+def _save_checkpoint(parts: Parts, path: Path, metrics: dict[str, Any], thresholds: Sequence[float] = ()) -> None:
     plan = parts.plan
     model = parts.model if parts.averaged is None else parts.averaged.model
     state = checkpoint.Checkpoint(
@@ -273,6 +286,7 @@ def _save_checkpoint(parts: Parts, path: Path, metrics: dict[str, Any]) -> None:
         model.state_dict(),
         metrics,
         {"saccade": __version__, "torch": str(torch.__version__)},
+        list(thresholds),
     )
     checkpoint.save(state, path)
 

@@ -99,6 +99,11 @@ def test_segnet_folders_have_the_classes_of_camvid(tmp_path: Path) -> None:
     assert data.mask_values[11] == 255
 
 
+def test_other_masks_in_segnet_folders_are_not_called_by_camvid_names(tmp_path: Path) -> None:
+    _pairs(tmp_path, "train", "trainannot", [0, 255])
+    assert read(tmp_path).classes == ["background", "foreground"]
+
+
 def test_palette_files_are_read_by_index(tmp_path: Path) -> None:
     _image(tmp_path / "JPEGImages" / "a.jpg")
     array = np.zeros(SIZE, dtype=np.uint8)

@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from saccade.config import Settings
-from saccade.data.types import Annotation, Batch
-from saccade.models.backbones.densenet import RECIPES, SIZE, VARIANTS, Config, Model, from_public
-from saccade.models.make_catalogue import multiply_adds
+from saccade.models import catalogue
+from saccade.models.backbones.densenet import SIZE, VARIANTS, Config, Model, from_public
 
 LAYOUTS = Path(__file__).parents[2] / "data" / "layouts"
 SMALL = Config(classes=4, depths=(2, 3, 1, 2), growth=4, stem_channels=8)
@@ -65,22 +63,19 @@ def test_parameters(name: str, parameters: int, ten_classes: int, buffers: int, 
     ],
 )
 def test_multiply_adds(name: str, macs: int):
-    with torch.device("meta"):
-        model = Model(VARIANTS[name]).eval()
-    assert multiply_adds(model, torch.empty(1, 3, 224, 224, device="meta")) == macs
+    assert catalogue()[name]["macs"] == macs
 
 
-@pytest.mark.parametrize("released", [False, True])
-def test_public_state_dict_loads_strictly(released: bool):
+def test_released_state_dict_loads_strictly():
     """The released files have a dot before the number of a layer's norm and convolution."""
     layout = json.loads((LAYOUTS / "densenet121.json").read_text())
     public = {}
     for key, shape in layout.items():
-        if released and "denselayer" in key:
+        if "denselayer" in key:
             for word in ("norm1", "norm2", "conv1", "conv2"):
                 key = key.replace(f".{word}.", f".{word[:-1]}.{word[-1]}.")
         public[key] = torch.empty(shape, device="meta")
-    assert (set(public) != set(layout)) == released
+    assert set(public) != set(layout)
     with torch.device("meta"):
         model = Model(VARIANTS["densenet121"])
         model.load_state_dict(from_public(public))
@@ -161,51 +156,3 @@ def test_features_have_the_channels_and_strides_that_the_model_states(config: Co
     assert [tuple(m.shape) for m in maps] == wanted
     assert model.strides == [first * 2**i for i in range(len(config.depths))]
     assert all(bool((m >= 0).all()) for m in maps)
-
-
-@pytest.mark.parametrize(("config", "side"), [(SMALL, 29), (PLAIN, 4)])
-def test_smallest_image(config: Config, side: int):
-    model = Model(config).eval()
-    assert model(torch.rand(1, 3, side, side)).shape == (1, 4)
-    with pytest.raises(RuntimeError):
-        model(torch.rand(1, 3, side - 1, side - 1))
-
-
-@pytest.mark.parametrize("task", ["classify", "tag"])
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("config", [SMALL, PLAIN], ids=["imagenet", "cifar"])
-def test_gradient_reaches_all_parameters(task: str, checkpointing: bool, config: Config):
-    torch.manual_seed(0)
-    model = Model(dataclasses.replace(config, task=task, checkpointing=checkpointing, dropout=0.1))
-    truth = [Annotation((64, 64), label=i, tags=torch.arange(4) == i) for i in range(4)]
-    sum(model.loss(Batch(torch.rand(4, 3, 64, 64), [(64, 64)] * 4, truth)).values()).backward()
-    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
-
-
-def test_learns_32_images_by_heart():
-    torch.manual_seed(0)
-    batch = Batch(torch.rand(32, 3, 12, 12), [(12, 12)] * 32, [Annotation((12, 12), label=i % 10) for i in range(32)])
-    model = Model(Config(classes=10, depths=(2, 2, 2), growth=12, stem_channels=24, stem="cifar"))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True)
-    for _ in range(50):
-        optimizer.zero_grad()
-        sum(model.loss(batch).values()).backward()
-        optimizer.step()
-    with torch.no_grad():
-        said = model.eval().predict(batch)
-    assert [s.label for s in said] == [i % 10 for i in range(32)]
-
-
-@pytest.mark.parametrize("config", [SMALL, dataclasses.replace(PLAIN, checkpointing=True)], ids=["imagenet", "cifar"])
-def test_exports(config: Config):
-    model = Model(config).eval()
-    images = torch.rand(1, 3, 32, 32)
-    program = torch.export.export(model, (images,))
-    torch.testing.assert_close(program.module()(images), model(images))
-
-
-def test_recipes_are_settings():
-    names = {f.name for f in dataclasses.fields(Settings)}
-    for recipe in RECIPES.values():
-        assert set(recipe) <= {"*", *VARIANTS}
-        assert all(set(settings) <= names for settings in recipe.values())

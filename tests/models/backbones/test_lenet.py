@@ -1,21 +1,17 @@
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import pytest
 import torch
 from torch import nn
 
-from saccade.config import resolve
 from saccade.data.types import Annotation, Batch
 from saccade.errors import UsageError
 from saccade.models.backbones import create_trunk
 from saccade.models.backbones.lenet import (
     C3_TABLE,
     H3_TABLE,
-    RECIPES,
-    SIZE,
     VARIANTS,
     Config,
     Model,
@@ -122,7 +118,7 @@ def test_map_criterion_by_hand():
     distances, labels, j = torch.tensor([[1.0, 2.0], [0.5, 3.0]]), torch.tensor([1, 0]), 0.1
     first = 2.0 + math.log(math.exp(-j) + math.exp(-1.0) + math.exp(-2.0))
     second = 0.5 + math.log(math.exp(-j) + math.exp(-0.5) + math.exp(-3.0))
-    assert float(map_loss(distances, labels, j)) == pytest.approx((first + second) / 2)
+    assert float(map_loss(distances, labels, j).mean()) == pytest.approx((first + second) / 2)
 
 
 def test_criterion_of_1990_by_hand():
@@ -146,43 +142,6 @@ def test_gray_is_the_mean_of_the_colours():
     torch.testing.assert_close(model(images), model(images.mean(1, keepdim=True).expand(-1, 3, -1, -1)))
 
 
-@pytest.mark.parametrize("name", list(VARIANTS))
-def test_gradient_reaches_all_parameters_and_it_exports(name: str):
-    torch.manual_seed(0)
-    side = SIZE[name]
-    model = Model(dataclasses.replace(VARIANTS[name], classes=4))
-    truth = [Annotation((side, side), label=i) for i in range(4)]
-    sum(model.loss(Batch(torch.rand(4, 3, side, side), [(side, side)] * 4, truth)).values()).backward()
-    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
-    images = torch.rand(1, 3, 40, 36)
-    program = torch.export.export(model.eval(), (images,))
-    torch.testing.assert_close(program.module()(images), model(images))
-
-
-@pytest.mark.parametrize(("name", "lr"), [("lenet5", 3e-3), ("lenet5_modern", 3e-3), ("lenet_1990", 1e-2)])
-def test_learns_eight_images_by_heart(name: str, lr: float):
-    torch.manual_seed(0)
-    side = SIZE[name]
-    batch = Batch(
-        torch.rand(8, 3, side, side), [(side, side)] * 8, [Annotation((side, side), label=i) for i in range(8)]
-    )
-    batch.images[:] = batch.images.mean(1, keepdim=True)
-    model = Model(VARIANTS[name])
-    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
-    for _ in range(120):
-        optimizer.zero_grad()
-        sum(model.loss(batch).values()).backward()
-        optimizer.step()
-    with torch.no_grad():
-        assert [a.label for a in model.eval().predict(batch)] == list(range(8))
-
-
 def test_is_no_trunk():
     with pytest.raises(UsageError, match="no feature maps"):
         create_trunk("lenet5")
-
-
-def test_recipes_are_settings():
-    for recipe in RECIPES.values():
-        for settings in recipe.values():
-            resolve([("recipe", settings)])

@@ -6,9 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from saccade.config import resolve
-from saccade.data.types import Annotation, Batch
-from saccade.models.backbones.nin import RECIPES, SIZE, VARIANTS, Config, Model
+from saccade.models.backbones.nin import SIZE, VARIANTS, Config, Model
 
 SMALL = Config(classes=4, widths=((8, 8, 8), (8, 8, 8), (8, 8)), dropouts=(0.0, 0.0))
 
@@ -51,46 +49,3 @@ def test_logits_are_the_means_of_the_maps_of_the_classes():
         maps = model.head(model.features(images)[-1])
         wanted = maps.relu() if relu and task == "classify" else maps
         torch.testing.assert_close(model(images), wanted.mean((2, 3)))
-
-
-def test_trunk_states_its_strides():
-    model = Model(dataclasses.replace(SMALL, classes=0)).eval()
-    maps = model(torch.rand(1, 3, 41, 64))
-    assert [tuple(m.shape[2:]) for m in maps] == [(41 // s, 64 // s) for s in model.strides]
-    assert Model(dataclasses.replace(VARIANTS["nin"], classes=0)).strides == [4, 8, 16, 32]
-
-
-@pytest.mark.parametrize("task", ["classify", "tag"])
-def test_gradient_reaches_all_parameters(task: str):
-    torch.manual_seed(0)
-    model = Model(dataclasses.replace(SMALL, task=task))
-    truth = [Annotation((32, 32), label=i, tags=torch.arange(4) == i) for i in range(4)]
-    sum(model.loss(Batch(torch.rand(4, 3, 32, 32), [(32, 32)] * 4, truth)).values()).backward()
-    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
-
-
-def test_learns_eight_images_by_heart():
-    torch.manual_seed(0)
-    batch = Batch(torch.rand(8, 3, 16, 16), [(16, 16)] * 8, [Annotation((16, 16), label=i % 4) for i in range(8)])
-    batch.images[:] *= torch.rand(8, 3, 1, 1)
-    model = Model(dataclasses.replace(SMALL, widths=((16, 16, 16), (16, 16, 16), (16, 16))))
-    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
-    for _ in range(150):
-        optimizer.zero_grad()
-        sum(model.loss(batch).values()).backward()
-        optimizer.step()
-    with torch.no_grad():
-        assert [a.label for a in model.eval().predict(batch)] == [i % 4 for i in range(8)]
-
-
-def test_exports():
-    model = Model(SMALL).eval()
-    images = torch.rand(1, 3, 32, 32)
-    program = torch.export.export(model, (images,))
-    torch.testing.assert_close(program.module()(images), model(images))
-
-
-def test_recipes_are_settings():
-    for recipe in RECIPES.values():
-        for settings in recipe.values():
-            resolve([("recipe", settings)])

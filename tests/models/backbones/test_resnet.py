@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from saccade.data.types import Annotation, Batch
-from saccade.models.backbones.resnet import RECIPES, SIZE, VARIANTS, BasicBlock, Bottleneck, Config, Model, from_public
+from saccade.data.types import Batch
+from saccade.models.backbones.resnet import VARIANTS, BasicBlock, Bottleneck, Config, Model, from_public
 
 LAYOUTS = Path(__file__).parents[2] / "data" / "layouts"
 
@@ -87,35 +87,12 @@ def test_parameters_of_other_forms(name: str, changes: dict, parameters: int):
     assert count(dataclasses.replace(VARIANTS[name], **changes)) == parameters
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"])
-def test_public_state_dict_loads_strictly(name: str):
-    layout = json.loads((LAYOUTS / f"{name}.json").read_text())
-    with torch.device("meta"):
-        model = Model(VARIANTS[name])
-        model.load_state_dict(from_public({key: torch.empty(shape) for key, shape in layout.items()}))
-    assert {key: list(value.shape) for key, value in model.state_dict().items()} == layout
-
-
 def test_frozen_norm_layout_has_no_counters_and_takes_a_public_state_dict():
     layout = json.loads((LAYOUTS / "resnet18.json").read_text())
     model = Model(Config(norm="frozen", norm_eps=0.0))
     model.load_state_dict({key: torch.zeros(shape) for key, shape in layout.items()})
     assert set(model.state_dict()) == {key for key in layout if not key.endswith("num_batches_tracked")}
     assert model.bn1.eps == 0
-
-
-def test_features_have_the_channels_and_strides_that_the_model_states():
-    for config in (
-        Config(classes=0, width=8),
-        Config(classes=0, width=8, block="bottleneck"),
-        dataclasses.replace(VARIANTS["resnet20"], classes=0),
-    ):
-        model = Model(config).eval()
-        maps = model(torch.rand(2, 3, 67, 94))
-        wanted = [(2, c, -(-67 // s), -(-94 // s)) for c, s in zip(model.channels, model.strides, strict=True)]
-        assert [tuple(m.shape) for m in maps] == wanted
-    assert model.strides == [1, 2, 4]
-    assert Model(Config(classes=0, width=8)).strides == [4, 8, 16, 32]
 
 
 @pytest.mark.parametrize("block", ["basic", "bottleneck"])
@@ -148,63 +125,6 @@ def test_option_a_shortcut_by_hand():
     wanted[0, 1] = torch.tensor([[0.0, 2], [6, 8]])
     wanted[0, 2] = torch.tensor([[9.0, 11], [15, 17]])
     assert torch.equal(block(x), wanted)
-
-
-def batch_of(images: torch.Tensor, truth: list[Annotation]) -> Batch:
-    return Batch(images, [(images.shape[2], images.shape[3])] * len(images), truth)
-
-
-@pytest.mark.parametrize("task", ["classify", "tag"])
-@pytest.mark.parametrize("shortcut", ["A", "B", "C", "none"])
-def test_gradient_reaches_all_parameters(task: str, shortcut: str):
-    torch.manual_seed(0)
-    model = Model(Config(classes=3, task=task, width=8, depths=(1, 2, 1, 1), shortcut=shortcut))
-    truth = [Annotation((64, 64), label=i % 3, tags=torch.arange(3) == i % 3) for i in range(4)]
-    sum(model.loss(batch_of(torch.rand(4, 3, 64, 64), truth)).values()).backward()
-    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
-
-
-def test_learns_32_images_by_heart():
-    torch.manual_seed(0)
-    images = torch.rand(32, 3, 16, 16)
-    truth = [Annotation((16, 16), label=i % 10) for i in range(32)]
-    batch = batch_of(images, truth)
-    model = Model(dataclasses.replace(VARIANTS["resnet20"], label_smoothing=0.1))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True)
-    for _ in range(60):
-        optimizer.zero_grad()
-        loss = sum(model.loss(batch).values())
-        loss.backward()
-        optimizer.step()
-    with torch.no_grad():
-        said = model.eval().predict(batch)
-    assert [s.label for s in said] == [t.label for t in truth]
-
-
-@pytest.mark.parametrize(("name", "size"), [("resnet18", 64), ("resnet20", 32)])
-def test_exports(name: str, size: int):
-    model = Model(VARIANTS[name]).eval()
-    images = torch.rand(1, 3, size, size)
-    program = torch.export.export(model, (images,))
-    torch.testing.assert_close(program.module()(images), model(images))
-
-
-def test_a_trunk_has_no_loss():
-    model = Model(Config(classes=0, width=8)).eval()
-    with pytest.raises(ValueError, match="no classifier"):
-        model.predict(Batch(torch.rand(1, 3, 32, 32), [(32, 32)]))
-
-
-def test_every_variant_has_a_size_and_recipes_are_settings():
-    from saccade.config import Settings
-
-    names = {f.name for f in dataclasses.fields(Settings)}
-    assert set(SIZE) == set(VARIANTS)
-    for recipe in RECIPES.values():
-        assert "*" in recipe
-        for model, settings in recipe.items():
-            assert model == "*" or model in VARIANTS
-            assert set(settings) <= names
 
 
 @pytest.mark.shared

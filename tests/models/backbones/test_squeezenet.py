@@ -11,11 +11,9 @@ import torch
 from PIL import Image
 
 from saccade.checkpoint import read_public
-from saccade.config import resolve
-from saccade.data.types import Annotation, Batch
 from saccade.errors import ModelFileError, UsageError
-from saccade.models.backbones.squeezenet import RECIPES, VARIANTS, Config, Fire, Model, read_deep_compression
-from saccade.models.make_catalogue import describe
+from saccade.models import catalogue
+from saccade.models.backbones.squeezenet import VARIANTS, Config, Fire, Model, read_deep_compression
 from saccade.training.weights import start_from
 
 SMALL = Config(classes=4, width=0.25, dropout=0.0)
@@ -30,7 +28,7 @@ SMALL = Config(classes=4, width=0.25, dropout=0.0)
     ],
 )
 def test_parameters_and_multiply_adds(name: str, parameters: int, macs: int):
-    entry = describe(sys.modules[Model.__module__], name)
+    entry = catalogue()[name]
     assert (entry["parameters"], entry["macs"]) == (parameters, macs)
 
 
@@ -169,57 +167,3 @@ def test_published_weights_score_what_their_readme_states(shared_data: Path):
         best = torch.cat([model(part.float() / 255).topk(5).indices for part in images.split(10)])
     hits = best == torch.tensor(labels)[:, None]
     assert (len(labels), int(hits[:, 0].sum()), int(hits.any(1).sum())) == (100, 62, 82)
-
-
-def batch_of(images: int, side: int, classes: int) -> Batch:
-    """Noise around one colour an image; image i is of class i % classes."""
-    generator = torch.Generator().manual_seed(0)
-    noise, colour = (torch.rand(images, 3, n, n, generator=generator) for n in (side, 1))
-    truth = [
-        Annotation((side, side), label=i % classes, tags=torch.arange(classes) == i % classes) for i in range(images)
-    ]
-    return Batch(0.3 * noise + 0.7 * colour, [(side, side)] * images, truth)
-
-
-@pytest.mark.parametrize("task", ["classify", "tag"])
-def test_gradient_reaches_all_parameters(task: str):
-    torch.manual_seed(0)
-    model = Model(dataclasses.replace(SMALL, task=task))
-    sum(model.loss(batch_of(4, 64, 4)).values()).backward()
-    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
-
-
-@pytest.mark.slow
-def test_learns_sixteen_images_by_heart():
-    torch.manual_seed(0)
-    batch = batch_of(16, 32, 4)
-    model = Model(Config(classes=4, version="1.1", width=0.5, dropout=0.0))
-    optimizer = torch.optim.Adam(model.parameters())
-    for step in range(100):
-        optimizer.param_groups[0]["lr"] = 1e-3 * (1 - step / 100)
-        optimizer.zero_grad()
-        sum(model.loss(batch).values()).backward()
-        optimizer.step()
-    with torch.no_grad():
-        said = model.eval().predict(batch)
-    assert [s.label for s in said] == [i % 4 for i in range(16)]
-
-
-@pytest.mark.parametrize("name", ["squeezenet1_0", "squeezenet1_1", "squeezenet1_0_caffe"])
-def test_exports(name: str):
-    model = Model(dataclasses.replace(VARIANTS[name], classes=4)).eval()
-    images = torch.rand(1, 3, 64, 64)
-    program = torch.export.export(model, (images,))
-    torch.testing.assert_close(program.module()(images), model(images))
-
-
-def test_a_trunk_has_no_loss():
-    with pytest.raises(ValueError, match="no classifier"):
-        Model(dataclasses.replace(SMALL, classes=0)).eval().predict(batch_of(1, 32, 4))
-
-
-def test_recipes_are_valid_settings():
-    for recipe in RECIPES.values():
-        assert set(recipe) <= {"*", *VARIANTS}
-        for settings in recipe.values():
-            resolve([("recipe", settings)])

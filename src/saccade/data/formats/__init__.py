@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Protocol, cast
 
-from saccade.data.dataset import DataSet, Record
+from saccade.data.dataset import DataSet, count_labels
 from saccade.data.formats.listing import list_folders, list_images
 from saccade.errors import DataError, UsageError, suggest
 from saccade.tasks import TASKS, find_task
@@ -137,12 +137,6 @@ def _check(dataset: DataSet) -> None:
             f"{_WANTED[dataset.format]}; {ledger.labels_refused} labels were refused{reasons}"
         )
     ledger.warnings.extend(_near_equal(dataset))
-
-
-def count_labels(record: Record) -> int:
-    """Labels of one picture as the ledger counts them: things and tags each, a class or a class map once."""
-    marks = (record.label is not None) + (record.semantic is not None)
-    return marks + len(record.things or ()) + len(record.tags or ())
 
 
 def _near_equal(dataset: DataSet) -> list[str]:

@@ -83,7 +83,8 @@ class Layout:
         if self.classes is not None:
             return self.classes
         names = {masks.name.lower() for _, masks, _ in self.folders}
-        if highest < len(SEGNET) and all(name.endswith("annot") and name != "annot" for name in names):
+        camvid = len(SEGNET) - 2 <= highest < len(SEGNET)
+        if camvid and all(name.endswith("annot") and name != "annot" for name in names):
             return dict(enumerate(SEGNET))
         if highest < len(VOC) and names == {"segmentationclass"}:
             return dict(enumerate(VOC))

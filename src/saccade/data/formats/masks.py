@@ -3,7 +3,7 @@
 Where the folders are, see `mask_layout.py`. What the values of a mask mean is decided once for the whole set:
 
 - a class list (`classes.txt`, one name a line from value 0 on, or `classes:` / `names:` in a YAML file): class indices;
-- SegNet's CamVid folders (`trainannot/`) with values 0..11: the 11 classes of the SegNet tutorial, 11 is void;
+- SegNet's CamVid folders (`trainannot/`), highest value 10 or 11: the 11 classes of the SegNet tutorial, 11 is void;
   VOC's `SegmentationClass/`: background and the 20 VOC classes;
 - values 0 and 255 only: classes "background" and "foreground" (255 is then no void);
 - 16 bits, or a folder that is named for it (PedMasks, SegmentationObject, instances): ids of instances, 0 is

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
 
 PAPER = Paper(
@@ -45,7 +46,7 @@ class Config:
     init: Literal["he", "paper"] = "he"  # paper: section 5, N(0, 0.01) and biases of 1
     hidden: int = 4096  # units of the two hidden fully connected layers
     dropout: float = 0.5  # before both hidden layers
-    label_smoothing: float = 0.0  # classify: share of the target spread over all classes
+    objective: Objective = CROSS_ENTROPY  # what labels are trained with
     mean: tuple[float, ...] = IMAGENET_MEAN  # RGB in [0, 1]
     std: tuple[float, ...] = IMAGENET_STD
 
@@ -100,6 +101,8 @@ _PAPER: dict[str, Any] = {  # section 5
     "warmup": 0.0,
     "clip_norm": 0.0,
     "resize": "crop",
+    "color": 0.0,
+    "lighting": 0.1,  # section 4.1
 }
 _PRINTED = [name for name, size in SIZE.items() if size == 227]
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
@@ -227,9 +230,7 @@ class Model(nn.Module):
         return output
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        return classification_loss(
-            self.logits(batch.images), batch.truth, self.config.task, self.config.label_smoothing
-        )
+        return classification_loss(self.logits(batch.images), batch.truth, self.config.task, self.config.objective)
 
     def predict(self, batch: Batch) -> list[Annotation]:
         return classification_predictions(self.logits(batch.images), batch.sizes, self.config.task)

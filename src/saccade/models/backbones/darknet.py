@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.darknet_weights import read_for_model
 from saccade.models.paper import Paper
 
@@ -73,7 +74,7 @@ class Config:
     blocks: tuple[int, ...] = ()  # residual form: blocks of each stage, instead of `stages`
     width: int = 32  # residual: channels of the first convolution, doubled by every stage
     slope: float = 0.1  # of the leaky ReLU below 0
-    label_smoothing: float = 0.0  # classify: share of the target spread over all classes
+    objective: Objective = CROSS_ENTROPY  # what labels are trained with
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)  # RGB in [0, 1], which Darknet takes as it is
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
 
@@ -269,9 +270,7 @@ class Model(nn.Module):
         return output
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        return classification_loss(
-            self.logits(batch.images), batch.truth, self.config.task, self.config.label_smoothing
-        )
+        return classification_loss(self.logits(batch.images), batch.truth, self.config.task, self.config.objective)
 
     def predict(self, batch: Batch) -> list[Annotation]:
         return classification_predictions(self.logits(batch.images), batch.sizes, self.config.task)

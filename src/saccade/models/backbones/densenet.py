@@ -27,6 +27,7 @@ from torch.utils.checkpoint import checkpoint
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.backbones import resnet
 from saccade.models.paper import Paper
 
@@ -53,7 +54,7 @@ class Config:
     stem: Literal["imagenet", "cifar"] = "imagenet"  # 7x7/2 and max-pool, or 3x3
     dropout: float = 0.0  # after each convolution of a block; the paper: 0.2 where the data are not augmented
     checkpointing: bool = False  # training: make the joined maps again in the backward pass instead of keeping them
-    label_smoothing: float = 0.0  # classify: share of the target spread over all classes
+    objective: Objective = CROSS_ENTROPY  # what labels are trained with
     mean: tuple[float, ...] = IMAGENET_MEAN  # RGB in [0, 1]
     std: tuple[float, ...] = IMAGENET_STD
 
@@ -86,7 +87,7 @@ VARIANTS: dict[str, Config] = {
 }
 SIZE: dict[str, int] = {name: 32 if config.stem == "cifar" else 224 for name, config in VARIANTS.items()}
 
-_SMALL: dict[str, Any] = {**resnet.RECIPES["default"]["resnet20"], "batch": 64}
+_SMALL: dict[str, Any] = resnet.RECIPES["default"]["resnet20"]
 _PAPER: dict[str, Any] = {  # section 4.2, ImageNet: the rate falls after 30 and 60 epochs
     "size": 224,
     "batch": 256,
@@ -298,9 +299,7 @@ class Model(nn.Module):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """{"classification": scalar} of a batch with truth."""
-        return classification_loss(
-            self.logits(batch.images), batch.truth, self.config.task, self.config.label_smoothing
-        )
+        return classification_loss(self.logits(batch.images), batch.truth, self.config.task, self.config.objective)
 
     def predict(self, batch: Batch) -> list[Annotation]:
         """One annotation an image: label (or tags) and the scores of all classes."""

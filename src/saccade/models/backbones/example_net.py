@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions
 from saccade.layers.normalize import Normalize
+from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
 
 PAPER = Paper(
@@ -36,7 +37,7 @@ class Config:
     task: str = "classify"  # or "tag": independent logistic outputs
     filters: int = 10
     hidden: int = 200
-    label_smoothing: float = 0.0  # classify: share of the target spread over all classes
+    objective: Objective = CROSS_ENTROPY  # what labels are trained with
     mean: tuple[float, ...] = (0.5,)  # gray in [0, 1]
     std: tuple[float, ...] = (0.25,)
 
@@ -87,7 +88,7 @@ class Model(nn.Module):
         return x if self.out is None else self.out(x)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        return classification_loss(self(batch.images), batch.truth, self.config.task, self.config.label_smoothing)
+        return classification_loss(self(batch.images), batch.truth, self.config.task, self.config.objective)
 
     def predict(self, batch: Batch) -> list[Annotation]:
         return classification_predictions(self(batch.images), batch.sizes, self.config.task)

@@ -19,6 +19,7 @@ from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions
 from saccade.layers.conv import ConvNormRelu, refuse_small, scaled
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
 
 PAPER = Paper(
@@ -46,7 +47,7 @@ class Config:
     auxiliary_weight: float = 0.3  # section 5
     dropout: float = 0.2  # before the classifier: 0.4 in the paper
     auxiliary_dropout: float = 0.7  # section 5
-    label_smoothing: float = 0.0  # classify: share of the target spread over all classes
+    objective: Objective = CROSS_ENTROPY  # what labels are trained with
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # RGB in [0, 1]
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
 
@@ -266,11 +267,11 @@ class Model(nn.Module):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The classification loss, and those of both auxiliary classifiers times their weight."""
         maps = self._maps(batch.images)
-        task, smoothing = self.config.task, self.config.label_smoothing
-        losses = classification_loss(self._classify(maps["5b"]), batch.truth, task, smoothing)
+        task, objective = self.config.task, self.config.objective
+        losses = classification_loss(self._classify(maps["5b"]), batch.truth, task, objective)
         if self.aux1 is not None and self.aux2 is not None:
             for name, logits in (("auxiliary1", self.aux1(maps["4a"])), ("auxiliary2", self.aux2(maps["4d"]))):
-                extra = classification_loss(logits, batch.truth, task, smoothing)["classification"]
+                extra = classification_loss(logits, batch.truth, task, objective)["classification"]
                 losses[name] = self.config.auxiliary_weight * extra
         return losses
 

@@ -21,6 +21,7 @@ from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions
 from saccade.layers.conv import ConvNormRelu, Kernel, half, refuse_small, scaled
 from saccade.layers.normalize import Normalize
+from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
 
 PAPER = Paper(
@@ -48,7 +49,7 @@ class Config:
     # same: also pad where a map shrinks, so that map pixels lie over the image at equal strides (detectors, segmenters)
     padding: Literal["valid", "same"] = "valid"
     dropout: float = 0.2  # after the average: "keep 0.8" in figure 15
-    label_smoothing: float = 0.0  # classify: share of the target spread over all classes
+    objective: Objective = CROSS_ENTROPY  # what labels are trained with
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # RGB in [0, 1]
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
 
@@ -89,11 +90,11 @@ _PAPER: dict[str, Any] = {  # section 4
     "size": 299,
     "batch": 32,  # of each of 20 replicas
     "epochs": 160,  # the length of the curves in figures 23 and 24
-    # The paper's RMSProp (decay 0.9) divides by 1 (its epsilon) plus the root mean square of a gradient, which
-    # is far smaller than 1: its steps are close to those of sgd with momentum at this rate.
-    "optimizer": "sgd",
+    "optimizer": "rmsprop",
+    "rms_decay": 0.9,
+    "rms_eps": 1.0,
     "lr": 0.045,
-    "momentum": 0.9,
+    "momentum": 0.9,  # not printed; of the authors' TensorFlow release
     "weight_decay": 4e-5,  # not printed; of the authors' TensorFlow release
     "schedule": "step",
     "milestones": tuple(i / 80 for i in range(1, 80)),  # every two epochs
@@ -343,9 +344,7 @@ class Model(nn.Module):
         return output
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        return classification_loss(
-            self.logits(batch.images), batch.truth, self.config.task, self.config.label_smoothing
-        )
+        return classification_loss(self.logits(batch.images), batch.truth, self.config.task, self.config.objective)
 
     def predict(self, batch: Batch) -> list[Annotation]:
         return classification_predictions(self.logits(batch.images), batch.sizes, self.config.task)

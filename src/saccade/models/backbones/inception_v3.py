@@ -18,6 +18,7 @@ from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions
 from saccade.layers.conv import ConvNormRelu, Kernel, half, refuse_small, scaled
 from saccade.layers.normalize import Normalize
+from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
 
 PAPER = Paper(
@@ -42,7 +43,7 @@ class Config:
     auxiliary: bool = True  # classifier on the last 17x17 map, which only the loss sees (section 4)
     auxiliary_weight: float = 0.4  # not printed; of the authors' TensorFlow release
     dropout: float = 0.5  # before the classifier; of the same release
-    label_smoothing: float = 0.0  # classify: share of the target spread over all classes (section 7)
+    objective: Objective = CROSS_ENTROPY  # what labels are trained with
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # RGB in [0, 1]
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
 
@@ -74,11 +75,11 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
             "size": 299,
             "batch": 32,  # of each of 50 replicas
             "epochs": 100,
-            # The paper's RMSProp (decay 0.9) divides by 1 (its epsilon) plus the root mean square of a gradient, which
-            # is far smaller than 1: its steps are close to those of sgd with momentum at this rate.
-            "optimizer": "sgd",
+            "optimizer": "rmsprop",
+            "rms_decay": 0.9,
+            "rms_eps": 1.0,
             "lr": 0.045,
-            "momentum": 0.9,
+            "momentum": 0.9,  # not printed; of the authors' TensorFlow release
             "weight_decay": 4e-5,  # not printed; of the authors' TensorFlow release
             "schedule": "step",
             "milestones": tuple(i / 50 for i in range(1, 50)),  # every two epochs
@@ -309,10 +310,10 @@ class Model(nn.Module):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The classification loss, and that of the auxiliary classifier times its weight."""
         maps = self.features(batch.images)
-        task, smoothing = self.config.task, self.config.label_smoothing
-        losses = classification_loss(self._classify(maps[-1]), batch.truth, task, smoothing)
+        task, objective = self.config.task, self.config.objective
+        losses = classification_loss(self._classify(maps[-1]), batch.truth, task, objective)
         if self.AuxLogits is not None:
-            extra = classification_loss(self.AuxLogits(maps[2]), batch.truth, task, smoothing)
+            extra = classification_loss(self.AuxLogits(maps[2]), batch.truth, task, objective)
             losses["auxiliary"] = self.config.auxiliary_weight * extra["classification"]
         return losses
 

@@ -19,8 +19,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
-from saccade.layers.classification import classification_loss, classification_predictions
+from saccade.errors import UsageError
+from saccade.layers.classification import (
+    classification_loss,
+    classification_predictions,
+    label_tensor,
+    mean_over_truth,
+)
 from saccade.layers.normalize import Normalize
+from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
 
 PAPER = Paper(
@@ -40,7 +47,7 @@ class Config:
     form: Literal["1998", "modern", "1990"] = "1998"
     # 1998: j of eq. 9, which the paper leaves open; a wrong class pushes only while its distance is not far above j
     rubbish: float = 10.0
-    label_smoothing: float = 0.0  # modern: share of the target spread over all classes
+    objective: Objective = CROSS_ENTROPY  # what labels are trained with
     mean: tuple[float, ...] = (0.1 / 1.275,)  # gray in [0, 1]: paper -0.1, ink 1.175 (section III.A), ink being bright
     std: tuple[float, ...] = (1 / 1.275,)
 
@@ -247,6 +254,11 @@ class Model(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
+        if config.form != "modern" and (config.objective.loss != "cross_entropy" or config.objective.class_weights):
+            raise UsageError(
+                "this LeNet has its paper's own criterion, which takes no other loss and no class weights; use "
+                "lenet5_modern, or loss=cross_entropy and class_balance=none"
+            )
         self.config = config
         self.normalize = Normalize(config.mean, config.std)
         self.net = _FORMS[config.form](config.classes)
@@ -283,21 +295,23 @@ class Model(nn.Module):
         """1998: eq. 9; modern: softmax cross-entropy; 1990: half the squared error against targets of +1 and -1."""
         outputs = self.outputs(batch.images).float()
         if self.config.form == "modern":
-            return classification_loss(outputs, batch.truth, "classify", self.config.label_smoothing)
-        if batch.truth is None or any(t.label is None for t in batch.truth):
-            raise ValueError("a loss needs a batch with truth, and a label an image")
-        labels = torch.tensor([t.label for t in batch.truth], device=outputs.device)
-        if self.config.form == "1998":
-            return {"classification": map_loss(outputs, labels, self.config.rubbish)}
-        targets = 2.0 * F.one_hot(labels, outputs.shape[1]) - 1
-        return {"classification": 0.5 * (outputs - targets).square().sum(1).mean()}
+            return classification_loss(outputs, batch.truth, "classify", self.config.objective)
+        form, rubbish = self.config.form, self.config.rubbish
+
+        def losses(truth: Sequence[Annotation]) -> Tensor:
+            labels = label_tensor(truth, outputs.device)
+            if form == "1998":
+                return map_loss(outputs, labels, rubbish)
+            return 0.5 * (outputs - (2.0 * F.one_hot(labels, outputs.shape[1]) - 1)).square().sum(1)
+
+        return {"classification": mean_over_truth(losses, batch.truth)}
 
     def predict(self, batch: Batch) -> list[Annotation]:
         return classification_predictions(self(batch.images), batch.sizes, "classify")
 
 
 def map_loss(distances: Tensor, labels: Tensor, rubbish: float) -> Tensor:
-    """Eq. 9: mean over images of y_D + log(exp(-j) + sum_i exp(-y_i)), a scalar.
+    """Eq. 9 for every image, [b]: y_D + log(exp(-j) + sum_i exp(-y_i)); the paper's loss is its mean.
 
     Args:
         distances: y, [b, classes], squared distances from the codes.
@@ -306,4 +320,4 @@ def map_loss(distances: Tensor, labels: Tensor, rubbish: float) -> Tensor:
     """
     right = distances.gather(1, labels[:, None])[:, 0]
     garbage = torch.full_like(right, -rubbish)[:, None]
-    return (right + torch.cat((garbage, -distances), 1).logsumexp(1)).mean()
+    return right + torch.cat((garbage, -distances), 1).logsumexp(1)

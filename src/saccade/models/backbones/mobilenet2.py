@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
 
 PAPER = Paper(
@@ -34,7 +35,7 @@ class Config:
     task: str = "classify"  # or "tag": independent logistic outputs
     width: float = 1.0  # width multiplier; channels are rounded to multiples of 8
     dropout: float = 0.2  # before the classifier
-    label_smoothing: float = 0.0  # classify: share of the target spread over all classes
+    objective: Objective = CROSS_ENTROPY  # what labels are trained with
     mean: tuple[float, ...] = IMAGENET_MEAN  # RGB in [0, 1]
     std: tuple[float, ...] = IMAGENET_STD
 
@@ -60,13 +61,15 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
     "paper": {
-        # Section 6.1: RMSprop with momentum 0.9, here momentum alone; 0.045, times 0.98 an epoch (0.96 every second);
-        # 16 workers with 96 images each. The number of epochs is not stated.
+        # Section 6.1: RMSprop, decay and momentum 0.9; 0.045, times 0.98 an epoch (0.96 every second); 16 workers with
+        # 96 images each. The number of epochs is not stated; epsilon is that of the authors' TensorFlow release.
         "*": {
             "size": 224,
             "batch": 1536,
             "epochs": 200,
-            "optimizer": "sgd",
+            "optimizer": "rmsprop",
+            "rms_decay": 0.9,
+            "rms_eps": 1.0,
             "lr": 0.045,
             "momentum": 0.9,
             "weight_decay": 4e-5,
@@ -218,9 +221,7 @@ class Model(nn.Module):
         return output
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        return classification_loss(
-            self.logits(batch.images), batch.truth, self.config.task, self.config.label_smoothing
-        )
+        return classification_loss(self.logits(batch.images), batch.truth, self.config.task, self.config.objective)
 
     def predict(self, batch: Batch) -> list[Annotation]:
         return classification_predictions(self.logits(batch.images), batch.sizes, self.config.task)

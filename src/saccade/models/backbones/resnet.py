@@ -19,6 +19,7 @@ from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions
 from saccade.layers.frozen_norm import FrozenBatchNorm2d
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
 
 PAPER = Paper(
@@ -48,7 +49,7 @@ class Config:
     zero_init: bool = (
         False  # last scale of each block starts at 0, so that blocks start as identity (Goyal et al. 2017, 5.1)
     )
-    label_smoothing: float = 0.0  # classify: share of the target spread over all classes
+    objective: Objective = CROSS_ENTROPY  # what labels are trained with
     mean: tuple[float, ...] = IMAGENET_MEAN  # RGB in [0, 1]
     std: tuple[float, ...] = IMAGENET_STD
 
@@ -76,7 +77,7 @@ SIZE: dict[str, int] = {name: 32 if config.stem == "cifar" else 224 for name, co
 
 _SMALL: dict[str, Any] = {
     "size": 32,
-    "batch": 128,
+    "batch": 64,
     "epochs": 100,
     "optimizer": "sgd",
     "lr": 0.1,
@@ -85,10 +86,12 @@ _SMALL: dict[str, Any] = {
     "weight_decay": 5e-4,
     "schedule": "cosine",
     "warmup": 0.1,
-    "label_smoothing": 0.1,
+    "ema": 0.998,
     "resize": "crop",
     "pad": 4,
     "color": 0.0,
+    "policy": "randaugment",
+    "policy_number": 1,
 }
 _SMALL_PAPER: dict[str, Any] = {  # section 4.2
     "size": 32,
@@ -139,6 +142,8 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
             "warmup": 0.0,
             "clip_norm": 0.0,
             "resize": "crop",
+            "color": 0.0,
+            "lighting": 0.1,  # "the standard color augmentation", AlexNet's
         },
         **{name: _SMALL_PAPER for name, config in VARIANTS.items() if config.stem == "cifar"},
     },
@@ -291,9 +296,7 @@ class Model(nn.Module):
         return output
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        return classification_loss(
-            self.logits(batch.images), batch.truth, self.config.task, self.config.label_smoothing
-        )
+        return classification_loss(self.logits(batch.images), batch.truth, self.config.task, self.config.objective)
 
     def predict(self, batch: Batch) -> list[Annotation]:
         return classification_predictions(self.logits(batch.images), batch.sizes, self.config.task)

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.backbones import resnet
 from saccade.models.paper import Paper
 
@@ -47,7 +48,7 @@ class Config:
     norm: Literal["batch", "frozen"] = "batch"  # frozen: fixed statistics, for detectors
     norm_eps: float = 1e-5
     zero_init: bool = False  # last scale of each block starts at 0, so that blocks start as identity
-    label_smoothing: float = 0.0  # classify: share of the target spread over all classes
+    objective: Objective = CROSS_ENTROPY  # what labels are trained with
     mean: tuple[float, ...] = IMAGENET_MEAN  # RGB in [0, 1]
     std: tuple[float, ...] = IMAGENET_STD
 
@@ -201,9 +202,7 @@ class Model(nn.Module):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """{"classification": scalar} of a batch with truth."""
-        return classification_loss(
-            self.logits(batch.images), batch.truth, self.config.task, self.config.label_smoothing
-        )
+        return classification_loss(self.logits(batch.images), batch.truth, self.config.task, self.config.objective)
 
     def predict(self, batch: Batch) -> list[Annotation]:
         """One annotation an image: label (or tags) and the scores of all classes."""

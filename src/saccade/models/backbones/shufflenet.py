@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
 
 PAPER = Paper(
@@ -37,7 +38,7 @@ class Config:
     task: str = "classify"  # or "tag": independent logistic outputs
     groups: int = 3  # g of the 1x1 convolutions
     width: int = 240  # channels of stage 2, a multiple of 4 g; doubled in stages 3 and 4
-    label_smoothing: float = 0.0  # classify: share of the target spread over all classes
+    objective: Objective = CROSS_ENTROPY  # what labels are trained with
     mean: tuple[float, ...] = IMAGENET_MEAN  # RGB in [0, 1]
     std: tuple[float, ...] = IMAGENET_STD
 
@@ -180,9 +181,7 @@ class Model(nn.Module):
         return output
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        return classification_loss(
-            self.logits(batch.images), batch.truth, self.config.task, self.config.label_smoothing
-        )
+        return classification_loss(self.logits(batch.images), batch.truth, self.config.task, self.config.objective)
 
     def predict(self, batch: Batch) -> list[Annotation]:
         return classification_predictions(self.logits(batch.images), batch.sizes, self.config.task)

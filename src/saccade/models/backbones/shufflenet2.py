@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.backbones.shufflenet import channel_shuffle
 from saccade.models.paper import Paper
 
@@ -38,7 +39,7 @@ class Config:
     task: str = "classify"  # or "tag": independent logistic outputs
     width: int = 116  # channels of stage 2, an even number; doubled in stages 3 and 4
     last: int = 1024  # channels of the last 1x1 convolution, which a trunk does not have
-    label_smoothing: float = 0.0  # classify: share of the target spread over all classes
+    objective: Objective = CROSS_ENTROPY  # what labels are trained with
     mean: tuple[float, ...] = IMAGENET_MEAN  # RGB in [0, 1]
     std: tuple[float, ...] = IMAGENET_STD
 
@@ -185,9 +186,7 @@ class Model(nn.Module):
         return output
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        return classification_loss(
-            self.logits(batch.images), batch.truth, self.config.task, self.config.label_smoothing
-        )
+        return classification_loss(self.logits(batch.images), batch.truth, self.config.task, self.config.objective)
 
     def predict(self, batch: Batch) -> list[Annotation]:
         return classification_predictions(self.logits(batch.images), batch.sizes, self.config.task)

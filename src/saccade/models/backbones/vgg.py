@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
 from saccade.models.stage import Stage
 
@@ -40,7 +41,7 @@ class Config:
     batch_norm: bool = False
     hidden: int = 4096  # units of the two hidden fully connected layers
     dropout: float = 0.5  # on both hidden layers
-    label_smoothing: float = 0.0  # classify: share of the target spread over all classes
+    objective: Objective = CROSS_ENTROPY  # what labels are trained with
     mean: tuple[float, ...] = IMAGENET_MEAN  # RGB in [0, 1]
     std: tuple[float, ...] = IMAGENET_STD
 
@@ -90,6 +91,8 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
             "warmup": 0.0,
             "clip_norm": 0.0,
             "resize": "crop",
+            "color": 0.0,
+            "lighting": 0.1,  # "random RGB colour shift", as AlexNet
         },
     },
 }
@@ -197,9 +200,7 @@ class Model(nn.Module):
         return output
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        return classification_loss(
-            self.logits(batch.images), batch.truth, self.config.task, self.config.label_smoothing
-        )
+        return classification_loss(self.logits(batch.images), batch.truth, self.config.task, self.config.objective)
 
     def predict(self, batch: Batch) -> list[Annotation]:
         return classification_predictions(self.logits(batch.images), batch.sizes, self.config.task)

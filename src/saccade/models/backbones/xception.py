@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions
 from saccade.layers.normalize import Normalize
+from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.backbones import resnet
 from saccade.models.paper import Paper
 
@@ -41,7 +42,7 @@ class Config:
     middle: int = 8  # blocks of the middle flow
     exit: tuple[int, int, int] = (1024, 1536, 2048)  # channels of the last strided block and of the two after it
     dropout: float = 0.5  # before the classifier (section 4.3)
-    label_smoothing: float = 0.0  # classify: share of the target spread over all classes
+    objective: Objective = CROSS_ENTROPY  # what labels are trained with
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # RGB in [0, 1]
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
 
@@ -181,9 +182,7 @@ class Model(nn.Module):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """{"classification": scalar} of a batch with truth."""
-        return classification_loss(
-            self.logits(batch.images), batch.truth, self.config.task, self.config.label_smoothing
-        )
+        return classification_loss(self.logits(batch.images), batch.truth, self.config.task, self.config.objective)
 
     def predict(self, batch: Batch) -> list[Annotation]:
         """One annotation an image: label (or tags) and the scores of all classes."""

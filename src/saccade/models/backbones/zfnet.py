@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.backbones.alexnet import local_response_norm
 from saccade.models.paper import Paper
 
@@ -43,7 +44,7 @@ class Config:
     init: Literal["he", "paper"] = "he"  # paper: section 3, weights of 0.01 and biases of 0
     hidden: int = 4096  # units of the two hidden fully connected layers
     dropout: float = 0.5  # after both hidden layers
-    label_smoothing: float = 0.0  # classify: share of the target spread over all classes
+    objective: Objective = CROSS_ENTROPY  # what labels are trained with
     mean: tuple[float, ...] = IMAGENET_MEAN  # RGB in [0, 1]
     std: tuple[float, ...] = IMAGENET_STD
 
@@ -178,9 +179,7 @@ class Model(nn.Module):
         """The classification loss; in training the filters are held within their limit first."""
         if self.training:
             self.limit_filters()
-        return classification_loss(
-            self.logits(batch.images), batch.truth, self.config.task, self.config.label_smoothing
-        )
+        return classification_loss(self.logits(batch.images), batch.truth, self.config.task, self.config.objective)
 
     def predict(self, batch: Batch) -> list[Annotation]:
         return classification_predictions(self.logits(batch.images), batch.sizes, self.config.task)

@@ -106,10 +106,11 @@ VARIANTS: dict[str, Config] = {
         canonical_size=112.0,
         anchors=_square_anchors(24, 48, 96, 192),
         rpn_before=(400, 200),
-        rpn_after=(300, 128),
-        rpn_sample=128,
+        rpn_after=(300, 200),
+        rpn_sample=256,
         head_width=256,
-        head_sample=64,
+        head_sample=128,
+        score_threshold=0.01,
     ),
 }
 SIZE: dict[str, int] = {"faster_rcnn_r50_fpn": 800, "faster_rcnn_small": 320}
@@ -141,6 +142,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
             "weight_decay": 0.02,
             "schedule": "cosine",
             "warmup": 0.05,
+            "ema": 0.995,
             "resize": "letterbox",
             "flip": 0.5,
             "jitter": 0.3,

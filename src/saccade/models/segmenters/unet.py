@@ -43,7 +43,7 @@ class Config:
 
     classes: int = 21
     in_channels: Literal[1, 3] = 3  # 1: the network sees the mean of R, G and B
-    width: int = 32  # channels of the first level; twice as many at each further one (paper: 64)
+    width: int = 16  # channels of the first level; twice as many at each further one (paper: 64)
     levels: int = 4  # poolings
     padding: Literal["same", "valid"] = "same"
     batch_norm: bool = True
@@ -74,28 +74,36 @@ VARIANTS: dict[str, Config] = {
         border=10.0,
     ),
     "unet": Config(),
+    "unet_32": Config(width=32),
     "unet_64": Config(width=64),
-    "unet_light": Config(encoder="resnet18", encoder_width=32, decoder_width=8, head_stride=2),  # for CPUs
+    "unet_light": Config(encoder="resnet18", encoder_width=32, decoder_width=8),  # for scenes, on CPUs
     **{f"unet_{encoder}": Config(encoder=encoder) for encoder in ("resnet18", "resnet34", "resnet50", "vgg16_bn")},
 }
 SIZE: dict[str, int] = {name: 572 if name == "unet_paper" else 256 for name in VARIANTS}
 
+_DEFAULT: dict[str, Any] = {
+    "size": 256,
+    "batch": 8,
+    "epochs": 100,
+    "optimizer": "adamw",
+    "lr": 0.002,
+    "weight_decay": 0.01,
+    "schedule": "cosine",
+    "warmup": 0.05,
+    "clip_norm": 5.0,
+    "ema": 0.99,
+    "jitter": 0.25,
+    "flip": 0.5,
+    "color": 0.3,
+}
+# What the paper's own form is for, few images without an upright side, in which every update counts.
+_MICROSCOPE: dict[str, Any] = _DEFAULT | {"batch": 4, "flip_vertical": 0.5}
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "default": {
-        "*": {
-            "size": 256,
-            "batch": 8,
-            "epochs": 100,
-            "optimizer": "adamw",
-            "lr": 0.002,
-            "weight_decay": 0.01,
-            "schedule": "cosine",
-            "warmup": 0.05,
-            "clip_norm": 5.0,
-            "jitter": 0.25,
-            "flip": 0.5,
-            "color": 0.3,
-        },
+        "*": _DEFAULT,
+        "unet": _MICROSCOPE,
+        "unet_32": _MICROSCOPE,
+        "unet_64": _MICROSCOPE,
         "unet_paper": {
             "size": 388,
             "batch": 1,

@@ -1,0 +1,192 @@
+"""Does Saccade compute what the public networks and operators compute?
+
+    python benchmarks/peers/equal_outputs.py [--only resnet]
+
+Every network of torchvision's and timm's that Saccade has gets random weights in the peer's process, its state dict is
+read here as a public checkpoint is, and both answer to the same pixels. Operators get random arrays and edge cases.
+Exits with 1 where a line fails. Tolerances: logits and other raw outputs 1e-4 of the largest absolute value, at least
+1e-4; final boxes 1e-2 px, scores 1e-4; the same boxes, in the same order but for scores
+that are equal within that tolerance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from environment import Peer
+from equal_ops import operator_lines
+from torch import Tensor
+
+from saccade.data.types import Batch
+from saccade.layers.normalize import Normalize
+from saccade.models import create, model_config, model_module
+
+# Saccade's name, the peer's, its library
+CLASSIFIERS = [
+    *((name, name, "torchvision") for name in ("resnet18", "resnet50", "resnext50_32x4d", "densenet121", "googlenet")),
+    *((name, name, "torchvision") for name in ("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large")),
+    *((name, name, "torchvision") for name in ("shufflenet_v2_x1_0", "squeezenet1_0", "squeezenet1_1")),
+    *((name, name, "torchvision") for name in ("inception_v3", "alexnet", "vgg16", "vgg16_bn")),
+    ("xception", "legacy_xception", "timm"),
+    ("inception_v4", "inception_v4", "timm"),
+    ("inception_resnet_v2", "inception_resnet_v2", "timm"),
+    ("darknet53_timm", "darknet53", "timm"),
+]
+RAW, PIXELS, SCORE = 1e-4, 1e-2, 1e-4
+Line = tuple[str, float, float, bool]  # what, largest difference, allowed, whether it holds
+
+
+def load(name: str, answer: dict[str, np.ndarray], **changes: Any) -> Any:
+    """Saccade's network with the peer's weights; every key must be used."""
+    model = create(name, **changes).eval()
+    state = {k.removeprefix("state "): torch.from_numpy(v) for k, v in answer.items() if k.startswith("state ")}
+    from_public = getattr(model_module(name), "from_public", dict)
+    model.load_state_dict(from_public(state))
+    return model
+
+
+def compare(what: str, ours: Tensor, theirs: np.ndarray, allowed: float, relative: bool = False) -> Line:
+    """One line; relative tolerances are of the largest absolute value, at least 1."""
+    if tuple(ours.shape) != theirs.shape:
+        return f"{what}: shapes {list(ours.shape)} and {list(theirs.shape)}", float("inf"), allowed, False
+    if theirs.size == 0:
+        return what, 0.0, allowed, True
+    scale = max(1.0, float(np.abs(theirs).max())) if relative else 1.0
+    difference = float(np.abs(ours.double().numpy() - theirs.astype(np.float64)).max())
+    return what, difference, allowed * scale, difference <= allowed * scale
+
+
+def classifier_line(peer: Peer, name: str, theirs: str, library: str) -> Line:
+    """Logits of two images at 224 pixels."""
+    images = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(7))
+    config = model_config(name)
+    normal = Normalize(config.mean, config.std)(images)  # Saccade's networks do this themselves
+    sent = {str(i): image.numpy() for i, image in enumerate(normal)}
+    _, answer = peer.ask({"name": theirs, "library": library, "seed": 0}, sent)
+    with torch.inference_mode():
+        logits = load(name, answer)(images)
+    return compare(f"{name} = {library} {theirs}: logits", logits, answer["logits"], RAW, relative=True)
+
+
+def same_boxes(what: str, ours: Tensor, theirs: np.ndarray, kinds: Tensor, labels: np.ndarray) -> tuple[Tensor, Line]:
+    """Match their boxes with ours of the same kind, one to one; how many stand at another rank is said in the line.
+
+    Ranks are compared by the scores' own line: where the scores at each rank agree, boxes can only have changed places
+    with boxes of equal score within its tolerance.
+
+    Returns:
+        Our row for each of their boxes, and the line.
+    """
+    given = torch.from_numpy(theirs)
+    rows = torch.arange(len(theirs))
+    if ours.shape != given.shape or len(theirs) == 0:
+        return rows[: len(ours)], compare(what, ours, theirs, PIXELS)
+    distance = (ours[None] - given[:, None]).abs().amax(2)
+    distance[kinds[None] != torch.from_numpy(labels)[:, None]] = torch.inf
+    distance += (rows[None] != rows[:, None]) * 1e-9  # of equal boxes the one at the same rank
+    largest, match = distance.min(1)
+    moved = int((match != rows).sum())
+    good = bool((largest <= PIXELS).all()) and len(match.unique()) == len(match)
+    return match, (f"{what}, {moved} at another rank", float(largest.max()), PIXELS, good)
+
+
+def final_lines(name: str, found: list[Any], answer: dict[str, np.ndarray]) -> Iterator[Line]:
+    """Kept boxes of each image, in order."""
+    for i, annotation in enumerate(found):
+        objects, boxes = annotation.objects, answer[f"{i} boxes"]
+        labels = answer[f"{i} labels"] - 1  # background is 0 there
+        yield same_boxes(f"{name}, image {i}: {len(boxes)} boxes", objects.boxes, boxes, objects.labels, labels)[1]
+        yield compare(f"{name}, image {i}: scores at each rank", objects.scores, answer[f"{i} scores"], SCORE)
+
+
+def ssd_lines(peer: Peer) -> Iterator[Line]:
+    """ssd300_vgg16 on two images of 300 pixels."""
+    images = smooth_images(2, 300, 300)
+    sent = {str(i): image.numpy() for i, image in enumerate(images)}
+    _, answer = peer.ask({"name": "ssd300_vgg16", "seed": 1}, sent)
+    model = load("ssd300_coco", answer)
+    with torch.inference_mode():
+        logits, offsets = model(images)
+        found = model.predict(Batch(images, [(300, 300)] * 2))
+    yield compare("ssd300_coco: class logits", logits, answer["logits"], RAW, relative=True)
+    yield compare("ssd300_coco: box offsets", offsets, answer["offsets"], RAW, relative=True)
+    yield from final_lines("ssd300_coco", found, answer)
+
+
+def faster_rcnn_lines(peer: Peer) -> Iterator[Line]:
+    """fasterrcnn_resnet50_fpn on two images of different widths, the second one padded."""
+    sizes = [(256, 320), (256, 288)]
+    images = smooth_images(2, 256, 320)
+    images[1, :, :, 288:] = 0
+    sent = {str(i): images[i, :, :h, :w].contiguous().numpy() for i, (h, w) in enumerate(sizes)}
+    _, answer = peer.ask({"name": "fasterrcnn_resnet50_fpn", "seed": 2}, sent)
+    name = "faster_rcnn_r50_fpn"
+    model = load(name, answer, norm="frozen")
+    batch = Batch(images, sizes)
+    with torch.inference_mode():
+        filled = model._fill_padding(images, sizes)
+        raw = model._answers(filled, torch.tensor(sizes))
+        found = model.predict(batch)
+    objectness, offsets, proposals, logits, deltas = raw
+    yield compare(f"{name}: objectness", objectness, answer["objectness"], RAW, relative=True)
+    yield compare(f"{name}: anchor offsets", offsets, answer["offsets"], RAW, relative=True)
+    start = 0
+    for i, count in enumerate(answer["counts"].tolist()):
+        theirs = {key: answer[key][start : start + count] for key in ("proposals", "class_logits", "box_offsets")}
+        start += count
+        kinds = torch.zeros(count)
+        what = f"{name}, image {i}: {count} proposals"
+        rows, line = same_boxes(what, proposals[i, :count], theirs["proposals"], kinds, kinds.numpy())
+        yield line
+        what = f"{name}, image {i}: their"
+        yield compare(f"{what} class logits", logits[i, rows], theirs["class_logits"], RAW, relative=True)
+        yield compare(f"{what} box offsets", deltas[i, rows], theirs["box_offsets"], RAW, relative=True)
+    yield from final_lines(name, found, answer)
+
+
+def smooth_images(count: int, height: int, width: int) -> Tensor:
+    """Random images [count, 3, height, width] in [0, 1] with structure at several scales, as photographs have."""
+    generator = torch.Generator().manual_seed(11)
+    total = torch.zeros(count, 3, height, width)
+    for cells in (3, 9, 27, 81):
+        noise = torch.rand(count, 3, cells, cells, generator=generator)
+        total += torch.nn.functional.interpolate(noise, (height, width), mode="bilinear", align_corners=False)
+    return total / 4
+
+
+def show(line: Line) -> bool:
+    """Print a line; whether it holds."""
+    what, difference, allowed, holds = line
+    print(f"{what:72} {difference:10.2e} {allowed:10.2e}  {'equal' if holds else 'DIFFERS'}", flush=True)
+    return holds
+
+
+def main() -> None:
+    """Print the table; exit with 1 where a line fails."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="networks whose name contains this, or `operators`")
+    only = parser.parse_args().only
+    print(f"{'what':72} {'largest':>10} {'allowed':>10}")
+    good = True
+    if only in "operators":
+        with Peer("torchvision_ops.py", threads=torch.get_num_threads()) as peer:
+            for line in operator_lines(peer):
+                good &= show(line)
+    with Peer("torchvision_models.py", threads=torch.get_num_threads()) as peer:
+        for name, theirs, library in CLASSIFIERS:
+            if only in name:
+                good &= show(classifier_line(peer, name, theirs, library))
+        for name, lines in (("ssd300_coco", ssd_lines), ("faster_rcnn_r50_fpn", faster_rcnn_lines)):
+            if only in name:
+                for line in lines(peer):
+                    good &= show(line)
+    sys.exit(0 if good else 1)
+
+
+if __name__ == "__main__":
+    main()

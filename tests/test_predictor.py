@@ -1,0 +1,70 @@
+"""The predictor: what it answers with, and that the model it was made from stays as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from saccade.data.pipelines import Preprocessing
+from saccade.errors import ModelFileError, UsageError
+from saccade.models import create
+from saccade.ops.fused_conv import FusedConv2d
+from saccade.predictor import Predictor, fit_weights
+
+PREPROCESSING = Preprocessing(size=(32, 32), resize="stretch", scale=1.0, stride=1)
+SMALL = {"width": 4, "depths": (1, 1, 1), "classes": 3}
+
+
+def image() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+
+
+def types(predictor: Predictor) -> set[torch.dtype]:
+    return {part.weight.tensor.dtype for part in predictor.network.modules() if isinstance(part, FusedConv2d)}
+
+
+def test_a_model_in_training_is_not_disturbed() -> None:
+    torch.manual_seed(0)
+    model = create("resnet20", **SMALL).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    predictor = Predictor(model, "classify", ["a", "b", "c"], PREPROCESSING, "cpu", "bf16")
+    predictor.predict(image())
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    loss = model(torch.rand(2, 3, 32, 32)).sum()
+    loss.backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_both_precisions_answer_alike() -> None:
+    torch.manual_seed(0)
+    model = create("resnet20", **SMALL)
+    exact = Predictor(model, "classify", ["a", "b", "c"], PREPROCESSING, "cpu", "fp32")
+    rough = Predictor(model, "classify", ["a", "b", "c"], PREPROCESSING, "cpu", "bf16")
+    assert (types(exact), types(rough)) == ({torch.float32}, {torch.bfloat16})
+    for _ in range(3):  # plain, packing, packed
+        a, b = exact.predict(image()), rough.predict(image())
+        assert a.scores is not None
+        assert b.scores is not None
+        assert a.scores.dtype == b.scores.dtype == torch.float32
+        torch.testing.assert_close(b.scores, a.scores, atol=0.02, rtol=0)
+
+
+def test_a_precision_that_it_does_not_have() -> None:
+    with pytest.raises(UsageError, match="allowed: auto, fp32, bf16"):
+        Predictor(create("resnet20", **SMALL), "classify", ["a", "b", "c"], PREPROCESSING, "cpu", "fp16")
+
+
+def test_weights_become_the_parameters_in_the_models_own_type() -> None:
+    model = create("resnet20", **SMALL)
+    weights = {name: torch.zeros_like(value) for name, value in model.state_dict().items()}
+    weights["fc.weight"] = weights["fc.weight"].half()
+    fit_weights(model, weights, Path("run"))
+    assert model.conv1.weight.data_ptr() == weights["conv1.weight"].data_ptr()
+    assert model.fc.weight.dtype == torch.float32
+    assert model.fc.weight.requires_grad
+    with pytest.raises(ModelFileError, match=r"fc\.weight"):
+        fit_weights(model, {**weights, "fc.weight": torch.zeros(1)}, Path("run"))

@@ -1,0 +1,131 @@
+"""mixup and CutMix: shares are what the pixels show, targets sum to 1, and chance follows from seed and step."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as limits
+from hypothesis import strategies as st
+
+from saccade.config import Settings
+from saccade.data.types import Annotation, Batch
+from saccade.layers.classification import classification_loss
+from saccade.losses.classification import Objective
+from saccade.training.mixup import cutmix_masks, mix
+
+BOTH = {"mixup": 0.4, "cutmix": 1.0}
+
+
+def _batch(count: int = 6, height: int = 12, width: int = 20) -> Batch:
+    """Image i holds the value i everywhere and is labelled i."""
+    images = torch.arange(float(count))[:, None, None, None].expand(count, 3, height, width).clone()
+    truth = [Annotation((height, width), label=i) for i in range(count)]
+    return Batch(images, [(height, width)] * count, truth, [str(i) for i in range(count)])
+
+
+def _settings(**values: float) -> Settings:
+    return dataclasses.replace(Settings(), **values)
+
+
+def test_off_changes_nothing() -> None:
+    batch = _batch()
+    assert mix(batch, Settings(), 0, 0.0) is batch
+    assert mix(batch, _settings(**BOTH, mix_until=0.5), 0, 0.5) is batch
+    assert mix(batch, _settings(**BOTH, mix_probability=0.0), 0, 0.0) is batch
+
+
+@limits(max_examples=50, deadline=None)
+@given(
+    step=st.integers(0, 10**6),
+    alphas=st.sampled_from([{"mixup": 0.2}, {"cutmix": 1.0}, BOTH]),
+    count=st.integers(1, 7),
+    height=st.integers(1, 20),
+)
+def test_the_share_is_what_the_pixels_show(step: int, alphas: dict[str, float], count: int, height: int) -> None:
+    mixed = mix(_batch(count, height), _settings(**alphas), step, 0.3)
+    assert mixed.truth is not None
+    for i, truth in enumerate(mixed.truth):
+        assert truth.label == i
+        assert truth.mixed is not None
+        other, share = truth.mixed
+        assert other.label is not None
+        assert 0 <= share <= 1
+        expected = (1 - share) * i + share * other.label
+        assert mixed.images[i].double().mean().item() == pytest.approx(expected, abs=1e-5)
+        values = set(mixed.images[i].unique().tolist())
+        if "mixup" not in alphas:
+            assert values <= {float(i), float(other.label)}
+
+
+@limits(max_examples=50, deadline=None)
+@given(share=st.floats(0, 1), seed=st.integers(0, 1000), height=st.integers(1, 40), width=st.integers(1, 40))
+def test_a_window_is_a_rectangle_of_at_most_its_share(share: float, seed: int, height: int, width: int) -> None:
+    (mask,) = cutmix_masks(np.array([share]), height, width, np.random.default_rng(seed))[:, 0]
+    rows, columns = mask.any(1), mask.any(0)
+    assert mask.sum() == rows.sum() * columns.sum()
+    assert rows.sum() <= np.sqrt(share) * height + 1
+    assert columns.sum() <= np.sqrt(share) * width + 1
+
+
+def test_windows_have_their_share_where_nothing_is_cut_off() -> None:
+    masks = cutmix_masks(np.full(2000, 0.25), 32, 32, np.random.default_rng(0))
+    areas = masks.mean((1, 2, 3))
+    assert areas.max() == 0.25
+    assert (areas == 0.25).mean() == pytest.approx(0.25, abs=0.06)  # centres at least 8 pixels inside: half, twice
+
+
+def test_chance_follows_from_seed_step_and_rank() -> None:
+    settings = _settings(**BOTH)
+    images = [mix(_batch(), settings, step, 0.1, rank).images for step, rank in ((5, 0), (5, 0), (6, 0), (5, 1))]
+    assert torch.equal(images[0], images[1])
+    assert not torch.equal(images[0], images[2])
+    assert not torch.equal(images[0], images[3])
+    other = mix(_batch(), dataclasses.replace(settings, seed=1), 5, 0.1).images
+    assert not torch.equal(images[0], other)
+
+
+def test_shares_are_distributed_as_asked_and_channels_last_stays() -> None:
+    batch = _batch(400, 2, 2)
+    batch.images = batch.images.contiguous(memory_format=torch.channels_last)
+    mixed = mix(batch, _settings(mixup=0.2), 0, 0.0)
+    assert mixed.images.is_contiguous(memory_format=torch.channels_last)
+    shares = np.array([t.mixed[1] for t in mixed.truth or [] if t.mixed])
+    assert shares.mean() == pytest.approx(0.5, abs=0.06)
+    assert shares.var() == pytest.approx(0.25 / 1.4, abs=0.02)  # of Beta(a, a): 1 / (4 (2a + 1))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_is_that_of_soft_targets(smoothing: float) -> None:
+    logits = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
+    mixed = mix(_batch(), _settings(**BOTH), 3, 0.0).truth
+    assert mixed is not None
+    target = torch.zeros(6, 6)
+    for i, truth in enumerate(mixed):
+        assert truth.mixed is not None
+        target[i, i] += 1 - truth.mixed[1]
+        target[i, truth.mixed[0].label] += truth.mixed[1]
+    torch.testing.assert_close(target.sum(1), torch.ones(6))
+    expected = -((1 - smoothing) * target + smoothing / 6).mul(logits.log_softmax(1)).sum(1).mean()
+    objective = Objective(label_smoothing=smoothing)
+    torch.testing.assert_close(classification_loss(logits, mixed, "classify", objective)["classification"], expected)
+
+
+def test_tags_mix_as_soft_tags() -> None:
+    logits = torch.tensor([[0.3, -1.0, 2.0], [1.0, 0.0, -2.0]])
+    one, two = (Annotation((4, 4), tags=torch.tensor(tags).bool()) for tags in ([1, 0, 1], [0, 0, 1]))
+    truth = [dataclasses.replace(one, mixed=(two, 0.3)), two]
+    soft = torch.tensor([[0.7, 0.0, 1.0], [0.0, 0.0, 1.0]])
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, soft, reduction="none").sum(1).mean()
+    torch.testing.assert_close(classification_loss(logits, truth, "tag")["classification"], expected)
+
+
+def test_a_mixed_truth_moves_with_its_partner() -> None:
+    tags = torch.tensor([True])
+    truth = Annotation((1, 1), tags=tags, mixed=(Annotation((1, 1), tags=tags), 0.5)).to("meta")
+    assert truth.mixed is not None
+    assert truth.mixed[0].tags is not None
+    assert truth.mixed[0].tags.device.type == "meta"
