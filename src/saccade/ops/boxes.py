@@ -42,27 +42,23 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
     """IoU of every pair: a [n, 4], b [m, 4] -> [n, m] in [0, 1]."""
     differentiated = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
     real = a.dtype == b.dtype and a.dtype in (torch.float32, torch.float64)
-    if differentiated or not real or a.device.type != "cpu":
+    # Subclasses are the tensors without numbers that exporters and compilers pass through.
+    plain = type(a) is Tensor and type(b) is Tensor and a.device.type == b.device.type == "cpu"
+    if differentiated or not real or not plain or torch.compiler.is_compiling():
         return iou(a[:, None], b[None])
-    return _iou_of_pairs(a, b)
+    return _iou_of_pairs(a.detach(), b.detach())
 
 
-@torch.library.custom_op("saccade::box_iou", mutates_args=())
 def _iou_of_pairs(a: Tensor, b: Tensor) -> Tensor:
     """`iou(a[:, None], b[None])` on CPUs: in one pass, where plain torch writes and reads ten matrices."""
     out = empty((len(a), len(b)), a.dtype)
-    arrays = a.detach().contiguous().numpy(), b.detach().t().contiguous().numpy(), box_area(b.detach()).numpy()
+    arrays = a.contiguous().numpy(), b.t().contiguous().numpy(), box_area(b).numpy()
 
     def work(start: int, stop: int) -> None:
         _pairs(*arrays, out.numpy(), start, stop)
 
     in_threads(work, len(a), 8 * out.numel())
     return out
-
-
-@_iou_of_pairs.register_fake
-def _(a: Tensor, b: Tensor) -> Tensor:
-    return a.new_empty((a.shape[0], b.shape[0]))
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
