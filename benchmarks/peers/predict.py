@@ -150,7 +150,8 @@ def difference(theirs: dict[str, np.ndarray], ours: Annotation) -> str:
         worst = distance.min(1).max()
         return f"{count} boxes: {worst:.1g} px, scores {np.abs(theirs['scores'] - scores).max():.1g}"
     if ours.scores is not None:
-        return f"{np.abs(np.log(theirs['scores'][0]) - np.log(ours.scores.numpy())).max():.1g}"
+        logarithms = (np.log(np.maximum(p, 1e-12)) for p in (theirs["scores"][0], ours.scores.numpy()))
+        return f"{np.abs(np.subtract(*logarithms)).max():.1g}"
     return "-"
 
 
