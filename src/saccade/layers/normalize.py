@@ -16,8 +16,11 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
         super().__init__()
+        self.nothing = set(mean) == {0.0} and set(std) == {1.0}  # of a trunk whose owner normalises
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
+        if self.nothing:
+            return images
         return (images - self.get_buffer("mean")) / self.get_buffer("std")
