@@ -150,7 +150,8 @@ def difference(theirs: dict[str, np.ndarray], ours: Annotation) -> str:
         worst = distance.min(1).max()
         return f"{count} boxes: {worst:.1g} px, scores {np.abs(theirs['scores'] - scores).max():.1g}"
     if ours.scores is not None:
-        return f"{np.abs(np.log(theirs['scores'][0]) - np.log(ours.scores.numpy())).max():.1g}"
+        logarithms = (np.log(np.maximum(p, 1e-12)) for p in (theirs["scores"][0], ours.scores.numpy()))
+        return f"{np.abs(np.subtract(*logarithms)).max():.1g}"
     return "-"
 
 
@@ -202,8 +203,9 @@ def time_ours(predictor: Predictor, images: np.ndarray, repetitions: int) -> tup
     size = (images.shape[2], images.shape[3])
     count = len(images)
     times, answers = [], []
+    pixels = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)  # as the loader makes them
     for _ in range(repetitions):
-        batch = Batch(torch.from_numpy(images), [size] * count, None, [""] * count, [size] * count, [np.eye(3)] * count)
+        batch = Batch(pixels, [size] * count, None, [""] * count, [size] * count, [np.eye(3)] * count)
         start = time.perf_counter()
         answers = [answer for _, answer in predictor.predict_batches([batch])]
         times.append(1000 * (time.perf_counter() - start))
