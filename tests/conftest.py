@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: test workers side
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,6 +41,17 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 pixels[..., channel] += 80
                 Image.fromarray(pixels).save(folder / f"{i}.png")
     return root
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Path:
+    """The run folder of a small classifier that tells red from blue."""
+    import saccade
+
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    settings: dict[str, Any] = {"epochs": 12, "batch": 8, "width": 4, "depths": [1, 1, 1], "precision": "fp32"}
+    saccade.train("resnet20", colours, out=folder, progress=False, workers=0, **settings)
+    return folder
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -46,17 +45,6 @@ def contents(folder: Path) -> dict[str, str]:
         else:
             found[str(path)] = "no file"
     return found
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Path:
-    """A small trained classifier."""
-    import saccade
-
-    folder = tmp_path_factory.mktemp("run") / "run"
-    settings: dict[str, Any] = {"epochs": 1, "workers": 0, "width": 4, "depths": [1, 1, 1], "precision": "fp32"}
-    saccade.train("resnet20", colours, out=folder, progress=False, **settings)
-    return folder
 
 
 @pytest.mark.parametrize("name", PICTURES)

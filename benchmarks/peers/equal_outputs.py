@@ -62,8 +62,8 @@ def compare(what: str, ours: Tensor, theirs: np.ndarray, allowed: float, relativ
 
 
 def classifier_line(peer: Peer, name: str, theirs: str, library: str) -> Line:
-    """Logits of two images at 224 pixels."""
-    images = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(7))
+    """Logits of two images of 128 pixels, which every network takes."""
+    images = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(7))
     config = model_config(name)
     normal = Normalize(config.mean, config.std)(images)  # Saccade's networks do this themselves
     sent = {str(i): image.numpy() for i, image in enumerate(normal)}

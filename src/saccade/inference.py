@@ -67,7 +67,8 @@ class OutputLinear(nn.Module):
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
-        self.weight, self.bias = layer.weight, layer.bias
+        self.weight = layer.weight.detach().clone()
+        self.bias = None if layer.bias is None else layer.bias.detach().clone()
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., features] of any floating type -> [..., outputs] float32."""
@@ -78,7 +79,7 @@ class OutputLinear(nn.Module):
 def prepare_for_inference(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
     """A copy of `model` that predicts the same, faster; in evaluation mode, without gradients.
 
-    `model` is not changed in any way, and no tensor that the copy keeps as it is takes memory twice. With bfloat16,
+    `model` is not changed in any way; tensors that the copy keeps as they are it shares. With bfloat16,
     convolutions and linear layers hold weights of that type; call the copy under autocast, so that everything else
     chooses its type as it does for the model itself.
 
@@ -158,9 +159,12 @@ def _thawed(frozen: FrozenBatchNorm2d) -> nn.BatchNorm2d:
 
 
 def _cast(layer: nn.Module, dtype: torch.dtype) -> None:
-    """New parameters of this type, which leaves alone those that the copy shares with the model."""
+    """New parameters of this type, which leave alone those of the model.
+
+    They are copies even where the type stays: a tensor of a file keeps the whole file in memory.
+    """
     for name, value in layer.named_parameters(recurse=False):
-        setattr(layer, name, nn.Parameter(value.detach().to(dtype), requires_grad=False))
+        setattr(layer, name, nn.Parameter(value.detach().to(dtype, copy=True), requires_grad=False))
 
 
 def _called(module: nn.Module, node: fx.Node) -> nn.Module | None:

@@ -51,7 +51,7 @@ def test_every_call_gives_what_the_plain_steps_give(form: str, activation: Activ
             fused(x, other, activation), activate(expected + other, activation), atol=1e-5, rtol=1e-5
         )
         packed.append(fused.weight.use is not None)
-    if has_fused_operators():
+    if has_fused_operators(torch.float32):
         assert packed == [True] * 6  # each batch asks twice: the second question packs
     assert torch.equal(conv.weight, conv.weight.contiguous())
 
@@ -135,3 +135,14 @@ def test_what_it_cannot_stand_for() -> None:
     assert not can_fuse(nn.ConvTranspose2d(3, 4, 3))
     with pytest.raises(ValueError, match="leaky_relu"):
         activate(torch.zeros(1), ("softsign", ()))
+
+
+def test_builds_without_the_operators_compute_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("saccade.ops.fused_conv.has_fused_operators", lambda dtype: False)
+    conv = nn.Conv2d(3, 4, 3)
+    fused = FusedConv2d(conv, torch.float32)
+    with torch.inference_mode():
+        for _ in range(3):
+            torch.testing.assert_close(fused(images(3), None, ("relu", ())), F.relu(conv(images(3))))
+    assert fused.weight.use is None
+    assert not has_fused_operators(torch.int64)

@@ -17,15 +17,6 @@ from saccade.errors import DataError, UsageError
 Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Path:
-    """A classifier that tells red from blue."""
-    folder = tmp_path_factory.mktemp("run") / "run"
-    settings: dict[str, Any] = {"epochs": 12, "batch": 8, "width": 4, "depths": [1, 1, 1], "precision": "fp32"}
-    saccade.train("resnet20", colours, out=folder, progress=False, workers=0, **settings)
-    return folder
-
-
 def _top1(run: Path, data: Path, **more: Any) -> float:
     return saccade.evaluate(run, data, bootstrap=0, workers=0, precision="fp32", **more)["metrics"]["top1"]["value"]
 

@@ -6,7 +6,6 @@ import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,14 +16,6 @@ from saccade.errors import UsageError
 from saccade.predictor import build
 
 Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Path:
-    folder = tmp_path_factory.mktemp("run") / "run"
-    settings: dict[str, Any] = {"epochs": 1, "workers": 0, "width": 4, "depths": [1, 1, 1], "precision": "fp32"}
-    saccade.train("resnet20", colours, out=folder, progress=False, **settings)
-    return folder
 
 
 def test_the_exported_file_answers_as_the_model_does(run: Path, shell: Shell) -> None:

@@ -8,6 +8,7 @@ where a build has none, and on GPUs, the plain form below gives the same numbers
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -40,12 +41,13 @@ class FusedConv2d(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
         super().__init__()
-        weight = conv.weight.detach().to(dtype, memory_format=torch.channels_last)
+        # Copies even where nothing changes: a tensor of a file keeps the whole file in memory.
+        weight = conv.weight.detach().to(dtype, copy=True, memory_format=torch.channels_last)
         self.weight = _Weight(weight, None)
-        self.bias = None if conv.bias is None else conv.bias.detach().to(dtype)
+        self.bias = None if conv.bias is None else conv.bias.detach().to(dtype, copy=True)
         self.last: Use | None = None  # of the call before
         self.geometry = (_pair(conv.padding), _pair(conv.stride), _pair(conv.dilation), conv.groups)
-        self.packs = weight.device.type == "cpu" and has_fused_operators()
+        self.packs = weight.device.type == "cpu" and has_fused_operators(dtype)
 
     def forward(self, x: Tensor, other: Tensor | None = None, activation: Activation | None = None) -> Tensor:
         """x [b, c_in, H, W] of any floating type -> [b, c_out, H', W'] of the own type, channels last in memory.
@@ -131,9 +133,18 @@ def can_fuse(conv: nn.Module) -> bool:
     return type(conv) is nn.Conv2d and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
 
 
-def has_fused_operators() -> bool:
-    """Whether this build of torch has oneDNN and the operators that fuse."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+@cache
+def has_fused_operators(dtype: torch.dtype) -> bool:
+    """Whether this build of torch on this processor packs and fuses for this type, tried on a single pixel."""
+    pixel, pair = torch.ones(1, 1, 1, 1, dtype=dtype), [1, 1]
+    pack: Any = torch.ops.aten.mkldnn_reorder_conv2d_weight
+    try:
+        weight = pack(pixel.to_mkldnn(), [0, 0], pair, pair, 1, [1, 1, 1, 1])
+        operator: Any = torch.ops.mkldnn._convolution_pointwise
+        total = operator.binary(pixel, pixel, weight, None, [0, 0], pair, pair, 1, "add", 1.0, "relu", [], None)
+    except (AttributeError, RuntimeError):
+        return False
+    return bool(total == 2)
 
 
 def _pair(value: Any) -> list[int]:
