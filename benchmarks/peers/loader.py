@@ -20,7 +20,7 @@ import numpy as np
 from environment import peers_python
 from train_speed import HERE, Side
 
-FORMS = {"500x375": ((375, 500), 256), "1920x1080": ((1080, 1920), 64)}  # (height, width), files
+FORMS = {"500x375": ((375, 500), 256), "1920x1080": ((1080, 1920), 160)}  # (height, width), files
 
 
 def make_files(folder: Path, size: tuple[int, int], files: int) -> None:

@@ -99,6 +99,11 @@ def decode(path: Path | bytes, min_side: int | None = None) -> np.ndarray:
         DataError: as `probe`; truncated or damaged pixels; pixel values without an agreed scale.
         ResourceError: as `probe`, or out of memory.
     """
+    return probe_and_decode(path, min_side)[1]
+
+
+def probe_and_decode(path: Path | bytes, min_side: int | None = None) -> tuple[Probe, np.ndarray]:
+    """`probe(path)` and `decode(path, min_side)` of one opening of the file. Raises what they raise."""
     with _opened(path) as (image, name):
         found = _probe(image, name)
         turn = _orientation(image)
@@ -109,7 +114,7 @@ def decode(path: Path | bytes, min_side: int | None = None) -> np.ndarray:
             with _named(name):
                 image.load()
             pixels = _to_rgb(image, name)
-    return np.require(_upright(pixels, turn), requirements=["C", "W"])
+    return found, np.require(_upright(pixels, turn), requirements=["C", "W"])
 
 
 def decode_values(path: Path | bytes) -> np.ndarray:

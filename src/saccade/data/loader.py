@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader
 from saccade.data.balance import repeated
 from saccade.data.cache import ImageCache
 from saccade.data.dataset import DataSet, Ledger, Record
-from saccade.data.image import decode, probe
+from saccade.data.image import probe_and_decode
 from saccade.data.packing import Packed, pack, unpack
 from saccade.data.truth import read_sample
 from saccade.data.types import Annotation, Batch, Sample
@@ -284,9 +284,8 @@ class _Paths:
 
 def read_image(path: Path, min_side: int | None = None) -> Sample:
     """An image file as a sample without truth; large JPEGs at reduced size (`data.image.decode`). Raises DataError."""
-    found = probe(path)
+    found, image = probe_and_decode(path, min_side)
     s = float(found.reduction(min_side))
-    image = decode(path, min_side)
     truth = Annotation((image.shape[0], image.shape[1]))
     return Sample(image, truth, str(path), found.size, np.diag([s, s, 1.0]))
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from saccade.data.dataset import DataSet, Record, Thing
-from saccade.data.image import decode, decode_values, probe
+from saccade.data.image import decode_values, probe_and_decode
 from saccade.data.rle import decode_rle
 from saccade.data.types import IGNORE, Annotation, Objects, Sample
 from saccade.errors import DataError
@@ -44,13 +44,13 @@ def read_sample(
         made = (s for s in (1, 2, 4, 8) if _small(record.size, s) == known.shape[:2])
         return _sample(known, next(made), record, dataset, task)
     path = dataset.root / record.id
-    found = probe(path)
+    found, image = probe_and_decode(path, min_side)
     if found.size != record.size:
         raise DataError(
             f"{path}: is {found.size[0]} x {found.size[1]} (height x width) now, was {record.size[0]} x "
             f"{record.size[1]} when the data set was read; do not change images during a run"
         )
-    return _sample(decode(path, min_side), found.reduction(min_side), record, dataset, task)
+    return _sample(image, found.reduction(min_side), record, dataset, task)
 
 
 def _sample(image: np.ndarray, s: int, record: Record, dataset: DataSet, task: str) -> Sample:
