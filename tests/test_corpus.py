@@ -81,6 +81,7 @@ def test_the_same_pictures_in_a_data_set_are_accounted_for(tmp_path: Path, shell
     for name, why in named.items():
         assert re.search(bad[name], why), why
     assert result["images"] == result["used"]["images"] == len(PICTURES) - len(bad)
+    assert any("3 files hold several images, such as" in warning for warning in result["warnings"])
 
 
 def test_a_picture_without_a_suffix_is_known_by_its_content(run: Path, tmp_path: Path, shell: Shell) -> None:
