@@ -81,6 +81,7 @@ def test_the_same_pictures_in_a_data_set_are_accounted_for(tmp_path: Path, shell
     for name, why in named.items():
         assert re.search(bad[name], why), why
     assert result["images"] == result["used"]["images"] == len(PICTURES) - len(bad)
+    assert any("3 files hold several images, such as" in warning for warning in result["warnings"])
 
 
 def test_a_picture_without_a_suffix_is_known_by_its_content(run: Path, tmp_path: Path, shell: Shell) -> None:
@@ -137,9 +138,12 @@ def test_upright_pictures_have_the_same_answer_as_turned_ones(run: Path, tmp_pat
     exif[0x0112] = 6  # the camera was held on its side
     put(tmp_path / "turned.png", encoded(image, "PNG", exif=exif))
     put(tmp_path / "upright.png", encoded(image.rotate(-90, expand=True)))
-    _, out, _ = shell("predict", run, tmp_path / "turned.png", tmp_path / "upright.png", "--json", "--batch", 1)
+    words = ["--json", "--batch", 1, "--precision", "fp32"]
+    _, out, _ = shell("predict", run, tmp_path / "turned.png", tmp_path / "upright.png", *words)
     one, two = json.loads(out)
-    assert one["scores"] == two["scores"]
+    assert [row["name"] for row in one["scores"]] == [row["name"] for row in two["scores"]]
+    for first, second in zip(one["scores"], two["scores"], strict=True):
+        assert first["score"] == pytest.approx(second["score"], abs=1e-4)
     assert one["size"] == two["size"] == [60, 40]
 
 

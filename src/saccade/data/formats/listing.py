@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from saccade.data.dataset import Ledger
-from saccade.data.image import probe
+from saccade.data.image import Probe, probe
 from saccade.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".pgm", ".ppm"})
@@ -74,22 +74,30 @@ def list_images(root: Path) -> list[Path]:
 def measure(root: Path, paths: Iterable[Path], ledger: Ledger) -> dict[Path, tuple[int, int]]:
     """The upright (height, width) of each image that can be opened, in the order given, without decoding.
 
-    One that cannot is refused in the ledger under its path relative to `root`, and the run goes on.
+    One that cannot is refused in the ledger under its path relative to `root`, and the run goes on. Files of several
+    images, of which the first is taken, get a warning.
     """
 
-    def size_of(path: Path) -> tuple[int, int] | str:
+    def look_at(path: Path) -> Probe | str:
         try:
-            return probe(path).size
+            return probe(path)
         except DataError as error:
             return str(error)
 
     paths = list(paths)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        found = list(pool.map(size_of, paths))
-    for path, size in zip(paths, found, strict=True):
-        if isinstance(size, str):
-            ledger.refuse_image(relative(path, root), size)
-    return {path: size for path, size in zip(paths, found, strict=True) if not isinstance(size, str)}
+        found = dict(zip(paths, pool.map(look_at, paths), strict=True))
+    for path, told in found.items():
+        if isinstance(told, str):
+            ledger.refuse_image(relative(path, root), told)
+    known = {path: told for path, told in found.items() if isinstance(told, Probe)}
+    several = [path for path, told in known.items() if told.animated]
+    if several:
+        files = "1 file holds" if len(several) == 1 else f"{len(several)} files hold"
+        ledger.warnings.append(
+            f"{files} several images, such as {relative(several[0], root)}: of each the first is taken"
+        )
+    return {path: told.size for path, told in known.items()}
 
 
 def relative(path: Path, root: Path) -> str:
