@@ -108,11 +108,12 @@ def test_shapes_do_not_depend_on_the_content(model: Model) -> None:
     for images in (torch.rand(2, 3, 96, 128), torch.zeros(2, 3, 96, 128)):
         objectness, offsets, proposals, logits, deltas = model(images)
         anchors = 3 * (12 * 16 + 6 * 8 + 3 * 4 + 2 * 2)
+        proposed = model.config.rpn_after[1]
         assert objectness.shape == (2, anchors)
         assert offsets.shape == (2, anchors, 4)
-        assert proposals.shape == (2, 128, 4)
-        assert logits.shape == (2, 128, 4)
-        assert deltas.shape == (2, 128, 16)
+        assert proposals.shape == (2, proposed, 4)
+        assert logits.shape == (2, proposed, 4)
+        assert deltas.shape == (2, proposed, 16)
         assert (proposals[..., 2] <= 128).all()
         assert (proposals[..., 3] <= 96).all()
 
