@@ -31,8 +31,9 @@ class _Weight(NamedTuple):
 class FusedConv2d(nn.Module):
     """activation(conv(x) + other), without gradients.
 
-    The first call with an input of some shape computes plainly, the second in a row packs the weights for that shape,
-    and so from then on. Weights are held once, plain or packed. Safe to call from several threads.
+    The first call packs the weights for its input's shape, so that an image that is asked about twice is answered
+    alike. After that, the first call with an input of another shape computes plainly, the second in a row packs for it.
+    Weights are held once, plain or packed. Safe to call from several threads.
 
     Args:
         conv: a convolution with zero padding of stated width; its tensors are not changed.
@@ -76,8 +77,8 @@ class FusedConv2d(nn.Module):
         return activate(operator.default(x, *geometry, "none", (), "") + other, activation)
 
     def _arrange(self, held: _Weight, use: Use) -> _Weight:
-        """Weights for this use: packed from the second call in a row on, plain until then."""
-        again = self.last == use
+        """Weights for this use: packed at the very first call and from the second in a row on, else plain."""
+        again = self.last in (None, use)
         self.last = use
         if held.use is not None:
             held = _Weight(held.tensor.to_dense().contiguous(memory_format=torch.channels_last), None)
