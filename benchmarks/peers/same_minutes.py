@@ -129,7 +129,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sides", type=sides, default=["peer", "saccade"], help="peer,saccade (default) or one")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--minutes", type=float, help="of training; by default those of the task")
-    parser.add_argument("--threads", type=int, default=2, help="OMP threads, and loader processes where there are any")
+    parser.add_argument("--threads", type=int, default=2, help="OMP threads, and the peers' loader processes")
     parser.add_argument("--models", nargs="+", help="Saccade's models instead of the task's")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="handed to `saccade train`")
     return parser.parse_args()
@@ -216,7 +216,7 @@ def score_peer(data: Path, folder: Path) -> dict[str, Any]:
 def run_saccade(model: str, data: Path, folder: Path, flags: list[str], threads: int) -> dict[str, Any]:
     saccade = [sys.executable, "-m", "saccade"]
     run = folder / "run"
-    command = [*saccade, "train", model, str(data), f"--out={run}", f"--workers={threads}", "--device=cpu", *flags]
+    command = [*saccade, "train", model, str(data), f"--out={run}", "--device=cpu", *flags]
     cores = timed(command, folder, threads)
     timed([*saccade, "evaluate", str(run), str(data), f"--out={folder / 'scored'}", "--device=cpu"], folder, threads)
     found = json.loads((folder / "scored" / "metrics.json").read_text(encoding="utf-8"))

@@ -149,7 +149,12 @@ class Settings:
         high=1,
     )
     cache: float = _setting(1.0, "GB of decoded images to keep in memory, if all training images fit", low=0)
-    workers: int | None = _setting(None, "loader processes; by default one a core, at most 8", low=0, high=64)
+    workers: int | None = _setting(
+        None,
+        "loader processes; by default one a core, one for two cores where the network computes on them, at most 8",
+        low=0,
+        high=64,
+    )
     max_refused: float = _setting(
         0.5, "stop when more than this share of the labels or images is refused", low=0, high=1
     )

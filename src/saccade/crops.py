@@ -111,7 +111,7 @@ def predictions_by_crops(
             predictor.task,
             pipeline,
             batch,
-            workers=min(loader_workers(workers), len(records) // batch),
+            workers=min(loader_workers(workers, predictor.device), len(records) // batch),
             shuffle=False,
             min_side=inference_side(predictor.preprocessing),
         )

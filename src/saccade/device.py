@@ -41,11 +41,16 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
     return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
 
 
-def loader_workers(wanted: int | None) -> int:
-    """Processes that prepare batches: as asked, or one a core that this process may use, at most 8."""
+def loader_workers(wanted: int | None, device: torch.device) -> int:
+    """Processes that prepare batches: as asked, or one for each core that this process may use, at most 8.
+
+    Where the network computes on the same cores, one for every second core: more of them only take its time
+    (benchmarks/README.md, "Training speed").
+    """
     if wanted is not None:
         return wanted
-    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, max(1, cores // 2) if device.type == "cpu" else cores)
 
 
 def describe_hardware(device: torch.device) -> str:

@@ -84,7 +84,7 @@ def check_model_name(name: str) -> None:
         raise UsageError(f"unknown model {name!r}: {suggest(name, catalogue())} `saccade models` lists all")
 
 
-def make_loader(plan: Plan, processes: int, rank: int, mosaic: bool) -> Loader:
+def make_loader(plan: Plan, device: torch.device, processes: int, rank: int, mosaic: bool) -> Loader:
     """Training batches of this process."""
     settings = plan.settings
     stride = getattr(plan.module, "STRIDE", 1)
@@ -98,7 +98,7 @@ def make_loader(plan: Plan, processes: int, rank: int, mosaic: bool) -> Loader:
         transforms if mosaic else mosaic_off(transforms),
         settings.batch,
         seed=settings.seed,
-        workers=loader_workers(settings.workers),
+        workers=loader_workers(settings.workers, device),
         shuffle=True,
         drop_last=len(plan.training) >= settings.batch,  # a last batch of one would upset batch norm
         processes=processes,
@@ -158,7 +158,7 @@ def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume:
     )
     step, optimizer = accelerator.prepare(Step(model), make_optimizer(model, plan.settings))
     averaged = AveragedWeights(model, plan.settings.ema) if plan.settings.ema else None
-    loader = make_loader(plan, accelerator.num_processes, accelerator.process_index, mosaic=False)
+    loader = make_loader(plan, target, accelerator.num_processes, accelerator.process_index, mosaic=False)
     log = Log(run / "log.jsonl")
     parts = Parts(plan, run, accelerator, model, step, optimizer, averaged, len(loader), precision, display, log)
     counters = Progress()
@@ -211,7 +211,7 @@ def _numerics(plan: Plan, run: Path, model: nn.Module, device: torch.device, res
         precision = stored_plan(run)["precision"]
         return plan, precision, "as before"
     probe = dataclasses.replace(settings, batch=settings.batch or min(8, len(plan.training)), workers=0)
-    batch = next(iter(make_loader(dataclasses.replace(plan, settings=probe), 1, 0, mosaic=False).epoch(0)))
+    batch = next(iter(make_loader(dataclasses.replace(plan, settings=probe), device, 1, 0, mosaic=False).epoch(0)))
     precision, why = choose_precision(settings.precision, model, batch, device)
     if settings.batch == 0:
         size = find_batch(model, batch, device, precision, len(plan.training))

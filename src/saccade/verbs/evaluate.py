@@ -137,7 +137,7 @@ def predictions(
     progress: bool = False,
 ) -> Iterator[tuple[Record, Annotation]]:
     """Every record of a data set with what the model says of it, in order."""
-    processes = min(loader_workers(workers), len(records) // batch)
+    processes = min(loader_workers(workers, predictor.device), len(records) // batch)
     loader = Loader(
         dataset,
         records,

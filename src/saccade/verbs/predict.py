@@ -184,7 +184,7 @@ def _of_images(
     def note(path: Path, error: DataError) -> None:
         errors[str(path)] = error
 
-    processes = min(loader_workers(workers), len(images) // batch)
+    processes = min(loader_workers(workers, predictor.device), len(images) // batch)
     side = inference_side(predictor.preprocessing)
     batches = iter_images(images, predictor.transforms, batch, processes, min_side=side, on_error=note)
     waiting = iter(images)

@@ -140,7 +140,8 @@ def _fit(parts: Parts, counters: Progress, interrupt: Interrupt) -> None:
             mosaic = settings.mosaic > 0 and parts.share(counters) < LAST_PART
             if loader is not None:
                 loader.close()
-            loader = make_loader(parts.plan, accelerator.num_processes, accelerator.process_index, mosaic)
+            share = accelerator.num_processes, accelerator.process_index
+            loader = make_loader(parts.plan, accelerator.device, *share, mosaic)
         parts.model.train()
         started = time.monotonic()  # of a step: waiting for its images is a part of it
         for batch in loader.epoch(counters.epoch, counters.step_in_epoch):
