@@ -86,7 +86,7 @@ _SMALL: dict[str, Any] = {
     "weight_decay": 5e-4,
     "schedule": "cosine",
     "warmup": 0.1,
-    "ema": 0.998,
+    "ema": 0.995,
     "resize": "crop",
     "pad": 4,
     "color": 0.0,
