@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from saccade.errors import UsageError, suggest
+from saccade.errors import UsageError
 
 WORDS = {
     "imagenet": "1000 classes of ILSVRC 2012",
@@ -182,10 +182,9 @@ def find_published(model: str, word: str) -> Published:
         return words[word]
     if words:
         raise UsageError(f"no published {word} weights for {model}; published: {', '.join(sorted(words))}")
-    having = [name for name, others in PUBLISHED.items() if word in others]
+    having = sorted(name for name, others in PUBLISHED.items() if word in others)
     raise UsageError(
-        f"no published {word} weights for {model}: {suggest(model, having)} `saccade models` shows what has some; "
-        "a file of your own: --weights FILE"
+        f"no published {word} weights for {model}; published: {', '.join(having)}. A file of your own: --weights FILE"
     )
 
 
