@@ -19,7 +19,7 @@ from saccade.models.published import PUBLISHED, Published
 from saccade.training.plan import make_plan
 from saccade.training.weights import start_from, weights_path
 
-TINY = {"width": 4, "depths": [1, 1, 1]}
+TINY = {"width": 4, "depths": (1, 1, 1)}
 
 
 class _Quiet(SimpleHTTPRequestHandler):

@@ -15,7 +15,6 @@ from saccade.errors import ModelFileError, UsageError
 from saccade.models import create
 from saccade.models.published import PUBLISHED, Published, class_names
 
-TINY = {"width": 4, "depths": [1, 1, 1]}
 
 
 @pytest.fixture
