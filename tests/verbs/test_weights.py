@@ -16,7 +16,6 @@ from saccade.models import create
 from saccade.models.published import PUBLISHED, Published, class_names
 
 
-
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     """A public ResNet-20: the layout of the CIFAR files, without batch counters."""
