@@ -23,6 +23,7 @@ from saccade.errors import UsageError, suggest
 from saccade.files import make_folder, remove_leftovers, write_whole
 from saccade.models import catalogue
 from saccade.models.dry_run import model_of_shapes, smallest_side, takes
+from saccade.models.published import WORDS
 from saccade.training.display import Display
 from saccade.training.optimizer import AveragedWeights, make_optimizer
 from saccade.training.plan import Plan
@@ -146,7 +147,7 @@ def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume:
         path = weights_path(plan.model, plan.weights, shown=False)
         left = start_from(model, plan.module, path)
         display.say(
-            f"from {plan.weights}{'' if str(path) == plan.weights else f' ({path.name})'}; with a fresh start: "
+            f"from {plan.weights}{f' ({path.name})' if plan.weights in WORDS else ''}; with a fresh start: "
             f"{', '.join(left[:6]) or 'nothing'}{' ...' if len(left) > 6 else ''}"
         )
     model = model.to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
