@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from saccade.verbs.export import export as export
     from saccade.verbs.predict import predict as predict
     from saccade.verbs.train import train as train
+    from saccade.verbs.weights import weights as weights
 
 _PUBLIC = {
     "check": "saccade.verbs.check",
@@ -36,6 +37,7 @@ _PUBLIC = {
     "predict": "saccade.verbs.predict",
     "read": "saccade.data.formats",
     "train": "saccade.verbs.train",
+    "weights": "saccade.verbs.weights",
 }
 __all__ = ["__version__", *sorted(_PUBLIC)]
 

@@ -59,7 +59,7 @@ def models(task: TaskName = None, as_json: Json = False) -> None:
 
     entries = find_models(None if task is None else find_task(task).name)
     if as_json:
-        keys = ("name", "tasks", "paper", "year", "parameters", "macs", "size")
+        keys = ("name", "tasks", "paper", "year", "parameters", "macs", "size", "weights")
         _print_json([{k: e[k] for k in keys} | {"task": e["tasks"][0]} for e in entries])
         return
     from rich.console import Console
@@ -68,12 +68,33 @@ def models(task: TaskName = None, as_json: Json = False) -> None:
     table = Table("name", "tasks", "paper", "year", box=None, header_style="bold")
     for heading in ("parameters", "multiply-adds", "input"):
         table.add_column(heading, justify="right")
+    table.add_column("weights")
     for e in entries:
         macs = f"{e['macs'] / 1e9:.2f} G"
-        table.add_row(
-            e["name"], ", ".join(e["tasks"]), e["paper"], str(e["year"]), f"{e['parameters']:,}", macs, str(e["size"])
-        )
+        numbers = str(e["year"]), f"{e['parameters']:,}", macs, str(e["size"])
+        table.add_row(e["name"], ", ".join(e["tasks"]), e["paper"], *numbers, ", ".join(e["weights"]))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+@app.command()
+def weights(
+    model: Annotated[str, typer.Argument(help="a name of `saccade models`")],
+    source: Annotated[str, typer.Argument(help="imagenet, imagenet_v2, coco, cifar10, or a public weights file")] = "",
+    out: Annotated[Path | None, typer.Option(help="checkpoint to write; by default MODEL-SOURCE.safetensors")] = None,
+    classes: Annotated[str | None, typer.Option(help="names of a file's classes: such a word, or a text file")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a checkpoint from published weights, which predict, evaluate and export take."""
+    from saccade.verbs.weights import weights as run
+
+    done = run(model, source, out=out, classes=classes)
+    if as_json:
+        _print_json(done)
+        return
+    facts = "; ".join(done[name] for name in ("owner", "licence", "score") if done[name])
+    typer.echo(f"{done['checkpoint']}: {model} to {done['task']} {done['classes']} classes, from {done['source']}")
+    if facts:
+        typer.echo(facts)
 
 
 @app.command()
@@ -125,7 +146,9 @@ def train(
     minutes: Annotated[float | None, typer.Option(help=HELP["minutes"])] = None,
     batch: Annotated[int | None, typer.Option(help=HELP["batch"])] = None,
     size: Annotated[str | None, typer.Option(help=HELP["size"])] = None,
-    weights: Annotated[Path | None, typer.Option(help="run, checkpoint or public weights file to start from")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="start from a run, a weights file, or imagenet, imagenet_v2, coco, cifar10")
+    ] = None,
     recipe: Annotated[str, typer.Option(help="default or paper")] = "default",
     config: Annotated[Path | None, typer.Option(help="YAML or JSON file of settings")] = None,
     assignments: Annotated[

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from saccade.errors import UsageError, suggest
+from saccade.models.published import PUBLISHED
 
 CATALOGUE = Path(__file__).with_name("catalogue.json")
 
@@ -23,8 +24,12 @@ def catalogue() -> dict[str, dict[str, Any]]:
 
 
 def find_models(task: str | None = None) -> list[dict[str, Any]]:
-    """Catalogue entries, all or those that can be trained for `task`, by year and name."""
-    entries = [dict(entry, name=name) for name, entry in catalogue().items() if task is None or task in entry["tasks"]]
+    """Catalogue entries, all or those that can be trained for `task`, by year and name; `weights`: those published."""
+    entries = [
+        dict(entry, name=name, weights=list(PUBLISHED.get(name, {})))
+        for name, entry in catalogue().items()
+        if task is None or task in entry["tasks"]
+    ]
     return sorted(entries, key=lambda e: (e["year"], e["name"]))
 
 

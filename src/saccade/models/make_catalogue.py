@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from saccade.models import CATALOGUE
 from saccade.models.dry_run import model_of_shapes
 from saccade.models.paper import paper_of
+from saccade.models.published import PUBLISHED
 
 ROOMS = {
     "backbones": "Classification networks, and trunks of the others",
@@ -114,7 +115,7 @@ def page(entries: dict[str, dict[str, Any]]) -> str:
         "",
         "Written by `python -m saccade.models.make_catalogue` from the model files; `saccade models` prints the same.",
         "Parameters are those at the paper's class count; multiply-adds are those of convolutions and linear layers",
-        "for one image of the given side.",
+        "for one image of the given side; weights are the words that `--weights` takes (published files, see cli.md).",
     ]
     for room, title in ROOMS.items():
         lines += ["", f"## {title}"]
@@ -125,10 +126,11 @@ def page(entries: dict[str, dict[str, Any]]) -> str:
             papers = dict.fromkeys(f"{e['authors']}: *{e['paper']}*, {e['where']}" for _, e in variants)
             heading = f"### {module.split('.')[-1]}"
             lines += ["", heading, "", said, "", *(f"- {paper}" for paper in papers), ""]
-            lines += ["| name | tasks | year | parameters | multiply-adds | input |", "|---|---|--:|--:|--:|--:|"]
+            lines += ["| name | tasks | year | parameters | multiply-adds | input | weights |"]
+            lines += ["|---|---|--:|--:|--:|--:|---|"]
             lines += [
                 f"| `{name}` | {', '.join(e['tasks'])} | {e['year']} | {e['parameters']:,} | {e['macs'] / 1e9:.2f} G "
-                f"| {e['size']} |"
+                f"| {e['size']} | {', '.join(PUBLISHED.get(name, {}))} |"
                 for name, e in variants
             ]
     return "\n".join(lines) + "\n"

@@ -25,6 +25,7 @@ from saccade.data.types import Annotation, Sample
 from saccade.errors import DataError, UsageError
 from saccade.losses.classification import CLASSIFY, TAG, Objective
 from saccade.models import model_config, model_module
+from saccade.models.published import WORDS, find_published
 from saccade.tasks import TASKS
 
 CHANGEABLE = {"epochs", "minutes", "patience", "workers", "save_every", "cache"}  # on --resume
@@ -83,7 +84,7 @@ def make_plan(
 
     Args:
         flags: settings given by the user, also fields of the model's Config.
-        weights: run, checkpoint or public weights file to start from.
+        weights: run, checkpoint, public weights file or word for published weights to start from.
         stored: `config.json` of the run that is resumed; its settings take the place of recipe and file.
 
     Raises:
@@ -94,7 +95,9 @@ def make_plan(
     task, dataset = _read_for(module, model, data, task if stored is None else stored["task"])
     fields = {f.name for f in dataclasses.fields(module.VARIANTS[model])}
     free = fields - {"objective"}  # it follows from settings
-    settings, changes, origins = resolve(_layers(module, model, recipe, config, flags or {}, stored), free)
+    settings, changes, origins = resolve(
+        _layers(module, model, recipe, str(weights), config, flags or {}, stored), free
+    )
     if stored is not None:
         weights, recipe = stored["weights"], stored["recipe"]
         origins = {name: stored["origins"].get(name, o) if o == "resumed" else o for name, o in origins.items()}
@@ -113,7 +116,7 @@ def make_plan(
             known["size"] = preprocessing.size
         changes = {k: v for k, v in known.items() if k in fields} | changes
         built = model_config(model, **changes)
-        if hasattr(module, "adapt"):
+        if hasattr(module, "adapt") and str(weights) not in WORDS:  # their anchors are those they were trained with
             built = module.adapt(built, _examples(dataset, training, task, preprocessing))
     else:
         built = config_from_json(module, model, stored["config"])
@@ -151,6 +154,7 @@ def _layers(
     module: ModuleType,
     model: str,
     recipe: str,
+    weights: str,
     config: Path | None,
     flags: Mapping[str, Any],
     stored: Mapping[str, Any] | None,
@@ -169,6 +173,8 @@ def _layers(
     layers: list[tuple[str, Mapping[str, Any]]] = [
         (f"recipe {recipe}", recipes[recipe].get("*", {}) | recipes[recipe].get(model, {}))
     ]
+    if weights in WORDS:
+        layers.append((f"weights {weights}", find_published(model, weights).config))
     if config is not None:
         layers.append((str(config), read_settings_file(config)))
     return [*layers, ("flag", flags)]

@@ -23,13 +23,14 @@ from saccade.errors import UsageError, suggest
 from saccade.files import make_folder, remove_leftovers, write_whole
 from saccade.models import catalogue
 from saccade.models.dry_run import model_of_shapes, smallest_side, takes
+from saccade.models.published import WORDS
 from saccade.training.display import Display
 from saccade.training.optimizer import AveragedWeights, make_optimizer
 from saccade.training.plan import Plan
 from saccade.training.precision import choose_precision, find_batch
 from saccade.training.rescale import scaled_side
 from saccade.training.state import STATE, Log, Progress, load_state
-from saccade.training.weights import start_from
+from saccade.training.weights import start_from, weights_path
 
 
 class Step(nn.Module):
@@ -143,11 +144,12 @@ def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume:
     model: nn.Module = plan.module.Model(plan.config)
     saved = resume and (run / STATE).is_file()
     if plan.weights is not None and not saved:  # a run killed before its first save starts from them again
-        left = start_from(model, plan.module, plan.weights)
-        if left:
-            display.say(
-                f"from {plan.weights}; with a fresh start: {', '.join(left[:6])}{' ...' if len(left) > 6 else ''}"
-            )
+        path = weights_path(plan.model, plan.weights, shown=False)
+        left = start_from(model, plan.module, path)
+        display.say(
+            f"from {plan.weights}{f' ({path.name})' if plan.weights in WORDS else ''}; with a fresh start: "
+            f"{', '.join(left[:6]) or 'nothing'}{' ...' if len(left) > 6 else ''}"
+        )
     model = model.to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     plan, precision, why = _numerics(plan, run, model.train(), target, resume)
     AcceleratorState._reset_state(reset_partial_state=False)  # a process may train more than once

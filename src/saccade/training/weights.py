@@ -1,4 +1,4 @@
-"""Start from weights that exist: a Saccade run, or a public checkpoint that the user has."""
+"""Start from weights that exist: a Saccade run, a public checkpoint that the user has, or one that is published."""
 
 from __future__ import annotations
 
@@ -6,21 +6,95 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from saccade import checkpoint
+from saccade.download import cache_folder, fetch
 from saccade.errors import ModelFileError
+from saccade.models.published import WORDS, Published, find_published
+
+
+def weights_path(model: str, source: str | Path, shown: bool = True) -> Path:
+    """The file or run folder that `--weights SOURCE` means.
+
+    Args:
+        model: name in the catalogue.
+        source: a path, or a word of `published.WORDS` for a file that is downloaded unless it is in the cache.
+        shown: tell of a download on stderr, on a terminal by a bar.
+
+    Raises:
+        UsageError: no such weights are published for this model.
+        ModelFileError: neither a path nor a word; the file has another checksum.
+        ResourceError: the file cannot be had, or not kept.
+    """
+    if str(source) in WORDS:
+        return _download(find_published(model, str(source)), shown)
+    if not Path(source).exists():
+        raise ModelFileError(f"{source}: no such file or run; published weights are named by {', '.join(WORDS)}")
+    return Path(source)
+
+
+def _download(published: Published, shown: bool) -> Path:
+    folder = cache_folder()
+    console = Console(stderr=True, quiet=not shown, soft_wrap=True)
+    if not (folder / published.file).is_file():
+        size = "" if published.mebibytes is None else f"{published.mebibytes:.1f} MiB, "
+        console.print(
+            f"downloading {published.url} to {folder} ({size}{published.owner}, licence {published.licence})",
+            highlight=False,
+            markup=False,
+        )
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not (shown and console.is_terminal),
+    )
+    with bar:
+        task = bar.add_task(published.file, total=None)
+        return fetch(
+            published.url,
+            published.sha256,
+            folder,
+            lambda there, total: bar.update(task, completed=there, total=total),
+        )
+
+
+def read_for(model: nn.Module, module: ModuleType, path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint file under the names of the model.
+
+    Args:
+        module: the model's room; its `from_public(state_dict)`, where it has one, repairs public key layouts, and its
+            `FILES`, where it has them, are readers `(path, model) -> state dict` of the paper's own formats by suffix.
+
+    Raises:
+        ModelFileError: the file cannot be read.
+    """
+    read: Any = getattr(module, "FILES", {}).get(path.suffix)
+    weights: dict[str, Tensor] = checkpoint.read_public(path) if read is None else read(path, model)
+    repair: Any = getattr(module, "from_public", None)
+    return weights if repair is None else repair(weights)
+
+
+def is_counter(name: str) -> bool:
+    """Whether a tensor counts batches: files from before 2018 have none, and nothing depends on it."""
+    return name.endswith(".num_batches_tracked")
 
 
 def start_from(model: nn.Module, module: ModuleType, source: str | Path) -> list[str]:
     """Load what fits of a checkpoint; layers whose shape depends on the classes keep their random start.
 
     Args:
-        module: the model's room; its `from_public(state_dict)`, where it has one, repairs public key layouts, and its
-            `FILES`, where it has them, are readers `(path, model) -> state dict` of the paper's own formats by suffix.
+        module: the model's room, see `read_for`.
+        source: a checkpoint file or a run folder.
 
     Returns:
-        The names of the tensors that were left as they are.
+        The names of the tensors that were left as they are, without batch counters.
 
     Raises:
         ModelFileError: the file cannot be read, or less than half of the model's tensors are in it.
@@ -28,11 +102,7 @@ def start_from(model: nn.Module, module: ModuleType, source: str | Path) -> list
     path = Path(source)
     if path.is_dir():
         path = checkpoint.find(path)
-    read: Any = getattr(module, "FILES", {}).get(path.suffix)
-    weights = checkpoint.read_public(path) if read is None else read(path, model)
-    repair: Any = getattr(module, "from_public", None)
-    if repair is not None:
-        weights = repair(weights)
+    weights = read_for(model, module, path)
     expected = model.state_dict()
     fitting = {k: v for k, v in weights.items() if k in expected and v.shape == expected[k].shape}
     if 2 * len(fitting) < len(expected):
@@ -41,7 +111,7 @@ def start_from(model: nn.Module, module: ModuleType, source: str | Path) -> list
             f"It holds {_some(weights)}; the model has {_some(expected)}"
         )
     model.load_state_dict(expected | fitting)
-    return sorted(set(expected) - set(fitting))
+    return sorted(name for name in set(expected) - set(fitting) if not is_counter(name))
 
 
 def _some(tensors: dict[str, Tensor]) -> str:

@@ -41,6 +41,7 @@ from saccade.training.processes import agreed_run_folder, is_main_process, join_
 from saccade.training.rescale import random_scale
 from saccade.training.stages import discard_stages, find_stages, run_stages
 from saccade.training.state import STATE, Progress, save_state
+from saccade.training.weights import weights_path
 from saccade.verbs.evaluate import score
 
 EVALUATIONS = 10  # about so many a run; always after the last epoch
@@ -69,7 +70,8 @@ def train(
         data: a folder whose format is recognised, or "format:path".
         out: the run folder; by default runs/MODEL-DATA.
         task: what to train for, where labels and model leave a choice.
-        weights: a run, checkpoint or public weights file to start from.
+        weights: a run, checkpoint or public weights file to start from, or a word for a published file, which is
+            downloaded unless it is in the cache: "imagenet", "imagenet_v2", "coco", "cifar10".
         recipe: "default" or "paper".
         config: YAML or JSON file of settings.
         resume: go on with the run in `out`.
@@ -88,6 +90,8 @@ def train(
     join_processes(device)
     run = agreed_run_folder(out, model, data, resume, overwrite)
     stored = stored_plan(run) if resume else None
+    if weights is not None:
+        weights_path(model, weights, progress and is_main_process())  # what is wrong with them comes before slow work
     file = None if config is None else Path(config)
     plan = make_plan(model, data, task=task, recipe=recipe, config=file, flags=settings, weights=weights, stored=stored)
     with lock(run) as first:

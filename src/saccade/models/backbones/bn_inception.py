@@ -237,7 +237,8 @@ def from_public(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The keys of this file for a state dict of Cadene's port of the Caffe release (for `bn_inception_caffe`).
 
     There a layer `inception_3a_3x3` has its norm beside it, as `inception_3a_3x3_bn`, and the images are BGR: the
-    input channels of the first convolution are turned round. Other state dicts pass unchanged.
+    input channels of the first convolution are turned round. In the released file the vectors of norms are of shape
+    [1, C]. Other state dicts pass unchanged.
     """
     if "conv1_7x7_s2.weight" not in state_dict:
         return dict(state_dict)
@@ -248,6 +249,8 @@ def from_public(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
             repaired[f"fc.{tensor}"] = value
             continue
         part = "bn" if layer.endswith("_bn") else "conv"
+        if part == "bn" and value.ndim == 2:
+            value = value.squeeze(0)
         layer = layer.removesuffix("_bn")
         inside = re.fullmatch(r"(inception_\d[a-e])_(.+)", layer)
         if inside:

@@ -356,10 +356,14 @@ _FACE_KEYS = {"repeat_1": "repeat", "repeat_2": "repeat_1", "repeat_3": "repeat_
 def from_public(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The keys of this file for a public state dict: timm's v2 unchanged, facenet-pytorch's v1 renamed.
 
-    The latter counts the three groups of blocks from 1 and calls the classifier `logits`.
+    The latter counts the three groups of blocks from 1 and calls the classifier `logits`. Of the 1001 outputs of
+    timm's older v2 files the first, TensorFlow's class for the background, is left out.
     """
     if not any(key.startswith("repeat_3.") for key in state_dict):
-        return dict(state_dict)
+        return {
+            key: value[1:] if key.startswith("classif.") and len(value) == 1001 else value
+            for key, value in state_dict.items()
+        }
     repaired = {}
     for key, value in state_dict.items():
         first, dot, rest = key.partition(".")

@@ -7,6 +7,7 @@ batch norm epsilon 1e-3). Images are 299x299; convolutions and pools that shrink
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -319,3 +320,14 @@ class Model(nn.Module):
 
     def predict(self, batch: Batch) -> list[Annotation]:
         return classification_predictions(self.logits(batch.images), batch.sizes, self.config.task)
+
+
+def from_public(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The keys of this file for a public state dict: timm's and Cadene's, unchanged but for their 1001 outputs.
+
+    The first of these is TensorFlow's class for the background; it is left out.
+    """
+    return {
+        key: value[1:] if key.startswith("last_linear.") and len(value) == 1001 else value
+        for key, value in state_dict.items()
+    }

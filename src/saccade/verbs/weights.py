@@ -1,0 +1,110 @@
+"""`saccade weights`: published weights, or a public file that the user has, as a checkpoint that every verb takes."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from saccade import __version__, checkpoint
+from saccade.config import resolve
+from saccade.data.pipelines import Preprocessing, preprocessing_of
+from saccade.download import digest
+from saccade.errors import UsageError
+from saccade.models import model_config, model_module
+from saccade.models.published import PUBLISHED, WORDS, Published, class_names
+from saccade.predictor import fit_weights
+from saccade.training.weights import is_counter, read_for, weights_path
+
+
+def weights(
+    model: str,
+    source: str | Path = "",
+    *,
+    out: str | Path | None = None,
+    classes: str | Path | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Write a checkpoint of a model of the catalogue with the weights of a public file.
+
+    Args:
+        model: a name of `saccade models`.
+        source: a word of `published.WORDS`, or a file; by default the first word that the model has.
+        out: the checkpoint; by default MODEL-WORD.safetensors (MODEL.safetensors for a file) in this folder.
+        classes: for a file: a word of `WORDS` whose names it has, or a text file with a name a line. By default those
+            of the published file that it is, else numbers from 0.
+
+    Returns:
+        `{checkpoint, model, task, classes, source, owner, licence, score}`; classes is their number.
+
+    Raises:
+        UsageError: nothing is published for this model; class names that are not as many as the model's classes.
+        ModelFileError: the file cannot be read, or is of another network.
+        ResourceError: the download failed, or there is no room for the checkpoint.
+    """
+    module = model_module(model)
+    source = str(source) or next(iter(PUBLISHED.get(model, {})), "imagenet")
+    path = weights_path(model, source, progress)
+    if path.is_dir():
+        raise UsageError(f"{path}: a folder; a run is a checkpoint already, give its name to predict or evaluate")
+    word, published = _which(model, source, path)
+    config = model_config(model, **({} if published is None else published.config))
+    network = module.Model(config)
+    found = read_for(network, module, path)
+    found |= {k: v for k, v in network.state_dict().items() if is_counter(k) and k not in found}
+    fit_weights(network, found, path)
+    names = _names(classes, word, config.classes)
+    target = Path(out) if out is not None else Path(f"{model}-{word}.safetensors" if word else f"{model}.safetensors")
+    versions = {"saccade": __version__, "torch": str(torch.__version__)}
+    task = module.TASKS[0]
+    preprocessing = _preprocessing(module, model, task).to_json()
+    state = checkpoint.Checkpoint(
+        model, dataclasses.asdict(config), names, task, preprocessing, network.state_dict(), {}, versions
+    )
+    checkpoint.save(state, target)
+    facts = {name: "" if published is None else getattr(published, name) for name in ("owner", "licence", "score")}
+    facts["source"] = str(path) if published is None else published.url
+    return {"checkpoint": str(target), "model": model, "task": task, "classes": len(names)} | facts
+
+
+def _which(model: str, source: str, path: Path) -> tuple[str, Published | None]:
+    """The word and the entry of a published file, also where the user gave the file itself; "" and None of another."""
+    words = PUBLISHED.get(model, {})
+    if source in words:
+        return source, words[source]
+    found = digest(path)
+    return next(((word, entry) for word, entry in words.items() if found.startswith(entry.sha256)), ("", None))
+
+
+def _names(classes: str | Path | None, word: str, number: int) -> list[str]:
+    """Class names: those asked for, else of the published weights, else numbers."""
+    if classes is None:
+        return class_names(word) if word else [str(label) for label in range(number)]
+    if str(classes) in WORDS:
+        names = class_names(str(classes))
+    else:
+        try:
+            lines = Path(classes).read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--classes {classes}: cannot be read ({error}); allowed: {', '.join(WORDS)}") from error
+        names = [line.strip() for line in lines if line.strip()]
+    if len(names) != number or len(set(names)) != number:
+        raise UsageError(
+            f"--classes {classes}: {len(names)} names, {len(set(names))} different ones; the model has {number} classes"
+        )
+    return names
+
+
+def _preprocessing(module: ModuleType, model: str, task: str) -> Preprocessing:
+    """What the owners do before the network: a central crop of 7/8 of the side, of CIFAR the whole image; for objects
+    and maps what belongs to the paper's recipe."""
+    if task == "classify":
+        side = module.SIZE if isinstance(module.SIZE, int) else module.SIZE[model]
+        return Preprocessing((side, side), "stretch" if side <= 32 else "crop")
+    recipe = module.RECIPES["paper"]
+    fields = {field.name for field in dataclasses.fields(module.VARIANTS[model])}
+    settings, _, _ = resolve([("recipe paper", recipe.get("*", {}) | recipe.get(model, {}))], fields)
+    return preprocessing_of(task, settings, getattr(module, "STRIDE", 1))
