@@ -22,6 +22,7 @@ from saccade.models.paper import paper_of
 
 ROOMS = {
     "backbones": "Classification networks, and trunks of the others",
+    "localizers": "Localizers",
     "detectors": "Detectors",
     "segmenters": "Segmenters",
 }
