@@ -12,7 +12,7 @@ MEANINGS = {
     "top5": "share of the images with the true class among the five best answers",
     "mean_accuracy": "mean over the classes of the share that is answered right",
     "localization_top1": "share of the images whose first answer has the right class and a box of IoU 0.50 or more",
-    "localization_top5": "the same of one of the five best answers (1 - the localization error of ImageNet's challenge)",
+    "localization_top5": "the same of one of the five best answers (1 - ImageNet's localization error)",
     "box_accuracy": "share of the images whose box has an IoU of 0.50 or more, whatever the class",
     "mean_ap": "mean over the tags of the average precision of the ranking",
     "precision": "share of the given tags that are true, mean over images",

@@ -1,8 +1,9 @@
 """Localization: one class and one box an image, judged as ImageNet's challenge judges them.
 
 Source: Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", IJCV 2015, section 4.2: an answer is
-right where class and box are, a box where its IoU with the truth is at least 0.5; of five answers the best counts. Their
-localization error is 1 - localization_top5. Boxes are continuous here; their kit counts inclusive pixels.
+right where class and box are, a box where its IoU with the truth is at least 0.5; of five answers the best counts.
+Their localization error is 1 - localization_top5. Boxes are continuous here, their kit counts inclusive pixels; and the
+truth is the main object alone, where they accept any object of the class.
 """
 
 from __future__ import annotations

@@ -44,8 +44,9 @@ class Verdict:
 def judge(
     task: str, truth: Annotation, prediction: Annotation, classes: list[str], threshold: float = SCORE
 ) -> Verdict:
-    """How bad one image is: classify -log p(true class); localize 1 - p(true class) + 1 - IoU; tag mean cross entropy; segment 1 - mean IoU of the image;
-    detect and instances 1 - F1 at IoU 0.5 of the predictions that score at least `threshold`.
+    """How bad one image is: classify -log p(true class); localize 1 - p(true class) + 1 - IoU; tag mean cross
+    entropy; segment 1 - mean IoU of the image; detect and instances 1 - F1 at IoU 0.5 of the predictions that score at
+    least `threshold`.
 
     Raises:
         DataError: what the task needs is missing.

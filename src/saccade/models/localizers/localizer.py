@@ -1,9 +1,9 @@
 """Localization by regression: a trunk that two heads share, one for the class and one for the box of the main object.
 
-OverFeat (Sermanet et al. 2014, section 4) puts a regression network on the features of a classifier; Simonyan & Zisserman
-(2015, appendix A) do the same with VGG, one box for all classes or one for each. Here both heads are trained together:
-loss of the class + alpha * distance of the boxes. A box is (centre x, centre y, width, height) in shares of the input's
-sides, each a sigmoid, so that it lies in [0, 1] from the start.
+OverFeat (Sermanet et al. 2014, section 4) puts a regression network on the features of a classifier; Simonyan &
+Zisserman (2015, appendix A) do the same with VGG, one box for all classes or one for each. Here both heads are trained
+together: loss of the class + alpha * distance of the boxes. A box is (centre x, centre y, width, height) in shares of
+the input's sides, each a sigmoid, so that it lies in [0, 1] from the start.
 """
 
 from __future__ import annotations
@@ -156,9 +156,10 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
 
 
 class Head(nn.Module):
-    """Maps [b, channels, H, W] -> [b, outputs]: (1x1 convolution,) averages over a grid of cells, fully connected layers.
+    """Maps [b, channels, H, W] -> [b, outputs]: averages over a grid of cells, then fully connected layers.
 
-    Where there are hidden layers, each is followed by ReLU and dropout; `layers` has the keys of VGG's classifier.
+    Before them a 1x1 convolution to `reduced` channels, unless that is 0. ReLU and dropout follow each hidden layer;
+    `layers` has the keys of VGG's classifier.
     """
 
     def __init__(
