@@ -83,7 +83,7 @@ def test_read(boxes: Path) -> None:
 
 
 def test_labels_without_boxes_do_not_serve(colours: Path) -> None:
-    with pytest.raises(UsageError, match="task 'localize' needs boxes with classes; the labels .* serve: classify"):
+    with pytest.raises(UsageError, match=r"task 'localize' needs boxes with classes; the labels .* serve: classify"):
         read(colours, "localize")
 
 

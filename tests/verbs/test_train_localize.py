@@ -20,7 +20,7 @@ SMALL = {"trunk_width": 8, "reduced": 16, "box_hidden": [32], "size": 64, "worke
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """YOLO: a bright red or blue square each and a small second one, 12 to train on, 4 for validation, one image empty."""
+    """YOLO: a bright red or blue square each, some with a second object; 12 to train on, 4 to validate, one empty."""
     root = tmp_path_factory.mktemp("squares")
     rng = np.random.default_rng(0)
     for split, count in (("train", 13), ("val", 4)):

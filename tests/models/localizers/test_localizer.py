@@ -74,8 +74,8 @@ def test_the_loss_reaches_every_parameter(per_class: bool, box_loss: str) -> Non
 def test_alpha_weighs_the_box_alone() -> None:
     batch = squares()
     one, three = (make(box_weight=alpha).eval().loss(batch) for alpha in (1.0, 3.0))
-    assert float(three["box"]) == pytest.approx(3 * float(one["box"]))
-    assert float(three["classification"]) == pytest.approx(float(one["classification"]))
+    assert three["box"].item() == pytest.approx(3 * one["box"].item())
+    assert three["classification"].item() == pytest.approx(one["classification"].item())
 
 
 def test_a_box_of_its_class_is_trained_on_its_own_images_alone() -> None:
