@@ -54,9 +54,8 @@ def predict(
         frames: stop a video or camera after so many frames.
 
     Returns:
-        One dictionary an image or frame: `{image, size, label | tags | objects | mask}`, of a
-        localizer `label` and `objects` with one box; an image that cannot be read
-        has `{image, error}` instead.
+        One dictionary an image or frame: `{image, size, label | tags | objects | mask}`, of a localizer `label` and
+        `objects` with one box; an image that cannot be read has `{image, error}` instead.
 
     Raises:
         DataError: a source that matches nothing; not one image could be read. UsageError: a threshold out of range.
