@@ -116,7 +116,9 @@ def test_every_task_with_hostile_names_in_one_file(task: str, tmp_path: Path) ->
     for name, value in summary["metrics"].items():
         assert f">{name}</td>" in text
         assert value["value"] is None or f"{value['value']:.4f}" in text
-    expected = {"classify": "confusion", "tag": "precision_recall", "segment": "classes"}.get(task, "precision_recall")
+    expected = {"classify": "confusion", "localize": "confusion", "tag": "precision_recall", "segment": "classes"}.get(
+        task, "precision_recall"
+    )
     assert Image.open(tmp_path / "plots" / f"{expected}.png").width > 300
     assert text.count("data:image/png") == len(list((tmp_path / "plots").glob("*.png")))
 
