@@ -72,6 +72,10 @@ def _annotation(task: str, rng: np.random.Generator, scored: bool) -> Annotation
     if task == "classify":
         label = int(scores.argmax())
         return Annotation(SIZE, label, scores=scores if scored else None)
+    if task == "localize":
+        label = int(scores.argmax())
+        objects = dataclasses.replace(_objects(rng, 1, scored), labels=torch.tensor([label]), masks=None)
+        return Annotation(SIZE, label, scores=scores if scored else None, objects=objects)
     if task == "tag":
         return Annotation(SIZE, tags=scores > 0.3, scores=scores if scored else None)
     if task == "segment":
@@ -97,7 +101,7 @@ def _evaluated(task: str, root: Path, images: int = 15) -> tuple[DataSet, dict[s
     return dataset, {"split": "val", "images": images, "seconds": 1.0} | found, gallery
 
 
-@pytest.mark.parametrize("task", ["classify", "tag", "detect", "instances", "segment"])
+@pytest.mark.parametrize("task", ["classify", "localize", "tag", "detect", "instances", "segment"])
 def test_every_task_with_hostile_names_in_one_file(task: str, tmp_path: Path) -> None:
     dataset, summary, gallery = _evaluated(task, tmp_path)
     write_evaluation_report(tmp_path, dataset, task, summary, gallery, [("model", "<run>")], "saccade evaluate '<run>'")
@@ -112,7 +116,9 @@ def test_every_task_with_hostile_names_in_one_file(task: str, tmp_path: Path) ->
     for name, value in summary["metrics"].items():
         assert f">{name}</td>" in text
         assert value["value"] is None or f"{value['value']:.4f}" in text
-    expected = {"classify": "confusion", "tag": "precision_recall", "segment": "classes"}.get(task, "precision_recall")
+    expected = {"classify": "confusion", "localize": "confusion", "tag": "precision_recall", "segment": "classes"}.get(
+        task, "precision_recall"
+    )
     assert Image.open(tmp_path / "plots" / f"{expected}.png").width > 300
     assert text.count("data:image/png") == len(list((tmp_path / "plots").glob("*.png")))
 
@@ -163,7 +169,7 @@ def test_train_and_evaluate_write_it(colours: Path, tmp_path: Path) -> None:
 
 
 def test_every_metric_has_a_meaning() -> None:
-    for task in ("classify", "tag", "detect", "instances", "segment"):
+    for task in ("classify", "localize", "tag", "detect", "instances", "segment"):
         for name in make_metric(task, ["a", "b"]).result(bootstrap=0).metrics:
             assert meaning(name, task), name
 

@@ -36,7 +36,7 @@ Json = Annotated[bool, typer.Option("--json", help="one JSON object on stdout, n
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the best there is")]
 Precision = Annotated[str, typer.Option(help=HELP["precision"].replace("auto: ", "auto, fp32, bf16, fp16; auto: "))]
 Workers = Annotated[int | None, typer.Option(help=HELP["workers"])]
-TaskName = Annotated[str | None, typer.Option("--task", help="classify, tag, detect, instances, segment")]
+TaskName = Annotated[str | None, typer.Option("--task", help="classify, localize, tag, detect, instances, segment")]
 
 
 @app.callback(invoke_without_command=True)

@@ -124,14 +124,15 @@ class Settings:
     # loss
     loss: Literal["cross_entropy", "hinge", "focal", "softmax", "ranking", "warp"] = _setting(
         "cross_entropy",
-        "classify: cross_entropy, hinge, focal; tag: cross_entropy (logistic), focal, softmax, ranking, warp",
+        "classify, localize: cross_entropy, hinge, focal; tag: cross_entropy (logistic), focal, softmax, ranking, warp",
     )
     label_smoothing: float = _setting(
-        0.0, "classify by cross_entropy: share of the target spread over all classes", low=0, high=0.9
+        0.0, "classify, localize by cross_entropy: share of the target spread over all classes", low=0, high=0.9
     )
     focal_gamma: float = _setting(2.0, "focal: power of 1 - p, which quiets easy images", low=0, high=10)
     class_balance: Literal["none", "inverse", "effective"] = _setting(
-        "none", "classify, tag: weight classes (or tags that hold) by 1 / images, or by their effective number"
+        "none",
+        "classify, localize, tag: weight classes (or tags that hold) by 1 / images, or by their effective number",
     )
     effective_beta: float = _setting(
         0.999, "class_balance=effective: share that the next image adds (Cui et al. 2019)", low=0, high=0.999999

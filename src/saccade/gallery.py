@@ -141,8 +141,11 @@ def _in_words(task: str, rows: list[dict[str, Any]], classes: Sequence[str]) -> 
 
 
 def _without_weak(prediction: Annotation) -> Annotation:
-    """The prediction without the boxes that no one would show (their rows would fill memory and picture)."""
+    """The prediction without the boxes that no one would show (their rows would fill memory and picture); of the
+    answers of a localizer, which has a label besides, the first."""
     objects = prediction.objects
     if objects is None or objects.scores is None:
         return prediction
+    if prediction.label is not None:
+        return replace(prediction, objects=objects[:1])
     return replace(prediction, objects=objects[objects.scores >= SCORE])

@@ -85,6 +85,10 @@ class Section:
 # per task: the column that ranks classes, and the columns of the table
 COLUMNS: dict[str, tuple[str, list[str]]] = {
     "classify": ("f1", ["images", "predictions", "recall", "precision", "f1"]),
+    "localize": (
+        "localization_top1",
+        ["images", "predictions", "localization_top1", "recall", "box_accuracy", "mean_iou"],
+    ),
     "tag": ("ap", ["images", "predictions", "ap", "precision", "recall", "threshold"]),
     "detect": ("ap", ["images", "objects", "predictions", "ap", "ap50", "ap75", "ar_100", "voc_ap50"]),
     "instances": ("mask_ap", ["images", "objects", "predictions", "mask_ap", "mask_ap50", "ap", "ap50", "ar_100"]),
@@ -147,7 +151,9 @@ def curves_section(task: str, found: Mapping[str, Any]) -> Section:
         )
     confusion = curves.get("confusion")
     if confusion is not None and any(sum(row) for row in confusion["counts"]):
-        unit = {"classify": "images", "segment": "pixels"}.get(task, "objects, IoU 0.5, score 0.25")
+        unit = {"classify": "images", "localize": "images", "segment": "pixels"}.get(
+            task, "objects, IoU 0.5, score 0.25"
+        )
         figure = plot_confusion(confusion["classes"], confusion["counts"], f"Confusion matrix ({unit})")
         section.plots.append(picture("confusion", figure))
         section.tables.append(_confusions(confusion))

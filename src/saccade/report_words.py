@@ -11,6 +11,9 @@ MEANINGS = {
     "top1": "share of the images whose first answer is right (accuracy)",
     "top5": "share of the images with the true class among the five best answers",
     "mean_accuracy": "mean over the classes of the share that is answered right",
+    "localization_top1": "share of the images whose first answer has the right class and a box of IoU 0.50 or more",
+    "localization_top5": "the same of one of the five best answers (1 - ImageNet's localization error)",
+    "box_accuracy": "share of the images whose box has an IoU of 0.50 or more, whatever the class",
     "mean_ap": "mean over the tags of the average precision of the ranking",
     "precision": "share of the given tags that are true, mean over images",
     "recall": "share of the true tags that are given, mean over images",
@@ -43,6 +46,8 @@ def meaning(metric: str, task: str) -> str:
     """One line on a metric; "" where none is known."""
     if task == "segment" and metric == "mean_accuracy":
         return "mean over the classes of the share of pixels that is right"
+    if task == "localize" and metric == "mean_iou":
+        return "intersection over union of the true and the predicted box, mean over the images"
     if metric.startswith("mask_") and metric.removeprefix("mask_") in MEANINGS:
         return MEANINGS[metric.removeprefix("mask_")] + ", by the overlap of masks"
     return MEANINGS.get(metric, "")
@@ -56,7 +61,9 @@ def explain_score(task: str, found: Mapping[str, Any], where: str) -> list[str]:
         where: the images, such as "validation images".
     """
     values = {name: value["value"] for name, value in found["metrics"].items()}
-    speak = {"classify": _of_classes, "tag": _of_tags, "segment": _of_maps}.get(task, _of_objects)
+    speak = {"classify": _of_classes, "localize": _of_places, "tag": _of_tags, "segment": _of_maps}.get(
+        task, _of_objects
+    )
     sentences = speak(values, found)
     if any(value["low"] is not None for value in found["metrics"].values()):
         sentences.append(
@@ -91,6 +98,17 @@ def _of_classes(values: Mapping[str, float | None], found: Mapping[str, Any]) ->
     return [
         f"Of 100 new images like these, about {100 * values['top1']:.0f} would get the right class. "
         f"Always answering {name}, the most frequent class, would be right for {_percent(share)}."
+    ]
+
+
+def _of_places(values: Mapping[str, float | None], found: Mapping[str, Any]) -> list[str]:
+    right, top1, boxes = values["localization_top1"], values["top1"], values["box_accuracy"]
+    if right is None or top1 is None or boxes is None:
+        return ["There was nothing to measure."]
+    return [
+        f"Of 100 new images like these, about {100 * right:.0f} would get the right class and a box that overlaps the "
+        f"main object well enough (IoU 0.5). The class alone is right for {_percent(top1)}, the box alone for "
+        f"{_percent(boxes)}; the boxes share {_percent(values['mean_iou'] or 0.0)} of their union with the truth."
     ]
 
 

@@ -22,9 +22,16 @@ TASKS: dict[str, Task] = {
     t.name: t
     for t in (
         Task("classify", "one class an image", "top1", "a class an image"),
+        Task("localize", "one class and its box an image", "localization_top1", "boxes with classes"),
         Task("tag", "several classes an image", "mean_ap", "any number of classes an image"),
-        Task("detect", "boxes with classes", "ap", "boxes with classes", also=("tag",)),
-        Task("instances", "boxes with classes and masks", "mask_ap", "polygons or masks", also=("detect", "tag")),
+        Task("detect", "boxes with classes", "ap", "boxes with classes", also=("tag", "localize")),
+        Task(
+            "instances",
+            "boxes with classes and masks",
+            "mask_ap",
+            "polygons or masks",
+            also=("detect", "tag", "localize"),
+        ),
         Task("segment", "a class for every pixel", "mean_iou", "a class map an image"),
     )
 }

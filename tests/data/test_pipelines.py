@@ -68,6 +68,8 @@ CASES = [
     ("detect", {"resize": "stretch", "size": (64, 96)}, (64, 96)),
     ("detect", {"resize": "letterbox", "size": 96, "min_overlap_crop": 1.0, "mosaic": 0.5}, (96, 96)),
     ("detect", {"resize": "stretch", "size": 96, "min_overlap_crop": 1.0, "mosaic": 1.0}, (96, 96)),
+    ("localize", {"resize": "letterbox", "size": 96, "min_overlap_crop": 1.0}, (96, 96)),
+    ("localize", {"resize": "stretch", "size": (64, 96)}, (64, 96)),
     ("instances", {"resize": "letterbox", "size": 96, "mosaic": 0.5}, (96, 96)),
     ("segment", {"size": 90, "scale": 0.5}, (96, 96)),
 ]
@@ -90,6 +92,7 @@ def test_training_inputs_have_one_size(task: str, values: dict, expected, size, 
         if out.truth.objects is not None:
             boxes = out.truth.objects.boxes
             assert torch.isfinite(boxes).all()
+            assert len(boxes) == 1 or task != "localize"  # whatever is cut, the one box stays
             assert (boxes[:, 2:] > boxes[:, :2]).all()
             assert (boxes[:, 2:] <= torch.tensor([out.truth.size[1], out.truth.size[0]])).all()
 

@@ -28,6 +28,7 @@ Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "classify": ("resnet20", {"width": 4, "depths": (1, 1, 1)}),
     "tag": ("resnet20", {"width": 4, "depths": (1, 1, 1), "task": "tag"}),
+    "localize": ("localizer_small", {"trunk_width": 8, "per_class": True}),
     "detect": ("ssd_small", {"width": 8, "channels": 16}),
     "segment": ("unet_light", {}),
 }
@@ -74,6 +75,9 @@ def test_every_task_says_what_it_should(runs: dict[str, Path], images: Path) -> 
             assert set(answer) == {"image", "size", "label", "scores"}
             assert sorted(row["name"] for row in answer["scores"]) == sorted(CLASSES)
             assert answer["label"] == answer["scores"][0]["name"]
+        elif task == "localize":
+            assert set(answer) == {"image", "size", "label", "scores", "objects"}
+            assert answer["objects"]["names"] == [answer["label"]]  # one, though there is a box for each class
         elif task == "tag":
             assert [tag["name"] for tag in answer["tags"]] == CLASSES
         elif task == "detect":

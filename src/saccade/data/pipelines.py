@@ -12,6 +12,7 @@ import torch
 from saccade.config import Settings, height_width
 from saccade.data.elastic import Elastic
 from saccade.data.geometry import Size, clip_boxes, map_boxes, map_points, warp_masks
+from saccade.data.keeping import KeepObjects
 from saccade.data.mixing import Cutout, Mosaic
 from saccade.data.photometric import Lighting, PhotometricDistortion
 from saccade.data.policies import RandAugment, TrivialAugment
@@ -109,6 +110,9 @@ def training_transforms(
         steps = _classify_geometry(settings, preprocessing)
     else:
         steps = _detect_geometry(settings, preprocessing.size)
+        if task == "localize":
+            whole = _whole(settings, preprocessing.size)
+            steps = [KeepObjects(step, whole) for step in steps]
     if settings.flip:
         steps.append(Flip(settings.flip, pairs=tuple(flip_pairs)))
     if settings.flip_vertical:
@@ -155,10 +159,15 @@ def _detect_geometry(settings: Settings, size: Size) -> list[Transform]:
     if settings.rotate or settings.jitter:
         steps.append(Affine(settings.rotate, settings.jitter, settings.jitter / 2, size, keep_aspect))
     else:
-        steps.append(FitInside(size) if keep_aspect else Resize(size))
+        steps.append(_whole(settings, size))
     if settings.elastic:
         steps.append(Elastic(settings.elastic))
     return steps
+
+
+def _whole(settings: Settings, size: Size) -> Transform:
+    """The resize that keeps all of the image."""
+    return FitInside(size) if settings.resize == "letterbox" else Resize(size)
 
 
 def _segment_geometry(settings: Settings, stride: int) -> list[Transform]:

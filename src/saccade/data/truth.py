@@ -19,6 +19,7 @@ from torch import Tensor
 
 from saccade.data.dataset import DataSet, Record, Thing
 from saccade.data.image import decode_values, probe_and_decode
+from saccade.data.main_object import main_object
 from saccade.data.rle import decode_rle
 from saccade.data.types import IGNORE, Annotation, Objects, Sample
 from saccade.errors import DataError
@@ -69,6 +70,7 @@ def read_truth(record: Record, dataset: DataSet, task: str, reduction: int = 1) 
     - classify: `label`;
     - tag: `tags` [classes] bool: those stated, else the label, else the classes of the objects present;
     - segment: `semantic` [H, W] uint8, values mapped by `dataset.mask_values`, 255 = ignore;
+    - localize: `label` and, in `objects`, the box of the main object (`data.main_object`);
     - detect: `objects` with boxes, labels, crowd, difficult, area, and keypoints where the data set names them;
     - instances: the same with masks [n, H, W] bool.
 
@@ -90,6 +92,10 @@ def read_truth(record: Record, dataset: DataSet, task: str, reduction: int = 1) 
         truth.tags = _tags(record, len(dataset.classes))
     elif task == "segment":
         truth.semantic = torch.from_numpy(_class_map(record, dataset, reduction))
+    elif task == "localize":
+        main = _stated(main_object(record.things or []), record, "object that is neither crowd nor difficult")
+        truth.label = main.label
+        truth.objects = _objects([main], dataset, reduction)
     else:
         things = _stated(record.things, record, "list of objects")
         truth.objects = _objects(things, dataset, reduction)

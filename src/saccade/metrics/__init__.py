@@ -71,6 +71,10 @@ def make_metric(
         from saccade.metrics.classification import Classification
 
         return Classification(names)
+    if name == "localize":
+        from saccade.metrics.localization import Localization
+
+        return Localization(names)
     if name == "tag":
         from saccade.metrics.tags import Tags
 

@@ -17,6 +17,7 @@ from saccade.data.types import Annotation, Objects
 from saccade.errors import DataError
 from saccade.metrics.classification import class_scores, rank_of_truth
 from saccade.metrics.curves import IOU, SCORE, pair
+from saccade.metrics.localization import answer_ious
 from saccade.metrics.segmentation import class_iou, class_maps, count_pixels
 from saccade.tasks import find_task
 
@@ -29,6 +30,7 @@ class Verdict:
     """One image. `mistakes` are JSON-able; their keys by kind:
 
     - classify "wrong class": label, predicted, score (of the predicted class), rank (of the true one, from 0);
+    - localize "wrong class", "poor box", "wrong class and poor box": label, predicted, score, iou;
     - tag "missed" and "wrong tag": label, score;
     - segment "poor mask": label, iou of every class that is in one of the maps, worst first;
     - detect, instances "missed": truth, label; "duplicate", "wrong class", "poor box", "wrong class and poor box",
@@ -42,8 +44,9 @@ class Verdict:
 def judge(
     task: str, truth: Annotation, prediction: Annotation, classes: list[str], threshold: float = SCORE
 ) -> Verdict:
-    """How bad one image is: classify -log p(true class); tag mean cross entropy; segment 1 - mean IoU of the image;
-    detect and instances 1 - F1 at IoU 0.5 of the predictions that score at least `threshold`.
+    """How bad one image is: classify -log p(true class); localize 1 - p(true class) + 1 - IoU; tag mean cross
+    entropy; segment 1 - mean IoU of the image; detect and instances 1 - F1 at IoU 0.5 of the predictions that score at
+    least `threshold`.
 
     Raises:
         DataError: what the task needs is missing.
@@ -52,6 +55,8 @@ def judge(
     name = find_task(task).name
     if name == "classify":
         return _judge_class(truth, prediction, len(classes))
+    if name == "localize":
+        return _judge_place(truth, prediction, len(classes))
     if name == "tag":
         return _judge_tags(truth, prediction, len(classes))
     if name == "segment":
@@ -78,6 +83,20 @@ def _judge_class(truth: Annotation, prediction: Annotation, classes: int) -> Ver
     rank = rank_of_truth(scores, label)
     wrong = {"kind": "wrong class", "label": label, "predicted": top, "score": float(scores[top]), "rank": rank}
     return Verdict(loss, [wrong])
+
+
+def _judge_place(truth: Annotation, prediction: Annotation, classes: int) -> Verdict:
+    if truth.label is None:
+        raise DataError("the truth has no label")
+    iou = float(answer_ious("image", truth, prediction)[0])
+    scores = class_scores("image", prediction, classes)
+    label, top = truth.label, int(scores.argmax())
+    faults = [name for name, wrong in (("wrong class", top != label), ("poor box", iou < IOU)) if wrong]
+    loss = max(0.0, 1 - float(scores[label])) + max(0.0, 1 - iou)
+    if not faults:
+        return Verdict(loss)
+    row = {"kind": " and ".join(faults), "label": label, "predicted": top, "score": float(scores[top]), "iou": iou}
+    return Verdict(loss, [row])
 
 
 def _judge_tags(truth: Annotation, prediction: Annotation, classes: int, threshold: float = 0.5) -> Verdict:

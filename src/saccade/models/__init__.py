@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import typing
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from saccade.errors import UsageError, suggest
 from saccade.models.published import PUBLISHED
@@ -41,12 +42,20 @@ def model_module(name: str) -> ModuleType:
 
 
 def model_config(name: str, **changes: Any) -> Any:
-    """The frozen Config of a model with some fields replaced. Raises UsageError for a field that it does not have."""
+    """The frozen Config of a model with some fields replaced.
+
+    Raises:
+        UsageError: a field that it does not have, or a word that is not one of those that the field takes.
+    """
     config = model_module(name).VARIANTS[name]
     fields = {f.name for f in dataclasses.fields(config)}
-    for key in changes:
+    hints = typing.get_type_hints(type(config))
+    for key, value in changes.items():
         if key not in fields:
             raise UsageError(f"model {name} has no setting {key!r}: {suggest(key, fields)}")
+        words = typing.get_args(hints[key]) if typing.get_origin(hints[key]) is Literal else ()
+        if words and value not in words:
+            raise UsageError(f"{key} of model {name} is {value!r}, allowed: {', '.join(map(str, words))}")
     return dataclasses.replace(config, **changes)
 
 

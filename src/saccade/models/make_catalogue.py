@@ -23,6 +23,7 @@ from saccade.models.published import PUBLISHED
 
 ROOMS = {
     "backbones": "Classification networks, and trunks of the others",
+    "localizers": "Localizers",
     "detectors": "Detectors",
     "segmenters": "Segmenters",
 }

@@ -21,7 +21,8 @@ def draw(image: np.ndarray, annotation: Annotation, classes: Sequence[str]) -> n
     """A copy of `image` with `annotation` drawn in: [H, W, 3] uint8 RGB, of the same size.
 
     Masks and class maps are tinted and outlined. Boxes carry plates with class and score; in a crowd the plates of
-    weaker ones give way, their colour tells the class. Label or tags stand in a strip at the lower edge. Lines and
+    weaker ones give way, their colour tells the class. Label or tags stand in a strip at the lower edge, unless a box
+    says them (localization). Lines and
     letters grow with the image; text that does not fit is shortened, and left out where no letter fits (an image of
     a few pixels): enlarge with `fit` first.
 
@@ -48,7 +49,7 @@ def draw(image: np.ndarray, annotation: Annotation, classes: Sequence[str]) -> n
         _draw_objects(pen, objects, classes, size)
     if annotation.semantic is not None:
         _draw_legend(pen, annotation.semantic.cpu().numpy(), classes, size)
-    caption = describe(annotation, classes)
+    caption = describe(annotation, classes) if objects is None or not len(objects) else ""
     if caption:
         _draw_strip(picture, caption, size)
     return np.asarray(picture).copy()

@@ -18,6 +18,7 @@ from saccade.config import Settings, read_settings_file, resolve
 from saccade.data.balance import class_images, label_weights, tag_weights
 from saccade.data.dataset import DataSet, Record
 from saccade.data.formats import read
+from saccade.data.main_object import keep_main_objects
 from saccade.data.pipelines import Preprocessing, inference_transforms, preprocessing_of
 from saccade.data.split import split
 from saccade.data.truth import read_truth
@@ -189,6 +190,8 @@ def _read_for(module: ModuleType, model: str, data: str | Path, task: str | None
         return task, dataset
     for candidate in (dataset.task, *TASKS[dataset.task].also):
         if candidate in module.TASKS:
+            if candidate == "localize" and candidate != dataset.task:
+                keep_main_objects(dataset)
             return candidate, dataset
     raise UsageError(
         f"{data} holds labels to {dataset.task}, model {model} serves {' and '.join(module.TASKS)}; "
@@ -202,10 +205,14 @@ def _refuse_contradictions(task: str, settings: Settings) -> None:
     for name in ("mixup", "cutmix"):
         if getattr(settings, name) and task not in ("classify", "tag"):
             raise UsageError(f"{name} blends the labels of whole images: for classify and tag, not {task} ({name}=0)")
-    losses = {"classify": CLASSIFY, "tag": TAG}.get(task, ("cross_entropy",))
+    if settings.mosaic and task == "localize":
+        raise UsageError(
+            "mosaic composes four images into one: not for localize, where an image has one object (mosaic=0)"
+        )
+    losses = {"classify": CLASSIFY, "localize": CLASSIFY, "tag": TAG}.get(task, ("cross_entropy",))
     if settings.loss not in losses:
         raise UsageError(f"loss={settings.loss} is not for {task}; allowed: {', '.join(losses)}")
-    if settings.class_balance != "none" and task not in ("classify", "tag"):
+    if settings.class_balance != "none" and task not in ("classify", "localize", "tag"):
         raise UsageError(f"class_balance weights the labels of whole images, not those of {task} (class_balance=none)")
 
 

@@ -25,7 +25,8 @@ TOLERANCE = 1e-3  # largest difference, relative to the largest output, between 
 class Network(nn.Module):
     """What is exported: images [b, 3, H, W] in [0, 1] to the outputs of the network.
 
-    Classifiers give logits [b, classes], segmenters logits [b, classes, H, W]. Detectors that offer `scored_boxes`
+    Classifiers give logits [b, classes], segmenters logits [b, classes, H, W], localizers logits [b, classes] and boxes
+    (models/localizers/localizer.py). Detectors that offer `scored_boxes`
     (SSD) give scores [b, A, classes] and boxes [b, A, 4] in input pixels, before non-maximum suppression; others what
     their `forward` says.
     """

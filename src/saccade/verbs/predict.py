@@ -54,8 +54,8 @@ def predict(
         frames: stop a video or camera after so many frames.
 
     Returns:
-        One dictionary an image or frame: `{image, size, label | tags | objects | mask}`; an image that cannot be read
-        has `{image, error}` instead.
+        One dictionary an image or frame: `{image, size, label | tags | objects | mask}`, of a localizer `label` and
+        `objects` with one box; an image that cannot be read has `{image, error}` instead.
 
     Raises:
         DataError: a source that matches nothing; not one image could be read. UsageError: a threshold out of range.
@@ -119,7 +119,10 @@ def expand(sources: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
 
 
 def above(answer: Annotation, threshold: float | None) -> Annotation:
-    """The answer without the boxes and tags below `threshold`; as it is without one."""
+    """The answer without the boxes and tags below `threshold`, if there is one; of a localizer, which has a label and
+    boxes for the next classes too, the first."""
+    if answer.label is not None and answer.objects is not None:
+        answer.objects = answer.objects[:1]
     if threshold is None:
         return answer
     if answer.objects is not None and answer.objects.scores is not None:

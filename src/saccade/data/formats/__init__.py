@@ -14,6 +14,7 @@ from typing import Protocol, cast
 
 from saccade.data.dataset import DataSet, count_labels
 from saccade.data.formats.listing import list_folders, list_images
+from saccade.data.main_object import keep_main_objects
 from saccade.errors import DataError, UsageError, suggest
 from saccade.tasks import TASKS, find_task
 
@@ -79,6 +80,8 @@ def read(path: str | Path, task: str | None = None) -> DataSet:
     name, root = _name_and_root(path, task)
     dataset = _module(name).read(root, task)
     dataset.records.sort(key=lambda record: record.id)
+    if task == "localize" and task in TASKS[dataset.task].also:
+        keep_main_objects(dataset)
     _check(dataset)
     if task is not None and task != dataset.task and task not in TASKS[dataset.task].also:
         serves = ", ".join((dataset.task, *TASKS[dataset.task].also))
