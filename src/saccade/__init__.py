@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from saccade.verbs.check import check as check
     from saccade.verbs.convert import convert as convert
     from saccade.verbs.evaluate import evaluate as evaluate
+    from saccade.verbs.explain import explain as explain
     from saccade.verbs.export import export as export
     from saccade.verbs.predict import predict as predict
     from saccade.verbs.train import train as train
@@ -31,6 +32,7 @@ _PUBLIC = {
     "convert": "saccade.verbs.convert",
     "create": "saccade.models",
     "evaluate": "saccade.verbs.evaluate",
+    "explain": "saccade.verbs.explain",
     "export": "saccade.verbs.export",
     "load": "saccade.predictor",
     "predict": "saccade.verbs.predict",

@@ -241,6 +241,54 @@ def predict(
 
 
 @app.command()
+def explain(
+    run: Run,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="images or folders")],
+    out: Annotated[Path | None, typer.Option(help="folder for report.html and pictures")] = None,
+    classes: Annotated[
+        list[str] | None, typer.Option("--class", metavar="NAME", help="class to explain, again for more")
+    ] = None,
+    top: Annotated[int, typer.Option(help="classes, regions or boxes an image to explain")] = 3,
+    methods: Annotated[str | None, typer.Option(help="of grad_cam,occlusion,saliency,features; by default all")] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="NAME,NAME: layers whose maps are shown; `list` says which there are")
+    ] = None,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a network used for its answers: heat maps over the images, maps of its layers, a report."""
+    from saccade.verbs.explain import explain as run_explain
+    from saccade.verbs.explain import list_layers
+
+    if layers == "list":
+        found = {name: list(shape) for name, shape in list_layers(run, images[0], device).items()}
+        lines = [f"{name:<40} {c} maps of {w} x {h}" for name, (c, h, w) in found.items()]
+        _print_json(found) if as_json else typer.echo("\n".join(lines))
+        return
+    folder = out if out is not None or as_json else Path("explanations")
+    result = run_explain(
+        run,
+        images,
+        out=folder,
+        classes=classes or (),
+        top=top,
+        methods=None if methods is None else _words(methods),
+        layers=_words(layers or ""),
+        device=device,
+        progress=not as_json,
+    )
+    if as_json:
+        _print_json(result)
+        return
+    for entry in result["images"]:
+        said = ", ".join(f"{e['name']} {e['score']:.2f}" for e in entry.get("explained", ()))
+        typer.echo(f"{entry['image']}: {entry['error'] if 'error' in entry else said or 'nothing to explain'}")
+        for note in entry.get("notes", ()):
+            typer.echo(f"{entry['image']}: {note}", err=True)
+    typer.echo(f"report: {result['report']}")
+
+
+@app.command()
 def export(
     run: Run,
     to: Annotated[str, typer.Option("--to", help="onnx or torch")] = "onnx",
@@ -338,6 +386,10 @@ def _explain(error: Exception) -> int:
 
 def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value, allow_nan=False, default=str))
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _plain(result: dict[str, Any]) -> str:
