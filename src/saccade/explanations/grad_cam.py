@@ -27,9 +27,9 @@ class GradCam:
 def grad_cam(model: nn.Module, images: Tensor, scores: Scores, deepest: bool = False) -> GradCam:
     """relu(sum_k a_k A_k) with a_k the mean over the map of the gradient of the score by channel k (equations 1 and 2).
 
-    The maps A are the last ones before the pooling over the whole map: the last of the trunk contract (`features`) where
-    the network has it, else of the last layer with more than one cell. For a network that ends in mean pooling and one
-    linear layer, the result is CAM without its negative part, divided by the number of cells.
+    The maps A are the last ones before the pooling over the whole map: the last of the trunk contract (`features`)
+    where the network has it, else of the last layer with more than one cell. For a network that ends in mean pooling
+    and one linear layer, the result is CAM without its negative part, divided by the number of cells.
 
     Args:
         images: [1, 3, H, W] in [0, 1].

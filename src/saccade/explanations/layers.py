@@ -19,10 +19,10 @@ Shape = tuple[int, int, int]  # channels, height, width
 def recorded_maps(model: nn.Module, copies: Sequence[str] | None = None) -> Iterator[dict[str, Tensor]]:
     """While it is open, every map of a single image is kept under its layer's name, in the order of computation.
 
-    A map is [1, c, h, w] with more than one cell, given by the first convolution or later. A layer that gives several has
-    them as `name[0]`, `name[1]` ...; of several calls the last one is kept. The maps are those of the computation, with
-    its gradients, and a later layer that works in place changes them; with `copies` only the maps of these names are
-    kept, as they were when their layer gave them.
+    A map is [1, c, h, w] with more than one cell, given by the first convolution or later. A layer that gives several
+    has them as `name[0]`, `name[1]` ...; of several calls the last one is kept. The maps are those of the computation,
+    with its gradients, and a later layer that works in place changes them; with `copies` only the maps of these names
+    are kept, as they were when their layer gave them.
     """
     maps: dict[str, Tensor] = {}
     begun: list[str] = []

@@ -42,9 +42,9 @@ def filters_section(model: nn.Module) -> Section | None:
     tiles = [Tile(pixels, str(i)) for i, pixels in enumerate(filters[:FILTERS])]
     more = "" if len(filters) <= FILTERS else f" The first {FILTERS} of {len(filters)} are shown."
     text = (
-        f"The filters of {name}, the first layer, {filters.shape[1]}x{filters.shape[2]} pixels, as images: gray is zero, each "
-        "on a scale of its own. A trained network usually has edges, stripes and spots of colour here; noise says that it "
-        f"was trained briefly or that the layer has more filters than it needs.{more}"
+        f"The filters of {name}, the first layer, {filters.shape[1]}x{filters.shape[2]} pixels, as images: gray is 0, "
+        "each on a scale of its own. A trained network usually has edges, stripes and spots of colour here; noise says "
+        f"that it was trained briefly or that the layer has more filters than it needs.{more}"
     )
     return Section("filters", "First-layer filters", [text], plots=[_sheet("filters", tiles, 16, 56)])
 

@@ -29,7 +29,7 @@ class Target:
 
 
 def find_labels(names: Sequence[str], classes: Sequence[str]) -> list[int]:
-    """Class indices of names, repetitions left out. Raises UsageError with suggestions for a name that is not a class."""
+    """Class indices of names, without repetitions. Raises UsageError with suggestions where one is not a class."""
     for name in names:
         if name not in classes:
             raise UsageError(f"--class {name!r} is not a class of this model: {suggest(name, classes)}")
@@ -39,9 +39,9 @@ def find_labels(names: Sequence[str], classes: Sequence[str]) -> list[int]:
 def choose_targets(task: str, answer: Annotation, labels: Sequence[int], count: int) -> list[Target]:
     """The best `count` things that the network said, best first; or those of `labels`.
 
-    classify: the most probable classes. tag: the tags given, or the most probable one where none is. segment: the classes
-    with most pixels. detect, instances: the detections with the highest scores, from 0.3 on. A class among `labels` that
-    was given no region or no detection has no target.
+    classify: the most probable classes. tag: the tags given, or the most probable one where none is. segment: the
+    classes with most pixels. detect, instances: the detections with the highest scores, from 0.3 on. A class among
+    `labels` that was given no region or no detection has no target.
 
     Args:
         answer: in pixels of the network's input.
@@ -85,8 +85,9 @@ def _detections(answer: Annotation, labels: Sequence[int], count: int) -> list[T
 def raw_scores(model: nn.Module, task: str, targets: Sequence[Target]) -> Scores:
     """The scores before softmax or logistic, which gradients are taken of: probabilities near 1 have almost none.
 
-    classify, tag: the logit of the class. segment: its mean over the pixels where the network says the class (Vinogradova
-    et al. 2020, "Towards interpretable semantic segmentation via gradient-weighted class activation mapping").
+    classify, tag: the logit of the class. segment: its mean over the pixels where the network says the class
+    (Vinogradova et al. 2020, "Towards interpretable semantic segmentation via gradient-weighted class activation
+    mapping").
 
     Raises:
         UsageError: a task whose score has no gradient.

@@ -69,8 +69,9 @@ def explain(
         layers: names of the layers whose maps are shown; by default one for each map size.
 
     Returns:
-        `{run, model, task, report, images}`; for each image `{image, size, explained: [{name, score, box, strongest: {method:
-        [x, y]}, files}], grad_cam, occlusion, layers, notes}` in pixels of the upright original, or `{image, error}`.
+        `{run, model, task, report, images}`; for each image, in pixels of the upright original, `{image, size,
+        explained: [{name, score, box, strongest: {method: [x, y]}, files}], grad_cam, occlusion, layers, notes}`, or
+        `{image, error}`.
 
     Raises:
         DataError: a source that is not there; not one image could be read.
@@ -141,7 +142,7 @@ def _load(run: str | Path, device: str | None) -> _Network:
 
 
 def _methods(wanted: Sequence[str] | None, task: str) -> list[str]:
-    """In the order in which they are shown. Raises UsageError for what is unknown or needs a gradient that is not there."""
+    """In the order shown. Raises UsageError for what is unknown or needs a gradient that is not there."""
     usable = [m for m in METHODS if task in GRADIENTS or m in ("occlusion", "features")]
     if wanted is None:
         return usable
@@ -150,8 +151,8 @@ def _methods(wanted: Sequence[str] | None, task: str) -> list[str]:
             raise UsageError(f"--methods {name!r} is unknown: {suggest(name, METHODS)}")
         if name not in usable:
             raise UsageError(
-                f"--methods {name} needs the gradient of a score, which a model to {task} does not give (tasks that do: "
-                f"{', '.join(GRADIENTS)}); allowed here: {', '.join(usable)}"
+                f"--methods {name} needs the gradient of a score, which a model to {task} does not give (tasks that "
+                f"do: {', '.join(GRADIENTS)}); allowed here: {', '.join(usable)}"
             )
     if not wanted:
         raise UsageError(f"--methods is empty, allowed: {', '.join(usable)}")
