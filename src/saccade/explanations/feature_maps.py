@@ -23,6 +23,8 @@ def first_filters(model: nn.Module) -> tuple[str, np.ndarray] | None:
             if weight.shape[1] != 3 or weight[0, 0].numel() == 1:
                 return None
             largest = weight.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
+            if getattr(getattr(model, "config", None), "bgr", False):  # the layout of Caffe: blue first
+                weight = weight.flip(1)
             pixels = (128 + 127 * weight / largest).round().to(torch.uint8)
             return name, pixels.permute(0, 2, 3, 1).numpy()
     return None

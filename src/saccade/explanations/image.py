@@ -26,6 +26,7 @@ from saccade.explanations.placing import place
 from saccade.explanations.saliency import saliency
 from saccade.explanations.targets import (
     GRADIENTS,
+    LABELS,
     Scores,
     Target,
     choose_targets,
@@ -129,7 +130,7 @@ def _batch(task: str, preprocessing: Preprocessing, path: Path, device: torch.de
 
 
 def _forward(model: Any, task: str) -> Callable[[Tensor], object]:
-    return (lambda images: class_logits(model, images)) if task in ("classify", "tag") else model
+    return (lambda images: class_logits(model, images)) if task in LABELS else model
 
 
 def _refuse_uneven(model: Any, images: Tensor) -> None:

@@ -49,21 +49,23 @@ def recorded_maps(model: nn.Module, copies: Sequence[str] | None = None) -> Iter
         return hear
 
     handles = [module.register_forward_hook(listen(name)) for name, module in model.named_modules() if name]
-    method = getattr(model, TRUNK, None)
-    own = method is not None and not isinstance(method, nn.Module)
-    if own:
 
+    def listening(name: str, method: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
         def features(images: Tensor) -> Any:
             output = method(images)
-            keep(TRUNK, output)
+            keep(name, output)
             return output
 
-        model.features = features  # type: ignore[assignment]  # hides the method of the class
+        return features
+
+    trunks = [(name, module) for name, module in model.named_modules() if callable(getattr(type(module), TRUNK, None))]
+    for name, trunk in trunks:  # an attribute of the object hides the method of its class
+        setattr(trunk, TRUNK, listening(f"{name}.{TRUNK}" if name else TRUNK, getattr(trunk, TRUNK)))
     try:
         yield maps
     finally:
-        if own:
-            del model.features
+        for _, trunk in trunks:
+            delattr(trunk, TRUNK)
         for handle in handles:
             handle.remove()
 
@@ -76,12 +78,19 @@ def layer_shapes(model: nn.Module, call: Callable[[Tensor], object], images: Ten
     return {name: (m.shape[1], m.shape[2], m.shape[3]) for name, m in maps.items()}
 
 
+def is_trunk(name: str) -> bool:
+    """Whether these are maps of the trunk contract."""
+    return name.partition("[")[0].rpartition(".")[2] == TRUNK
+
+
 def stage_layers(shapes: Mapping[str, Shape]) -> list[str]:
-    """One layer for each map size: of the outermost modules that give it, the last. In the order of computation."""
+    """One layer for each map size, in the order of computation: that of the trunk contract, else of the outermost
+    modules that give it the last."""
     best: dict[tuple[int, int], str] = {}
+    depth = {name: -1 if is_trunk(name) else name.count(".") for name in shapes}
     for name, (_, height, width) in shapes.items():
         before = best.get((height, width))
-        if before is None or name.count(".") <= before.count("."):
+        if before is None or depth[name] <= depth[before]:
             best[height, width] = name
     return [name for name in shapes if name in best.values()]
 

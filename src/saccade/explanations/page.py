@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from saccade.explanations.feature_maps import channel_image, first_filters
 from saccade.explanations.image import Explained
 from saccade.explanations.targets import GRADIENTS, Target
-from saccade.explanations.words import LIMITS, MEANINGS, METHODS, NO_GRADIENT, NO_HEAT, SIGNED, UNITS
+from saccade.explanations.words import CUT, ENDS, LIMITS, MEANINGS, METHODS, NO_GRADIENT, NO_HEAT, SIGNED, UNITS
 from saccade.plots.contact_sheet import Tile, draw_contact_sheet
 from saccade.plots.heat import HeatPanel, plot_heat_maps
 from saccade.report_sections import Cell, Head, Plot, Row, Section, Table, picture
@@ -69,18 +70,20 @@ def image_section(number: int, explained: Explained, classes: Sequence[str], mis
     ]
     if not explained.targets and not missing:
         section.warnings.append("The network found nothing in this image, so there is no answer to explain.")
+    if any(np.isnan(heat).any() for heats in explained.heats.values() for heat in heats):
+        section.texts.append(CUT)
     image, scale = _shrunk(explained.picture)
     rows = []
     for rank, target in enumerate(explained.targets):
         panels = [
-            HeatPanel(METHODS[m], _shrunk(explained.heats[m][rank])[0], UNITS[m], m in SIGNED)
+            HeatPanel(METHODS[m], _shrunk(explained.heats[m][rank])[0], UNITS[m], m in SIGNED, ENDS.get(m, 1.0))
             for m in METHODS
             if m in explained.heats
         ]
         title = f"{classes[target.label]} {target.score:.3f}"
         box = None if target.box is None else [value * scale for value in target.box]
         figure = plot_heat_maps(image, panels, title, box)
-        section.plots.append(picture(f"{number}-{rank + 1}", figure))
+        section.plots.append(replace(picture(f"{number}-{rank + 1}", figure), photo=True))
         rows.append(_row(explained, rank, target, classes))
     if rows:
         shown = [m for m in METHODS if m in explained.heats]
@@ -139,11 +142,15 @@ def _row(explained: Explained, rank: int, target: Target, classes: Sequence[str]
 def _layer_sheet(number: int, name: str, explained: Explained) -> Plot:
     maps, channels = explained.layers[name]
     assert explained.input is not None
-    tiles = [Tile(explained.input, "input of the network")]
+    tiles = [Tile(explained.input, "input")]
     for plane, channel in zip(maps, channels, strict=True):
-        tiles.append(Tile(channel_image(plane), f"{channel}: {float(plane.min()):.2g} to {float(plane.max()):.2g}"))
+        tiles.append(Tile(channel_image(plane), f"{channel}: {_short(plane.min())} to {_short(plane.max())}"))
     safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
     return _sheet(f"{number}-layer-{safe}", tiles, 8, TILE)
+
+
+def _short(value: Tensor) -> str:
+    return f"{float(value):.0f}" if abs(float(value)) >= 10 else f"{float(value):.2g}"
 
 
 def _sheet(name: str, tiles: list[Tile], columns: int, side: int) -> Plot:

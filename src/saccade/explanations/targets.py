@@ -12,8 +12,9 @@ from saccade.data.types import Annotation, Batch
 from saccade.errors import UsageError, suggest
 from saccade.ops.boxes import box_iou
 
-TASKS = ("classify", "tag", "segment", "detect", "instances")
-GRADIENTS = ("classify", "tag", "segment")  # tasks whose score is a differentiable function of the image
+LABELS = ("classify", "tag", "localize")  # tasks that answer with a score for each class
+TASKS = (*LABELS, "segment", "detect", "instances")
+GRADIENTS = (*LABELS, "segment")  # tasks whose score is a differentiable function of the image
 WEAK = 0.3  # detections below this score are not explained
 
 Scores = Callable[[Tensor], Tensor]  # images [b, 3, H, W] in [0, 1] -> [b, targets]
@@ -25,7 +26,9 @@ class Target:
 
     label: int
     score: float  # probability; segment: share of the image's pixels
-    box: tuple[float, float, float, float] | None = None  # of a detection, x1 y1 x2 y2 in pixels of the network's input
+    box: tuple[float, float, float, float] | None = (
+        None  # x1 y1 x2 y2 in pixels of the network's input, where it has one
+    )
 
 
 def find_labels(names: Sequence[str], classes: Sequence[str]) -> list[int]:
@@ -39,9 +42,9 @@ def find_labels(names: Sequence[str], classes: Sequence[str]) -> list[int]:
 def choose_targets(task: str, answer: Annotation, labels: Sequence[int], count: int) -> list[Target]:
     """The best `count` things that the network said, best first; or those of `labels`.
 
-    classify: the most probable classes. tag: the tags given, or the most probable one where none is. segment: the
-    classes with most pixels. detect, instances: the detections with the highest scores, from 0.3 on. A class among
-    `labels` that was given no region or no detection has no target.
+    classify, localize: the most probable classes. tag: the tags given, or the most probable one where none is.
+    segment: the classes with most pixels. detect, instances: the detections with the highest scores, from 0.3 on. A
+    class among `labels` that was given no region or no detection has no target.
 
     Args:
         answer: in pixels of the network's input.
@@ -66,7 +69,12 @@ def choose_targets(task: str, answer: Annotation, labels: Sequence[int], count: 
         order = [k for k in order if bool(answer.tags[k])]
     elif task == "tag":
         order = order[:1]
-    return [Target(k, float(answer.scores[k])) for k in (labels or order[:count])]
+    return [Target(k, float(answer.scores[k]), _box_of(answer, k)) for k in (labels or order[:count])]
+
+
+def _box_of(answer: Annotation, label: int) -> tuple[float, float, float, float] | None:
+    rows = [] if answer.objects is None else answer.objects.boxes[answer.objects.labels == label].tolist()
+    return tuple(rows[0]) if rows else None
 
 
 def _detections(answer: Annotation, labels: Sequence[int], count: int) -> list[Target]:
@@ -85,7 +93,7 @@ def _detections(answer: Annotation, labels: Sequence[int], count: int) -> list[T
 def raw_scores(model: nn.Module, task: str, targets: Sequence[Target]) -> Scores:
     """The scores before softmax or logistic, which gradients are taken of: probabilities near 1 have almost none.
 
-    classify, tag: the logit of the class. segment: its mean over the pixels where the network says the class
+    classify, tag, localize: the logit of the class. segment: its mean over the pixels where the network says the class
     (Vinogradova et al. 2020, "Towards interpretable semantic segmentation via gradient-weighted class activation
     mapping").
 
@@ -110,9 +118,9 @@ def raw_scores(model: nn.Module, task: str, targets: Sequence[Target]) -> Scores
 def likelihoods(model: nn.Module, task: str, targets: Sequence[Target], images: Tensor) -> Scores:
     """The scores in [0, 1] whose fall under a patch occlusion sensitivity measures; without gradients.
 
-    classify, tag: the probability of the class. segment: its mean over the pixels where the network says the class for
-    `images`. detect, instances: of the boxes of the class the largest product of score and overlap (IoU) with the
-    detection to be explained (Petsiuk et al. 2021, "Black-box explanation of object detectors via saliency maps").
+    classify, tag, localize: the probability of the class. segment: its mean over the pixels where the network says the
+    class for `images`. detect, instances: of the boxes of the class the largest product of score and overlap (IoU) with
+    the detection to be explained (Petsiuk et al. 2021, "Black-box explanation of object detectors via saliency maps").
 
     Args:
         images: [1, 3, H, W], the image as it is.
@@ -135,15 +143,16 @@ def likelihoods(model: nn.Module, task: str, targets: Sequence[Target], images: 
     @torch.no_grad()
     def probability(changed: Tensor) -> Tensor:
         logits = class_logits(model, changed)
-        return (logits.softmax(1) if task == "classify" else logits.sigmoid())[:, labels]
+        return (logits.sigmoid() if task == "tag" else logits.softmax(1))[:, labels]
 
     return probability
 
 
 def class_logits(model: nn.Module, images: Tensor) -> Tensor:
-    """Logits [b, classes], float32, of a classifier or tagger."""
-    ask: Callable[[Tensor], Tensor] = getattr(model, "logits", model)
-    return ask(images).float()
+    """Logits [b, classes], float32, of a classifier, tagger or localizer (whose second output are the boxes)."""
+    ask: Callable[[Tensor], Tensor | tuple[Tensor, ...]] = getattr(model, "logits", model)
+    output = ask(images)
+    return (output if isinstance(output, Tensor) else output[0]).float()
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ UNITS: dict[str, str] = {  # of the colour bar
     "saliency": "change of the raw score",
 }
 SIGNED = {"occlusion"}
+ENDS: dict[str, float] = {"saliency": 0.995}  # share of the values below the end of the scale: a few are far above
 
 MEANINGS: dict[str, str] = {
     "grad_cam": "Grad-CAM (Selvaraju et al. 2017): where the layer named with each image holds what speaks for the "
@@ -34,6 +35,7 @@ LIMITS = (
     "is right. A hot background is a warning: the network may have learned the surroundings. The scale of every map is "
     "its own: compare places within a picture, and pictures only by the numbers on their colour bars."
 )
+CUT = "The dark border was cut off before the network saw the image: nothing there can have played a part."
 NO_HEAT = "nowhere: nothing speaks for it"
 NO_GRADIENT = (
     "Grad-CAM and gradient are left out: the boxes of a detector come from choices (best anchors, suppression of "

@@ -26,27 +26,29 @@ class HeatPanel:
     heat: np.ndarray  # [H, W] float, of the image's size; NaN where the network saw nothing
     unit: str  # what the colour bar says
     signed: bool = False  # values below 0 mean something: red above 0, blue below
+    end: float = 1.0  # share of the values that lie within the scale; below 1 the strongest few share its end
 
 
-def overlay(image: np.ndarray, heat: np.ndarray, signed: bool = False) -> np.ndarray:
+def overlay(image: np.ndarray, heat: np.ndarray, signed: bool = False, end: float = 1.0) -> np.ndarray:
     """The image in gray under the colours of the map, the denser the stronger: [H, W, 3] uint8.
 
-    The strongest value has the end of the scale. A map without any heat leaves the gray image; what is NaN is darkened.
+    A map without any heat leaves the gray image; what is NaN is darkened.
 
     Args:
         image: [H, W, 3] uint8 RGB.
         heat: [H, W] float.
+        signed, end: see `HeatPanel`.
 
     Raises:
         ValueError: image and map differ in size.
     """
     if image.shape[:2] != heat.shape:
         raise ValueError(f"the map is of size {list(heat.shape)}, the image {list(image.shape[:2])}")
-    norm, name = _scale(heat, signed)
+    norm, name = _scale(heat, signed, end)
     gray = image.astype(np.float32).mean(axis=2, keepdims=True).repeat(3, axis=2)
     values = np.nan_to_num(heat.astype(np.float32), nan=0.0)
     strength = np.abs(values) / max(float(norm.vmax or 0.0), 1e-30)
-    colours = 255 * matplotlib.colormaps[name](norm(values))[..., :3]
+    colours = 255 * matplotlib.colormaps[name](norm(values).clip(0, 1))[..., :3]
     share = (0.8 * np.clip(strength, 0, 1) ** 0.7)[..., None]
     mixed = (1 - share) * gray + share * colours
     mixed[np.isnan(heat)] *= _UNSEEN
@@ -68,9 +70,10 @@ def plot_heat_maps(
     figure.suptitle(short_names([title], 110)[0], x=0.01, ha="left", fontsize=10.5, fontweight="bold", color=INK)
     _show(places[0], image, "image", box)
     for axes, panel in zip(places[1:], panels, strict=True):
-        _show(axes, overlay(image, panel.heat, panel.signed), panel.title, box)
-        norm, name = _scale(panel.heat, panel.signed)
-        bar = figure.colorbar(ScalarMappable(norm, name), ax=axes, fraction=0.05, pad=0.02)
+        _show(axes, overlay(image, panel.heat, panel.signed, panel.end), panel.title, box)
+        norm, name = _scale(panel.heat, panel.signed, panel.end)
+        more = "neither" if panel.end == 1 else "both" if panel.signed else "max"
+        bar = figure.colorbar(ScalarMappable(norm, name), ax=axes, fraction=0.05, pad=0.02, extend=more)
         bar.ax.tick_params(labelsize=6.5)
         bar.outline.set_visible(False)
         bar.set_label(panel.unit, fontsize=7)
@@ -87,9 +90,9 @@ def _show(axes: Axes, picture: np.ndarray, title: str, box: Sequence[float] | No
         axes.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], color="#56b4e9", linewidth=1.4)
 
 
-def _scale(heat: np.ndarray, signed: bool) -> tuple[Normalize, str]:
-    """From 0, or evenly around 0, to the strongest value; and the name of the colours."""
-    finite = heat[np.isfinite(heat)]
-    largest = float(np.abs(finite).max()) if finite.size else 0.0
+def _scale(heat: np.ndarray, signed: bool, end: float) -> tuple[Normalize, str]:
+    """From 0, or evenly around 0, to the strongest value within `end`; and the name of the colours."""
+    finite = np.abs(heat[np.isfinite(heat)])
+    largest = float(np.quantile(finite, end) or finite.max()) if finite.size else 0.0
     largest = largest if largest > 0 else 1e-6
     return (Normalize(-largest, largest), "RdBu_r") if signed else (Normalize(0, largest), "inferno")

@@ -24,7 +24,7 @@ from saccade.explanations.image import Advance, Explained, Wanted, explain_image
 from saccade.explanations.layers import Shape
 from saccade.explanations.page import filters_section, image_section, introduction, summary
 from saccade.explanations.targets import GRADIENTS, TASKS, find_labels
-from saccade.explanations.words import METHODS, SIGNED
+from saccade.explanations.words import ENDS, METHODS, SIGNED
 from saccade.files import make_folder, write_whole
 from saccade.plots.heat import overlay
 from saccade.predictor import build
@@ -196,7 +196,7 @@ def _write_overlays(folder: Path, number: int, found: Explained, classes: Sequen
         for method, heats in found.heats.items():
             words = (found.path.stem, classes[target.label], method)
             name = "-".join([str(number), *(re.sub(r"[^\w.]+", "_", word)[:60] for word in words), str(rank + 1)])
-            pixels = overlay(found.picture, heats[rank], method in SIGNED)
+            pixels = overlay(found.picture, heats[rank], method in SIGNED, ENDS.get(method, 1.0))
             _, data = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
             write_whole(folder / f"{name}.png", data.tobytes())
             names[-1].append(f"{name}.png")
