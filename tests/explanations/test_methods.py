@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from saccade.data.pipelines import Preprocessing
 from saccade.data.types import Annotation, Batch, Objects
 from saccade.errors import UsageError
 from saccade.explanations.feature_maps import channel_image, first_filters, strongest_channels
+from saccade.explanations.grad_cam import grad_cam
 from saccade.explanations.image import Wanted, explain_image
 from saccade.explanations.layers import layer_shapes, maps_of, stage_layers
 from saccade.explanations.occlusion import occlusion, patch_of, patch_places
@@ -213,3 +215,52 @@ def test_cells_are_placed_by_their_centres() -> None:
     assert np.isnan(moved[:, 2:]).all()
     checks = np.indices((64, 64)).sum(0) % 2
     np.testing.assert_allclose(place(checks, (64, 64), np.diag([1 / 8, 1 / 8, 1]), (8, 8)), 0.5)
+
+
+def test_a_localizer_is_asked_for_its_class_and_shows_its_box() -> None:
+    """Its answer is (logits, boxes), and its trunk's maps are those of a method inside the network."""
+
+    class Trunk(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 4, 4)
+
+        def features(self, images: Tensor) -> list[Tensor]:
+            return [self.conv(images).tanh()]
+
+    class Localizer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.trunk, self.fc = Trunk(), nn.Linear(4, 3)
+
+        def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            pooled = self.trunk.features(images)[-1].mean((2, 3))
+            return self.fc(pooled), images.new_zeros(len(images), 1, 4)
+
+    torch.manual_seed(0)
+    model, images = Localizer(), torch.rand(1, 3, 16, 16)
+    box = Objects(torch.tensor([[1.0, 2, 3, 4]]), torch.tensor([2]), torch.tensor([0.5]))
+    answer = Annotation((16, 16), label=2, scores=torch.tensor([0.2, 0.3, 0.5]), objects=box)
+    targets = choose_targets("localize", answer, [], 2)
+    assert [(t.label, t.box) for t in targets] == [(2, (1, 2, 3, 4)), (1, None)]
+    found = grad_cam(model, images, raw_scores(model, "localize", targets))
+    assert found.layer == "trunk.features[0]"
+    assert "features" not in vars(model.trunk)
+    chances = likelihoods(model, "localize", targets, images)(images)
+    torch.testing.assert_close(chances, model(images)[0].softmax(1)[:, [2, 1]].detach())
+    assert stage_layers(layer_shapes(model, model, images)) == ["trunk.features[0]"]
+
+
+def test_filters_of_networks_that_take_blue_first_are_shown_in_their_colours() -> None:
+    class Caffe(nn.Module):
+        def __init__(self, bgr: bool) -> None:
+            super().__init__()
+            self.config = SimpleNamespace(bgr=bgr)
+            self.conv = nn.Conv2d(3, 1, 2)
+            nn.init.zeros_(self.conv.weight)
+            nn.init.ones_(self.conv.weight[:, 0])
+
+    for bgr, colour in ((False, [255, 128, 128]), (True, [128, 128, 255])):
+        found = first_filters(Caffe(bgr))
+        assert found is not None
+        assert found[1][0, 0, 0].tolist() == colour

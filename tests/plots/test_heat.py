@@ -53,3 +53,12 @@ def test_the_figure_of_any_shape(shape: tuple[int, int]) -> None:
         warnings.simplefilter("error")
         png = to_png(figure)
     assert Image.open(io.BytesIO(png)).width > 300
+
+
+def test_a_few_strong_values_share_the_end_of_the_scale() -> None:
+    image, heat = np.full((10, 20, 3), 128, np.uint8), np.ones((10, 20))
+    heat[3, 4] = 1000
+    alone, shared = overlay(image, heat), overlay(image, heat, end=0.99)
+    assert np.abs(alone[0, 0].astype(int) - 128).max() < 8
+    assert np.abs(shared[0, 0].astype(int) - 128).max() > 40
+    assert shared[0, 0].tolist() == shared[3, 4].tolist()

@@ -25,7 +25,8 @@ MEANINGS: dict[str, str] = {
     "patch covers a place, so the network needs it. Blue: the score rises, so this place speaks against the answer. "
     "A gray patch is itself a picture that the network has not seen, and what is repeated in the image is not missed.",
     "saliency": "Gradient (Simonyan et al. 2014): how much the raw score would change if this pixel changed a little. "
-    "It is noisy and follows edges; it says where the network is sensitive, not whether for or against the answer.",
+    "It is noisy and follows edges; it says where the network is sensitive, not whether for or against the answer. The "
+    "strongest 0.5 % of the pixels share the end of the scale.",
     "features": "Feature maps: the channels of a layer that respond most to this image, each from least (black) to "
     "largest value (white), in the frame of the network's input. Channels have no names: what one responds to shows "
     "only over many images.",
