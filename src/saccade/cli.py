@@ -21,7 +21,7 @@ SPINS = "10000"
 HELP = {f.name: str(f.metadata["help"]) for f in dataclasses.fields(Settings)}
 
 app = typer.Typer(
-    help="Train, evaluate, compare and deploy visual recognition on your own images.",
+    help="Train, evaluate, compare, explain and deploy visual recognition on your own images.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

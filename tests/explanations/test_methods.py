@@ -119,7 +119,7 @@ def test_which_classes_are_explained() -> None:
     regions = choose_targets("segment", Annotation((2, 3), semantic=plane), [], 3)
     assert [(t.label, round(t.score, 3)) for t in regions] == [(2, 0.6), (0, 0.4)]
     assert choose_targets("segment", Annotation((2, 3), semantic=plane), [1], 3) == []
-    with pytest.raises(UsageError, match="classify, tag, segment"):
+    with pytest.raises(UsageError, match="classify, tag, localize, segment"):
         choose_targets("pose", said, [], 1)
     with pytest.raises(UsageError, match="did you mean 'cat'"):
         find_labels(["catt"], ["dog", "cat"])
@@ -264,3 +264,16 @@ def test_filters_of_networks_that_take_blue_first_are_shown_in_their_colours() -
         found = first_filters(Caffe(bgr))
         assert found is not None
         assert found[1][0, 0, 0].tolist() == colour
+
+
+def test_a_network_that_takes_only_some_sizes_says_so(tmp_path: Path) -> None:
+    """Unpadded segmenters predict in tiles; their `forward` refuses the whole image."""
+
+    class Unpadded(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            raise ValueError("a side of 16 does not pass the poolings")
+
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    shape = Preprocessing(size=(16, 16), resize="stretch")
+    with pytest.raises(UsageError, match="cannot be explained on the whole image: a side of 16"):
+        explain_image(Unpadded(), "segment", shape, tmp_path / "a.png", Wanted(("saliency",)), torch.device("cpu"))

@@ -151,3 +151,24 @@ def test_a_map_of_one_cell_is_said_and_the_rest_is_shown(corner: Path, tmp_path:
     assert "more than one cell" in entry["notes"][0]
     assert set(entry["explained"][0]["strongest"]) == {"occlusion", "saliency"}
     assert "more than one cell" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_tags_are_given_from_the_thresholds_of_the_checkpoint(corner: Path, tmp_path: Path) -> None:
+    name, changes = MODELS["tag"]
+    torch.manual_seed(0)
+    config = model_config(name, classes=3, **changes)
+    model: Any = model_module(name).Model(config)
+    shape = Preprocessing(size=(32, 32), resize="stretch")
+    for thresholds, given in (((0.0, 1.0, 0.0), {"cat", "<owl>"}), ((1.0, 0.0, 1.0), {"dog"})):
+        state = checkpoint.Checkpoint(
+            name,
+            dataclasses.asdict(config),
+            CLASSES,
+            "tag",
+            shape.to_json(),
+            model.state_dict(),
+            thresholds=list(thresholds),
+        )
+        checkpoint.save(state, tmp_path / "best.safetensors")
+        (entry,) = saccade.explain(tmp_path, corner, methods=["saliency"])["images"]
+        assert {said["name"] for said in entry["explained"]} == given

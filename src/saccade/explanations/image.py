@@ -50,6 +50,7 @@ class Wanted:
     labels: Sequence[int] = ()  # of the classes to explain; empty: what the network says
     count: int = 3  # targets an image
     layers: Sequence[str] = ()  # of the feature maps; empty: one for each map size
+    thresholds: Sequence[float] = ()  # tag: the probability from which each class is given; empty: what the model says
 
 
 @dataclass(slots=True)
@@ -95,6 +96,8 @@ def explain_image(
         _refuse_uneven(model, images)
     with torch.no_grad():
         answer = model.predict(batch)[0].to("cpu")
+    if wanted.thresholds and answer.tags is not None:
+        answer.tags = answer.scores >= torch.tensor(wanted.thresholds)
     picture, scale = _picture(path)
     done = Explained(path, batch.original_sizes[0], picture, scale)
     done.input = (255 * images[0].permute(1, 2, 0)).round().to(torch.uint8).cpu().numpy()

@@ -73,8 +73,11 @@ def choose_targets(task: str, answer: Annotation, labels: Sequence[int], count: 
 
 
 def _box_of(answer: Annotation, label: int) -> tuple[float, float, float, float] | None:
-    rows = [] if answer.objects is None else answer.objects.boxes[answer.objects.labels == label].tolist()
-    return tuple(rows[0]) if rows else None
+    """The box of a class, in an answer that has one."""
+    if answer.objects is None or label not in answer.objects.labels.tolist():
+        return None
+    x1, y1, x2, y2 = answer.objects.boxes[answer.objects.labels == label][0].tolist()
+    return x1, y1, x2, y2
 
 
 def _detections(answer: Annotation, labels: Sequence[int], count: int) -> list[Target]:

@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 from saccade import checkpoint
@@ -43,6 +44,7 @@ class _Network:
     preprocessing: Preprocessing
     model: Any
     device: torch.device
+    thresholds: tuple[float, ...]
 
 
 def explain(
@@ -83,7 +85,7 @@ def explain(
     paths = _expand([images] if isinstance(images, str | Path) else images)
     network = _load(run, device)
     chosen = _methods(methods, network.task)
-    wanted = Wanted(chosen, find_labels(classes, network.classes), top, layers)
+    wanted = Wanted(chosen, find_labels(classes, network.classes), top, layers, network.thresholds)
     folder = None if out is None else make_folder(Path(out))
     page = _page(network, chosen)
     entries: list[dict[str, Any]] = []
@@ -138,7 +140,10 @@ def _load(run: str | Path, device: str | None) -> _Network:
         preprocessing = Preprocessing.from_json(state.preprocessing)
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from error
-    return _Network(path, state.model, state.task, list(state.classes), preprocessing, model, place)
+    if state.thresholds and len(state.thresholds) != len(state.classes):
+        raise ModelFileError(f"{path}: {len(state.thresholds)} thresholds for {len(state.classes)} classes")
+    thresholds = tuple(state.thresholds)
+    return _Network(path, state.model, state.task, list(state.classes), preprocessing, model, place, thresholds)
 
 
 def _methods(wanted: Sequence[str] | None, task: str) -> list[str]:
@@ -195,7 +200,7 @@ def _write_overlays(folder: Path, number: int, found: Explained, classes: Sequen
         names.append([])
         for method, heats in found.heats.items():
             words = (found.path.stem, classes[target.label], method)
-            name = "-".join([str(number), *(re.sub(r"[^\w.]+", "_", word)[:60] for word in words), str(rank + 1)])
+            name = "-".join([str(number), *(re.sub(r"[^\w.]+", "_", word)[:25] for word in words), str(rank + 1)])
             pixels = overlay(found.picture, heats[rank], method in SIGNED, ENDS.get(method, 1.0))
             _, data = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
             write_whole(folder / f"{name}.png", data.tobytes())
@@ -207,5 +212,5 @@ def _write_overlays(folder: Path, number: int, found: Explained, classes: Sequen
 def _bar(text: str, shown: bool) -> Iterator[Advance]:
     """A progress bar over the patches of one image, on stderr."""
     with Progress(console=Console(stderr=True), disable=not shown, transient=True) as bar:
-        task = bar.add_task(text, total=None)
+        task = bar.add_task(escape(text), total=None)
         yield lambda done, total: bar.update(task, advance=done, total=total)
