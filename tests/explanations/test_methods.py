@@ -56,7 +56,7 @@ def test_occlusion_finds_the_pixel_that_counts() -> None:
         return x[:, :1, 5, 4]
 
     told: list[int] = []
-    heat = occlusion(images, scores, (9, 9), 3, 1, batch=4, advance=told.append)[0]
+    heat = occlusion(images, scores, (9, 9), 3, 1, advance=told.append)[0]
     assert sum(told) == len(patch_places((9, 9), 3, 1)) == 49
     assert heat.argmax() == 5 * 11 + 4
     assert float(heat[5, 4]) == pytest.approx(1 - 114 / 255)  # every patch over it turns it gray

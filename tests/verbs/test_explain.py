@@ -107,6 +107,9 @@ def test_every_task(task: str, corner: Path, tmp_path: Path, shell: Shell) -> No
     if task == "detect":
         assert "grad_cam" not in entry
         assert "Grad-CAM and gradient are left out" in page
+        (blind,) = saccade.explain(tmp_path, corner, classes=["dog"], methods=["features"])["images"]
+        assert blind["explained"] == [] or blind["explained"][0]["name"] == "dog"
+        assert ("notes" in blind) == (not blind["explained"])
         with pytest.raises(UsageError, match=r"model to detect.*allowed here: occlusion, features"):
             saccade.explain(tmp_path, corner, methods=["grad_cam"])
     else:

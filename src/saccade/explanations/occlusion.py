@@ -13,6 +13,7 @@ from torch import Tensor
 from saccade.data.geometry import GRAY, Size
 from saccade.explanations.targets import Scores
 
+PIXELS = 2**20  # of all images in a forward pass: large ones go one by one
 SHARE = 5  # the patch is the shorter side divided by this: some 150 patches on a square image
 
 
@@ -35,7 +36,6 @@ def occlusion(
     size: Size,
     side: int,
     step: int,
-    batch: int = 16,
     advance: Callable[[int], object] = lambda patches: None,
 ) -> Tensor:
     """The mean fall of each score over the patches that cover a pixel.
@@ -46,7 +46,6 @@ def occlusion(
         size: (height, width) of what is to be covered, the upper left part of the image; the rest is padding.
         side: of the square patch, pixels.
         step: between neighbouring patches, pixels.
-        batch: images in a forward pass.
         advance: is told the number of patches after each pass.
 
     Returns:
@@ -54,6 +53,7 @@ def occlusion(
         padding.
     """
     places = patch_places(size, side, step)
+    batch = max(1, min(16, PIXELS // images[0, 0].numel()))
     before = scores(images)[0].float().cpu()
     fall = torch.zeros(len(before), *images.shape[2:])
     covered = torch.zeros(images.shape[2:])

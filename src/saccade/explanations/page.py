@@ -50,13 +50,8 @@ def filters_section(model: nn.Module) -> Section | None:
     return Section("filters", "First-layer filters", [text], plots=[_sheet("filters", tiles, 16, 56)])
 
 
-def image_section(number: int, explained: Explained, classes: Sequence[str], missing: Sequence[str]) -> Section:
-    """Heat maps and feature maps of one image.
-
-    Args:
-        number: of the image, from 1.
-        missing: classes that were asked for and that the network does not see in this image.
-    """
+def image_section(number: int, explained: Explained, classes: Sequence[str]) -> Section:
+    """Heat maps and feature maps of one image; `number` counts the images from 1."""
     section = Section(f"image{number}", explained.path.name)
     section.facts = [("image", str(explained.path)), ("size", f"{explained.size[1]} x {explained.size[0]} pixels")]
     if explained.cam_layer:
@@ -65,11 +60,6 @@ def image_section(number: int, explained: Explained, classes: Sequence[str], mis
     if explained.patch:
         section.facts.append(("occluding patch", f"{explained.patch} pixels a side"))
     section.warnings = list(explained.notes)
-    section.warnings += [
-        f"The network does not see {name!r} in this image, so there is nothing to explain." for name in missing
-    ]
-    if not explained.targets and not missing:
-        section.warnings.append("The network found nothing in this image, so there is no answer to explain.")
     if any(np.isnan(heat).any() for heats in explained.heats.values() for heat in heats):
         section.texts.append(CUT)
     image, scale = _shrunk(explained.picture)

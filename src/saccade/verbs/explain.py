@@ -99,10 +99,10 @@ def explain(
             entries.append({"image": str(path), "error": str(error)})
             page.warnings.append(str(error))
             continue
+        found.notes += _nothing_to_say(found, wanted.labels, network.classes)
         entry = summary(found, network.classes)
         if folder is not None:
-            missing = [network.classes[k] for k in wanted.labels if k not in {t.label for t in found.targets}]
-            page.sections.append(image_section(number, found, network.classes, missing))
+            page.sections.append(image_section(number, found, network.classes))
             for rank, files in enumerate(_write_overlays(folder, number, found, network.classes)):
                 entry["explained"][rank]["files"] = files
         entries.append(entry)
@@ -180,6 +180,15 @@ def _expand(sources: Sequence[str | Path]) -> list[Path]:
     if not paths:
         raise DataError("there is no image to explain: give files or folders")
     return list(dict.fromkeys(paths))
+
+
+def _nothing_to_say(found: Explained, labels: Sequence[int], classes: Sequence[str]) -> list[str]:
+    """Why there is no heat map of what was asked for, or of anything."""
+    seen = {target.label for target in found.targets}
+    missing = [classes[k] for k in labels if k not in seen]
+    if not found.targets and not missing:
+        return ["The network found nothing in this image, so there is no answer to explain."]
+    return [f"The network does not see {name!r} in this image, so there is nothing to explain." for name in missing]
 
 
 def _page(network: _Network, methods: Sequence[str]) -> Page:
