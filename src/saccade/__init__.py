@@ -1,4 +1,4 @@
-"""Saccade: train, evaluate, compare and deploy visual recognition on your own images.
+"""Saccade: train, evaluate, compare, explain and deploy visual recognition on your own images.
 
     import saccade
     run = saccade.train("resnet18", "photos/", minutes=10)
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from saccade.verbs.check import check as check
     from saccade.verbs.convert import convert as convert
     from saccade.verbs.evaluate import evaluate as evaluate
+    from saccade.verbs.explain import explain as explain
     from saccade.verbs.export import export as export
     from saccade.verbs.predict import predict as predict
     from saccade.verbs.train import train as train
@@ -32,6 +33,7 @@ _PUBLIC = {
     "convert": "saccade.verbs.convert",
     "create": "saccade.models",
     "evaluate": "saccade.verbs.evaluate",
+    "explain": "saccade.verbs.explain",
     "export": "saccade.verbs.export",
     "load": "saccade.predictor",
     "predict": "saccade.verbs.predict",

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import sys
-import traceback
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from saccade import __version__
+from saccade.cli_output import explained, plain, print_json, say_fault, short_answer, show_scores
 from saccade.config import Settings, parse_assignments
-from saccade.errors import SaccadeError, is_out_of_memory
 
 # How often a thread of torch looks whether the others have finished before it lets the core go. libgomp's own 300,000
 # times are lost to the one that is waited for where another process (a loader's worker) holds its core: beside two busy
@@ -23,7 +21,7 @@ SPINS = "10000"
 HELP = {f.name: str(f.metadata["help"]) for f in dataclasses.fields(Settings)}
 
 app = typer.Typer(
-    help="Train, evaluate, compare and deploy visual recognition on your own images.",
+    help="Train, evaluate, compare, explain and deploy visual recognition on your own images.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -60,7 +58,7 @@ def models(task: TaskName = None, as_json: Json = False) -> None:
     entries = find_models(None if task is None else find_task(task).name)
     if as_json:
         keys = ("name", "tasks", "paper", "year", "parameters", "macs", "size", "weights")
-        _print_json([{k: e[k] for k in keys} | {"task": e["tasks"][0]} for e in entries])
+        print_json([{k: e[k] for k in keys} | {"task": e["tasks"][0]} for e in entries])
         return
     from rich.console import Console
     from rich.table import Table
@@ -89,7 +87,7 @@ def weights(
 
     done = run(model, source, out=out, classes=classes)
     if as_json:
-        _print_json(done)
+        print_json(done)
         return
     facts = "; ".join(done[name] for name in ("owner", "licence", "score") if done[name])
     typer.echo(f"{done['checkpoint']}: {model} to {done['task']} {done['classes']} classes, from {done['source']}")
@@ -109,7 +107,7 @@ def check(
     from saccade.verbs.check import describe
 
     result = run(data, task=task, out=out)
-    _print_json(result) if as_json else typer.echo(describe(result))
+    print_json(result) if as_json else typer.echo(describe(result))
 
 
 @app.command()
@@ -128,7 +126,7 @@ def convert(
     summary |= {"splits": done.splits, "classes": done.classes, "lost": done.lost}
     summary["refused"] = [dataclasses.asdict(entry) for entry in done.ledger.refused]
     if as_json:
-        _print_json(summary)
+        print_json(summary)
         return
     typer.echo(f"{done.images} images, {done.objects} objects in {len(done.classes)} classes written to {done.out}")
     for loss in done.lost:
@@ -191,7 +189,7 @@ def train(
         **settings,
     )
     if os.environ.get("RANK", "0") == "0":  # of several processes the first one speaks
-        _print_json(result) if as_json else _show_scores(result, f"report: {result['run']}/report.html")
+        print_json(result) if as_json else show_scores(result, f"report: {result['run']}/report.html")
 
 
 @app.command()
@@ -223,7 +221,7 @@ def evaluate(
         progress=not as_json,
     )
     footer = f"{result['images']} images of {split}" + ("" if out is None else f"; report: {out}/report.html")
-    _print_json(result) if as_json else _show_scores(result, footer)
+    print_json(result) if as_json else show_scores(result, footer)
 
 
 @app.command()
@@ -256,11 +254,51 @@ def predict(
         progress=not as_json,
     )
     if as_json:
-        _print_json(results)
+        print_json(results)
         return
     for result in results:
-        typer.echo(f"{result['image']}: {_short_answer(result)}")
+        typer.echo(f"{result['image']}: {short_answer(result)}")
     typer.echo(f"pictures and predictions.json: {folder}")
+
+
+@app.command()
+def explain(
+    run: Run,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="images or folders")],
+    out: Annotated[Path | None, typer.Option(help="folder for report.html and pictures")] = None,
+    classes: Annotated[
+        list[str] | None, typer.Option("--class", metavar="NAME", help="class to explain, again for more")
+    ] = None,
+    top: Annotated[int, typer.Option(help="classes, regions or boxes an image to explain")] = 3,
+    methods: Annotated[str | None, typer.Option(help="of grad_cam,occlusion,saliency,features; by default all")] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="NAME,NAME: layers whose maps are shown; `list` says which there are")
+    ] = None,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a network used for its answers: heat maps over the images, maps of its layers, a report."""
+    from saccade.verbs.explain import explain as run_explain
+    from saccade.verbs.explain import list_layers
+
+    if layers == "list":
+        found = {name: list(shape) for name, shape in list_layers(run, images[0], device).items()}
+        lines = [f"{name:<40} {c} maps of {w} x {h}" for name, (c, h, w) in found.items()]
+        print_json(found) if as_json else typer.echo("\n".join(lines))
+        return
+    folder = out if out is not None or as_json else Path("explanations")
+    result = run_explain(
+        run,
+        images,
+        out=folder,
+        classes=classes or (),
+        top=top,
+        methods=None if methods is None else _words(methods),
+        layers=_words(layers or ""),
+        device=device,
+        progress=not as_json,
+    )
+    print_json(result) if as_json else typer.echo(explained(result))
 
 
 @app.command()
@@ -276,7 +314,7 @@ def export(
     from saccade.verbs.export import export as run_export
 
     result = run_export(run, to=to, out=out, batch=batch, size=size)
-    _print_json(result) if as_json else typer.echo(_plain(result))
+    print_json(result) if as_json else typer.echo(plain(result))
 
 
 @app.command()
@@ -296,7 +334,7 @@ def settings(as_json: Json = False) -> None:
     """List every training setting with its default."""
     rows = [{"name": f.name, "default": f.default, "help": f.metadata["help"]} for f in dataclasses.fields(Settings)]
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     for row in rows:
         typer.echo(f"{row['name']:<18} {row['default']!s:<16} {row['help']}")
@@ -331,67 +369,13 @@ def _main() -> int:
     except Exception as error:
         show = getattr(error, "show", None)  # typer's own complaints; their class moved between its versions
         if show is None:
-            return _explain(error)
+            return say_fault(error)
         show()
         return 2
 
 
-def _explain(error: Exception) -> int:
-    """Print a fault on stderr and give its exit code."""
-    if os.environ.get("SACCADE_DEBUG"):
-        traceback.print_exc()
-    code: int | None = getattr(error, "exit_code", None)
-    if isinstance(error, SaccadeError):
-        typer.echo(f"saccade: error: {error}", err=True)
-    elif code is not None:  # stopped by a signal, after saving
-        typer.echo(f"saccade: {error}", err=True)
-    elif is_out_of_memory(error):
-        code = 5
-        typer.echo("saccade: error: out of memory; use a smaller --batch or --size", err=True)
-    elif isinstance(error, OSError):
-        code = 5
-        typer.echo(f"saccade: error: {error.filename or ''}: {error.strerror or error}", err=True)
-    else:
-        text = f"{type(error).__name__}: {error}"
-        typer.echo(
-            f"saccade: this is a fault of ours: {text}\nRun again with `saccade --debug ...` and report it.", err=True
-        )
-    return 1 if code is None else code
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, allow_nan=False, default=str))
-
-
-def _plain(result: dict[str, Any]) -> str:
-    return "\n".join(f"{name}: {value}" for name, value in result.items())
-
-
-def _show_scores(result: dict[str, Any], footer: str) -> None:
-    """A table of the metrics with their intervals."""
-    for name, m in result["metrics"].items():
-        if m["value"] is None:
-            typer.echo(f"{name:<24}      -   (nothing of this kind in the truth)")
-        else:
-            interval = "" if m["low"] is None else f"   95 % interval {m['low']:.4f} to {m['high']:.4f}"
-            typer.echo(f"{name:<24} {m['value']:.4f}{interval}")
-    typer.echo(footer)
-
-
-def _short_answer(result: dict[str, Any]) -> str:
-    if "error" in result:
-        return f"error: {result['error']}"
-    if "objects" in result:
-        names = result["objects"]["names"]
-        counts = {name: names.count(name) for name in dict.fromkeys(names)}
-        return ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing found"
-    if "tags" in result:
-        return ", ".join(f"{t['name']} {t['score']:.2f}" for t in result["tags"]) or "no tag"
-    if "label" in result:
-        return f"{result['label']} {result['scores'][0]['score']:.2f}"
-    total = sum(part["pixels"] for part in result["mask"].values()) or 1
-    shares = sorted(result["mask"].items(), key=lambda item: -item[1]["pixels"])
-    return ", ".join(f"{name} {100 * part['pixels'] / total:.0f} %" for name, part in shares[:6])
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 if __name__ == "__main__":

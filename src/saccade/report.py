@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
@@ -27,6 +28,7 @@ from saccade.metrics.curves import SCORE
 from saccade.models.paper import paper_of
 from saccade.plots.curves import plot_training
 from saccade.report_sections import (
+    Plot,
     Section,
     classes_section,
     curves_section,
@@ -151,7 +153,7 @@ def write_page(folder: Path, page: Page) -> None:
             write_whole(plots / f"{plot.name}.png", plot.png)
     source = resources.files("saccade").joinpath("report.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["png"] = _png_uri
+    environment.filters["plot"] = _plot_uri
     environment.filters["jpeg"] = _jpeg_uri
     text = environment.from_string(source).render(page=page)
     write_whole(folder / "report.html", text.encode("utf-8", "replace"))  # names of files may hold half surrogates
@@ -252,8 +254,11 @@ def _next_steps(plan: Plan, run: Path) -> Section:
     return Section("next", "How to go on", commands=commands)
 
 
-def _png_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+def _plot_uri(plot: Plot) -> str:
+    if plot.photo:
+        with Image.open(io.BytesIO(plot.png)) as picture:
+            return _jpeg_uri(np.asarray(picture.convert("RGB")))
+    return "data:image/png;base64," + base64.b64encode(plot.png).decode("ascii")
 
 
 def _jpeg_uri(pixels: Any) -> str:

@@ -64,6 +64,7 @@ class Plot:
     png: bytes
     width: int  # as shown, pixels
     height: int
+    photo: bool = False  # mostly photographs: the page holds it as JPEG, a sixth of the size
 
 
 @dataclass

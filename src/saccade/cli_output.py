@@ -1,0 +1,83 @@
+"""What the command line prints: results as JSON or in words, faults as one clear line. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import traceback
+from typing import Any
+
+import typer
+
+from saccade.errors import SaccadeError, is_out_of_memory
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on stdout."""
+    typer.echo(json.dumps(value, allow_nan=False, default=str))
+
+
+def say_fault(error: Exception) -> int:
+    """Print a fault on stderr and give its exit code."""
+    if os.environ.get("SACCADE_DEBUG"):
+        traceback.print_exc()
+    code: int | None = getattr(error, "exit_code", None)
+    if isinstance(error, SaccadeError):
+        typer.echo(f"saccade: error: {error}", err=True)
+    elif code is not None:  # stopped by a signal, after saving
+        typer.echo(f"saccade: {error}", err=True)
+    elif is_out_of_memory(error):
+        code = 5
+        typer.echo("saccade: error: out of memory; use a smaller --batch or --size", err=True)
+    elif isinstance(error, OSError):
+        code = 5
+        typer.echo(f"saccade: error: {error.filename or ''}: {error.strerror or error}", err=True)
+    else:
+        text = f"{type(error).__name__}: {error}"
+        typer.echo(
+            f"saccade: this is a fault of ours: {text}\nRun again with `saccade --debug ...` and report it.", err=True
+        )
+    return 1 if code is None else code
+
+
+def plain(result: dict[str, Any]) -> str:
+    """A line a key."""
+    return "\n".join(f"{name}: {value}" for name, value in result.items())
+
+
+def show_scores(result: dict[str, Any], footer: str) -> None:
+    """A table of the metrics with their intervals."""
+    for name, m in result["metrics"].items():
+        if m["value"] is None:
+            typer.echo(f"{name:<24}      -   (nothing of this kind in the truth)")
+        else:
+            interval = "" if m["low"] is None else f"   95 % interval {m['low']:.4f} to {m['high']:.4f}"
+            typer.echo(f"{name:<24} {m['value']:.4f}{interval}")
+    typer.echo(footer)
+
+
+def short_answer(result: dict[str, Any]) -> str:
+    """What `predict` says of one image, in a few words."""
+    if "error" in result:
+        return f"error: {result['error']}"
+    if "objects" in result:
+        names = result["objects"]["names"]
+        counts = {name: names.count(name) for name in dict.fromkeys(names)}
+        return ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing found"
+    if "tags" in result:
+        return ", ".join(f"{t['name']} {t['score']:.2f}" for t in result["tags"]) or "no tag"
+    if "label" in result:
+        return f"{result['label']} {result['scores'][0]['score']:.2f}"
+    total = sum(part["pixels"] for part in result["mask"].values()) or 1
+    shares = sorted(result["mask"].items(), key=lambda item: -item[1]["pixels"])
+    return ", ".join(f"{name} {100 * part['pixels'] / total:.0f} %" for name, part in shares[:6])
+
+
+def explained(result: dict[str, Any]) -> str:
+    """A line an image on what was explained, and what could not be."""
+    lines = []
+    for entry in result["images"]:
+        said = ", ".join(f"{e['name']} {e['score']:.2f}" for e in entry.get("explained", ()))
+        lines.append(f"{entry['image']}: {entry.get('error') or said or 'nothing to explain'}")
+        lines += [f"  {note}" for note in entry.get("notes", ())]
+    return "\n".join([*lines, f"report: {result['report']}"])

@@ -1,0 +1,201 @@
+"""All explanations of one image: targets, heat maps in its pixels, feature maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from saccade.data.geometry import Size, scaling
+from saccade.data.image import decode
+from saccade.data.loader import collate, read_image
+from saccade.data.pipelines import Preprocessing, inference_side, inference_transforms
+from saccade.data.types import Batch
+from saccade.errors import UsageError
+from saccade.explanations.feature_maps import strongest_channels
+from saccade.explanations.grad_cam import grad_cam
+from saccade.explanations.layers import Shape, layer_shapes, maps_of, stage_layers
+from saccade.explanations.occlusion import occlusion, patch_of, patch_places
+from saccade.explanations.placing import place
+from saccade.explanations.saliency import saliency
+from saccade.explanations.targets import (
+    GRADIENTS,
+    LABELS,
+    Scores,
+    Target,
+    choose_targets,
+    class_logits,
+    likelihoods,
+    raw_scores,
+)
+
+LONGEST = 1600  # pixels of the longer side of a picture; larger photographs are shown smaller
+CHANNELS = 15  # of a layer, shown beside the input
+STAGES = 6  # layers shown where none are chosen: the last ones
+
+Advance = Callable[[int, int], object]  # patches done now, patches in all
+
+
+@dataclass(slots=True)
+class Wanted:
+    """What is asked of every image."""
+
+    methods: Sequence[str]
+    labels: Sequence[int] = ()  # of the classes to explain; empty: what the network says
+    count: int = 3  # targets an image
+    layers: Sequence[str] = ()  # of the feature maps; empty: one for each map size
+    thresholds: Sequence[float] = ()  # tag: the probability from which each class is given; empty: what the model says
+
+
+@dataclass(slots=True)
+class Explained:
+    """One image with its maps; those of `heats` are in the pixels of `picture`."""
+
+    path: Path
+    size: Size  # of the upright original
+    picture: np.ndarray  # [H, W, 3] uint8 RGB: the original, at most LONGEST pixels a side
+    scale: float  # pixels of the picture for one of the original
+    targets: list[Target] = field(default_factory=list)  # boxes in pixels of the picture
+    heats: dict[str, list[np.ndarray]] = field(default_factory=dict)  # method -> [H, W] of each target, NaN: not seen
+    cam_layer: str = ""
+    cells: Size = (0, 0)  # of the map of `cam_layer`
+    patch: int = 0  # side of the occluding patch, pixels of the original
+    input: np.ndarray | None = None  # [H, W, 3] uint8, what the network saw
+    layers: dict[str, tuple[Tensor, list[int]]] = field(default_factory=dict)  # maps [k, h, w] and their channels
+    notes: list[str] = field(default_factory=list)  # what could not be shown, and why
+
+
+def explain_image(
+    model: Any,
+    task: str,
+    preprocessing: Preprocessing,
+    path: Path,
+    wanted: Wanted,
+    device: torch.device,
+    progress: Advance = lambda done, total: None,
+) -> Explained:
+    """Everything that is asked of one image.
+
+    Args:
+        model: the network as trained, in evaluation mode on `device`.
+        progress: is told of the patches of the occlusion.
+
+    Raises:
+        DataError: the file is not an image that can be read.
+        UsageError: a task without explanations, a layer that is not there, maps of a single cell.
+    """
+    batch = _batch(task, preprocessing, path, device)
+    images, size, matrix = batch.images, batch.sizes[0], batch.to_original[0]
+    if task == "segment":
+        _refuse_uneven(model, images)
+    with torch.no_grad():
+        answer = model.predict(batch)[0].to("cpu")
+    if wanted.thresholds and answer.tags is not None:
+        answer.tags = answer.scores >= torch.tensor(wanted.thresholds)
+    picture, scale = _picture(path)
+    done = Explained(path, batch.original_sizes[0], picture, scale)
+    done.input = (255 * images[0].permute(1, 2, 0)).round().to(torch.uint8).cpu().numpy()
+    targets = choose_targets(task, answer, wanted.labels, wanted.count)
+    to_picture = scaling(scale, scale) @ matrix
+    if targets:
+        for method, heat in _heats(model, task, images, size, matrix, targets, wanted, done, progress).items():
+            network = (images.shape[2], images.shape[3])
+            done.heats[method] = [place(h.numpy(), network, to_picture, picture.shape[:2]) for h in heat]
+    done.targets = [Target(t.label, t.score, _moved(t.box, to_picture)) for t in targets]
+    if "features" in wanted.methods:
+        call = _forward(model, task)
+        names = list(wanted.layers) or stage_layers(layer_shapes(model, call, images))[-STAGES:]
+        for name, maps in maps_of(model, call, images, names).items():
+            channels = strongest_channels(maps, CHANNELS)
+            done.layers[name] = (maps[channels], channels)
+    return done
+
+
+def layers_for(
+    model: Any, task: str, preprocessing: Preprocessing, path: Path, device: torch.device
+) -> dict[str, Shape]:
+    """Name and (channels, height, width) of the layers that give maps for this image. Raises as `explain_image`."""
+    return layer_shapes(model, _forward(model, task), _batch(task, preprocessing, path, device).images)
+
+
+def _batch(task: str, preprocessing: Preprocessing, path: Path, device: torch.device) -> Batch:
+    """The image as the network sees it when it predicts."""
+    sample = read_image(path, inference_side(preprocessing))
+    for transform in inference_transforms(task, preprocessing):
+        sample = transform(sample, np.random.default_rng(0))
+    return collate([sample]).to(device)
+
+
+def _forward(model: Any, task: str) -> Callable[[Tensor], object]:
+    return (lambda images: class_logits(model, images)) if task in LABELS else model
+
+
+def _refuse_uneven(model: Any, images: Tensor) -> None:
+    """Networks of unpadded convolutions predict in tiles, and take no other size as it is."""
+    try:
+        with torch.no_grad():
+            model(images)
+    except ValueError as error:
+        raise UsageError(f"this network cannot be explained on the whole image: {error}") from error
+
+
+def _heats(
+    model: Any,
+    task: str,
+    images: Tensor,
+    size: Size,
+    matrix: np.ndarray,
+    targets: Sequence[Target],
+    wanted: Wanted,
+    done: Explained,
+    progress: Advance,
+) -> dict[str, Tensor]:
+    """The maps of every method that the task allows, in the network's frame; notes in `done` what they were made of."""
+    heats: dict[str, Tensor] = {}
+    if task in GRADIENTS:
+        scores: Scores = raw_scores(model, task, targets)
+        if "grad_cam" in wanted.methods:
+            try:
+                found = grad_cam(model, images, scores, deepest=task == "segment")
+                heats["grad_cam"] = found.heat
+                done.cam_layer, done.cells = found.layer, (found.heat.shape[1], found.heat.shape[2])
+            except UsageError as error:  # the other methods still say something
+                done.notes.append(str(error))
+        if "saliency" in wanted.methods:
+            heats["saliency"] = saliency(images, scores)
+    if "occlusion" in wanted.methods:
+        side, step = patch_of(size)
+        total = len(patch_places(size, side, step))
+        done.patch = round(side * float(abs(np.linalg.det(matrix[:2, :2])) ** 0.5))
+        chance = likelihoods(model, task, targets, images)
+        heats["occlusion"] = occlusion(
+            images, chance, size, side, step, advance=lambda patches: progress(patches, total)
+        )
+    return heats
+
+
+def _picture(path: Path) -> tuple[np.ndarray, float]:
+    """The upright image, at most LONGEST pixels a side, and its scale."""
+    image = decode(path)
+    longest = max(image.shape[:2])
+    if longest <= LONGEST:
+        return image, 1.0
+    scale = LONGEST / longest
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA)), scale
+
+
+def _moved(
+    box: tuple[float, float, float, float] | None, matrix: np.ndarray
+) -> tuple[float, float, float, float] | None:
+    if box is None:
+        return None
+    x1, y1, _ = matrix @ [box[0], box[1], 1]
+    x2, y2, _ = matrix @ [box[2], box[3], 1]
+    return float(x1), float(y1), float(x2), float(y2)

@@ -1,0 +1,225 @@
+"""`saccade explain`: heat maps and feature maps that show what a trained network used for its answers."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+
+from saccade import checkpoint
+from saccade.data.formats.listing import SUFFIXES, list_images
+from saccade.data.pipelines import Preprocessing
+from saccade.device import describe_hardware, pick_device
+from saccade.errors import DataError, ModelFileError, UsageError, suggest
+from saccade.explanations.image import Advance, Explained, Wanted, explain_image, layers_for
+from saccade.explanations.layers import Shape
+from saccade.explanations.page import filters_section, image_section, introduction, summary
+from saccade.explanations.targets import GRADIENTS, TASKS, find_labels
+from saccade.explanations.words import ENDS, METHODS, SIGNED
+from saccade.files import make_folder, write_whole
+from saccade.plots.heat import overlay
+from saccade.predictor import build
+from saccade.report import Page, write_page
+from saccade.report_sections import Section
+
+
+@dataclass(slots=True)
+class _Network:
+    """A trained network as it was trained, not the predictor's faster copy: gradients must reach its layers."""
+
+    path: Path
+    name: str
+    task: str
+    classes: list[str]
+    preprocessing: Preprocessing
+    model: Any
+    device: torch.device
+    thresholds: tuple[float, ...]
+
+
+def explain(
+    run: str | Path,
+    images: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path | None = None,
+    classes: Sequence[str] = (),
+    top: int = 3,
+    methods: Sequence[str] | None = None,
+    layers: Sequence[str] = (),
+    device: str | None = None,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """What a trained network used for its answers.
+
+    Args:
+        run: run folder or checkpoint.
+        images: image files or folders.
+        out: folder for report.html, plots/ and the heat maps over the images; nothing is written without it.
+        classes: names of the classes to explain; by default what the network says.
+        top: how many classes, regions or detections of an image to explain, where `classes` is empty.
+        methods: of `METHODS`; by default all that the task allows.
+        layers: names of the layers whose maps are shown; by default one for each map size.
+
+    Returns:
+        `{run, model, task, report, images}`; for each image, in pixels of the upright original, `{image, size,
+        explained: [{name, score, box, strongest: {method: [x, y]}, files}], grad_cam, occlusion, layers, notes}`, or
+        `{image, error}`.
+
+    Raises:
+        DataError: a source that is not there; not one image could be read.
+        UsageError: an unknown class, method or layer; a task or network that cannot be explained; `top` below 1.
+        ModelFileError: see `checkpoint.load`.
+    """
+    if top < 1:
+        raise UsageError(f"--top is {top}, allowed: at least 1")
+    paths = _expand([images] if isinstance(images, str | Path) else images)
+    network = _load(run, device)
+    chosen = _methods(methods, network.task)
+    wanted = Wanted(chosen, find_labels(classes, network.classes), top, layers, network.thresholds)
+    folder = None if out is None else make_folder(Path(out))
+    page = _page(network, chosen)
+    entries: list[dict[str, Any]] = []
+    for number, path in enumerate(paths, 1):
+        try:
+            with _bar(f"explaining {path.name}", progress) as advance:
+                found = explain_image(
+                    network.model, network.task, network.preprocessing, path, wanted, network.device, advance
+                )
+        except DataError as error:
+            entries.append({"image": str(path), "error": str(error)})
+            page.warnings.append(str(error))
+            continue
+        found.notes += _nothing_to_say(found, wanted.labels, network.classes)
+        entry = summary(found, network.classes)
+        if folder is not None:
+            page.sections.append(image_section(number, found, network.classes))
+            for rank, files in enumerate(_write_overlays(folder, number, found, network.classes)):
+                entry["explained"][rank]["files"] = files
+        entries.append(entry)
+    if all("error" in entry for entry in entries):
+        raise DataError("no image could be read. " + "; ".join(entry["error"] for entry in entries[:5]))
+    if folder is not None:
+        words = ["saccade", "explain", str(run), *map(str, paths), "--out", str(folder)]
+        words += [word for name in classes for word in ("--class", name)]
+        words += ["--layers", ",".join(layers)] if layers else []
+        page.sections.append(Section("again", "The same again", commands=[("", shlex.join(words))]))
+        write_page(folder, page)
+    report = None if folder is None else str(folder / "report.html")
+    return {"run": str(run), "model": network.name, "task": network.task, "report": report, "images": entries}
+
+
+def list_layers(run: str | Path, image: str | Path, device: str | None = None) -> dict[str, Shape]:
+    """The layers of a trained network that give maps for an image, with (channels, height, width), first to last.
+
+    Raises:
+        DataError, ModelFileError, UsageError: as `explain`.
+    """
+    network = _load(run, device)
+    path = _expand([image])[0]
+    return layers_for(network.model, network.task, network.preprocessing, path, network.device)
+
+
+def _load(run: str | Path, device: str | None) -> _Network:
+    path = checkpoint.find(run)
+    state = checkpoint.load(path)
+    if state.task not in TASKS:
+        raise UsageError(f"a model to {state.task} cannot be explained; the tasks that can: {', '.join(TASKS)}")
+    place = pick_device(device)
+    model = build(state, path).to(place).eval()
+    try:
+        preprocessing = Preprocessing.from_json(state.preprocessing)
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}") from error
+    if state.thresholds and len(state.thresholds) != len(state.classes):
+        raise ModelFileError(f"{path}: {len(state.thresholds)} thresholds for {len(state.classes)} classes")
+    thresholds = tuple(state.thresholds)
+    return _Network(path, state.model, state.task, list(state.classes), preprocessing, model, place, thresholds)
+
+
+def _methods(wanted: Sequence[str] | None, task: str) -> list[str]:
+    """In the order shown. Raises UsageError for what is unknown or needs a gradient that is not there."""
+    usable = [m for m in METHODS if task in GRADIENTS or m in ("occlusion", "features")]
+    if wanted is None:
+        return usable
+    for name in wanted:
+        if name not in METHODS:
+            raise UsageError(f"--methods {name!r} is unknown: {suggest(name, METHODS)}")
+        if name not in usable:
+            raise UsageError(
+                f"--methods {name} needs the gradient of a score, which a model to {task} does not give (tasks that "
+                f"do: {', '.join(GRADIENTS)}); allowed here: {', '.join(usable)}"
+            )
+    if not wanted:
+        raise UsageError(f"--methods is empty, allowed: {', '.join(usable)}")
+    return [m for m in usable if m in wanted]
+
+
+def _expand(sources: Sequence[str | Path]) -> list[Path]:
+    """Image files in the order given, those of a folder sorted. Raises DataError for a source that holds none."""
+    paths: list[Path] = []
+    for source in map(Path, sources):
+        if source.is_dir():
+            found = list_images(source)
+            if not found:
+                raise DataError(f"{source}: no image in this folder ({', '.join(sorted(SUFFIXES))})")
+            paths += found
+        elif source.is_file():
+            paths.append(source)
+        else:
+            raise DataError(f"{source}: no such image or folder")
+    if not paths:
+        raise DataError("there is no image to explain: give files or folders")
+    return list(dict.fromkeys(paths))
+
+
+def _nothing_to_say(found: Explained, labels: Sequence[int], classes: Sequence[str]) -> list[str]:
+    """Why there is no heat map of what was asked for, or of anything."""
+    seen = {target.label for target in found.targets}
+    missing = [classes[k] for k in labels if k not in seen]
+    if not found.targets and not missing:
+        return ["The network found nothing in this image, so there is no answer to explain."]
+    return [f"The network does not see {name!r} in this image, so there is nothing to explain." for name in missing]
+
+
+def _page(network: _Network, methods: Sequence[str]) -> Page:
+    page = Page(f"What {network.name} looks at", f"Explanations of a network to {network.task}, {network.path}")
+    page.sections.append(introduction(network.task, methods))
+    if "features" in methods:
+        filters = filters_section(network.model)
+        if filters is not None:
+            page.sections.append(filters)
+    page.sentences.append(f"Computed on {describe_hardware(network.device)}, float32.")
+    return page
+
+
+def _write_overlays(folder: Path, number: int, found: Explained, classes: Sequence[str]) -> list[list[str]]:
+    """The maps over the image, one PNG each without frame or scale; the file names for every target."""
+    names: list[list[str]] = []
+    for rank, target in enumerate(found.targets):
+        names.append([])
+        for method, heats in found.heats.items():
+            words = (found.path.stem, classes[target.label], method)
+            name = "-".join([str(number), *(re.sub(r"[^\w.]+", "_", word)[:25] for word in words), str(rank + 1)])
+            pixels = overlay(found.picture, heats[rank], method in SIGNED, ENDS.get(method, 1.0))
+            _, data = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+            write_whole(folder / f"{name}.png", data.tobytes())
+            names[-1].append(f"{name}.png")
+    return names
+
+
+@contextmanager
+def _bar(text: str, shown: bool) -> Iterator[Advance]:
+    """A progress bar over the patches of one image, on stderr."""
+    with Progress(console=Console(stderr=True), disable=not shown, transient=True) as bar:
+        task = bar.add_task(escape(text), total=None)
+        yield lambda done, total: bar.update(task, advance=done, total=total)

@@ -1,0 +1,177 @@
+"""`saccade explain` from the command line and from Python: every task, the report, bad input."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import saccade
+from saccade import checkpoint
+from saccade.data.pipelines import Preprocessing
+from saccade.errors import UsageError
+from saccade.models import model_config, model_module
+
+Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "tag": ("resnet20", {"width": 4, "depths": (1, 1, 1), "task": "tag"}),
+    "detect": ("ssd_small", {"width": 8, "channels": 16}),
+    "segment": ("unet_light", {}),
+}
+CLASSES = ["cat", "dog", "<owl>"]
+
+
+@pytest.fixture
+def corner(tmp_path: Path) -> Path:
+    """A wide bluish image, red at the right."""
+    pixels = np.random.default_rng(0).integers(0, 160, (32, 64, 3), np.uint8)
+    pixels[:, :40, 2] += 80
+    pixels[:, 40:, 0] += 80
+    path = tmp_path / "wide <b>.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_a_trained_classifier_end_to_end(run: Path, colours: Path, corner: Path, tmp_path: Path, shell: Shell) -> None:
+    folder = tmp_path / "out"
+    red = colours / "val" / "red" / "0.png"
+    code, out, err = shell("explain", run, red, corner, "--out", folder, "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert result["task"] == "classify"
+    assert result["report"] == str(folder / "report.html")
+    first, second = result["images"]
+    assert first["size"] == [32, 32]
+    assert second["size"] == [32, 64]
+    assert first["explained"][0]["name"] == "red"
+    assert sum(e["score"] for e in first["explained"]) == pytest.approx(1, abs=1e-3)  # both classes
+    assert first["grad_cam"] == {"layer": "features[2]", "cells": [8, 8]}
+    assert list(first["layers"])
+    for entry in (first, second):
+        for said in entry["explained"]:
+            assert set(said["strongest"]) == {"grad_cam", "occlusion", "saliency"}
+            assert len(said["files"]) == 3
+            for name in said["files"]:
+                assert Image.open(folder / name).size == (entry["size"][1], entry["size"][0])
+    page = (folder / "report.html").read_text()
+    assert "<b>" not in page.split("</style>")[1].replace("<b></b>", "")
+    for words in (
+        "Grad-CAM (Selvaraju",
+        "Occlusion (Zeiler",
+        "Gradient (Simonyan",
+        "First-layer filters",
+        "hot background",
+    ):
+        assert words in page
+    assert {p.name for p in (folder / "plots").iterdir()} >= {"1-1.png", "1-2.png", "2-1.png", "filters.png"}
+
+
+def test_chosen_classes_methods_and_layers(run: Path, corner: Path, tmp_path: Path, shell: Shell) -> None:
+    code, out, err = shell("explain", run, corner, "--layers", "list", "--json")
+    assert code == 0, err
+    layers = json.loads(out)
+    assert layers["features[2]"][1:] == [8, 8]
+    name = next(iter(layers))
+    words = ("--class", "blue", "--methods", "grad_cam,features", "--layers", name)
+    code, out, err = shell("explain", run, corner, *words, "--out", tmp_path / "out")
+    assert code == 0, err
+    assert "blue" in out
+    assert "red" not in out
+    result = saccade.explain(run, corner, classes=["blue"], methods=["features"], layers=[name])
+    assert result["report"] is None
+    assert list(result["images"][0]["layers"]) == [name]
+    assert result["images"][0]["explained"][0]["strongest"] == {}
+
+
+@pytest.mark.parametrize("task", MODELS)
+def test_every_task(task: str, corner: Path, tmp_path: Path, shell: Shell) -> None:
+    torch.manual_seed(0)
+    name, changes = MODELS[task]
+    config = model_config(name, classes=len(CLASSES), **changes)
+    model: Any = model_module(name).Model(config)
+    shape = Preprocessing(size=(64, 64), resize="letterbox")
+    state = checkpoint.Checkpoint(name, dataclasses.asdict(config), CLASSES, task, shape.to_json(), model.state_dict())
+    checkpoint.save(state, tmp_path / "best.safetensors")
+    code, _, err = shell("explain", tmp_path, corner, "--out", tmp_path / "out")
+    assert code == 0, err
+    page = (tmp_path / "out" / "report.html").read_text()
+    (entry,) = saccade.explain(tmp_path, corner)["images"]
+    assert entry["layers"]
+    if task == "detect":
+        assert "grad_cam" not in entry
+        assert "Grad-CAM and gradient are left out" in page
+        (blind,) = saccade.explain(tmp_path, corner, classes=["dog"], methods=["features"])["images"]
+        assert blind["explained"] == [] or blind["explained"][0]["name"] == "dog"
+        assert ("notes" in blind) == (not blind["explained"])
+        with pytest.raises(UsageError, match=r"model to detect.*allowed here: occlusion, features"):
+            saccade.explain(tmp_path, corner, methods=["grad_cam"])
+    else:
+        assert entry["grad_cam"]["cells"][0] > 1
+        assert all(set(e["strongest"]) == {"grad_cam", "occlusion", "saliency"} for e in entry["explained"])
+
+
+def test_bad_input(run: Path, corner: Path, tmp_path: Path, shell: Shell) -> None:
+    (tmp_path / "no.png").write_bytes(b"no picture")
+    for words, expected, message in (
+        ((corner, "--class", "rad"), 2, "did you mean 'red'"),
+        ((corner, "--class", "owl"), 2, "allowed: blue, red"),
+        ((corner, "--layers", "features[9]"), 2, "Layers that do: "),
+        ((corner, "--methods", "gradcam"), 2, "did you mean 'grad_cam'"),
+        ((corner, "--methods", ","), 2, "--methods is empty"),
+        ((corner, "--top", 0), 2, "--top is 0"),
+        ((corner, "--device", "cuda:9"), 2, "available: cpu"),
+        ((tmp_path / "no.png",), 3, "no.png"),
+        ((tmp_path / "nothing.png",), 3, "no such image or folder"),
+    ):
+        code, _, err = shell("explain", run, *words, "--out", tmp_path / "out")
+        assert code == expected, err
+        assert message in err
+        assert not (tmp_path / "out" / "report.html").exists()
+    code, _, err = shell("explain", tmp_path / "nothing", corner)
+    assert code == 4
+    code, out, err = shell("explain", run, tmp_path / "no.png", corner, "--out", tmp_path / "out")
+    assert code == 0, err
+    assert f"{tmp_path / 'no.png'}: " in out
+    assert "no.png" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_map_of_one_cell_is_said_and_the_rest_is_shown(corner: Path, tmp_path: Path) -> None:
+    config = model_config("resnet20", classes=3, width=4, depths=(1, 1, 1))
+    model: Any = model_module("resnet20").Model(config)
+    shape = Preprocessing(size=(1, 1), resize="stretch")
+    state = checkpoint.Checkpoint(
+        "resnet20", dataclasses.asdict(config), CLASSES, "classify", shape.to_json(), model.state_dict()
+    )
+    checkpoint.save(state, tmp_path / "best.safetensors")
+    (entry,) = saccade.explain(tmp_path, corner, out=tmp_path / "out")["images"]
+    assert "more than one cell" in entry["notes"][0]
+    assert set(entry["explained"][0]["strongest"]) == {"occlusion", "saliency"}
+    assert "more than one cell" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_tags_are_given_from_the_thresholds_of_the_checkpoint(corner: Path, tmp_path: Path) -> None:
+    name, changes = MODELS["tag"]
+    torch.manual_seed(0)
+    config = model_config(name, classes=3, **changes)
+    model: Any = model_module(name).Model(config)
+    shape = Preprocessing(size=(32, 32), resize="stretch")
+    for thresholds, given in (((0.0, 1.0, 0.0), {"cat", "<owl>"}), ((1.0, 0.0, 1.0), {"dog"})):
+        state = checkpoint.Checkpoint(
+            name,
+            dataclasses.asdict(config),
+            CLASSES,
+            "tag",
+            shape.to_json(),
+            model.state_dict(),
+            thresholds=list(thresholds),
+        )
+        checkpoint.save(state, tmp_path / "best.safetensors")
+        (entry,) = saccade.explain(tmp_path, corner, methods=["saliency"])["images"]
+        assert {said["name"] for said in entry["explained"]} == given
