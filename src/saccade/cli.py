@@ -126,6 +126,7 @@ def train(
     batch: Annotated[int | None, typer.Option(help=HELP["batch"])] = None,
     size: Annotated[str | None, typer.Option(help=HELP["size"])] = None,
     weights: Annotated[Path | None, typer.Option(help="run, checkpoint or public weights file to start from")] = None,
+    freeze: Annotated[int | None, typer.Option(help=HELP["freeze"])] = None,
     recipe: Annotated[str, typer.Option(help="default or paper")] = "default",
     config: Annotated[Path | None, typer.Option(help="YAML or JSON file of settings")] = None,
     assignments: Annotated[
@@ -146,6 +147,7 @@ def train(
         "minutes": minutes,
         "batch": batch,
         "size": size,
+        "freeze": freeze,
         "seed": seed,
         "precision": precision,
         "workers": workers,
