@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from saccade.verbs.export import export as export
     from saccade.verbs.predict import predict as predict
     from saccade.verbs.train import train as train
+    from saccade.verbs.transfer import transfer as transfer
 
 _PUBLIC = {
     "check": "saccade.verbs.check",
@@ -36,6 +37,7 @@ _PUBLIC = {
     "predict": "saccade.verbs.predict",
     "read": "saccade.data.formats",
     "train": "saccade.verbs.train",
+    "transfer": "saccade.verbs.transfer",
 }
 __all__ = ["__version__", *sorted(_PUBLIC)]
 

@@ -20,6 +20,7 @@ from saccade.errors import SaccadeError, is_out_of_memory
 # times are lost to the one that is waited for where another process (a loader's worker) holds its core: beside two busy
 # processes training was 1.5 to 8 times as fast with this. Read when torch is loaded.
 SPINS = "10000"
+METHODS = "svm,logistic,svm_depths,logistic_depths,last_block,layers,scratch"
 HELP = {f.name: str(f.metadata["help"]) for f in dataclasses.fields(Settings)}
 
 app = typer.Typer(
@@ -171,6 +172,31 @@ def train(
     )
     if os.environ.get("RANK", "0") == "0":  # of several processes the first one speaks
         _print_json(result) if as_json else _show_scores(result, f"report: {result['run']}/report.html")
+
+
+@app.command()
+def transfer(
+    data: Data,
+    weights: Annotated[Path, typer.Option(help="run, checkpoint or public weights file to start from")],
+    model: Annotated[str | None, typer.Option(help="network of a public weights file")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder; by default runs/transfer-DATA")] = None,
+    seeds: Annotated[int, typer.Option(help="splits to try every method on", min=1)] = 3,
+    methods: Annotated[str, typer.Option(help="some of: " + METHODS)] = METHODS,
+    assignments: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="any setting")] = None,
+    task: TaskName = None,
+    workers: Workers = None,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Find by experiment how existing weights serve a data set best; leaves the best model ready."""
+    from saccade.verbs.transfer import transfer as run
+
+    settings = ({} if workers is None else {"workers": workers}) | parse_assignments(assignments or [])
+    chosen = [name.strip() for name in methods.split(",")]
+    result = run(
+        data, weights=weights, model=model, out=out, task=task, methods=chosen, seeds=seeds, device=device, **settings
+    )
+    _print_json(result) if as_json else typer.echo(_transfer_lines(result))
 
 
 @app.command()
@@ -344,6 +370,16 @@ def _print_json(value: Any) -> None:
 
 def _plain(result: dict[str, Any]) -> str:
     return "\n".join(f"{name}: {value}" for name, value in result.items())
+
+
+def _transfer_lines(result: dict[str, Any]) -> str:
+    """The methods, best first, and which one is recommended why."""
+    lines = [f"{'method':<16} {result['metric']:>8}  {'95 % interval':<18} {'seconds':>8}"]
+    for row in sorted(result["methods"], key=lambda row: -row["mean"]):
+        interval = "" if row["low"] is None else f"{row['low']:.4f} to {row['high']:.4f}"
+        lines.append(f"{row['method']:<16} {row['mean']:>8.4f}  {interval:<18} {row['seconds']:>8.1f}")
+    best = result["recommended"]
+    return "\n".join([*lines, *best["why"], f"ready: {best['run']}", f"report: {result['report']}"])
 
 
 def _show_scores(result: dict[str, Any], footer: str) -> None:

@@ -104,7 +104,7 @@ def test_training_leaves_frozen_weights_and_statistics_bit_for_bit(colours: Path
 
 
 def test_layer_decay_moves_early_layers_less(colours: Path, run: Path, tmp_path: Path) -> None:
-    settings = SMALL | {"epochs": 1, "lr": 0.05, "weight_decay": 0.0, "warmup": 0.0, "momentum": 0.0}
+    settings = SMALL | {"epochs": 1, "lr": 0.05, "weight_decay": 0.0, "warmup": 0.0, "nesterov": False}
     before = checkpoint.load(checkpoint.find(run)).weights
     moved = {}
     for decay in (1.0, 0.01):
