@@ -15,6 +15,7 @@ import typer
 from saccade import __version__
 from saccade.config import Settings, parse_assignments
 from saccade.errors import SaccadeError, is_out_of_memory
+from saccade.terminal import short_answer, transfer_lines
 
 # How often a thread of torch looks whether the others have finished before it lets the core go. libgomp's own 300,000
 # times are lost to the one that is waited for where another process (a loader's worker) holds its core: beside two busy
@@ -196,7 +197,7 @@ def transfer(
     result = run(
         data, weights=weights, model=model, out=out, task=task, methods=chosen, seeds=seeds, device=device, **settings
     )
-    _print_json(result) if as_json else typer.echo(_transfer_lines(result))
+    _print_json(result) if as_json else typer.echo(transfer_lines(result))
 
 
 @app.command()
@@ -264,7 +265,7 @@ def predict(
         _print_json(results)
         return
     for result in results:
-        typer.echo(f"{result['image']}: {_short_answer(result)}")
+        typer.echo(f"{result['image']}: {short_answer(result)}")
     typer.echo(f"pictures and predictions.json: {folder}")
 
 
@@ -372,16 +373,6 @@ def _plain(result: dict[str, Any]) -> str:
     return "\n".join(f"{name}: {value}" for name, value in result.items())
 
 
-def _transfer_lines(result: dict[str, Any]) -> str:
-    """The methods, best first, and which one is recommended why."""
-    lines = [f"{'method':<16} {result['metric']:>8}  {'95 % interval':<18} {'seconds':>8}"]
-    for row in sorted(result["methods"], key=lambda row: -row["mean"]):
-        interval = "" if row["low"] is None else f"{row['low']:.4f} to {row['high']:.4f}"
-        lines.append(f"{row['method']:<16} {row['mean']:>8.4f}  {interval:<18} {row['seconds']:>8.1f}")
-    best = result["recommended"]
-    return "\n".join([*lines, *best["why"], f"ready: {best['run']}", f"report: {result['report']}"])
-
-
 def _show_scores(result: dict[str, Any], footer: str) -> None:
     """A table of the metrics with their intervals."""
     for name, m in result["metrics"].items():
@@ -391,22 +382,6 @@ def _show_scores(result: dict[str, Any], footer: str) -> None:
             interval = "" if m["low"] is None else f"   95 % interval {m['low']:.4f} to {m['high']:.4f}"
             typer.echo(f"{name:<24} {m['value']:.4f}{interval}")
     typer.echo(footer)
-
-
-def _short_answer(result: dict[str, Any]) -> str:
-    if "error" in result:
-        return f"error: {result['error']}"
-    if "objects" in result:
-        names = result["objects"]["names"]
-        counts = {name: names.count(name) for name in dict.fromkeys(names)}
-        return ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing found"
-    if "tags" in result:
-        return ", ".join(f"{t['name']} {t['score']:.2f}" for t in result["tags"]) or "no tag"
-    if "label" in result:
-        return f"{result['label']} {result['scores'][0]['score']:.2f}"
-    total = sum(part["pixels"] for part in result["mask"].values()) or 1
-    shares = sorted(result["mask"].items(), key=lambda item: -item[1]["pixels"])
-    return ", ".join(f"{name} {100 * part['pixels'] / total:.0f} %" for name, part in shares[:6])
 
 
 if __name__ == "__main__":

@@ -169,7 +169,8 @@ def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume:
     averaged = AveragedWeights(model, plan.settings.ema) if plan.settings.ema else None
     loader = make_loader(plan, accelerator.num_processes, accelerator.process_index, mosaic=False)
     log = Log(run / "log.jsonl")
-    parts = Parts(plan, run, accelerator, model, step, optimizer, averaged, len(loader), precision, display, log, frozen)
+    steps = len(loader)
+    parts = Parts(plan, run, accelerator, model, step, optimizer, averaged, steps, precision, display, log, frozen)
     counters = Progress()
     if accelerator.is_main_process:
         make_folder(run)

@@ -65,8 +65,8 @@ def frozen_network(module: ModuleType, config: Any, weights: str | Path) -> nn.M
     if foreign:
         raise ModelFileError(
             f"{weights}: {len(foreign)} tensors of the network are not in it, or have another shape there, such as "
-            f"{', '.join(sorted(foreign)[:3])}; frozen features need all but the output layer. Give the --model and the "
-            "settings (--set width=...) that the weights were made with"
+            f"{', '.join(sorted(foreign)[:3])}; frozen features need all but the output layer. Give the --model and "
+            "the settings (--set width=...) that the weights were made with"
         )
     return model.eval()
 
@@ -89,7 +89,9 @@ def output_layer(module: ModuleType, config: Any, model: nn.Module) -> str:
     return found[-1]
 
 
-def feature_key(model: nn.Module, head: str, root: Path, records: Sequence[Record], preprocessing: Preprocessing) -> str:
+def feature_key(
+    model: nn.Module, head: str, root: Path, records: Sequence[Record], preprocessing: Preprocessing
+) -> str:
     """SHA-256 of all that features depend on: weights but for the output layer, images (names, sizes and times of the
     files), preprocessing."""
     weights = {name: value for name, value in model.state_dict().items() if not name.startswith(head + ".")}
@@ -168,9 +170,7 @@ def _compute(
     loader = Loader(dataset, records, task, transforms, BATCH, workers=processes, shuffle=False, min_side=side)
     rows: dict[str, list[Tensor]] = {name: [] for name in NAMES}
     console = Console(stderr=True)
-    shown = track(
-        loader.epoch(0), "features", total=len(loader), console=console, disable=not progress, transient=True
-    )
+    shown = track(loader.epoch(0), "features", total=len(loader), console=console, disable=not progress, transient=True)
     same: bool | None = None  # whether the last level's means are the top features: then one pass gives both
     for batch in shown:
         images = batch.to(device).images

@@ -1,7 +1,7 @@
 """Linear classifiers on frozen features: fitted by scikit-learn, chosen by cross-validation, put into the network.
 
-Features are standardised by mean and deviation of the training images; `Probe` holds the classifier with this folded in,
-so that it is one linear layer on the features as the network gives them.
+Features are standardised by mean and deviation of the training images; `Probe` holds the classifier with this folded
+in, so that it is one linear layer on the features as the network gives them.
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ def choose_probe(
     everything = np.ones(len(targets), bool)
     probe = fit_probe(kind, *_with_mirrored(features, mirrored, targets, everything), task, strength, seed)
     chances = probabilities(scores, task)
-    thresholds = [best_threshold(chances[:, k], targets[:, k]) for k in range(targets.shape[1])] if task == "tag" else []
-    return Choice(probe, value, thresholds)
+    tags = range(targets.shape[1]) if task == "tag" else ()
+    return Choice(probe, value, [best_threshold(chances[:, k], targets[:, k]) for k in tags])
 
 
 def refit(

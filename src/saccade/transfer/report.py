@@ -17,9 +17,7 @@ from saccade.training.plan import Plan
 HEADS = ("method", "score", "95 % interval", "between splits", "splits", "seconds", "what it is")
 
 
-def write_transfer_report(
-    folder: Path, plan: Plan, result: Mapping[str, Any], gallery: Gallery, hardware: str
-) -> None:
+def write_transfer_report(folder: Path, plan: Plan, result: Mapping[str, Any], gallery: Gallery, hardware: str) -> None:
     """Write `report.html` and `plots/*.png`.
 
     Args:

@@ -102,8 +102,8 @@ def transfer(
         settings: fields of `config.Settings` or of the model's Config, for the runs that train.
 
     Returns:
-        `{data, task, model, weights, metric, images, features, methods: [...], recommended: {method, run, why, metrics},
-        seconds}`.
+        `{data, task, model, weights, metric, images, features, methods: [...], trials: [...], recommended: {method,
+        run, why, metrics}, seconds, report}`.
 
     Raises:
         UsageError, DataError, ModelFileError, ResourceError: with what to do.
