@@ -80,8 +80,8 @@ def output_layer(module: ModuleType, config: Any, model: nn.Module) -> str:
     layers = {name.rpartition(".")[0] for name in class_tensors(module, config)}
     found = [name for name, _ in model.named_modules() if name in layers]
     last = model.get_submodule(found[-1]) if found else None
-    whole = isinstance(last, nn.Conv2d) and last.kernel_size == (1, 1) and last.groups == 1
-    if last is None or last.bias is None or not (whole or isinstance(last, nn.Linear)):
+    pointwise = isinstance(last, nn.Conv2d) and last.kernel_size == (1, 1) and last.groups == 1
+    if not (pointwise or isinstance(last, nn.Linear)) or getattr(last, "bias", None) is None:
         raise UsageError(
             f"{module.__name__.rpartition('.')[2]} does not end in a linear layer with biases: its features cannot be "
             "given to a linear classifier; use another --model"

@@ -33,7 +33,8 @@ def write_transfer_report(folder: Path, plan: Plan, result: Mapping[str, Any], g
     interval = "" if own["low"] is None else f"95 % interval {own['low']:.3f} to {own['high']:.3f}"
     says = f"{meaning(metric, plan.task)} Mean over {own['seeds']} splits, on images held back."
     name = f"{metric.replace('_', ' ')} of {best['method'].replace('_', ' ')}"
-    page.headline = Headline(name, says, f"{own['mean']:.3f}", own["mean"], own["low"], own["high"], interval)
+    low, high = (None if edge is None else min(1.0, max(0.0, edge)) for edge in (own["low"], own["high"]))
+    page.headline = Headline(name, says, f"{own['mean']:.3f}", own["mean"], low, high, interval)
     page.sentences.append(f"Recommended: {own['says']}. It lies ready in {best['run']}.")
     page.sentences += best["why"]
     facts = [

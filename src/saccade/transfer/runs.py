@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from saccade.data.split import split
 from saccade.data.truth import read_truth
 from saccade.data.types import Annotation
 from saccade.errors import DataError, UsageError
-from saccade.files import make_folder, write_whole
+from saccade.files import make_folder
 from saccade.metrics import make_metric
 from saccade.training.plan import Plan
 from saccade.transfer.features import Features
@@ -130,7 +129,6 @@ def keep_probe(
     )
     make_folder(path.parent)
     checkpoint.save(state, path)
-    write_whole(path.parent / "metrics.json", json.dumps({"metrics": dict(metrics)}, indent=2, allow_nan=False))
     return model
 
 

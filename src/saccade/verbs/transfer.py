@@ -32,7 +32,7 @@ from saccade.predictor import load
 from saccade.tasks import TASKS
 from saccade.training.depth import class_tensors, find_parts
 from saccade.training.lock import lock
-from saccade.training.plan import Plan, make_plan
+from saccade.training.plan import Plan, config_from_json, fingerprint, make_plan
 from saccade.transfer.features import Features, cached_features, frozen_network, output_layer
 from saccade.transfer.probes import KINDS, Choice, choose_probe, folds, refit
 from saccade.transfer.report import write_transfer_report
@@ -52,6 +52,7 @@ from saccade.verbs.train import fit
 
 SHARES = (0.25, 0.5)  # of the training images, besides all of them: the learning curve
 PARTS = 20  # in which training images are dealt out for these shares
+LEAST = 8  # images of a share
 INNER = 5  # one in so many training images chooses the checkpoint of a run that trains
 
 
@@ -147,7 +148,10 @@ def _check_methods(methods: Sequence[str], seeds: int) -> list[str]:
             raise UsageError(f"unknown method {method!r}: {suggest(method, METHODS)}")
     if seeds < 1:
         raise UsageError(f"seeds is {seeds}, allowed: at least 1")
-    return [method for method in METHODS if not methods or method in methods]
+    wanted = [method for method in METHODS if not methods or method in methods]
+    if all(method.endswith("_depths") for method in wanted):
+        raise UsageError(f"{', '.join(wanted)} leave no model to use; add one of svm, logistic, {', '.join(TRAINED)}")
+    return wanted
 
 
 def _model_of(weights: str | Path, model: str | None, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -161,14 +165,13 @@ def _model_of(weights: str | Path, model: str | None, settings: dict[str, Any]) 
     state = checkpoint.load(path)
     if model is not None and model != state.model:
         raise UsageError(f"{path} is a {state.model}, not a {model}; leave --model out")
-    fields = {f.name for f in dataclasses.fields(model_module(state.model).VARIANTS[state.model])}
-    own = {k: v for k, v in state.config.items() if k in fields - {"classes", "task", "objective"}}
-    before = dataclasses.asdict(model_module(state.model).VARIANTS[state.model])
-    own = {k: tuple(v) if isinstance(v, list) else v for k, v in own.items()}
-    changed = {k: v for k, v in own.items() if before[k] != v and not isinstance(v, dict)}
+    module = model_module(state.model)
+    built, usual = config_from_json(module, state.model, state.config), module.VARIANTS[state.model]
+    free = {f.name for f in dataclasses.fields(built)} - {"classes", "task", "objective"}
+    changed = {key: getattr(built, key) for key in free if getattr(built, key) != getattr(usual, key)}
     size = state.preprocessing.get("size")
-    usual = {} if size is None else {"size": size, "resize": state.preprocessing["resize"]}
-    return state.model, usual | changed | settings
+    seen = {} if size is None else {"size": size, "resize": state.preprocessing["resize"]}
+    return state.model, seen | changed | settings
 
 
 def _plan(name: str, data: str | Path, task: str | None, weights: str | Path, settings: dict[str, Any]) -> Plan:
@@ -232,6 +235,9 @@ def _linear_trials(experiment: Experiment, division: Division, method: str) -> I
         path = experiment.out / "runs" / method / "best.safetensors"
         model = keep_probe(plan, experiment.network, experiment.head, choice.probe, choice.thresholds, metrics, path)
         check_linear(plan, model, choice.probe, experiment.features)
+        told = {name: {"value": value, "low": None, "high": None} for name, value in metrics.items()}
+        about = {"run": str(path.parent), "checkpoint": str(path), "split": "held back", "metrics": told}
+        write_whole(path.parent / "metrics.json", json.dumps(about, indent=2, allow_nan=False))
         run = str(path.parent)
     seconds = once + time.monotonic() - start
     yield _trial(plan, method, division.seed, len(division.training), 1.0, metrics, seconds, chosen, run)
@@ -249,13 +255,13 @@ def _linear_trials(experiment: Experiment, division: Division, method: str) -> I
 
 
 def _share_of(experiment: Experiment, division: Division, share: float) -> list[Record]:
-    """That share of the training images, every class in it; none where a class would be missing."""
+    """That share of the training images, every class in it; none where a class would be missing or little is left."""
     if share == 1:
         return division.training
     targets = experiment.targets(division.training)
     kept = folds(targets, PARTS, division.seed) < share * PARTS
     enough = 2 if experiment.plan.task == "classify" else 1
-    if (targets[kept].sum(0) < np.minimum(enough, targets.sum(0))).any():
+    if kept.sum() < LEAST or (targets[kept].sum(0) < np.minimum(enough, targets.sum(0))).any():
         return []
     return [record for record, inside in zip(division.training, kept, strict=True) if inside]
 
@@ -280,9 +286,10 @@ def _training_trial(
     key = _key(own, division.held, start if method != "scratch" else None)
     kept = experiment.out / "trials" / f"{name}.json"
     run = experiment.out / "runs" / name
+    ready = str(run) if share == 1 and seed == 0 else None
     known = _known(kept, key)
-    if known is not None and (known.run is None or Path(known.run).is_dir()):
-        return known
+    if known is not None and (ready is None or (run / "best.safetensors").is_file()):
+        return dataclasses.replace(known, run=ready)
     experiment.console.print(f"{METHODS[method]}, seed {seed}, {len(training)} images", highlight=False, markup=False)
     begun = time.monotonic()
     with lock(run):
@@ -291,7 +298,6 @@ def _training_trial(
     found = score(load(run, experiment.device), plan.dataset, division.held, workers=plan.settings.workers)
     metrics = {metric: value.value for metric, value in found.metrics.items()}
     best = "best checkpoint of the run"
-    ready = str(run) if share == 1 and seed == 0 else None
     trial = _trial(plan, method, seed, len(training), share, metrics, seconds, best, ready)
     if ready is None:
         shutil.rmtree(run)
@@ -303,8 +309,10 @@ def _training_trial(
 def _key(plan: Plan, held: Sequence[Record], start: Path | None) -> str:
     """SHA-256 of what a run and its score follow from."""
     content = None if start is None else checkpoint.digest(checkpoint.load(start).weights)
-    told = [plan.to_json(), [[r.id for r in records] for records in (plan.training, plan.validation, held)], content]
-    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+    parts = [[dataclasses.replace(r, split=None) for r in part] for part in (plan.training, plan.validation, held)]
+    said = {name: value for name, value in plan.to_json().items() if name not in ("fingerprint", "weights")}
+    told = [said, content, [fingerprint(part) for part in parts]]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def _known(path: Path, key: str) -> Trial | None:
@@ -352,8 +360,6 @@ def _conclude(
     plan, metric = experiment.plan, TASKS[experiment.plan.task].metric
     ratio = float(np.mean([division.ratio for division in divisions]))
     summaries = summarise(trials, ratio)
-    if not any(summary.run for summary in summaries):
-        raise UsageError("of these methods none leaves a model; add svm, logistic, last_block, layers or scratch")
     best, why = recommend(summaries, metric, ratio)
     predictor = load(str(best.run), experiment.device)
     gallery = Gallery(plan.task, plan.dataset, divisions[0].held)
