@@ -53,7 +53,7 @@ from saccade.verbs.train import fit
 SHARES = (0.25, 0.5)  # of the training images, besides all of them: the learning curve
 PARTS = 20  # in which training images are dealt out for these shares
 LEAST = 8  # images of a share
-INNER = 5  # one in so many training images chooses the checkpoint of a run that trains
+INNER = 5  # tag: one in so many training images chooses thresholds and checkpoint of a run that trains
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +113,9 @@ def transfer(
     wanted = _check_methods(methods, seeds)
     name, settings = _model_of(weights, model, settings)
     plan = _plan(name, data, task, weights, settings)
-    folder = make_folder(Path(out) if out is not None else Path("runs") / f"transfer-{plan.dataset.root.name}")
     network = frozen_network(plan.module, plan.config, weights)
     head = output_layer(plan.module, plan.config, network)
+    folder = make_folder(Path(out) if out is not None else Path("runs") / f"transfer-{plan.dataset.root.name}")
     console = Console(stderr=True, quiet=not progress, soft_wrap=True)
     given = {record.id: record.split for record in read(data, task).records}
     divisions = divide(plan.dataset, given, seeds)
@@ -170,7 +170,11 @@ def _model_of(weights: str | Path, model: str | None, settings: dict[str, Any]) 
     free = {f.name for f in dataclasses.fields(built)} - {"classes", "task", "objective"}
     changed = {key: getattr(built, key) for key in free if getattr(built, key) != getattr(usual, key)}
     size = state.preprocessing.get("size")
-    seen = {} if size is None else {"size": size, "resize": state.preprocessing["resize"]}
+    seen = (
+        {}
+        if size is None
+        else {"size": size, "resize": state.preprocessing["resize"], "pad": state.preprocessing["pad"]}
+    )
     return state.model, seen | changed | settings
 
 
@@ -269,9 +273,10 @@ def _share_of(experiment: Experiment, division: Division, share: float) -> list[
 def _training_trial(
     experiment: Experiment, division: Division, method: str, training: list[Record], share: float, strength: float
 ) -> Trial:
-    """A run of the training loop on a part of the training images; the rest of them choose its checkpoint."""
+    """A run of the training loop. To classify it takes all training images and keeps the last weights, so that nothing
+    is chosen; to tag, a part of them is left out for the thresholds and the checkpoint."""
     plan, seed = experiment.plan, division.seed
-    inner = folds(experiment.targets(training), INNER, seed) == 0
+    inner = (folds(experiment.targets(training), INNER, seed) == 0) & (plan.task == "tag")
     fitting = [record for record, chooses in zip(training, inner, strict=True) if not chooses]
     choosing = [record for record, chooses in zip(training, inner, strict=True) if chooses]
     name = method if share == 1 and seed == 0 else f"{method}-seed{seed}-share{share:g}"
@@ -288,7 +293,7 @@ def _training_trial(
     run = experiment.out / "runs" / name
     ready = str(run) if share == 1 and seed == 0 else None
     known = _known(kept, key)
-    if known is not None and (ready is None or (run / "best.safetensors").is_file()):
+    if known is not None and (ready is None or (run / "last.safetensors").is_file()):
         return dataclasses.replace(known, run=ready)
     experiment.console.print(f"{METHODS[method]}, seed {seed}, {len(training)} images", highlight=False, markup=False)
     begun = time.monotonic()
@@ -297,8 +302,8 @@ def _training_trial(
     seconds = time.monotonic() - begun
     found = score(load(run, experiment.device), plan.dataset, division.held, workers=plan.settings.workers)
     metrics = {metric: value.value for metric, value in found.metrics.items()}
-    best = "best checkpoint of the run"
-    trial = _trial(plan, method, seed, len(training), share, metrics, seconds, best, ready)
+    chosen = "thresholds and checkpoint" if choosing else "nothing"
+    trial = _trial(plan, method, seed, len(training), share, metrics, seconds, chosen, ready)
     if ready is None:
         shutil.rmtree(run)
     make_folder(kept.parent)
@@ -344,7 +349,7 @@ def _say(experiment: Experiment, trial: Trial, begun: float) -> None:
         return
     metric = TASKS[experiment.plan.task].metric
     ready = "" if trial.run is None else f"; ready after {time.monotonic() - begun:.0f} s: {trial.run}"
-    text = f"seed {trial.seed}  {METHODS[trial.method]}: {metric} {trial.value:.4f} held back ({trial.chosen}){ready}"
+    text = f"seed {trial.seed}  {METHODS[trial.method]}: {metric} {trial.value:.4f} held back{ready}"
     experiment.console.print(text, highlight=False, markup=False)
 
 
