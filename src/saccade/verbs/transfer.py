@@ -121,17 +121,8 @@ def transfer(
     divisions = divide(plan.dataset, given, seeds)
     for division in divisions:
         check_enough(plan.dataset, targets_of(plan.dataset, division.training, plan.task), plan.task)
-    features = cached_features(
-        folder / "features",
-        network,
-        head,
-        plan.dataset,
-        plan.task,
-        plan.preprocessing,
-        pick_device(device),
-        plan.settings.workers,
-        progress,
-    )
+    place, told = folder / "features", (plan.dataset, plan.task, plan.preprocessing, pick_device(device))
+    features = cached_features(place, network, head, *told, plan.settings.workers, progress)
     whence = "from the disk" if features.cached else f"computed in {features.seconds:.1f} s"
     console.print(f"features of {len(features.ids)} images {whence}", highlight=False, markup=False)
     experiment = Experiment(plan, network, head, features, folder, device, console)
