@@ -89,6 +89,14 @@ def output_layer(module: ModuleType, config: Any, model: nn.Module) -> str:
     return found[-1]
 
 
+def without_output_layer(model: nn.Module, head: str) -> nn.Module:
+    """A copy whose `forward` gives what the output layer would have got, [b, channels]: means over the map where that
+    is a convolution."""
+    network = copy.deepcopy(model)
+    network.set_submodule(head, nn.Identity())
+    return network
+
+
 def feature_key(
     model: nn.Module, head: str, root: Path, records: Sequence[Record], preprocessing: Preprocessing
 ) -> str:
@@ -161,9 +169,7 @@ def _compute(
     workers: int | None,
     progress: bool,
 ) -> dict[str, Tensor]:
-    network = copy.deepcopy(model)
-    network.set_submodule(head, nn.Identity())  # then `forward` gives what the last layer would have got
-    network = prepare_for_inference(network).to(device)
+    network = prepare_for_inference(without_output_layer(model, head)).to(device)
     transforms = inference_transforms(task, preprocessing)
     processes = min(loader_workers(workers), len(records) // BATCH)
     side = inference_side(preprocessing)
