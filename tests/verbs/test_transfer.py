@@ -17,8 +17,8 @@ from PIL import Image
 import saccade
 from saccade import checkpoint
 from saccade.errors import DataError, ModelFileError, UsageError
+from saccade.experiment.features import cached_features, feature_key, frozen_network, output_layer
 from saccade.training.plan import Plan, make_plan
-from saccade.transfer.features import cached_features, feature_key, frozen_network, output_layer
 
 Shell = Callable[..., tuple[int, str, str]]
 FAST = ["--workers", "0", "--set", "epochs=1", "--set", "batch=8", "--set", "precision=fp32"]

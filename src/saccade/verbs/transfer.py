@@ -25,18 +25,10 @@ from saccade.data.dataset import Record
 from saccade.data.formats import read
 from saccade.device import describe_hardware, pick_device
 from saccade.errors import UsageError, suggest
-from saccade.files import make_folder, write_whole
-from saccade.gallery import Gallery
-from saccade.models import model_module
-from saccade.predictor import load
-from saccade.tasks import TASKS
-from saccade.training.depth import class_tensors, find_parts
-from saccade.training.lock import lock
-from saccade.training.plan import Plan, config_from_json, fingerprint, make_plan
-from saccade.transfer.features import Features, cached_features, frozen_network, output_layer
-from saccade.transfer.probes import KINDS, Choice, choose_probe, folds, refit
-from saccade.transfer.report import write_transfer_report
-from saccade.transfer.runs import (
+from saccade.experiment.features import Features, cached_features, frozen_network, output_layer
+from saccade.experiment.probes import KINDS, Choice, choose_probe, folds, refit
+from saccade.experiment.report import write_transfer_report
+from saccade.experiment.runs import (
     Division,
     check_enough,
     check_linear,
@@ -46,7 +38,15 @@ from saccade.transfer.runs import (
     targets_of,
     training_plan,
 )
-from saccade.transfer.trials import METHODS, TRAINED, Trial, recommend, summarise
+from saccade.experiment.trials import METHODS, TRAINED, Trial, recommend, summarise
+from saccade.files import make_folder, write_whole
+from saccade.gallery import Gallery
+from saccade.models import model_module
+from saccade.predictor import load
+from saccade.tasks import TASKS
+from saccade.training.depth import class_tensors, find_parts
+from saccade.training.lock import lock
+from saccade.training.plan import Plan, config_from_json, fingerprint, make_plan
 from saccade.verbs.evaluate import score
 from saccade.verbs.train import fit
 
@@ -98,7 +98,7 @@ def transfer(
         model: a name of `saccade models`; a Saccade checkpoint says it itself.
         out: folder for runs, features, results and report; by default runs/transfer-DATA. Features and runs that are
             there already are used again where nothing that they depend on has changed.
-        methods: some of `transfer.trials.METHODS`; all by default.
+        methods: some of `experiment.trials.METHODS`; all by default.
         seeds: splits (where the data set has none of its own, else repetitions).
         settings: fields of `config.Settings` or of the model's Config, for the runs that train.
 

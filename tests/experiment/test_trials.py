@@ -7,7 +7,7 @@ import math
 import pytest
 
 from saccade.cli import METHODS as ON_THE_COMMAND_LINE
-from saccade.transfer.trials import METHODS, Trial, interval, recommend, summarise
+from saccade.experiment.trials import METHODS, Trial, interval, recommend, summarise
 
 
 def _trials(method: str, values: list[float], seconds: float, run: str | None = "r", share: float = 1) -> list[Trial]:

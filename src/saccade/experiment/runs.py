@@ -20,11 +20,11 @@ from saccade.data.split import split
 from saccade.data.truth import read_truth
 from saccade.data.types import Annotation
 from saccade.errors import DataError, UsageError
+from saccade.experiment.features import Features
+from saccade.experiment.probes import FOLDS, Probe, probabilities
 from saccade.files import make_folder
 from saccade.metrics import make_metric
 from saccade.training.plan import Plan
-from saccade.transfer.features import Features
-from saccade.transfer.probes import FOLDS, Probe, probabilities
 
 FINE_TUNE_EPOCHS = 15  # where the user names none: the network starts from a fitted classifier
 FINE_TUNE_RATE = 0.1  # of the recipe's lr, which is meant for a random start

@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from torch import nn
 
-from saccade.transfer.probes import (
+from saccade.experiment.probes import (
     KINDS,
     Probe,
     choose_probe,

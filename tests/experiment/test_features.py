@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from saccade.errors import UsageError
+from saccade.experiment.features import output_layer, without_output_layer
+from saccade.experiment.probes import Probe
 from saccade.inference import prepare_for_inference
 from saccade.models import create, model_config, model_module
-from saccade.transfer.features import output_layer, without_output_layer
-from saccade.transfer.probes import Probe
 
 INCEPTION = {"width": 0.125, "dropout": 0.0}
 
