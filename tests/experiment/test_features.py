@@ -28,8 +28,8 @@ INCEPTION = {"width": 0.125, "dropout": 0.0}
         ("vgg16_bn", {"width": 4, "hidden": 16}, 48),
         ("darknet19", {"stages": ((4,), (8,), (12, 8, 12), (16,), (20,), (24, 8, 24))}, 64),
         ("shufflenet_v2_x1_0", {"width": 16, "last": 64}, 32),
-        ("lenet5_modern", {}, 32),
         ("resnet18", {"depths": (1, 1, 1, 1), "width": 8}, 32),
+        ("preact_resnet18", {"depths": (1, 1, 1, 1), "width": 8}, 32),
     ],
 )
 @pytest.mark.parametrize("task", ["classify", "tag"])
