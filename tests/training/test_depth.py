@@ -107,11 +107,11 @@ def test_layer_decay_moves_early_layers_less(colours: Path, run: Path, tmp_path:
     settings = SMALL | {"epochs": 1, "lr": 0.05, "weight_decay": 0.0, "warmup": 0.0, "nesterov": False}
     before = checkpoint.load(checkpoint.find(run)).weights
     moved = {}
-    for decay in (1.0, 0.01):
+    for decay in (1.0, 0.1):
         out = tmp_path / str(decay)
         saccade.train("resnet20", colours, out=out, weights=run, progress=False, layer_decay=decay, **settings)
         moved[decay] = checkpoint.load(out / "last.safetensors").weights["conv1.weight"] - before["conv1.weight"]
-    assert 0 < moved[0.01].norm() < 1e-4 * moved[1.0].norm()
+    assert 0 < moved[0.1].norm() < 1e-2 * moved[1.0].norm()
 
 
 def test_the_command_says_what_is_frozen(
