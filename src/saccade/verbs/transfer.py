@@ -160,13 +160,8 @@ def _model_of(weights: str | Path, model: str | None, settings: dict[str, Any]) 
     built, usual = config_from_json(module, state.model, state.config), module.VARIANTS[state.model]
     free = {f.name for f in dataclasses.fields(built)} - {"classes", "task", "objective"}
     changed = {key: getattr(built, key) for key in free if getattr(built, key) != getattr(usual, key)}
-    size = state.preprocessing.get("size")
-    seen = (
-        {}
-        if size is None
-        else {"size": size, "resize": state.preprocessing["resize"], "pad": state.preprocessing["pad"]}
-    )
-    return state.model, seen | changed | settings
+    names = ("size", "resize", "pad") if state.preprocessing.get("size") else ()
+    return state.model, {name: state.preprocessing[name] for name in names} | changed | settings
 
 
 def _plan(name: str, data: str | Path, task: str | None, weights: str | Path, settings: dict[str, Any]) -> Plan:
