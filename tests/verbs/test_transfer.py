@@ -96,6 +96,31 @@ def test_splits_are_drawn_anew_for_tags(tagged: Path, run: Path, tmp_path: Path)
     assert state.task == "tag"
 
 
+def test_runs_that_tag_tune_thresholds_and_only_the_first_split_keeps_its_run(
+    tagged: Path, run: Path, tmp_path: Path, shell: Shell
+) -> None:
+    out = tmp_path / "out"
+    code, said, err = shell(
+        "transfer", tagged, "--weights", run, "--out", out, "--seeds", 2, "--methods", "logistic,layers", *FAST
+    )
+    assert code == 0, err
+    assert "the difference may be chance" in said or "more than chance" in said
+    assert {path.name for path in (out / "runs").iterdir()} == {"logistic", "layers"}
+    state = checkpoint.load(out / "runs" / "layers" / "best.safetensors")
+    assert len(state.thresholds) == 2
+    config = json.loads((out / "runs" / "layers" / "config.json").read_text())
+    assert config["settings"]["layer_decay"] == 0.7
+    assert config["images"]["val"] < config["images"]["train"] < 32
+    result = json.loads((out / "transfer.json").read_text())
+    assert [row["seeds"] for row in result["methods"]] == [2, 2]
+    again = saccade.transfer(
+        tagged, weights=run, out=out, methods=["layers"], progress=False, workers=0, epochs=1, batch=8, precision="fp32"
+    )
+    kept = {(t["seed"], t["share"]): t["value"] for t in result["trials"] if t["method"] == "layers"}
+    assert kept.items() <= {(t["seed"], t["share"]): t["value"] for t in again["trials"]}.items()
+    assert again["methods"][0]["seeds"] == 3
+
+
 def test_the_checkpoint_answers_as_scikit_learn_does(colours: Path, run: Path, tmp_path: Path) -> None:
     """The fitted classifier is recovered from the cached features and the checkpoint alone."""
     out = tmp_path / "out"

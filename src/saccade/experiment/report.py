@@ -53,8 +53,8 @@ def write_transfer_report(folder: Path, plan: Plan, result: Mapping[str, Any], g
     ]
     methods.texts.append(
         "What a method has to choose it chooses on a part of the training images. Intervals allow for the images that "
-        "the splits share (Nadeau & Bengio 2003). The best of several is a little flattered by having been the best. Of methods that train, the points of the "
-        "learning curve with fewer images are of the first split alone."
+        "the splits share (Nadeau & Bengio 2003). The best of several is a little flattered by having been the best. "
+        "Of methods that train, the points of the learning curve with fewer images are of the first split alone."
     )
     page.sections.append(methods)
     shown = Section("predictions", "The recommended model on images held back", exhibits=gallery.sampled())
