@@ -47,7 +47,7 @@ def test_the_best_on_held_back_images_is_recommended() -> None:
     assert best.method == "layers"
     assert "0.940" in why[0]
     assert "more than chance; it takes 18 times less" in why[1]
-    assert why[2].startswith("all layers from a random start: 0.600, 0.340 less")
+    assert why[2].startswith("All layers from a random start: 0.600, 0.340 less")
 
 
 def test_a_difference_by_chance_is_called_so() -> None:

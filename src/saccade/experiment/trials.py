@@ -123,7 +123,7 @@ def recommend(summaries: Sequence[Summary], metric: str, ratio: float) -> tuple[
         raise ValueError("no method left a run")
     best = max(usable, key=lambda s: (round(s.mean, 9), -s.seconds))
     why = [
-        f"{METHODS[best.method]} has the best {metric.replace('_', ' ')} on images that no choice was made on: "
+        f"{_sentence(best.method)} has the best {metric.replace('_', ' ')} on images that no choice was made on: "
         f"{best.mean:.3f}, the mean over {best.seeds} split{'s' if best.seeds > 1 else ''}."
     ]
     for other in sorted((s for s in summaries if s is not best), key=lambda s: -s.mean):
@@ -136,7 +136,7 @@ def _compare(best: Summary, other: Summary, ratio: float) -> str:
     gains = [best.values[s] - other.values[s] for s in seeds]
     low, high = interval(gains, ratio)
     gain = float(np.mean(gains)) if gains else best.mean - other.mean
-    name = METHODS[other.method]
+    name = _sentence(other.method)
     if gain < 0:
         return f"{name}: {other.mean:.3f}, better by {-gain:.3f}, but it is no network that can be kept."
     if low is None or high is None:
@@ -148,3 +148,8 @@ def _compare(best: Summary, other: Summary, ratio: float) -> str:
 
 def _cheap(best: Summary, other: Summary) -> bool:
     return best.seconds > 2 * max(other.seconds, 1e-3)
+
+
+def _sentence(method: str) -> str:
+    """What the method is, as the start of a sentence."""
+    return METHODS[method][0].upper() + METHODS[method][1:]
