@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from saccade.verbs.export import export as export
     from saccade.verbs.predict import predict as predict
     from saccade.verbs.train import train as train
+    from saccade.verbs.transfer import transfer as transfer
     from saccade.verbs.weights import weights as weights
 
 _PUBLIC = {
@@ -39,6 +40,7 @@ _PUBLIC = {
     "predict": "saccade.verbs.predict",
     "read": "saccade.data.formats",
     "train": "saccade.verbs.train",
+    "transfer": "saccade.verbs.transfer",
     "weights": "saccade.verbs.weights",
 }
 __all__ = ["__version__", *sorted(_PUBLIC)]

@@ -11,13 +11,14 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from saccade import __version__
-from saccade.cli_output import explained, plain, print_json, say_fault, short_answer, show_scores
+from saccade.cli_output import explained, plain, print_json, say_fault, short_answer, show_scores, transfer_lines
 from saccade.config import Settings, parse_assignments
 
 # How often a thread of torch looks whether the others have finished before it lets the core go. libgomp's own 300,000
 # times are lost to the one that is waited for where another process (a loader's worker) holds its core: beside two busy
 # processes training was 1.5 to 8 times as fast with this. Read when torch is loaded.
 SPINS = "10000"
+METHODS = "svm,logistic,svm_depths,logistic_depths,last_block,layers,scratch"
 HELP = {f.name: str(f.metadata["help"]) for f in dataclasses.fields(Settings)}
 
 app = typer.Typer(
@@ -147,6 +148,7 @@ def train(
     weights: Annotated[
         str | None, typer.Option(help="start from a run, a weights file, or imagenet, imagenet_v2, coco, cifar10")
     ] = None,
+    freeze: Annotated[int | None, typer.Option(help=HELP["freeze"])] = None,
     recipe: Annotated[str, typer.Option(help="default or paper")] = "default",
     config: Annotated[Path | None, typer.Option(help="YAML or JSON file of settings")] = None,
     assignments: Annotated[
@@ -167,6 +169,7 @@ def train(
         "minutes": minutes,
         "batch": batch,
         "size": size,
+        "freeze": freeze,
         "seed": seed,
         "precision": precision,
         "workers": workers,
@@ -190,6 +193,31 @@ def train(
     )
     if os.environ.get("RANK", "0") == "0":  # of several processes the first one speaks
         print_json(result) if as_json else show_scores(result, f"report: {result['run']}/report.html")
+
+
+@app.command()
+def transfer(
+    data: Data,
+    weights: Annotated[str, typer.Option(help="run, weights file, or imagenet, imagenet_v2, cifar10 to start from")],
+    model: Annotated[str | None, typer.Option(help="network of published weights or of a public file")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder; by default runs/transfer-DATA")] = None,
+    seeds: Annotated[int, typer.Option(help="splits to try every method on", min=1)] = 3,
+    methods: Annotated[str, typer.Option(help="some of: " + METHODS)] = METHODS,
+    assignments: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="any setting")] = None,
+    task: TaskName = None,
+    workers: Workers = None,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Find by experiment how existing weights serve a data set best; leaves the best model ready."""
+    from saccade.verbs.transfer import transfer as run
+
+    settings = ({} if workers is None else {"workers": workers}) | parse_assignments(assignments or [])
+    chosen = [name.strip() for name in methods.split(",")]
+    result = run(
+        data, weights=weights, model=model, out=out, task=task, methods=chosen, seeds=seeds, device=device, **settings
+    )
+    print_json(result) if as_json else typer.echo(transfer_lines(result))
 
 
 @app.command()

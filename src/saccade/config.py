@@ -69,6 +69,10 @@ class Settings:
     ema: float = _setting(
         0.0, "decay a step of the averaged weights that are evaluated and saved; 0 for none", low=0, high=0.99999
     )
+    layer_decay: float = _setting(
+        1.0, "factor on lr from each part of the network to the one before it; 1 for one rate", low=0.01, high=1
+    )
+    freeze: int = _setting(0, "the first so many parts of the network keep weights and norm statistics", low=0)
     # numerics
     precision: Literal["auto", "fp32", "bf16", "fp16"] = _setting(
         "auto", "auto: bf16 where the hardware has it and the loss agrees"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,18 +12,26 @@ from torch import Tensor, nn
 from saccade.config import Settings
 
 
-def make_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: nn.Module, settings: Settings, scales: Mapping[str, float] | None = None
+) -> torch.optim.Optimizer:
     """SGD, AdamW or RMSProp with two groups: weights of two or more dimensions decay; norms, biases and scales do not.
+
+    Args:
+        scales: factor on the learning rate by name of the parameter (`depth.rate_scales`), 1 where there is none; every
+            factor has two groups of its own, each with its `lr_scale`.
 
     RMSProp is torch's: v <- d v + (1 - d) g^2, m <- momentum m + g / (sqrt(v) + eps), w <- w - lr m, from v = 0. The
     papers used TensorFlow's, which begins at v = 1 and has eps inside the root; with their eps of 1 and gradients far
     below 1 both divide by about 1.
     """
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    trained = [((scales or {}).get(name, 1.0), p) for name, p in model.named_parameters() if p.requires_grad]
+    groups = []
+    for scale in sorted({scale for scale, _ in trained}, reverse=True):
+        decaying = [p for s, p in trained if s == scale and p.ndim >= 2]
+        free = [p for s, p in trained if s == scale and p.ndim < 2]
+        groups.append({"params": decaying, "weight_decay": settings.weight_decay, "lr_scale": scale})
+        groups.append({"params": free, "weight_decay": 0.0, "lr_scale": scale})
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.momentum, 0.999))
     if settings.optimizer == "rmsprop":

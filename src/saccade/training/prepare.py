@@ -24,6 +24,7 @@ from saccade.files import make_folder, remove_leftovers, write_whole
 from saccade.models import catalogue
 from saccade.models.dry_run import model_of_shapes, smallest_side, takes
 from saccade.models.published import WORDS
+from saccade.training.depth import class_tensors, find_parts, freeze, rate_scales
 from saccade.training.display import Display
 from saccade.training.optimizer import AveragedWeights, make_optimizer
 from saccade.training.plan import Plan
@@ -60,6 +61,13 @@ class Parts:
     precision: str
     display: Display
     log: Log
+    frozen: list[nn.Module]  # modules that stay in evaluation mode
+
+    def set_training(self) -> None:
+        """Training mode, but for what is frozen."""
+        self.model.train()
+        for module in self.frozen:
+            module.eval()
 
     def share(self, counters: Progress) -> float:
         """How much of the run is done, in [0, 1]: of the minutes where given, else of the steps."""
@@ -150,6 +158,7 @@ def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume:
             f"from {plan.weights}{f' ({path.name})' if plan.weights in WORDS else ''}; with a fresh start: "
             f"{', '.join(left[:6]) or 'nothing'}{' ...' if len(left) > 6 else ''}"
         )
+    frozen, scales = _set_depth(plan, model, display)
     model = model.to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     plan, precision, why = _numerics(plan, run, model.train(), target, resume)
     AcceleratorState._reset_state(reset_partial_state=False)  # a process may train more than once
@@ -158,11 +167,12 @@ def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume:
         mixed_precision="no" if precision == "fp32" else precision,
         step_scheduler_with_optimizer=False,
     )
-    step, optimizer = accelerator.prepare(Step(model), make_optimizer(model, plan.settings))
+    step, optimizer = accelerator.prepare(Step(model), make_optimizer(model, plan.settings, scales))
     averaged = AveragedWeights(model, plan.settings.ema) if plan.settings.ema else None
     loader = make_loader(plan, target, accelerator.num_processes, accelerator.process_index, mosaic=False)
     log = Log(run / "log.jsonl")
-    parts = Parts(plan, run, accelerator, model, step, optimizer, averaged, len(loader), precision, display, log)
+    steps = len(loader)
+    parts = Parts(plan, run, accelerator, model, step, optimizer, averaged, steps, precision, display, log, frozen)
     counters = Progress()
     if accelerator.is_main_process:
         make_folder(run)
@@ -186,6 +196,30 @@ def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume:
     if resume:
         display.say(f"going on after step {counters.step}")
     return parts, counters
+
+
+def _set_depth(plan: Plan, model: nn.Module, display: Display) -> tuple[list[nn.Module], dict[str, float]]:
+    """Freeze the first parts of the network and find the rate of each; says what is frozen.
+
+    Raises:
+        UsageError: more parts are to be frozen than there are before the last.
+    """
+    settings = plan.settings
+    if not settings.freeze and settings.layer_decay == 1:
+        return [], {}
+    parts = find_parts(model, class_tensors(plan.module, plan.config))
+    frozen = freeze(parts, settings.freeze, plan.model)
+    if frozen:
+        still = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+        names = ", ".join(part.name for part in parts[: settings.freeze])
+        total = sum(p.numel() for p in model.parameters())
+        display.say(
+            f"frozen: {still:,} of {total:,} parameters, and the statistics of their norms, in the first "
+            f"{settings.freeze} of {len(parts)} parts: {names}"
+        )
+        if plan.weights is None:
+            display.say("warning: what is frozen was never trained; give --weights to start from")
+    return frozen, rate_scales(parts, settings.layer_decay)
 
 
 def _surroundings() -> dict[str, Any]:

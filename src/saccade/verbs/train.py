@@ -99,15 +99,25 @@ def train(
             run_folder(run, model, data, resume, overwrite)  # another run may have ended there since
         stages = find_stages(plan, stored)
         if stages:
-            fit = partial(_fit_stage, plan, run, device, progress)
-            plan = run_stages(plan, stages, run, device, fit, resume=resume)
+            make = partial(_fit_stage, plan, run, device, progress)
+            plan = run_stages(plan, stages, run, device, make, resume=resume)
         elif not resume:
             discard_stages(run)
-        return _run(plan, run, device, progress, resume and not stages)
+        return fit(plan, run, device, progress, resume and not stages)
 
 
-def _run(plan: Plan, run: Path, device: str | None, progress: bool, resume: bool) -> dict[str, Any]:
-    """One fit, from the seed to the report."""
+def fit(
+    plan: Plan, run: Path, device: str | None = None, progress: bool = True, resume: bool = False
+) -> dict[str, Any]:
+    """One fit of a plan, from the seed to the report; what `train` returns.
+
+    Args:
+        run: its folder; the caller holds its lock.
+        resume: go on with the state that is there, if any.
+
+    Raises:
+        What `train` raises, once its plan is made.
+    """
     torch.manual_seed(plan.settings.seed)
     display = Display(progress and is_main_process())
     with memory_errors(
@@ -124,7 +134,7 @@ def _fit_stage(
 ) -> dict[str, Tensor]:
     """A fit that stands before the main run; its last weights."""
     try:
-        _run(plan, folder, device, progress, resume)
+        fit(plan, folder, device, progress, resume)
     except Stopped as stopped:
         advice = f"go on with: saccade train {main.model} {main.dataset.root} --out {run} --resume"
         raise Stopped(stopped.exit_code - 128, f"stopped in stage {stage.name}; {advice}") from stopped
@@ -146,12 +156,12 @@ def _fit(parts: Parts, counters: Progress, interrupt: Interrupt) -> None:
                 loader.close()
             share = accelerator.num_processes, accelerator.process_index
             loader = make_loader(parts.plan, accelerator.device, *share, mosaic)
-        parts.model.train()
+        parts.set_training()
         started = time.monotonic()  # of a step: waiting for its images is a part of it
         for batch in loader.epoch(counters.epoch, counters.step_in_epoch):
             counters.rate = learning_rate(settings, parts.share(counters))
             for group in parts.optimizer.param_groups:
-                group["lr"] = counters.rate
+                group["lr"] = counters.rate * group["lr_scale"]
             batch = random_scale(batch.to(accelerator.device), settings, counters.step)
             batch = mix(batch, settings, counters.step, parts.share(counters), accelerator.process_index)
             losses = _backward(parts, batch)

@@ -44,6 +44,7 @@ class Config:
     version: Literal["1.0", "1.1"] = "1.0"
     width: float = 1.0  # share of the channels kept in every layer
     dropout: float = 0.5  # before the classifier
+    last_relu: bool = True  # classify: ReLU behind the class maps, as published; without it logits have any sign
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
     mean: tuple[float, ...] = IMAGENET_MEAN  # RGB in [0, 1]
     std: tuple[float, ...] = IMAGENET_STD
@@ -205,19 +206,20 @@ class Model(nn.Module):
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
         if self.classifier is not None:
             nn.init.normal_(self.classifier[1].weight, 0, 0.01)  # type: ignore[arg-type]
-            if self.config.task == "classify":
+            if self.config.task == "classify" and self.config.last_relu:
                 nn.init.ones_(self.classifier[1].bias)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Logits [b, classes] >= 0 of images [b, 3, H, W] in [0, 1], sides at least 21 (1.1: 17); of a trunk its maps.
 
         The logits are means of maps after a ReLU, hence never negative: so published, and the paper's figure 2.
-        For `tag` the ReLU is left out, since a logistic output of 0 or more could never say no.
+        For `tag` the ReLU is left out, since a logistic output of 0 or more could never say no; and with
+        `last_relu=False`.
         """
         maps = self.features(images)
         if self.classifier is None:
             return tuple(maps)
-        if self.config.task == "tag":
+        if self.config.task == "tag" or not self.config.last_relu:
             return self.classifier[:2](maps[-1]).mean((2, 3))
         return self.classifier(maps[-1]).mean((2, 3))
 

@@ -1,0 +1,389 @@
+"""`saccade transfer`: which use of existing weights is best on this data? Decided by experiment.
+
+Read `transfer` top to bottom. Every method sees the training images of a split alone: what it has to choose (strength,
+checkpoint, thresholds) it chooses on a part of them. The images held back only compare the methods.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from torch import nn
+
+from saccade import checkpoint
+from saccade.data.dataset import Record
+from saccade.data.formats import read
+from saccade.device import describe_hardware, pick_device
+from saccade.errors import UsageError, suggest
+from saccade.experiment.features import Features, cached_features, frozen_network, output_layer
+from saccade.experiment.probes import KINDS, Choice, choose_probe, folds, refit
+from saccade.experiment.report import write_transfer_report
+from saccade.experiment.runs import (
+    Division,
+    check_enough,
+    check_linear,
+    divide,
+    keep_probe,
+    scored,
+    targets_of,
+    training_plan,
+)
+from saccade.experiment.trials import METHODS, TRAINED, Trial, recommend, summarise
+from saccade.files import make_folder, write_whole
+from saccade.gallery import Gallery
+from saccade.models import model_module
+from saccade.models.published import WORDS
+from saccade.predictor import load
+from saccade.tasks import TASKS
+from saccade.training.depth import class_tensors, find_parts
+from saccade.training.lock import lock
+from saccade.training.plan import Plan, config_from_json, fingerprint, make_plan
+from saccade.training.prepare import check_model_name
+from saccade.training.weights import weights_path
+from saccade.verbs.evaluate import score
+from saccade.verbs.train import fit
+
+SHARES = (0.25, 0.5)  # of the training images, besides all of them: the learning curve
+PARTS = 20  # in which training images are dealt out for these shares
+LEAST = 8  # images of a share
+INNER = 5  # tag: one in so many training images chooses thresholds and checkpoint of a run that trains
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """What all methods share."""
+
+    plan: Plan
+    network: nn.Module  # with the weights, in evaluation mode
+    head: str  # its output layer
+    features: Features
+    out: Path
+    device: str | None
+    console: Console
+
+    def rows(self, records: Sequence[Record]) -> np.ndarray:
+        """Where the features of these records stand."""
+        place = {name: row for row, name in enumerate(self.features.ids)}
+        return np.array([place[record.id] for record in records])
+
+    def targets(self, records: Sequence[Record]) -> np.ndarray:
+        return targets_of(self.plan.dataset, records, self.plan.task)
+
+
+def transfer(
+    data: str | Path,
+    *,
+    weights: str | Path,
+    model: str | None = None,
+    out: str | Path | None = None,
+    task: str | None = None,
+    methods: Sequence[str] = (),
+    seeds: int = 3,
+    device: str | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Compare linear classifiers on frozen features, fine-tuning and training from scratch; recommend one.
+
+    Args:
+        data: a folder whose format is recognised, or "format:path"; labels to classify or tag.
+        weights: a run, checkpoint or public weights file, or a word of `models.published.WORDS`.
+        model: a name of `saccade models`; a Saccade checkpoint says it itself.
+        out: folder for runs, features, results and report; by default runs/transfer-DATA. Features and runs that are
+            there already are used again where nothing that they depend on has changed.
+        methods: some of `experiment.trials.METHODS`; all by default.
+        seeds: splits (where the data set has none of its own, else repetitions).
+        settings: fields of `config.Settings` or of the model's Config, for the runs that train.
+
+    Returns:
+        `{data, task, model, weights, metric, images, features, methods: [...], trials: [...], recommended: {method,
+        run, why, metrics}, seconds, report}`.
+
+    Raises:
+        UsageError, DataError, ModelFileError, ResourceError: with what to do.
+    """
+    begun = time.monotonic()
+    wanted = _check_methods(methods, seeds)
+    if str(weights) in WORDS:
+        if model is None:
+            raise UsageError(f"--weights {weights}: of which network? Give --model, a name of `saccade models`")
+        check_model_name(model)
+        weights = weights_path(model, weights, shown=progress)
+    name, settings = _model_of(weights, model, settings)
+    plan = _plan(name, data, task, weights, settings)
+    network = frozen_network(plan.module, plan.config, weights)
+    head = output_layer(plan.module, plan.config, network)
+    folder = make_folder(Path(out) if out is not None else Path("runs") / f"transfer-{plan.dataset.root.name}")
+    console = Console(stderr=True, quiet=not progress, soft_wrap=True)
+    given = {record.id: record.split for record in read(data, task).records}
+    divisions = divide(plan.dataset, given, seeds)
+    for division in divisions:
+        check_enough(plan.dataset, targets_of(plan.dataset, division.training, plan.task), plan.task)
+    place, told = folder / "features", (plan.dataset, plan.task, plan.preprocessing, pick_device(device))
+    features = cached_features(place, network, head, *told, plan.settings.workers, progress)
+    whence = "from the disk" if features.cached else f"computed in {features.seconds:.1f} s"
+    console.print(f"features of {len(features.ids)} images {whence}", highlight=False, markup=False)
+    experiment = Experiment(plan, network, head, features, folder, device, console)
+    trials: list[Trial] = []
+    for trial in _trials(experiment, divisions, wanted):
+        trials.append(trial)
+        _say(experiment, trial, begun)
+    return _conclude(experiment, divisions, trials, str(data), str(weights), begun)
+
+
+def _check_methods(methods: Sequence[str], seeds: int) -> list[str]:
+    for method in methods:
+        if method not in METHODS:
+            raise UsageError(f"unknown method {method!r}: {suggest(method, METHODS)}")
+    if seeds < 1:
+        raise UsageError(f"seeds is {seeds}, allowed: at least 1")
+    wanted = [method for method in METHODS if not methods or method in methods]
+    if all(method.endswith("_depths") for method in wanted):
+        raise UsageError(f"{', '.join(wanted)} leave no model to use; add one of svm, logistic, {', '.join(TRAINED)}")
+    return wanted
+
+
+def _model_of(weights: str | Path, model: str | None, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The model's name, and the settings with those of a Saccade checkpoint's network below them."""
+    path = checkpoint.find(weights)
+    header = checkpoint.read_tensors(path)[0] if path.suffix == ".safetensors" else {}
+    if "saccade" not in header:
+        if model is None:
+            raise UsageError(f"{path} does not say of which network it is: give --model, a name of `saccade models`")
+        return model, settings
+    state = checkpoint.load(path)
+    if model is not None and model != state.model:
+        raise UsageError(f"{path} is a {state.model}, not a {model}; leave --model out")
+    module = model_module(state.model)
+    built, usual = config_from_json(module, state.model, state.config), module.VARIANTS[state.model]
+    free = {f.name for f in dataclasses.fields(built)} - {"classes", "task", "objective"}
+    changed = {key: getattr(built, key) for key in free if getattr(built, key) != getattr(usual, key)}
+    names = ("size", "resize", "pad") if state.preprocessing.get("size") else ()
+    return state.model, {name: state.preprocessing[name] for name in names} | changed | settings
+
+
+def _plan(name: str, data: str | Path, task: str | None, weights: str | Path, settings: dict[str, Any]) -> Plan:
+    """The plan of a run with these weights; networks with a ReLU behind the classes lose it."""
+    fields = {f.name for f in dataclasses.fields(model_module(name).VARIANTS[name])}
+    linear = {"last_relu": False} if "last_relu" in fields else {}
+    plan = make_plan(name, data, task=task, flags=linear | settings, weights=weights)
+    if plan.task not in ("classify", "tag"):
+        raise UsageError(f"transfer is for classify and tag, and {data} with {name} is to {plan.task}; add --task")
+    return plan
+
+
+def _trials(experiment: Experiment, divisions: Sequence[Division], wanted: Sequence[str]) -> Iterator[Trial]:
+    """The linear methods on every split first, so that there is a usable model soon; then the runs that train."""
+    fine_tuned = set(wanted) & set(TRAINED)
+    strengths: dict[int, float] = {}
+    for division in divisions:
+        for method in wanted:
+            if method not in TRAINED:
+                yield from _linear_trials(experiment, division, method)
+        if fine_tuned:
+            strengths[division.seed] = _choose(experiment, division.training, "logistic", division.seed).probe.strength
+    for method in (m for m in wanted if m in TRAINED):
+        for division in divisions:
+            shares = (*SHARES, 1.0) if division.seed == 0 else (1.0,)
+            for share in reversed(shares):
+                training = _share_of(experiment, division, share)
+                if training:
+                    yield _training_trial(experiment, division, method, training, share, strengths[division.seed])
+
+
+def _choose(experiment: Experiment, training: Sequence[Record], method: str, seed: int) -> Choice:
+    kind, plain, mirrored = _matrix(experiment, method)
+    rows = experiment.rows(training)
+    return choose_probe(kind, plain[rows], mirrored[rows], experiment.targets(training), experiment.plan.task, seed)
+
+
+def _matrix(experiment: Experiment, method: str) -> tuple[str, np.ndarray, np.ndarray]:
+    """Kind of classifier, features, and those of the mirror images."""
+    features = experiment.features
+    kind = next(kind for kind in KINDS if method.startswith(kind))
+    if method.endswith("_depths"):
+        return kind, features.depths, features.depths_mirrored
+    return kind, features.top, features.top_mirrored
+
+
+def _linear_trials(experiment: Experiment, division: Division, method: str) -> Iterator[Trial]:
+    """A linear classifier on one split: with all training images, then with shares of them at the same strength."""
+    plan = experiment.plan
+    kind, plain, mirrored = _matrix(experiment, method)
+    if not plain.shape[1]:
+        return  # the network gives no feature maps
+    start = time.monotonic()
+    choice = _choose(experiment, division.training, method, division.seed)
+    once = experiment.features.seconds
+    chosen = f"C = {choice.probe.strength:g}"
+    held = experiment.rows(division.held)
+    metrics = scored(plan.dataset, division.held, plan.task, choice.probe.scores(plain[held]), choice.thresholds)
+    run: str | None = None
+    if division.seed == 0 and not method.endswith("_depths"):
+        path = experiment.out / "runs" / method / "best.safetensors"
+        model = keep_probe(plan, experiment.network, experiment.head, choice.probe, choice.thresholds, metrics, path)
+        check_linear(plan, model, choice.probe, experiment.features)
+        told = {name: {"value": value, "low": None, "high": None} for name, value in metrics.items()}
+        about = {"run": str(path.parent), "checkpoint": str(path), "split": "held back", "metrics": told}
+        write_whole(path.parent / "metrics.json", json.dumps(about, indent=2, allow_nan=False))
+        run = str(path.parent)
+    seconds = once + time.monotonic() - start
+    yield _trial(plan, method, division.seed, len(division.training), 1.0, metrics, seconds, chosen, run)
+    for share in SHARES:
+        training = _share_of(experiment, division, share)
+        if not training:
+            continue
+        start = time.monotonic()
+        rows, targets = experiment.rows(training), experiment.targets(training)
+        strength = choice.probe.strength
+        probe = refit(kind, plain[rows], mirrored[rows], targets, plan.task, strength, division.seed)
+        metrics = scored(plan.dataset, division.held, plan.task, probe.scores(plain[held]), choice.thresholds)
+        seconds = once * share + time.monotonic() - start
+        yield _trial(plan, method, division.seed, len(training), share, metrics, seconds, chosen, None)
+
+
+def _share_of(experiment: Experiment, division: Division, share: float) -> list[Record]:
+    """That share of the training images, every class in it; none where a class would be missing or little is left."""
+    if share == 1:
+        return division.training
+    targets = experiment.targets(division.training)
+    kept = folds(targets, PARTS, division.seed) < share * PARTS
+    enough = 2 if experiment.plan.task == "classify" else 1
+    if kept.sum() < LEAST or (targets[kept].sum(0) < np.minimum(enough, targets.sum(0))).any():
+        return []
+    return [record for record, inside in zip(division.training, kept, strict=True) if inside]
+
+
+def _training_trial(
+    experiment: Experiment, division: Division, method: str, training: list[Record], share: float, strength: float
+) -> Trial:
+    """A run of the training loop. To classify it takes all training images and keeps the last weights, so that nothing
+    is chosen; to tag, a part of them is left out for the thresholds and the checkpoint."""
+    plan, seed = experiment.plan, division.seed
+    inner = (folds(experiment.targets(training), INNER, seed) == 0) & (plan.task == "tag")
+    fitting = [record for record, chooses in zip(training, inner, strict=True) if not chooses]
+    choosing = [record for record, chooses in zip(training, inner, strict=True) if chooses]
+    name = method if share == 1 and seed == 0 else f"{method}-seed{seed}-share{share:g}"
+    start = experiment.out / "starts" / f"{name}.safetensors"
+    if method != "scratch":
+        rows, top = experiment.rows(fitting), experiment.features
+        targets = experiment.targets(fitting)
+        probe = refit("logistic", top.top[rows], top.top_mirrored[rows], targets, plan.task, strength, seed)
+        keep_probe(plan, experiment.network, experiment.head, probe, (), {}, start)
+    parts = find_parts(experiment.network, class_tensors(plan.module, plan.config))
+    own = training_plan(plan, method, seed, fitting, choosing, start, len(parts))
+    key = _key(own, division.held, start if method != "scratch" else None)
+    kept = experiment.out / "trials" / f"{name}.json"
+    run = experiment.out / "runs" / name
+    ready = str(run) if share == 1 and seed == 0 else None
+    known = _known(kept, key)
+    if known is not None and (ready is None or (run / "last.safetensors").is_file()):
+        return dataclasses.replace(known, run=ready)
+    experiment.console.print(f"{METHODS[method]}, seed {seed}, {len(training)} images", highlight=False, markup=False)
+    begun = time.monotonic()
+    with lock(run):
+        fit(own, run, experiment.device, not experiment.console.quiet)
+    seconds = time.monotonic() - begun
+    found = score(load(run, experiment.device), plan.dataset, division.held, workers=plan.settings.workers)
+    metrics = {metric: value.value for metric, value in found.metrics.items()}
+    chosen = "thresholds and checkpoint" if choosing else "nothing"
+    trial = _trial(plan, method, seed, len(training), share, metrics, seconds, chosen, ready)
+    if ready is None:
+        shutil.rmtree(run)
+    make_folder(kept.parent)
+    write_whole(kept, json.dumps({"key": key, "trial": dataclasses.asdict(trial)}, indent=2))
+    return trial
+
+
+def _key(plan: Plan, held: Sequence[Record], start: Path | None) -> str:
+    """SHA-256 of what a run and its score follow from."""
+    content = None if start is None else checkpoint.digest(checkpoint.load(start).weights)
+    parts = [[dataclasses.replace(r, split=None) for r in part] for part in (plan.training, plan.validation, held)]
+    said = {name: value for name, value in plan.to_json().items() if name not in ("fingerprint", "weights")}
+    told = [said, content, [fingerprint(part) for part in parts]]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _known(path: Path, key: str) -> Trial | None:
+    """The trial of an earlier call, if it was the same."""
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        return Trial(**state["trial"]) if state["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _trial(
+    plan: Plan,
+    method: str,
+    seed: int,
+    images: int,
+    share: float,
+    metrics: dict[str, float | None],
+    seconds: float,
+    chosen: str,
+    run: str | None,
+) -> Trial:
+    value = metrics[TASKS[plan.task].metric]
+    return Trial(method, seed, images, share, value or 0.0, metrics, round(seconds, 3), chosen, run)
+
+
+def _say(experiment: Experiment, trial: Trial, begun: float) -> None:
+    if trial.share < 1:
+        return
+    metric = TASKS[experiment.plan.task].metric
+    ready = "" if trial.run is None else f"; ready after {time.monotonic() - begun:.0f} s: {trial.run}"
+    text = f"seed {trial.seed}  {METHODS[trial.method]}: {metric} {trial.value:.4f} held back{ready}"
+    experiment.console.print(text, highlight=False, markup=False)
+
+
+def _conclude(
+    experiment: Experiment,
+    divisions: Sequence[Division],
+    trials: Sequence[Trial],
+    data: str,
+    weights: str,
+    begun: float,
+) -> dict[str, Any]:
+    """Summarise, recommend, show the recommended model on the images that the first split held back."""
+    plan, metric = experiment.plan, TASKS[experiment.plan.task].metric
+    ratio = float(np.mean([division.ratio for division in divisions]))
+    summaries = summarise(trials, ratio)
+    best, why = recommend(summaries, metric, ratio)
+    predictor = load(str(best.run), experiment.device)
+    gallery = Gallery(plan.task, plan.dataset, divisions[0].held)
+    found = score(
+        predictor,
+        plan.dataset,
+        divisions[0].held,
+        workers=plan.settings.workers,
+        bootstrap=1000,
+        gallery=gallery,
+    ).to_json()
+    result: dict[str, Any] = {
+        "data": data,
+        "task": plan.task,
+        "model": plan.model,
+        "weights": weights,
+        "metric": metric,
+        "images": {"train": len(divisions[0].training), "held_back": len(divisions[0].held)},
+        "features": {"seconds": round(experiment.features.seconds, 3), "cached": experiment.features.cached},
+        "methods": [summary.to_json() for summary in summaries],
+        "recommended": {"method": best.method, "run": best.run, "why": why, "metrics": found["metrics"]},
+        "trials": [dataclasses.asdict(trial) for trial in trials],
+        "seconds": round(time.monotonic() - begun, 1),
+        "report": str(experiment.out / "report.html"),
+    }
+    write_whole(experiment.out / "transfer.json", json.dumps(result, indent=2, allow_nan=False))
+    write_transfer_report(experiment.out, plan, result, gallery, describe_hardware(predictor.device))
+    return result
