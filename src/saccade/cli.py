@@ -11,7 +11,17 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from saccade import __version__
-from saccade.cli_output import explained, plain, print_json, say_fault, short_answer, show_scores, transfer_lines
+from saccade.cli_output import (
+    explained,
+    plain,
+    print_json,
+    say_fault,
+    short_answer,
+    show_models,
+    show_scores,
+    show_weights,
+    transfer_lines,
+)
 from saccade.config import Settings, parse_assignments
 
 # How often a thread of torch looks whether the others have finished before it lets the core go. libgomp's own 300,000
@@ -59,20 +69,8 @@ def models(task: TaskName = None, as_json: Json = False) -> None:
     entries = find_models(None if task is None else find_task(task).name)
     if as_json:
         keys = ("name", "tasks", "paper", "year", "parameters", "macs", "size", "weights")
-        print_json([{k: e[k] for k in keys} | {"task": e["tasks"][0]} for e in entries])
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("name", "tasks", "paper", "year", box=None, header_style="bold")
-    for heading in ("parameters", "multiply-adds", "input"):
-        table.add_column(heading, justify="right")
-    table.add_column("weights")
-    for e in entries:
-        macs = f"{e['macs'] / 1e9:.2f} G"
-        numbers = str(e["year"]), f"{e['parameters']:,}", macs, str(e["size"])
-        table.add_row(e["name"], ", ".join(e["tasks"]), e["paper"], *numbers, ", ".join(e["weights"]))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+        entries = [{k: e[k] for k in keys} | {"task": e["tasks"][0]} for e in entries]
+    print_json(entries) if as_json else show_models(entries)
 
 
 @app.command()
@@ -87,13 +85,7 @@ def weights(
     from saccade.verbs.weights import weights as run
 
     done = run(model, source, out=out, classes=classes)
-    if as_json:
-        print_json(done)
-        return
-    facts = "; ".join(done[name] for name in ("owner", "licence", "score") if done[name])
-    typer.echo(f"{done['checkpoint']}: {model} to {done['task']} {done['classes']} classes, from {done['source']}")
-    if facts:
-        typer.echo(facts)
+    print_json(done) if as_json else show_weights(model, done)
 
 
 @app.command()
@@ -361,11 +353,8 @@ def demo(
 def settings(as_json: Json = False) -> None:
     """List every training setting with its default."""
     rows = [{"name": f.name, "default": f.default, "help": f.metadata["help"]} for f in dataclasses.fields(Settings)]
-    if as_json:
-        print_json(rows)
-        return
-    for row in rows:
-        typer.echo(f"{row['name']:<18} {row['default']!s:<16} {row['help']}")
+    lines = [f"{row['name']:<18} {row['default']!s:<16} {row['help']}" for row in rows]
+    print_json(rows) if as_json else typer.echo("\n".join(lines))
 
 
 def main() -> NoReturn:

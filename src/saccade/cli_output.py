@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import traceback
 from typing import Any
 
@@ -15,6 +16,22 @@ from saccade.errors import SaccadeError, is_out_of_memory
 def print_json(value: Any) -> None:
     """One JSON value on stdout."""
     typer.echo(json.dumps(value, allow_nan=False, default=str))
+
+
+def show_models(entries: list[dict[str, Any]]) -> None:
+    """The catalogue as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "tasks", "paper", "year", box=None, header_style="bold")
+    for heading in ("parameters", "multiply-adds", "input"):
+        table.add_column(heading, justify="right")
+    table.add_column("weights")
+    for e in entries:
+        macs = f"{e['macs'] / 1e9:.2f} G"
+        numbers = str(e["year"]), f"{e['parameters']:,}", macs, str(e["size"])
+        table.add_row(e["name"], ", ".join(e["tasks"]), e["paper"], *numbers, ", ".join(e["weights"]))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def say_fault(error: Exception) -> int:
@@ -91,3 +108,10 @@ def transfer_lines(result: dict[str, Any]) -> str:
         lines.append(f"{row['method']:<16} {row['mean']:>8.4f}  {interval:<18} {row['seconds']:>8.1f}")
     best = result["recommended"]
     return "\n".join([*lines, *best["why"], f"ready: {best['run']}", f"report: {result['report']}"])
+
+
+def show_weights(model: str, done: dict[str, Any]) -> None:
+    """What a checkpoint of published weights is, and whose."""
+    typer.echo(f"{done['checkpoint']}: {model} to {done['task']} {done['classes']} classes, from {done['source']}")
+    if facts := "; ".join(done[name] for name in ("owner", "licence", "score") if done[name]):
+        typer.echo(facts)

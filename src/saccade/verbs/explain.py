@@ -80,8 +80,6 @@ def explain(
         UsageError: an unknown class, method or layer; a task or network that cannot be explained; `top` below 1.
         ModelFileError: see `checkpoint.load`.
     """
-    if top < 1:
-        raise UsageError(f"--top is {top}, allowed: at least 1")
     paths = _expand([images] if isinstance(images, str | Path) else images)
     network = _load(run, device)
     chosen = _methods(methods, network.task)
@@ -91,10 +89,7 @@ def explain(
     entries: list[dict[str, Any]] = []
     for number, path in enumerate(paths, 1):
         try:
-            with _bar(f"explaining {path.name}", progress) as advance:
-                found = explain_image(
-                    network.model, network.task, network.preprocessing, path, wanted, network.device, advance
-                )
+            found = _explained(network, path, wanted, progress)
         except DataError as error:
             entries.append({"image": str(path), "error": str(error)})
             page.warnings.append(str(error))
@@ -103,19 +98,26 @@ def explain(
         entry = summary(found, network.classes)
         if folder is not None:
             page.sections.append(image_section(number, found, network.classes))
-            for rank, files in enumerate(_write_overlays(folder, number, found, network.classes)):
-                entry["explained"][rank]["files"] = files
+            _write_overlays(folder, number, found, entry["explained"], network.classes)
         entries.append(entry)
     if all("error" in entry for entry in entries):
         raise DataError("no image could be read. " + "; ".join(entry["error"] for entry in entries[:5]))
     if folder is not None:
-        words = ["saccade", "explain", str(run), *map(str, paths), "--out", str(folder)]
-        words += [word for name in classes for word in ("--class", name)]
-        words += ["--layers", ",".join(layers)] if layers else []
-        page.sections.append(Section("again", "The same again", commands=[("", shlex.join(words))]))
+        page.sections.append(_again([str(run), *map(str, paths), "--out", str(folder)], classes, layers))
         write_page(folder, page)
     report = None if folder is None else str(folder / "report.html")
     return {"run": str(run), "model": network.name, "task": network.task, "report": report, "images": entries}
+
+
+def _explained(network: _Network, path: Path, wanted: Wanted, progress: bool) -> Explained:
+    with _bar(f"explaining {path.name}", progress) as advance:
+        return explain_image(network.model, network.task, network.preprocessing, path, wanted, network.device, advance)
+
+
+def _again(words: list[str], classes: Sequence[str], layers: Sequence[str]) -> Section:
+    words = ["saccade", "explain", *words, *(word for name in classes for word in ("--class", name))]
+    words += ["--layers", ",".join(layers)] if layers else []
+    return Section("again", "The same again", commands=[("", shlex.join(words))])
 
 
 def list_layers(run: str | Path, image: str | Path, device: str | None = None) -> dict[str, Shape]:
@@ -202,19 +204,19 @@ def _page(network: _Network, methods: Sequence[str]) -> Page:
     return page
 
 
-def _write_overlays(folder: Path, number: int, found: Explained, classes: Sequence[str]) -> list[list[str]]:
-    """The maps over the image, one PNG each without frame or scale; the file names for every target."""
-    names: list[list[str]] = []
-    for rank, target in enumerate(found.targets):
-        names.append([])
+def _write_overlays(
+    folder: Path, number: int, found: Explained, entries: list[dict[str, Any]], classes: Sequence[str]
+) -> None:
+    """The maps over the image, one PNG each without frame or scale; their names go into the entries of the targets."""
+    for rank, (target, entry) in enumerate(zip(found.targets, entries, strict=True)):
+        entry["files"] = []
         for method, heats in found.heats.items():
             words = (found.path.stem, classes[target.label], method)
             name = "-".join([str(number), *(re.sub(r"[^\w.]+", "_", word)[:25] for word in words), str(rank + 1)])
             pixels = overlay(found.picture, heats[rank], method in SIGNED, ENDS.get(method, 1.0))
             _, data = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
             write_whole(folder / f"{name}.png", data.tobytes())
-            names[-1].append(f"{name}.png")
-    return names
+            entry["files"].append(f"{name}.png")
 
 
 @contextmanager
