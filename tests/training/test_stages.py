@@ -142,7 +142,7 @@ def test_a_run_killed_between_stage_and_main_run_skips_the_stage_and_keeps_its_s
 ) -> None:
     from saccade.verbs import train as verb
 
-    run, real, fits = tmp_path / "run", verb._run, []
+    run, real, fits = tmp_path / "run", verb.fit, []
 
     def cut(plan: Any, folder: Path, *rest: Any) -> dict[str, Any]:
         fits.append(plan.model)
@@ -150,7 +150,7 @@ def test_a_run_killed_between_stage_and_main_run_skips_the_stage_and_keeps_its_s
             raise KeyboardInterrupt
         return real(plan, folder, *rest)
 
-    monkeypatch.setattr(verb, "_run", cut)
+    monkeypatch.setattr(verb, "fit", cut)
     with pytest.raises(KeyboardInterrupt):
         saccade.train("vgg13", colours, out=run, recipe="paper", progress=False, **TINY, minutes=0.02)
     saccade.train("vgg13", colours, out=run, resume=True, progress=False)
