@@ -76,7 +76,7 @@ VARIANTS: dict[str, Config] = {
     "unet": Config(),
     "unet_32": Config(width=32),
     "unet_64": Config(width=64),
-    "unet_light": Config(encoder="resnet18", encoder_width=32, decoder_width=8),  # for scenes, on CPUs
+    "unet_light": Config(encoder="resnet18", encoder_width=32, decoder_width=8, head_stride=2),  # for scenes, on CPUs
     **{f"unet_{encoder}": Config(encoder=encoder) for encoder in ("resnet18", "resnet34", "resnet50", "vgg16_bn")},
 }
 SIZE: dict[str, int] = {name: 572 if name == "unet_paper" else 256 for name in VARIANTS}
