@@ -140,8 +140,12 @@ def cached_features(
     header = {"key": key, "ids": json.dumps([record.id for record in records]), "seconds": str(seconds)}
     make_folder(folder)
     write_whole(path, partial(save_file, tensors, metadata=header))
-    arrays = [tensors[name].numpy() for name in NAMES]
-    return Features([record.id for record in records], *arrays, seconds=seconds, cached=False)
+    return _features([record.id for record in records], tensors, seconds, cached=False)
+
+
+def _features(ids: list[str], tensors: dict[str, Tensor], seconds: float, cached: bool) -> Features:
+    top, top_mirrored, depths, depths_mirrored = (tensors[name].numpy() for name in NAMES)
+    return Features(ids, top, top_mirrored, depths, depths_mirrored, seconds, cached)
 
 
 def _read(path: Path, key: str) -> Features | None:
@@ -151,8 +155,7 @@ def _read(path: Path, key: str) -> Features | None:
         header, tensors = checkpoint.read_tensors(path)
         if header.get("key") != key:
             return None
-        arrays = [tensors[name].numpy() for name in NAMES]
-        return Features(json.loads(header["ids"]), *arrays, seconds=float(header["seconds"]), cached=True)
+        return _features(json.loads(header["ids"]), tensors, float(header["seconds"]), cached=True)
     except (ModelFileError, KeyError, ValueError):  # cut short or foreign: made again
         return None
 
