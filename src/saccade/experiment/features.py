@@ -174,7 +174,7 @@ def _compute(
 ) -> dict[str, Tensor]:
     network = prepare_for_inference(without_output_layer(model, head)).to(device)
     transforms = inference_transforms(task, preprocessing)
-    processes = min(loader_workers(workers), len(records) // BATCH)
+    processes = min(loader_workers(workers, device), len(records) // BATCH)
     side = inference_side(preprocessing)
     loader = Loader(dataset, records, task, transforms, BATCH, workers=processes, shuffle=False, min_side=side)
     rows: dict[str, list[Tensor]] = {name: [] for name in NAMES}
