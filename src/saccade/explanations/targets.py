@@ -84,7 +84,7 @@ def _detections(answer: Annotation, labels: Sequence[int], count: int) -> list[T
     objects = answer.objects
     assert objects is not None
     scores = torch.ones(len(objects)) if objects.scores is None else objects.scores
-    targets = []
+    targets: list[Target] = []
     for row in scores.argsort(descending=True, stable=True).tolist():
         label = int(objects.labels[row])
         if float(scores[row]) >= WEAK and (not labels or label in labels) and len(targets) < count:

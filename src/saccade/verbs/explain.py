@@ -71,9 +71,7 @@ def explain(
         layers: names of the layers whose maps are shown; by default one for each map size.
 
     Returns:
-        `{run, model, task, report, images}`; for each image, in pixels of the upright original, `{image, size,
-        explained: [{name, score, box, strongest: {method: [x, y]}, files}], grad_cam, occlusion, layers, notes}`, or
-        `{image, error}`.
+        The object of `--json` (docs/cli.md), coordinates in pixels of the upright original.
 
     Raises:
         DataError: a source that is not there; not one image could be read.
@@ -91,28 +89,21 @@ def explain(
     entries: list[dict[str, Any]] = []
     for number, path in enumerate(paths, 1):
         try:
-            with _bar(f"explaining {path.name}", progress) as advance:
-                found = explain_image(
-                    network.model, network.task, network.preprocessing, path, wanted, network.device, advance
-                )
+            found = _explain_one(network, path, wanted, progress)
         except DataError as error:
             entries.append({"image": str(path), "error": str(error)})
             page.warnings.append(str(error))
             continue
         found.notes += _nothing_to_say(found, wanted.labels, network.classes)
-        entry = summary(found, network.classes)
+        entries.append(summary(found, network.classes))
         if folder is not None:
             page.sections.append(image_section(number, found, network.classes))
-            for rank, files in enumerate(_write_overlays(folder, number, found, network.classes)):
-                entry["explained"][rank]["files"] = files
-        entries.append(entry)
+            _write_overlays(folder, number, found, entries[-1]["explained"])
     if all("error" in entry for entry in entries):
         raise DataError("no image could be read. " + "; ".join(entry["error"] for entry in entries[:5]))
     if folder is not None:
-        words = ["saccade", "explain", str(run), *map(str, paths), "--out", str(folder)]
-        words += [word for name in classes for word in ("--class", name)]
-        words += ["--layers", ",".join(layers)] if layers else []
-        page.sections.append(Section("again", "The same again", commands=[("", shlex.join(words))]))
+        words = ["saccade", "explain", str(run), *map(str, paths), "--out", str(folder), "--top", str(top)]
+        page.sections.append(_again(words, classes, chosen, layers))
         write_page(folder, page)
     report = None if folder is None else str(folder / "report.html")
     return {"run": str(run), "model": network.name, "task": network.task, "report": report, "images": entries}
@@ -127,6 +118,11 @@ def list_layers(run: str | Path, image: str | Path, device: str | None = None) -
     network = _load(run, device)
     path = _expand([image])[0]
     return layers_for(network.model, network.task, network.preprocessing, path, network.device)
+
+
+def _explain_one(network: _Network, path: Path, wanted: Wanted, progress: bool) -> Explained:
+    with _bar(f"explaining {path.name}", progress) as advance:
+        return explain_image(network.model, network.task, network.preprocessing, path, wanted, network.device, advance)
 
 
 def _load(run: str | Path, device: str | None) -> _Network:
@@ -182,6 +178,13 @@ def _expand(sources: Sequence[str | Path]) -> list[Path]:
     return list(dict.fromkeys(paths))
 
 
+def _again(words: list[str], classes: Sequence[str], methods: Sequence[str], layers: Sequence[str]) -> Section:
+    """The command line that gives this report again."""
+    words = [*words, *(word for name in classes for word in ("--class", name)), "--methods", ",".join(methods)]
+    words += ["--layers", ",".join(layers)] if layers else []
+    return Section("again", "The same again", commands=[("", shlex.join(words))])
+
+
 def _nothing_to_say(found: Explained, labels: Sequence[int], classes: Sequence[str]) -> list[str]:
     """Why there is no heat map of what was asked for, or of anything."""
     seen = {target.label for target in found.targets}
@@ -202,19 +205,17 @@ def _page(network: _Network, methods: Sequence[str]) -> Page:
     return page
 
 
-def _write_overlays(folder: Path, number: int, found: Explained, classes: Sequence[str]) -> list[list[str]]:
-    """The maps over the image, one PNG each without frame or scale; the file names for every target."""
-    names: list[list[str]] = []
-    for rank, target in enumerate(found.targets):
-        names.append([])
+def _write_overlays(folder: Path, number: int, found: Explained, said: list[dict[str, Any]]) -> None:
+    """The maps over the image, one PNG each without frame or scale; their names are added to the summary of each."""
+    for rank, entry in enumerate(said):
+        entry["files"] = []
         for method, heats in found.heats.items():
-            words = (found.path.stem, classes[target.label], method)
+            words = (found.path.stem, entry["name"], method)
             name = "-".join([str(number), *(re.sub(r"[^\w.]+", "_", word)[:25] for word in words), str(rank + 1)])
             pixels = overlay(found.picture, heats[rank], method in SIGNED, ENDS.get(method, 1.0))
             _, data = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
             write_whole(folder / f"{name}.png", data.tobytes())
-            names[-1].append(f"{name}.png")
-    return names
+            entry["files"].append(f"{name}.png")
 
 
 @contextmanager
