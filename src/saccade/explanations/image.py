@@ -52,10 +52,6 @@ class Wanted:
     layers: Sequence[str] = ()  # of the feature maps; empty: one for each map size
     thresholds: Sequence[float] = ()  # tag: the probability from which each class is given; empty: what the model says
 
-    def __post_init__(self) -> None:
-        if self.count < 1:
-            raise UsageError(f"--top is {self.count}, allowed: at least 1")
-
 
 @dataclass(slots=True)
 class Explained:

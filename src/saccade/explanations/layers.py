@@ -29,7 +29,7 @@ def recorded_maps(model: nn.Module, copies: Sequence[str] | None = None) -> Iter
 
     def keep(name: str, output: object) -> None:
         several = isinstance(output, list | tuple)
-        values: list[Any] = list(output) if several else [output]  # type: ignore[call-overload]
+        values: list[Any] = list(output) if isinstance(output, list | tuple) else [output]
         for i, value in enumerate(values):
             is_map = isinstance(value, Tensor) and value.ndim == 4 and len(value) == 1 and value[0, 0].numel() > 1
             if is_map and value.is_floating_point():

@@ -71,15 +71,15 @@ def explain(
         layers: names of the layers whose maps are shown; by default one for each map size.
 
     Returns:
-        `{run, model, task, report, images}`; for each image, in pixels of the upright original, `{image, size,
-        explained: [{name, score, box, strongest: {method: [x, y]}, files}], grad_cam, occlusion, layers, notes}`, or
-        `{image, error}`.
+        The object of `--json` (docs/cli.md), coordinates in pixels of the upright original.
 
     Raises:
         DataError: a source that is not there; not one image could be read.
         UsageError: an unknown class, method or layer; a task or network that cannot be explained; `top` below 1.
         ModelFileError: see `checkpoint.load`.
     """
+    if top < 1:
+        raise UsageError(f"--top is {top}, allowed: at least 1")
     paths = _expand([images] if isinstance(images, str | Path) else images)
     network = _load(run, device)
     chosen = _methods(methods, network.task)
@@ -89,35 +89,24 @@ def explain(
     entries: list[dict[str, Any]] = []
     for number, path in enumerate(paths, 1):
         try:
-            found = _explained(network, path, wanted, progress)
+            found = _explain_one(network, path, wanted, progress)
         except DataError as error:
             entries.append({"image": str(path), "error": str(error)})
             page.warnings.append(str(error))
             continue
         found.notes += _nothing_to_say(found, wanted.labels, network.classes)
-        entry = summary(found, network.classes)
+        entries.append(summary(found, network.classes))
         if folder is not None:
             page.sections.append(image_section(number, found, network.classes))
-            _write_overlays(folder, number, found, entry["explained"], network.classes)
-        entries.append(entry)
+            _write_overlays(folder, number, found, entries[-1]["explained"])
     if all("error" in entry for entry in entries):
         raise DataError("no image could be read. " + "; ".join(entry["error"] for entry in entries[:5]))
     if folder is not None:
-        page.sections.append(_again([str(run), *map(str, paths), "--out", str(folder)], classes, layers))
+        words = ["saccade", "explain", str(run), *map(str, paths), "--out", str(folder), "--top", str(top)]
+        page.sections.append(_again(words, classes, chosen, layers))
         write_page(folder, page)
     report = None if folder is None else str(folder / "report.html")
     return {"run": str(run), "model": network.name, "task": network.task, "report": report, "images": entries}
-
-
-def _explained(network: _Network, path: Path, wanted: Wanted, progress: bool) -> Explained:
-    with _bar(f"explaining {path.name}", progress) as advance:
-        return explain_image(network.model, network.task, network.preprocessing, path, wanted, network.device, advance)
-
-
-def _again(words: list[str], classes: Sequence[str], layers: Sequence[str]) -> Section:
-    words = ["saccade", "explain", *words, *(word for name in classes for word in ("--class", name))]
-    words += ["--layers", ",".join(layers)] if layers else []
-    return Section("again", "The same again", commands=[("", shlex.join(words))])
 
 
 def list_layers(run: str | Path, image: str | Path, device: str | None = None) -> dict[str, Shape]:
@@ -129,6 +118,11 @@ def list_layers(run: str | Path, image: str | Path, device: str | None = None) -
     network = _load(run, device)
     path = _expand([image])[0]
     return layers_for(network.model, network.task, network.preprocessing, path, network.device)
+
+
+def _explain_one(network: _Network, path: Path, wanted: Wanted, progress: bool) -> Explained:
+    with _bar(f"explaining {path.name}", progress) as advance:
+        return explain_image(network.model, network.task, network.preprocessing, path, wanted, network.device, advance)
 
 
 def _load(run: str | Path, device: str | None) -> _Network:
@@ -184,6 +178,13 @@ def _expand(sources: Sequence[str | Path]) -> list[Path]:
     return list(dict.fromkeys(paths))
 
 
+def _again(words: list[str], classes: Sequence[str], methods: Sequence[str], layers: Sequence[str]) -> Section:
+    """The command line that gives this report again."""
+    words = [*words, *(word for name in classes for word in ("--class", name)), "--methods", ",".join(methods)]
+    words += ["--layers", ",".join(layers)] if layers else []
+    return Section("again", "The same again", commands=[("", shlex.join(words))])
+
+
 def _nothing_to_say(found: Explained, labels: Sequence[int], classes: Sequence[str]) -> list[str]:
     """Why there is no heat map of what was asked for, or of anything."""
     seen = {target.label for target in found.targets}
@@ -204,14 +205,12 @@ def _page(network: _Network, methods: Sequence[str]) -> Page:
     return page
 
 
-def _write_overlays(
-    folder: Path, number: int, found: Explained, entries: list[dict[str, Any]], classes: Sequence[str]
-) -> None:
-    """The maps over the image, one PNG each without frame or scale; their names go into the entries of the targets."""
-    for rank, (target, entry) in enumerate(zip(found.targets, entries, strict=True)):
+def _write_overlays(folder: Path, number: int, found: Explained, said: list[dict[str, Any]]) -> None:
+    """The maps over the image, one PNG each without frame or scale; their names are added to the summary of each."""
+    for rank, entry in enumerate(said):
         entry["files"] = []
         for method, heats in found.heats.items():
-            words = (found.path.stem, classes[target.label], method)
+            words = (found.path.stem, entry["name"], method)
             name = "-".join([str(number), *(re.sub(r"[^\w.]+", "_", word)[:25] for word in words), str(rank + 1)])
             pixels = overlay(found.picture, heats[rank], method in SIGNED, ENDS.get(method, 1.0))
             _, data = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
