@@ -50,6 +50,12 @@ def test_splits(run: Path, colours: Path, shell: Shell) -> None:
     assert "train, val" in err
 
 
+def test_a_test_split_that_plays_val_goes_by_both_names(run: Path, colours: Path, tmp_path: Path) -> None:
+    shutil.copytree(colours, tmp_path / "set")
+    (tmp_path / "set" / "val").rename(tmp_path / "set" / "test")
+    assert [_top1(run, tmp_path / "set", split=split) for split in ("test", "val")] == [1.0, 1.0]
+
+
 def test_the_command_line_says_what_the_library_returns(run: Path, colours: Path, tmp_path: Path, shell: Shell) -> None:
     code, out, err = shell("evaluate", run, colours, "--json", "--workers", 0, "--out", tmp_path / "scores")
     assert code == 0, err

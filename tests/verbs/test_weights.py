@@ -97,7 +97,7 @@ def test_published_resnet20_scores_what_its_readme_states(shared_data: Path, tmp
     out = tmp_path / "resnet20.safetensors"
     done = saccade.weights("resnet20", shared_data / "weights/cifar10_resnet20/resnet20-12fca82f.th", out=out)
     assert done["score"] == "top-1 91.73 % on CIFAR-10"
-    result = saccade.evaluate(out, shared_data / "cifar10_images", split="val", precision="fp32", progress=False)
+    result = saccade.evaluate(out, shared_data / "cifar10_images", split="test", precision="fp32", progress=False)
     assert result["images"] == 500
     assert result["metrics"]["top1"]["value"] == pytest.approx(399 / 500)
 

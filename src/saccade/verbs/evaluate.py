@@ -181,8 +181,11 @@ def score_file(
 
 
 def records_of(dataset: DataSet, split: str, seed: int) -> list[Record]:
-    """The records of a split, or of "all". Raises DataError with the splits that there are."""
+    """The records of a split, or of "all"; "test" also where it plays val. Raises DataError with those there are."""
+    given = dataset.splits
     assign_splits(dataset, seed=seed)
+    if split == "test" and "test" in given and "test" not in dataset.splits:
+        split = "val"
     if split == "all":
         return sorted(dataset.records, key=lambda r: r.id)
     if split not in dataset.splits:
