@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from saccade.data.dataset import DataSet, Record
 from saccade.data.geometry import Size, crop, resize
 from saccade.data.loader import Loader
-from saccade.data.pipelines import VIEW, Preprocessing, Transform, inference_side, inference_transforms
+from saccade.data.pipelines import Preprocessing, Transform, inference_side, inference_transforms
 from saccade.data.transforms import CenterCrop, PadTo, Resize
 from saccade.data.types import Annotation, Batch, Sample
 from saccade.device import loader_workers
@@ -66,7 +66,7 @@ def views(task: str, preprocessing: Preprocessing, crops: int) -> list[list[Tran
     size = _input(preprocessing)
     if crops == 144:
         return [[Square(round(scale * min(size)), place)] for scale in SCALES for place in PLACES]
-    cover = (round(size[0] * VIEW), round(size[1] * VIEW))
+    cover = (round(size[0] * preprocessing.view), round(size[1] * preprocessing.view))
     if crops == 2:
         return [inference_transforms(task, preprocessing)]
     if preprocessing.pad:

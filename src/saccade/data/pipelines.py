@@ -47,6 +47,7 @@ class Preprocessing:
     scale: float = 1.0  # factor on the sides of the image, where size is None
     stride: int = 1  # where size is None, both sides are padded to a multiple of it
     pad: int = 0  # crop: > 0 says that training padded and cropped back, so that tests see the whole image
+    view: float = VIEW  # crop: side of the view over that of the central part which the network sees
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -59,6 +60,7 @@ class Preprocessing:
             sides = made.size or (1, 1)
             whole = [*sides, made.stride, made.pad + 1]
             right = len(sides) == 2 and all(isinstance(v, int) and v >= 1 for v in whole) and 0 < made.scale < 1e3
+            right = right and 1 <= made.view < 10
         except (TypeError, KeyError) as error:
             raise ModelFileError(f"the checkpoint's preprocessing {state!r} is not readable: {error}") from error
         if not right or made.resize not in ("crop", "letterbox", "stretch"):
@@ -88,7 +90,7 @@ def inference_transforms(task: str, preprocessing: Preprocessing) -> list[Transf
         return [Resize(p.size)]
     if p.resize == "letterbox":
         return [FitInside(p.size), PadTo(p.size)]
-    return [CenterCrop(p.size, (round(p.size[0] * VIEW), round(p.size[1] * VIEW)))]
+    return [CenterCrop(p.size, (round(p.size[0] * p.view), round(p.size[1] * p.view)))]
 
 
 def training_transforms(
@@ -255,4 +257,4 @@ def training_side(task: str, settings: Settings) -> int | None:
 
 def inference_side(preprocessing: Preprocessing) -> int | None:
     """The same for prediction and evaluation: twice the network's pixels, so that the resize still averages."""
-    return None if preprocessing.size is None else 2 * round(max(preprocessing.size) * VIEW)
+    return None if preprocessing.size is None else 2 * round(max(preprocessing.size) * preprocessing.view)

@@ -103,6 +103,8 @@ def _preprocessing(module: ModuleType, model: str, task: str) -> Preprocessing:
     and maps what belongs to the paper's recipe."""
     if task == "classify":
         side = module.SIZE if isinstance(module.SIZE, int) else module.SIZE[model]
+        if side == 227:  # of Caffe's networks, which were trained on parts of images of 256 x 256
+            return Preprocessing((side, side), "crop", view=256 / side)
         return Preprocessing((side, side), "stretch" if side <= 32 else "crop")
     recipe = module.RECIPES["paper"]
     fields = {field.name for field in dataclasses.fields(module.VARIANTS[model])}
