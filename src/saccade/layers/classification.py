@@ -75,6 +75,13 @@ def tag_tensor(truth: Sequence[Annotation]) -> Tensor:
     return torch.stack(tags)
 
 
+def logits_of(output: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """What a backbone gave, which of a trunk are maps. Raises ValueError for those."""
+    if not isinstance(output, Tensor):
+        raise ValueError("a trunk (classes=0) has no classifier")
+    return output
+
+
 def classification_predictions(
     logits: Tensor, sizes: Sequence[tuple[int, int]], task: str, threshold: float | Sequence[float] = 0.5
 ) -> list[Annotation]:

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
-from saccade.layers.classification import classification_loss, classification_predictions
+from saccade.layers.classification import classification_loss, classification_predictions, logits_of
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
+from saccade.models.recipes import PHOTOGRAPHS
 
 PAPER = Paper(
     title="ImageNet Classification with Deep Convolutional Neural Networks",
@@ -73,21 +74,7 @@ VARIANTS: dict[str, Config] = {
 }
 SIZE = {name: 227 if config.padding == 0 else 224 for name, config in VARIANTS.items()}
 
-_DEFAULT: dict[str, Any] = {
-    "size": 224,
-    "batch": 32,
-    "epochs": 60,
-    "optimizer": "sgd",
-    "lr": 0.01,
-    "momentum": 0.9,
-    "nesterov": True,
-    "weight_decay": 5e-4,
-    "schedule": "cosine",
-    "warmup": 0.1,
-    "clip_norm": 5.0,
-    "label_smoothing": 0.1,
-    "resize": "crop",
-}
+_DEFAULT: dict[str, Any] = PHOTOGRAPHS | {"lr": 0.01, "warmup": 0.1, "clip_norm": 5.0}
 _PAPER: dict[str, Any] = {  # section 5
     "size": 224,
     "batch": 128,
@@ -222,15 +209,8 @@ class Model(nn.Module):
         pooled = F.adaptive_avg_pool2d(F.max_pool2d(maps[-1], 3, 2, padding=1 if self.config.padded else 0), 6)
         return self.classifier(pooled.flatten(1))
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Logits [b, classes]. Raises ValueError for a trunk."""
-        output = self(images)
-        if not isinstance(output, Tensor):
-            raise ValueError("a trunk (classes=0) has no classifier")
-        return output
-
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        return classification_loss(self.logits(batch.images), batch.truth, self.config.task, self.config.objective)
+        return classification_loss(logits_of(self(batch.images)), batch.truth, self.config.task, self.config.objective)
 
     def predict(self, batch: Batch) -> list[Annotation]:
-        return classification_predictions(self.logits(batch.images), batch.sizes, self.config.task)
+        return classification_predictions(logits_of(self(batch.images)), batch.sizes, self.config.task)

@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
-from saccade.layers.classification import classification_loss, classification_predictions
+from saccade.layers.classification import classification_loss, classification_predictions, logits_of
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.darknet_weights import read_for_model
 from saccade.models.paper import Paper
+from saccade.models.recipes import PHOTOGRAPHS
 
 _YOLO3 = Paper(
     title="YOLOv3: An Incremental Improvement", authors="Redmon, Farhadi", year=2018, where="arXiv 1804.02767"
@@ -103,20 +104,7 @@ VARIANTS: dict[str, Config] = {
 }
 SIZE: dict[str, int] = {name: 256 if config.blocks else 224 for name, config in VARIANTS.items()}
 
-_DEFAULT: dict[str, Any] = {
-    "size": 224,
-    "batch": 32,
-    "epochs": 60,
-    "optimizer": "sgd",
-    "lr": 0.025,
-    "momentum": 0.9,
-    "nesterov": True,
-    "weight_decay": 5e-4,
-    "schedule": "cosine",
-    "warmup": 0.05,
-    "label_smoothing": 0.1,
-    "resize": "crop",
-}
+_DEFAULT: dict[str, Any] = PHOTOGRAPHS
 _PAPER: dict[str, Any] = {  # YOLO9000 section 3, "training for classification"
     "size": 224,
     "batch": 128,
@@ -262,18 +250,11 @@ class Model(nn.Module):
             scores = F.leaky_relu(scores, self.config.slope)
         return scores.mean((2, 3))
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Logits [b, classes]. Raises ValueError for a trunk."""
-        output = self(images)
-        if not isinstance(output, Tensor):
-            raise ValueError("a trunk (classes=0) has no classifier")
-        return output
-
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        return classification_loss(self.logits(batch.images), batch.truth, self.config.task, self.config.objective)
+        return classification_loss(logits_of(self(batch.images)), batch.truth, self.config.task, self.config.objective)
 
     def predict(self, batch: Batch) -> list[Annotation]:
-        return classification_predictions(self.logits(batch.images), batch.sizes, self.config.task)
+        return classification_predictions(logits_of(self(batch.images)), batch.sizes, self.config.task)
 
 
 FILES: dict[str, Callable[[Path, nn.Module], dict[str, Tensor]]] = {".weights": read_for_model}

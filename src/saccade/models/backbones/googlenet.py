@@ -21,6 +21,7 @@ from saccade.layers.conv import ConvNormRelu, refuse_small, scaled
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
+from saccade.models.recipes import PHOTOGRAPHS
 
 PAPER = Paper(
     title="Going Deeper with Convolutions",
@@ -62,22 +63,7 @@ VARIANTS: dict[str, Config] = {
 }
 SIZE = 224
 
-_DEFAULT: dict[str, Any] = {
-    "size": 224,
-    "batch": 32,
-    "epochs": 60,
-    "optimizer": "sgd",
-    "lr": 0.025,
-    "momentum": 0.9,
-    "nesterov": True,
-    "weight_decay": 2e-4,
-    "schedule": "cosine",
-    "warmup": 0.05,
-    "clip_norm": 5.0,
-    "label_smoothing": 0.1,
-    "resize": "crop",
-    "crop_min": 0.35,
-}
+_DEFAULT: dict[str, Any] = PHOTOGRAPHS | {"weight_decay": 2e-4, "clip_norm": 5.0}
 _PLAIN: dict[str, Any] = {**_DEFAULT, "lr": 0.01, "warmup": 0.1, "label_smoothing": 0.0}  # no norm to steady it
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "default": {"*": _DEFAULT, "googlenet_paper": _PLAIN, "googlenet_naive": _PLAIN},

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
-from saccade.layers.classification import classification_loss, classification_predictions
+from saccade.layers.classification import classification_loss, classification_predictions, logits_of
 from saccade.layers.conv import ConvNormRelu, Kernel, half, refuse_small, scaled
 from saccade.layers.normalize import Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
+from saccade.models.recipes import PHOTOGRAPHS
 
 PAPER = Paper(
     title="Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning",
@@ -70,22 +71,7 @@ VARIANTS: dict[str, Config] = {
 }
 SIZE = {"inception_resnet_v1": 299, "inception_resnet_v1_face": 160, "inception_resnet_v2": 299}
 
-_DEFAULT: dict[str, Any] = {
-    "size": 224,
-    "batch": 32,
-    "epochs": 60,
-    "optimizer": "sgd",
-    "lr": 0.025,
-    "momentum": 0.9,
-    "nesterov": True,
-    "weight_decay": 2e-4,
-    "schedule": "cosine",
-    "warmup": 0.05,
-    "clip_norm": 5.0,
-    "label_smoothing": 0.1,
-    "resize": "crop",
-    "crop_min": 0.35,
-}
+_DEFAULT: dict[str, Any] = PHOTOGRAPHS | {"weight_decay": 2e-4, "clip_norm": 5.0}
 _PAPER: dict[str, Any] = {  # section 4
     "size": 299,
     "batch": 32,  # of each of 20 replicas
@@ -336,18 +322,11 @@ class Model(nn.Module):
         maps = self.features(images)
         return tuple(maps) if self.classif is None else self.classif(self._top(maps[-1]))
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Logits [b, classes]. Raises ValueError for a trunk."""
-        output = self(images)
-        if not isinstance(output, Tensor):
-            raise ValueError("a trunk (classes=0) has no classifier")
-        return output
-
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        return classification_loss(self.logits(batch.images), batch.truth, self.config.task, self.config.objective)
+        return classification_loss(logits_of(self(batch.images)), batch.truth, self.config.task, self.config.objective)
 
     def predict(self, batch: Batch) -> list[Annotation]:
-        return classification_predictions(self.logits(batch.images), batch.sizes, self.config.task)
+        return classification_predictions(logits_of(self(batch.images)), batch.sizes, self.config.task)
 
 
 _FACE_KEYS = {"repeat_1": "repeat", "repeat_2": "repeat_1", "repeat_3": "repeat_2", "logits": "classif"}

@@ -20,6 +20,7 @@ from saccade.layers.conv import ConvNormRelu, Kernel, half, refuse_small, scaled
 from saccade.layers.normalize import Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
+from saccade.models.recipes import PHOTOGRAPHS
 
 PAPER = Paper(
     title="Rethinking the Inception Architecture for Computer Vision",
@@ -53,22 +54,7 @@ SIZE = 299
 
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "default": {
-        "*": {
-            "size": 224,
-            "batch": 32,
-            "epochs": 60,
-            "optimizer": "sgd",
-            "lr": 0.025,
-            "momentum": 0.9,
-            "nesterov": True,
-            "weight_decay": 2e-4,
-            "schedule": "cosine",
-            "warmup": 0.05,
-            "clip_norm": 5.0,
-            "label_smoothing": 0.1,
-            "resize": "crop",
-            "crop_min": 0.35,
-        },
+        "*": PHOTOGRAPHS | {"weight_decay": 2e-4, "clip_norm": 5.0},
     },
     "paper": {
         "*": {  # section 8

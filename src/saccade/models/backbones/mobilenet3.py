@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
-from saccade.layers.classification import classification_loss, classification_predictions
+from saccade.layers.classification import classification_loss, classification_predictions, logits_of
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.backbones.mobilenet2 import round_channels
 from saccade.models.paper import Paper
+from saccade.models.recipes import PHOTOGRAPHS
 
 PAPER = Paper(
     title="Searching for MobileNetV3",
@@ -52,20 +53,7 @@ SIZE = 224
 
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "default": {
-        "*": {
-            "size": 224,
-            "batch": 32,
-            "epochs": 60,
-            "optimizer": "sgd",
-            "lr": 0.025,
-            "momentum": 0.9,
-            "nesterov": True,
-            "weight_decay": 4e-5,
-            "schedule": "cosine",
-            "warmup": 0.05,
-            "label_smoothing": 0.1,
-            "resize": "crop",
-        },
+        "*": PHOTOGRAPHS | {"weight_decay": 4e-5},
     },
     "paper": {
         # Section 6.1.1: RMSprop with momentum 0.9; 0.1 falling by 0.01 of itself every 3 epochs (by 0.03 every 9);
@@ -276,15 +264,8 @@ class Model(nn.Module):
             return tuple(maps)
         return self.classifier(self.features.get_submodule(self.features.last)(maps[-1]).mean((2, 3)))
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Logits [b, classes]. Raises ValueError for a trunk."""
-        output = self(images)
-        if not isinstance(output, Tensor):
-            raise ValueError("a trunk (classes=0) has no classifier")
-        return output
-
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        return classification_loss(self.logits(batch.images), batch.truth, self.config.task, self.config.objective)
+        return classification_loss(logits_of(self(batch.images)), batch.truth, self.config.task, self.config.objective)
 
     def predict(self, batch: Batch) -> list[Annotation]:
-        return classification_predictions(self.logits(batch.images), batch.sizes, self.config.task)
+        return classification_predictions(logits_of(self(batch.images)), batch.sizes, self.config.task)

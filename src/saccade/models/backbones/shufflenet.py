@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
-from saccade.layers.classification import classification_loss, classification_predictions
+from saccade.layers.classification import classification_loss, classification_predictions, logits_of
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
+from saccade.models.recipes import PHOTOGRAPHS
 
 PAPER = Paper(
     title="ShuffleNet: An Extremely Efficient Convolutional Neural Network for Mobile Devices",
@@ -54,20 +55,7 @@ SIZE = 224
 
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "default": {
-        "*": {
-            "size": 224,
-            "batch": 32,
-            "epochs": 60,
-            "optimizer": "sgd",
-            "lr": 0.025,
-            "momentum": 0.9,
-            "nesterov": True,
-            "weight_decay": 4e-5,
-            "schedule": "cosine",
-            "warmup": 0.05,
-            "label_smoothing": 0.1,
-            "resize": "crop",
-        },
+        "*": PHOTOGRAPHS | {"weight_decay": 4e-5},
     },
     "paper": {
         "*": {  # section 4: as ResNeXt, but for the decay, the linear schedule, and less aggressive scaling
@@ -173,15 +161,8 @@ class Model(nn.Module):
             return tuple(maps)
         return self.fc(maps[-1].mean((2, 3)))
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Logits [b, classes]. Raises ValueError for a trunk."""
-        output = self(images)
-        if not isinstance(output, Tensor):
-            raise ValueError("a trunk (classes=0) has no classifier")
-        return output
-
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        return classification_loss(self.logits(batch.images), batch.truth, self.config.task, self.config.objective)
+        return classification_loss(logits_of(self(batch.images)), batch.truth, self.config.task, self.config.objective)
 
     def predict(self, batch: Batch) -> list[Annotation]:
-        return classification_predictions(self.logits(batch.images), batch.sizes, self.config.task)
+        return classification_predictions(logits_of(self(batch.images)), batch.sizes, self.config.task)

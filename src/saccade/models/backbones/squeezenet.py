@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
 from saccade.errors import ModelFileError, UsageError
-from saccade.layers.classification import classification_loss, classification_predictions
+from saccade.layers.classification import classification_loss, classification_predictions, logits_of
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
@@ -223,18 +223,11 @@ class Model(nn.Module):
             return self.classifier[:2](maps[-1]).mean((2, 3))
         return self.classifier(maps[-1]).mean((2, 3))
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Logits [b, classes]. Raises ValueError for a trunk."""
-        output = self(images)
-        if not isinstance(output, Tensor):
-            raise ValueError("a trunk (classes=0) has no classifier")
-        return output
-
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        return classification_loss(self.logits(batch.images), batch.truth, self.config.task, self.config.objective)
+        return classification_loss(logits_of(self(batch.images)), batch.truth, self.config.task, self.config.objective)
 
     def predict(self, batch: Batch) -> list[Annotation]:
-        return classification_predictions(self.logits(batch.images), batch.sizes, self.config.task)
+        return classification_predictions(logits_of(self(batch.images)), batch.sizes, self.config.task)
 
 
 def read_deep_compression(path: Path, model: nn.Module) -> dict[str, Tensor]:

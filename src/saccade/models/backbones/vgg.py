@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
-from saccade.layers.classification import classification_loss, classification_predictions
+from saccade.layers.classification import classification_loss, classification_predictions, logits_of
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
+from saccade.models.recipes import PHOTOGRAPHS
 from saccade.models.stage import Stage
 
 PAPER = Paper(
@@ -61,21 +62,7 @@ SIZE = 224
 
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "default": {
-        "*": {
-            "size": 224,
-            "batch": 32,
-            "epochs": 60,
-            "optimizer": "sgd",
-            "lr": 0.01,
-            "momentum": 0.9,
-            "nesterov": True,
-            "weight_decay": 5e-4,
-            "schedule": "cosine",
-            "warmup": 0.1,
-            "clip_norm": 5.0,
-            "label_smoothing": 0.1,
-            "resize": "crop",
-        },
+        "*": PHOTOGRAPHS | {"lr": 0.01, "warmup": 0.1, "clip_norm": 5.0},
     },
     "paper": {
         "*": {  # section 3.1
@@ -192,18 +179,11 @@ class Model(nn.Module):
         pooled = F.adaptive_avg_pool2d(F.max_pool2d(maps[-1], 2), 7)
         return self.classifier(pooled.flatten(1))
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Logits [b, classes]. Raises ValueError for a trunk."""
-        output = self(images)
-        if not isinstance(output, Tensor):
-            raise ValueError("a trunk (classes=0) has no classifier")
-        return output
-
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        return classification_loss(self.logits(batch.images), batch.truth, self.config.task, self.config.objective)
+        return classification_loss(logits_of(self(batch.images)), batch.truth, self.config.task, self.config.objective)
 
     def predict(self, batch: Batch) -> list[Annotation]:
-        return classification_predictions(self.logits(batch.images), batch.sizes, self.config.task)
+        return classification_predictions(logits_of(self(batch.images)), batch.sizes, self.config.task)
 
 
 # A place in the flat public list: (stage, convolution within it), counted from 0.
