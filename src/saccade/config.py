@@ -86,6 +86,9 @@ class Settings:
     pad: int = _setting(0, "crop: instead of resizing, pad by this many pixels and crop back (CIFAR: 4)", low=0)
     flip: float = _setting(0.5, "probability of a left-right mirror", low=0, high=1)
     flip_vertical: float = _setting(0.0, "probability of an upside-down mirror", low=0, high=1)
+    transpose: float = _setting(
+        0.0, "probability of swapping rows and columns; with both mirrors all eight orientations", low=0, high=1
+    )
     rotate: float = _setting(0.0, "degrees, uniform in +-", low=0, high=180)
     jitter: float = _setting(
         0.0, "scale and translation, uniform in 1 +- jitter and +- jitter / 2 of the side", low=0, high=0.9

@@ -28,6 +28,7 @@ from saccade.data.types import IGNORE, Annotation, Batch, Objects, Sample
 from saccade.errors import ModelFileError, UsageError
 
 EVERYTHING = {"rotate": 20.0, "jitter": 0.3, "flip_vertical": 0.5, "elastic": 1.0, "cutout": 0.5, "color": 1.0}
+EVERYTHING |= {"transpose": 0.5}
 EVERYTHING |= {"policy": "randaugment", "policy_magnitude": 30.0, "lighting": 0.5}
 
 

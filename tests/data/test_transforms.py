@@ -30,6 +30,7 @@ from saccade.data.transforms import (
     Scale,
     ScaleJitter,
     ShorterSide,
+    Transpose,
 )
 from saccade.data.types import IGNORE, Annotation, Objects, Sample
 
@@ -49,6 +50,7 @@ AXIS = {
     "pad crop": PadCrop(9),
     "flip": Flip(1.0),
     "flip vertical": Flip(1.0, vertical=True),
+    "transpose": Transpose(1.0),
     "zoom": Affine(0, 0.4, 0.2),
     "zoom to size": Affine(0, 0.4, 0.2, (64, 80), keep_aspect=True),
     "zoom stretched": Affine(0, 0.4, 0.2, (64, 80)),
@@ -118,7 +120,7 @@ def test_boxes_agree_with_image_mask_and_class_map(name: str, picture, seed: int
         )
         return
     shown = objects.boxes[0].numpy()
-    growth = max(1.0, max(1 / np.diag(out.to_original)[:2].__abs__()))
+    growth = max(1.0, np.abs(np.linalg.inv(out.to_original)[:2, :2]).max())
     tolerance = 1.5 * growth
     assert np.abs(hull(out.truth.semantic.numpy() == 1) - shown).max() <= tolerance
     if "overlap" not in name and "expand" not in name:  # their fill is bright enough to be taken for the box
@@ -231,6 +233,7 @@ def test_image_without_truth(name: str) -> None:
         RandomCrop((60, 80)),
         PadCrop(0),
         Flip(0.0),
+        Transpose(0.0),
         Affine(),
         Affine(size=(60, 80), keep_aspect=True),
         MinOverlapCrop(expand=0, modes=(WHOLE,)),
@@ -249,10 +252,9 @@ def test_identity_parameters_change_nothing(transform: Callable[..., Sample]) ->
     assert np.allclose(out.to_original, np.eye(3))
 
 
-@pytest.mark.parametrize("vertical", [False, True])
-def test_two_flips_are_none(vertical: bool) -> None:
+@pytest.mark.parametrize("flip", [Flip(1.0), Flip(1.0, vertical=True), Transpose(1.0)], ids=repr)
+def test_two_flips_are_none(flip: Callable[..., Sample]) -> None:
     sample = rectangle((41, 63), [(5, 6, 30, 40), (0, 0, 3, 9)])
-    flip = Flip(1.0, vertical)
     out = run(flip, run(flip, sample, 0), 0)
     assert np.array_equal(out.image, sample.image)
     for name in ("boxes", "masks", "keypoints", "labels"):
@@ -268,6 +270,21 @@ def test_a_mirror_trades_left_and_right() -> None:
     assert out.truth.objects.keypoints.tolist() == [[[14, 3, 1], [19, 2, 2], [0, 0, 0]]]
     upside_down = run(Flip(1.0, vertical=True, pairs=((0, 1),)), sample, 0)
     assert upside_down.truth.objects.keypoints.tolist() == [[[1, 8, 2], [6, 7, 1], [0, 0, 0]]]
+    transposed = run(Transpose(1.0, pairs=((0, 1),)), sample, 0)
+    assert transposed.truth.objects.keypoints.tolist() == [[[3, 6, 1], [2, 1, 2], [0, 0, 0]]]
+
+
+def test_transposition_and_mirrors_make_eight_orientations() -> None:
+    sample = rectangle((8, 8), [(1, 2, 4, 7)])
+    sample.image[0, 3] = 99
+    steps = (Transpose(0.5), Flip(0.5), Flip(0.5, vertical=True))
+    seen = set()
+    for seed in range(60):
+        out, rng = sample, np.random.default_rng(seed)
+        for step in steps:
+            out = step(out, rng)
+        seen.add(out.image.tobytes())
+    assert len(seen) == 8
 
 
 def test_crop_clips_and_drops_by_the_visible_share() -> None:

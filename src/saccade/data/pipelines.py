@@ -30,6 +30,7 @@ from saccade.data.transforms import (
     Resize,
     Scale,
     ScaleJitter,
+    Transpose,
 )
 from saccade.data.types import IGNORE, Annotation, Batch, Objects, Sample
 from saccade.errors import ModelFileError, UsageError
@@ -115,6 +116,8 @@ def training_transforms(
         if task == "localize":
             whole = _whole(settings, preprocessing.size)
             steps = [KeepObjects(step, whole) for step in steps]
+    if settings.transpose:
+        steps.insert(0, Transpose(settings.transpose, tuple(flip_pairs)))  # sides change places before any size is set
     if settings.flip:
         steps.append(Flip(settings.flip, pairs=tuple(flip_pairs)))
     if settings.flip_vertical:

@@ -25,6 +25,7 @@ from saccade.data.geometry import (
     Size,
     crop,
     fitted,
+    move_objects,
     moved,
     resize,
     scaled,
@@ -282,13 +283,44 @@ class Flip:
         return replace(objects, boxes=boxes, masks=masks, keypoints=keypoints)
 
     def _mirror_keypoints(self, keypoints: Tensor, axis: int, length: int) -> Tensor:
-        order = list(range(keypoints.shape[1]))
-        for a, b in () if self.vertical else self.pairs:
-            order[a], order[b] = b, a
-        keypoints = keypoints[:, order].clone()
+        keypoints = swap_pairs(keypoints, () if self.vertical else self.pairs).clone()
         mirrored = length - keypoints[..., axis]
         keypoints[..., axis] = torch.where(keypoints[..., 2] > 0, mirrored, keypoints[..., axis])
         return keypoints
+
+
+@dataclass(frozen=True)
+class Transpose:
+    """Swap rows and columns with a `probability`; after it both mirrors make all eight orientations alike likely.
+
+    `pairs` as for `Flip`: this too turns left into right.
+    """
+
+    probability: float = 0.5
+    pairs: tuple[tuple[int, int], ...] = ()
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        if rng.random() >= self.probability:
+            return sample
+        truth, objects = sample.truth, sample.truth.objects
+        size = truth.size[1], truth.size[0]
+        matrix = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+        if objects is not None:
+            masks = None if objects.masks is None else objects.masks.mT.contiguous()
+            objects = move_objects(objects, matrix, size, masks, drop=False)
+            if objects.keypoints is not None:
+                objects = replace(objects, keypoints=swap_pairs(objects.keypoints, self.pairs))
+        semantic = None if truth.semantic is None else truth.semantic.mT.contiguous()
+        truth = replace(truth, size=size, objects=objects, semantic=semantic)
+        return moved(sample, matrix, cv2.transpose(sample.image), truth)
+
+
+def swap_pairs(keypoints: Tensor, pairs: tuple[tuple[int, int], ...]) -> Tensor:
+    """[n, k, 3] with the points of each pair in each other's place."""
+    order = list(range(keypoints.shape[1]))
+    for a, b in pairs:
+        order[a], order[b] = b, a
+    return keypoints[:, order]
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from saccade.tasks import TASKS
 from saccade.training.display import Display
 from saccade.training.interrupt import Interrupt, Stopped
 from saccade.training.lock import lock
+from saccade.training.memory import freed_memory_kept
 from saccade.training.mixup import mix
 from saccade.training.optimizer import learning_rate
 from saccade.training.plan import Plan, make_plan
@@ -124,7 +125,7 @@ def fit(
         f"{plan.model} and batches of {plan.settings.batch or 'some'} images of size {plan.settings.size}"
     ):
         parts, counters = prepare(plan, run, device, display, resume)
-        with display, Interrupt() as interrupt:
+        with display, Interrupt() as interrupt, freed_memory_kept():
             _fit(parts, counters, interrupt)
     return _finish(parts, counters)
 
