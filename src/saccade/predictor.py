@@ -18,6 +18,7 @@ from saccade.data.types import Annotation, Batch, Sample
 from saccade.device import autocast, has_fast_bf16, pick_device
 from saccade.errors import ModelFileError, UsageError
 from saccade.inference import prepare_for_inference
+from saccade.memory import keep_freed_memory
 from saccade.models import catalogue, model_module
 from saccade.training.plan import config_from_json
 
@@ -54,6 +55,7 @@ class Predictor:
         if any(tensor.device != self.device for tensor in model.parameters()):
             model = copy.deepcopy(model).to(self.device)
         self.network = prepare_for_inference(model, torch.bfloat16 if self.precision == "bf16" else torch.float32)
+        keep_freed_memory()
         self.task = task
         self.classes = list(classes)
         self.preprocessing = preprocessing

@@ -26,6 +26,7 @@ from saccade.device import describe_hardware
 from saccade.errors import DivergedError, memory_errors
 from saccade.files import write_whole
 from saccade.gallery import Gallery
+from saccade.memory import hand_back_memory, keep_freed_memory
 from saccade.metrics import Result
 from saccade.models.stage import Stage
 from saccade.predictor import Predictor, load
@@ -33,7 +34,6 @@ from saccade.tasks import TASKS
 from saccade.training.display import Display
 from saccade.training.interrupt import Interrupt, Stopped
 from saccade.training.lock import lock
-from saccade.training.memory import freed_memory_kept
 from saccade.training.mixup import mix
 from saccade.training.optimizer import learning_rate
 from saccade.training.plan import Plan, make_plan
@@ -120,13 +120,15 @@ def fit(
         What `train` raises, once its plan is made.
     """
     torch.manual_seed(plan.settings.seed)
+    keep_freed_memory()
     display = Display(progress and is_main_process())
     with memory_errors(
         f"{plan.model} and batches of {plan.settings.batch or 'some'} images of size {plan.settings.size}"
     ):
         parts, counters = prepare(plan, run, device, display, resume)
-        with display, Interrupt() as interrupt, freed_memory_kept():
+        with display, Interrupt() as interrupt:
             _fit(parts, counters, interrupt)
+    hand_back_memory()
     return _finish(parts, counters)
 
 
