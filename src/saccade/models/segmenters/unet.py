@@ -97,7 +97,7 @@ _DEFAULT: dict[str, Any] = {
     "color": 0.3,
 }
 # What the paper's own form is for, few images without an upright side, in which every update counts.
-_MICROSCOPE: dict[str, Any] = _DEFAULT | {"batch": 4, "flip_vertical": 0.5}
+_MICROSCOPE: dict[str, Any] = _DEFAULT | {"batch": 4, "flip_vertical": 0.5, "transpose": 0.5}
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "default": {
         "*": _DEFAULT,
