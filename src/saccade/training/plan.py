@@ -48,6 +48,7 @@ class Plan:
     origins: dict[str, str]
     preprocessing: Preprocessing
     recipe: str
+    given: dict[str, str | None]  # split of each image id as the files state it, before the rest was assigned
     weights: str | None = None  # where the run started from, if not at random
 
     def to_json(self) -> dict[str, Any]:
@@ -103,27 +104,28 @@ def make_plan(
         weights, recipe = stored["weights"], stored["recipe"]
         origins = {name: stored["origins"].get(name, o) if o == "resumed" else o for name, o in origins.items()}
     _refuse_contradictions(task, settings)
+    given = {record.id: record.split for record in dataset.records}
     split(dataset, seed=settings.seed)
     _refuse_bad_data(dataset, settings)
     training, validation = dataset.of("train"), dataset.of("val")
     if not training:
         raise DataError(f"{dataset.root}: no image to train on (splits: {dataset.splits or 'none'})")
     stride = getattr(module, "STRIDE", 1)
-    preprocessing = preprocessing_of(task, settings, stride)
+    shape = preprocessing_of(task, settings, stride)
     if stored is None:
         known: dict[str, Any] = {"classes": len(dataset.classes), "task": task}
         known["objective"] = _objective(task, settings, training, len(dataset.classes))
-        if preprocessing.size is not None:
-            known["size"] = preprocessing.size
+        if shape.size is not None:
+            known["size"] = shape.size
         changes = {k: v for k, v in known.items() if k in fields} | changes
         built = model_config(model, **changes)
         if hasattr(module, "adapt") and str(weights) not in WORDS:  # their anchors are those they were trained with
-            built = module.adapt(built, _examples(dataset, training, task, preprocessing))
+            built = module.adapt(built, _examples(dataset, training, task, shape))
     else:
         built = config_from_json(module, model, stored["config"])
     start = None if weights is None else str(weights)
     plan = Plan(
-        model, module, built, task, dataset, training, validation, settings, origins, preprocessing, recipe, start
+        model, module, built, task, dataset, training, validation, settings, origins, shape, recipe, given, start
     )
     if stored is not None:
         _refuse_changes(plan, stored)

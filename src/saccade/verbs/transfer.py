@@ -22,7 +22,6 @@ from torch import nn
 
 from saccade import checkpoint
 from saccade.data.dataset import Record
-from saccade.data.formats import read
 from saccade.device import describe_hardware, pick_device
 from saccade.errors import UsageError, suggest
 from saccade.experiment.features import Features, cached_features, frozen_network, output_layer
@@ -125,8 +124,7 @@ def transfer(
     head = output_layer(plan.module, plan.config, network)
     folder = make_folder(Path(out) if out is not None else Path("runs") / f"transfer-{plan.dataset.root.name}")
     console = Console(stderr=True, quiet=not progress, soft_wrap=True)
-    given = {record.id: record.split for record in read(data, task).records}
-    divisions = divide(plan.dataset, given, seeds)
+    divisions = divide(plan.dataset, plan.given, seeds)
     for division in divisions:
         check_enough(plan.dataset, targets_of(plan.dataset, division.training, plan.task), plan.task)
     place, told = folder / "features", (plan.dataset, plan.task, plan.preprocessing, pick_device(device))

@@ -1,0 +1,19 @@
+"""What a plan remembers of its data."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from saccade.training.plan import make_plan
+
+
+def test_the_splits_that_the_files_state_are_kept_beside_those_that_were_chosen(colours: Path, tmp_path: Path) -> None:
+    shutil.copytree(colours, tmp_path / "set")
+    (tmp_path / "set" / "val").rename(tmp_path / "set" / "test")
+    plan = make_plan("resnet20", tmp_path / "set")
+    assert set(plan.dataset.splits) == {"train", "val"}  # test plays val
+    assert {split for id, split in plan.given.items() if id.startswith("test/")} == {"test"}
+    plan = make_plan("resnet20", colours / "train")
+    assert set(plan.dataset.splits) == {"train", "val"}
+    assert plan.given == {record.id: None for record in plan.dataset.records}
