@@ -119,7 +119,7 @@ def score(
     if crops == 1:
         answers = predictions(predictor, dataset, records, batch, workers, progress)
     else:
-        answers = predictions_by_crops(predictor, dataset, records, crops, batch, workers)
+        answers = predictions_by_crops(predictor, dataset, records, crops, batch, workers, progress)
     for record, prediction in answers:
         truth = read_truth(record, dataset, predictor.task)
         metric.add(record.id, truth, prediction)
