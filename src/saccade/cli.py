@@ -14,12 +14,14 @@ from saccade import __version__
 from saccade.cli_output import (
     explained,
     plain,
+    predicted,
     print_json,
     say_fault,
     short_answer,
     show_models,
     show_scores,
     show_weights,
+    warn_of_notes,
     transfer_lines,
 )
 from saccade.config import Settings, parse_assignments
@@ -273,12 +275,8 @@ def predict(
         frames=frames,
         progress=not as_json,
     )
-    if as_json:
-        print_json(results)
-        return
-    for result in results:
-        typer.echo(f"{result['image']}: {short_answer(result)}")
-    typer.echo(f"pictures and predictions.json: {folder}")
+    warn_of_notes(results)
+    print_json(results) if as_json else typer.echo(predicted(results, str(folder)))
 
 
 @app.command()

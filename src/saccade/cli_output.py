@@ -90,6 +90,19 @@ def short_answer(result: dict[str, Any]) -> str:
     return ", ".join(f"{name} {100 * part['pixels'] / total:.0f} %" for name, part in shares[:6])
 
 
+def predicted(results: list[dict[str, Any]], folder: str) -> str:
+    """A line an image, and where the pictures are."""
+    lines = [f"{result['image']}: {short_answer(result)}" for result in results]
+    return "\n".join([*lines, f"pictures and predictions.json: {folder}"])
+
+
+def warn_of_notes(results: list[dict[str, Any]]) -> None:
+    """What is to be known of an answer, on stderr, once a file."""
+    notes = [f"warning: {result['image']}: {note}" for result in results for note in result.get("notes", ())]
+    for line in dict.fromkeys(notes):
+        typer.echo(line, err=True)
+
+
 def explained(result: dict[str, Any]) -> str:
     """A line an image on what was explained, and what could not be."""
     lines = []

@@ -18,6 +18,7 @@ from rich.progress import Progress
 
 from saccade import checkpoint
 from saccade.data.formats.listing import SUFFIXES, list_images
+from saccade.data.image import note_frames
 from saccade.data.pipelines import Preprocessing
 from saccade.device import describe_hardware, pick_device
 from saccade.errors import DataError, ModelFileError, UsageError, suggest
@@ -94,6 +95,7 @@ def explain(
             entries.append({"image": str(path), "error": str(error)})
             page.warnings.append(str(error))
             continue
+        found.notes += note_frames(path)
         found.notes += _nothing_to_say(found, wanted.labels, network.classes)
         entries.append(summary(found, network.classes))
         if folder is not None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 
 from saccade.data.formats.listing import SUFFIXES, list_images
-from saccade.data.image import decode
+from saccade.data.image import decode, note_frames
 from saccade.data.loader import iter_images
 from saccade.data.pipelines import inference_side
 from saccade.data.rle import encode_mask
@@ -55,7 +55,8 @@ def predict(
 
     Returns:
         One dictionary an image or frame: `{image, size, label | tags | objects | mask}`, of a localizer `label` and
-        `objects` with one box; an image that cannot be read has `{image, error}` instead.
+        `objects` with one box; an image that cannot be read has `{image, error}` instead. `notes: [text]` says that
+        the file holds more images, of which only the first was looked at (animations, pages).
 
     Raises:
         DataError: a source that matches nothing; not one image could be read. UsageError: a threshold out of range.
@@ -79,6 +80,8 @@ def predict(
             continue
         answer = above(answer, threshold)
         results.append({"image": str(path), **describe(answer, predictor.classes)})
+        if notes := note_frames(path):
+            results[-1]["notes"] = notes
         if folder is not None:
             target = folder / names[path]
             make_folder(target.parent)
