@@ -149,6 +149,7 @@ def train(
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="any setting; `saccade settings` lists all")
     ] = None,
     task: TaskName = None,
+    deterministic: Annotated[bool | None, typer.Option("--deterministic", help=HELP["deterministic"])] = None,
     seed: Annotated[int | None, typer.Option(help=HELP["seed"])] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16")] = None,
     workers: Workers = None,
@@ -164,6 +165,7 @@ def train(
         "batch": batch,
         "size": size,
         "freeze": freeze,
+        "deterministic": deterministic,
         "seed": seed,
         "precision": precision,
         "workers": workers,
