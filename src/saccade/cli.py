@@ -17,12 +17,11 @@ from saccade.cli_output import (
     predicted,
     print_json,
     say_fault,
-    short_answer,
     show_models,
     show_scores,
     show_weights,
-    warn_of_notes,
     transfer_lines,
+    warn_of_notes,
 )
 from saccade.config import Settings, parse_assignments
 
@@ -34,7 +33,7 @@ METHODS = "svm,logistic,svm_depths,logistic_depths,last_block,layers,scratch"
 HELP = {f.name: str(f.metadata["help"]) for f in dataclasses.fields(Settings)}
 
 app = typer.Typer(
-    help="Train, evaluate, compare, explain and deploy visual recognition on your own images.",
+    help="Train, evaluate, explain and export visual recognition on your own images.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -149,8 +148,8 @@ def train(
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="any setting; `saccade settings` lists all")
     ] = None,
     task: TaskName = None,
-    deterministic: Annotated[bool | None, typer.Option("--deterministic", help=HELP["deterministic"])] = None,
     seed: Annotated[int | None, typer.Option(help=HELP["seed"])] = None,
+    deterministic: Annotated[bool | None, typer.Option("--deterministic", help=HELP["deterministic"])] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16")] = None,
     workers: Workers = None,
     device: Device = None,
@@ -165,8 +164,8 @@ def train(
         "batch": batch,
         "size": size,
         "freeze": freeze,
-        "deterministic": deterministic,
         "seed": seed,
+        "deterministic": deterministic,
         "precision": precision,
         "workers": workers,
     }
