@@ -107,9 +107,7 @@ def make_plan(
     given = {record.id: record.split for record in dataset.records}
     split(dataset, seed=settings.seed)
     _refuse_bad_data(dataset, settings)
-    training, validation = dataset.of("train"), dataset.of("val")
-    if not training:
-        raise DataError(f"{dataset.root}: no image to train on (splits: {dataset.splits or 'none'})")
+    training, validation = _training_images(dataset, task), dataset.of("val")
     stride = getattr(module, "STRIDE", 1)
     shape = preprocessing_of(task, settings, stride)
     if stored is None:
@@ -216,6 +214,24 @@ def _refuse_contradictions(task: str, settings: Settings) -> None:
         raise UsageError(f"loss={settings.loss} is not for {task}; allowed: {', '.join(losses)}")
     if settings.class_balance != "none" and task not in ("classify", "localize", "tag"):
         raise UsageError(f"class_balance weights the labels of whole images, not those of {task} (class_balance=none)")
+
+
+def _training_images(dataset: DataSet, task: str) -> list[Record]:
+    """Raises DataError where there is nothing to learn from: no image, no object or tag, for classify one class."""
+    training = dataset.of("train")
+    if not training:
+        raise DataError(f"{dataset.root}: no image to train on (splits: {dataset.splits or 'none'})")
+    if task in ("detect", "instances", "tag") and not any(record.things or record.tags for record in training):
+        what = "tag" if task == "tag" else "object"
+        raise DataError(f"{dataset.root}: no {what} in train (0 of {len(training)} images have one)")
+    labels = {record.label for record in training if record.label is not None}
+    if task == "classify" and len(labels) == 1:
+        only = dataset.classes[labels.pop()]
+        raise DataError(
+            f"{dataset.root}: all {len(training)} training images are of one class, {only!r}: there is nothing to tell "
+            "apart; add images of another class"
+        )
+    return training
 
 
 def _objective(task: str, settings: Settings, training: list[Record], classes: int) -> Objective:
