@@ -12,6 +12,7 @@ import typer
 
 from saccade import __version__
 from saccade.cli_output import (
+    converted,
     explained,
     plain,
     predicted,
@@ -118,15 +119,8 @@ def convert(
     done = run(data, to, out, images)  # type: ignore[arg-type]  # convert checks the word
     summary = {"out": str(done.out), "format": done.format, "images": done.images, "objects": done.objects}
     summary |= {"splits": done.splits, "classes": done.classes, "lost": done.lost}
-    summary["refused"] = [dataclasses.asdict(entry) for entry in done.ledger.refused]
-    if as_json:
-        print_json(summary)
-        return
-    typer.echo(f"{done.images} images, {done.objects} objects in {len(done.classes)} classes written to {done.out}")
-    for loss in done.lost:
-        typer.echo(f"not kept: {loss}")
-    for entry in done.ledger.refused:
-        typer.echo(f"refused in {data}: {entry.where}: {entry.what}")
+    summary |= done.ledger.to_json()
+    print_json(summary) if as_json else typer.echo(converted(summary))
 
 
 @app.command()
