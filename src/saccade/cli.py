@@ -45,7 +45,9 @@ Data = Annotated[str, typer.Argument(metavar="DATA", help="folder whose format i
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="run folder or checkpoint")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object on stdout, nothing else there")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the best there is")]
-Precision = Annotated[str, typer.Option(help=HELP["precision"].replace("auto: ", "auto, fp32, bf16, fp16; auto: "))]
+Precision = Annotated[
+    str, typer.Option(help="auto, fp32 or bf16; auto: bf16 where the hardware multiplies it natively")
+]
 Workers = Annotated[int | None, typer.Option(help=HELP["workers"])]
 TaskName = Annotated[str | None, typer.Option("--task", help="classify, localize, tag, detect, instances, segment")]
 
@@ -94,7 +96,7 @@ def weights(
 def check(
     data: Data,
     task: TaskName = None,
-    out: Annotated[Path | None, typer.Option(help="folder for the contact sheet and the full report")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for contact_sheet.png, or a .png file")] = None,
     as_json: Json = False,
 ) -> None:
     """Say what a data set holds and what is wrong with it: every image and label accounted for."""

@@ -124,6 +124,9 @@ def transfer(
     head = output_layer(plan.module, plan.config, network)
     folder = make_folder(Path(out) if out is not None else Path("runs") / f"transfer-{plan.dataset.root.name}")
     console = Console(stderr=True, quiet=not progress, soft_wrap=True)
+    write_whole(folder / "data_report.json", json.dumps(plan.dataset.ledger.to_json(), indent=2))
+    for line in plan.dataset.ledger.told():
+        console.print(line, highlight=False, markup=False)
     divisions = divide(plan.dataset, plan.given, seeds)
     for division in divisions:
         check_enough(plan.dataset, targets_of(plan.dataset, division.training, plan.task), plan.task)
