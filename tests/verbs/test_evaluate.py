@@ -112,6 +112,16 @@ def test_a_split_that_training_drew_is_drawn_again(
     assert seeds == [0, 5, 5, 7]
 
 
+@pytest.mark.parametrize("verb", ["evaluate", "explain"])
+def test_the_report_of_a_run_is_not_replaced(verb: str, run: Path, colours: Path, shell: Shell) -> None:
+    before = (run / "report.html").read_bytes()
+    source = colours if verb == "evaluate" else colours / "val" / "red" / "0.png"
+    code, _, err = shell(verb, run, source, "--out", run)
+    assert code == 2
+    assert f"{run} is the folder of a run" in err
+    assert (run / "report.html").read_bytes() == before
+
+
 def test_a_leak_is_told(run: Path, colours: Path, tmp_path: Path) -> None:
     shutil.copytree(colours, tmp_path / "set")
     shutil.copy(colours / "train" / "red" / "3.png", tmp_path / "set" / "val" / "red" / "copy.png")

@@ -243,6 +243,24 @@ def test_refusals(colours: Path, tmp_path: Path) -> None:
         saccade.train("resnet32", colours, out=run, progress=False, resume=True)
 
 
+@pytest.mark.parametrize("name", ["report.html", "stages/notes.txt", "best.safetensors"])
+def test_files_of_the_user_are_not_replaced(name: str, colours: Path, tmp_path: Path, shell: Shell) -> None:
+    mine, other = tmp_path / name, tmp_path / "thesis.txt"
+    for path in (mine, other):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    code, _, err = shell("train", "resnet20", colours, "--out", tmp_path, "--epochs", 1, *FLAGS)
+    assert code == 2
+    assert f"holds no run, but {name.split('/')[0]}" in err
+    assert mine.read_text() == other.read_text() == "mine"
+    mine.unlink()
+    if mine.parent != tmp_path:
+        mine.parent.rmdir()
+    code, _, err = shell("train", "resnet20", colours, "--out", tmp_path, "--epochs", 1, *FLAGS)
+    assert code == 0, err
+    assert other.read_text() == "mine"
+
+
 def test_two_processes_make_one_run(colours: Path, tmp_path: Path) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     command = [

@@ -176,7 +176,7 @@ def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume:
     counters = Progress()
     if accelerator.is_main_process:
         make_folder(run)
-        remove_leftovers(run)
+        remove_leftovers(run, (run / STATE).parent, run / "plots")
     if saved:
         counters = load_state(run, model, optimizer, averaged)
         counters.finished = parts.share(counters) >= 1

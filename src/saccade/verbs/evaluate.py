@@ -23,7 +23,7 @@ from saccade.data.truth import read_truth
 from saccade.data.types import Annotation
 from saccade.device import describe_hardware, loader_workers
 from saccade.errors import DataError, UsageError
-from saccade.files import make_folder, write_whole
+from saccade.files import report_folder, write_whole
 from saccade.gallery import Gallery
 from saccade.metrics import Result, make_metric
 from saccade.predictor import Predictor, load
@@ -63,7 +63,7 @@ def evaluate(
         DataError, UsageError, ModelFileError: as the parts say.
     """
     start = time.monotonic()
-    folder = None if out is None else make_folder(Path(out))
+    folder = None if out is None else report_folder(Path(out))
     predictor = None if Path(run).suffix == ".json" else load(run, device, precision)
     if crops != 1:
         if predictor is None:

@@ -27,7 +27,7 @@ from saccade.explanations.layers import Shape
 from saccade.explanations.page import filters_section, image_section, introduction, summary
 from saccade.explanations.targets import GRADIENTS, TASKS, find_labels
 from saccade.explanations.words import ENDS, METHODS, SIGNED
-from saccade.files import make_folder, write_whole
+from saccade.files import report_folder, write_whole
 from saccade.plots.heat import overlay
 from saccade.predictor import build
 from saccade.report import Page, write_page
@@ -85,7 +85,7 @@ def explain(
     network = _load(run, device)
     chosen = _methods(methods, network.task)
     wanted = Wanted(chosen, find_labels(classes, network.classes), top, layers, network.thresholds)
-    folder = None if out is None else make_folder(Path(out))
+    folder = None if out is None else report_folder(Path(out))
     page = _page(network, chosen)
     entries: list[dict[str, Any]] = []
     for number, path in enumerate(paths, 1):

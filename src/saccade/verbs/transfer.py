@@ -38,7 +38,7 @@ from saccade.experiment.runs import (
     training_plan,
 )
 from saccade.experiment.trials import METHODS, TRAINED, Trial, recommend, summarise
-from saccade.files import make_folder, write_whole
+from saccade.files import make_folder, report_folder, write_whole
 from saccade.gallery import Gallery
 from saccade.models import model_module
 from saccade.models.published import WORDS
@@ -122,7 +122,7 @@ def transfer(
     plan = _plan(name, data, task, weights, settings)
     network = frozen_network(plan.module, plan.config, weights)
     head = output_layer(plan.module, plan.config, network)
-    folder = make_folder(Path(out) if out is not None else Path("runs") / f"transfer-{plan.dataset.root.name}")
+    folder = report_folder(Path(out) if out is not None else Path("runs") / f"transfer-{plan.dataset.root.name}")
     console = Console(stderr=True, quiet=not progress, soft_wrap=True)
     write_whole(folder / "data_report.json", json.dumps(plan.dataset.ledger.to_json(), indent=2))
     for line in plan.dataset.ledger.told():
