@@ -131,3 +131,15 @@ def test_no_threshold_has_a_better_f1(rows: list[tuple[float, bool]]) -> None:
 
     if truth.any():
         assert f1(best_threshold(scores, truth)) == max(f1(t) for t in (0.0, 0.05, 0.2, 0.5, 0.8, 1.0))
+
+
+def test_order_of_images_has_no_influence_ties_included() -> None:
+    rng = np.random.default_rng(3)
+    scores, true = rng.integers(0, 4, (30, 6)) / 4, rng.random((30, 6)) < 0.3
+    found = []
+    for order in (range(30), rng.permutation(30).tolist()):
+        metric = make_metric("tag", list("abcdef"))
+        for i in order:
+            metric.add(f"{i}", truth(true[i].tolist()), said(scores[i].tolist()))
+        found.append(metric.result(bootstrap=40).to_json())
+    assert found[0] == found[1]
