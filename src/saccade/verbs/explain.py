@@ -95,8 +95,7 @@ def explain(
             entries.append({"image": str(path), "error": str(error)})
             page.warnings.append(str(error))
             continue
-        found.notes += note_frames(path)
-        found.notes += _nothing_to_say(found, wanted.labels, network.classes)
+        found.notes += note_frames(path) + _nothing_to_say(found, wanted.labels, network.classes)
         entries.append(summary(found, network.classes))
         if folder is not None:
             page.sections.append(image_section(number, found, network.classes))

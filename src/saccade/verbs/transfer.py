@@ -124,9 +124,7 @@ def transfer(
     head = output_layer(plan.module, plan.config, network)
     folder = report_folder(Path(out) if out is not None else Path("runs") / f"transfer-{plan.dataset.root.name}")
     console = Console(stderr=True, quiet=not progress, soft_wrap=True)
-    write_whole(folder / "data_report.json", json.dumps(plan.dataset.ledger.to_json(), indent=2))
-    for line in plan.dataset.ledger.told():
-        console.print(line, highlight=False, markup=False)
+    _tell(plan, folder, console)
     divisions = divide(plan.dataset, plan.given, seeds)
     for division in divisions:
         check_enough(plan.dataset, targets_of(plan.dataset, division.training, plan.task), plan.task)
@@ -140,6 +138,13 @@ def transfer(
         trials.append(trial)
         _say(experiment, trial, begun)
     return _conclude(experiment, divisions, trials, str(data), str(weights), begun)
+
+
+def _tell(plan: Plan, folder: Path, console: Console) -> None:
+    """What of the data could not be used: the first of it here, all in data_report.json."""
+    write_whole(folder / "data_report.json", json.dumps(plan.dataset.ledger.to_json(), indent=2))
+    for line in plan.dataset.ledger.told():
+        console.print(line, highlight=False, markup=False)
 
 
 def _check_methods(methods: Sequence[str], seeds: int) -> list[str]:
