@@ -137,6 +137,7 @@ def pictures() -> dict[str, tuple[bytes, str | None]]:
         "nan.tif": (_tiff(holed), "NaN|finite"),
         "moving.gif": (_frames("GIF"), None),
         "moving.webp": (_frames("WEBP"), None),
+        "moving.png": (_frames("PNG"), None),
         "pages.tif": (_frames("TIFF"), None),
         "1x1.png": (encoded(pixels(3, (1, 1))), None),
         "2x3.jpg": (encoded(pixels(3, (2, 3)), "JPEG"), None),

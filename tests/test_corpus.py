@@ -59,6 +59,10 @@ def test_a_picture_is_answered_for_or_refused_by_name(name: str, run: Path, tmp_
         assert answer["image"] == str(path)
         assert sum(row["score"] for row in answer["scores"]) == pytest.approx(1, abs=1e-3)
         assert len(list((tmp_path / "out").iterdir())) == 2
+        several = name in ("moving.gif", "moving.png", "moving.webp", "pages.tif")
+        note = "holds 3 images (frames or pages); only the first was looked at"
+        assert answer.get("notes", []) == ([note] if several else [])
+        assert err.count(f"warning: {path}: {note}\n") == several
     else:
         assert (code, out) == (3, "")
         assert str(path) in err
@@ -81,7 +85,7 @@ def test_the_same_pictures_in_a_data_set_are_accounted_for(tmp_path: Path, shell
     for name, why in named.items():
         assert re.search(bad[name], why), why
     assert result["images"] == result["used"]["images"] == len(PICTURES) - len(bad)
-    assert any("3 files hold several images, such as" in warning for warning in result["warnings"])
+    assert any("4 files hold several images, such as" in warning for warning in result["warnings"])
 
 
 def test_a_picture_without_a_suffix_is_known_by_its_content(run: Path, tmp_path: Path, shell: Shell) -> None:

@@ -16,6 +16,7 @@ from saccade.data.pipelines import Preprocessing
 from saccade.data.types import Annotation, Batch, Sample
 from saccade.errors import UsageError
 from saccade.predictor import Predictor
+from saccade.verbs.evaluate import score
 
 CROP = Preprocessing((56, 56), "crop")
 
@@ -112,6 +113,21 @@ def test_views_of_other_preprocessings() -> None:
         assert out.image.shape == (side, side, 3)
     assert out.image.min() == 9
     assert len(list(parts(torch.zeros(1, 3, 40, 40), (32, 32), 10))) == 5
+
+
+@pytest.mark.parametrize("crops", [1, 10])
+def test_the_bar_of_evaluate_is_shown_where_it_is_wanted(
+    crops: int, dataset: DataSet, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the stream for a terminal
+    monkeypatch.setenv("TERM", "xterm")
+    predictor = Predictor(Means(), "classify", dataset.classes, CROP, precision="fp32")
+    for wanted in (False, True):
+        score(predictor, dataset, dataset.records, workers=0, progress=wanted, crops=crops)
+        out, err = capfd.readouterr()
+        assert out == ""
+        assert ("evaluating" in err) == wanted
+        assert ("100%" in err) == wanted
 
 
 @pytest.mark.parametrize(

@@ -94,15 +94,18 @@ def test_killed_at_any_point_of_a_write_the_old_or_the_new_file_is_whole(
     assert os.WIFSIGNALED(status) == (point != "nothing")
     assert path.read_bytes() == content
     assert len(list(path.parent.glob(".*.tmp"))) == leftovers
-    remove_leftovers(tmp_path / "run")  # what the next start does
+    remove_leftovers(path.parent)  # what the next start does
     assert os.listdir(path.parent) == ["a"]
 
 
 def test_leftovers_of_killed_processes_are_removed(tmp_path: Path) -> None:
     (tmp_path / ".a.json.123.tmp").write_text("half")
-    (tmp_path / "b.tmp").write_text("the user's")
-    remove_leftovers(tmp_path)
-    assert os.listdir(tmp_path) == ["b.tmp"]
+    kept = ["b.tmp", ".c.tmp", "state/deeper/.a.json.123.tmp"]  # the user's
+    for name in [*kept, "state/.resume.safetensors.7.tmp"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("half")
+    remove_leftovers(tmp_path, tmp_path / "state", tmp_path / "plots")
+    assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()) == sorted(kept)
 
 
 @pytest.mark.parametrize(

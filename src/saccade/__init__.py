@@ -1,4 +1,4 @@
-"""Saccade: train, evaluate, compare, explain and deploy visual recognition on your own images.
+"""Saccade: train, evaluate, explain and export visual recognition on your own images.
 
     import saccade
     run = saccade.train("resnet18", "photos/", minutes=10)

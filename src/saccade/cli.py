@@ -12,15 +12,17 @@ import typer
 
 from saccade import __version__
 from saccade.cli_output import (
+    converted,
     explained,
     plain,
+    predicted,
     print_json,
     say_fault,
-    short_answer,
     show_models,
     show_scores,
     show_weights,
     transfer_lines,
+    warn_of_notes,
 )
 from saccade.config import Settings, parse_assignments
 
@@ -32,7 +34,7 @@ METHODS = "svm,logistic,svm_depths,logistic_depths,last_block,layers,scratch"
 HELP = {f.name: str(f.metadata["help"]) for f in dataclasses.fields(Settings)}
 
 app = typer.Typer(
-    help="Train, evaluate, compare, explain and deploy visual recognition on your own images.",
+    help="Train, evaluate, explain and export visual recognition on your own images.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -43,7 +45,9 @@ Data = Annotated[str, typer.Argument(metavar="DATA", help="folder whose format i
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="run folder or checkpoint")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object on stdout, nothing else there")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the best there is")]
-Precision = Annotated[str, typer.Option(help=HELP["precision"].replace("auto: ", "auto, fp32, bf16, fp16; auto: "))]
+Precision = Annotated[
+    str, typer.Option(help="auto, fp32 or bf16; auto: bf16 where the hardware multiplies it natively")
+]
 Workers = Annotated[int | None, typer.Option(help=HELP["workers"])]
 TaskName = Annotated[str | None, typer.Option("--task", help="classify, localize, tag, detect, instances, segment")]
 
@@ -92,7 +96,7 @@ def weights(
 def check(
     data: Data,
     task: TaskName = None,
-    out: Annotated[Path | None, typer.Option(help="folder for the contact sheet and the full report")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for contact_sheet.png, or a .png file")] = None,
     as_json: Json = False,
 ) -> None:
     """Say what a data set holds and what is wrong with it: every image and label accounted for."""
@@ -117,15 +121,8 @@ def convert(
     done = run(data, to, out, images)  # type: ignore[arg-type]  # convert checks the word
     summary = {"out": str(done.out), "format": done.format, "images": done.images, "objects": done.objects}
     summary |= {"splits": done.splits, "classes": done.classes, "lost": done.lost}
-    summary["refused"] = [dataclasses.asdict(entry) for entry in done.ledger.refused]
-    if as_json:
-        print_json(summary)
-        return
-    typer.echo(f"{done.images} images, {done.objects} objects in {len(done.classes)} classes written to {done.out}")
-    for loss in done.lost:
-        typer.echo(f"not kept: {loss}")
-    for entry in done.ledger.refused:
-        typer.echo(f"refused in {data}: {entry.where}: {entry.what}")
+    summary |= done.ledger.to_json()
+    print_json(summary) if as_json else typer.echo(converted(summary))
 
 
 @app.command()
@@ -148,6 +145,7 @@ def train(
     ] = None,
     task: TaskName = None,
     seed: Annotated[int | None, typer.Option(help=HELP["seed"])] = None,
+    deterministic: Annotated[bool | None, typer.Option("--deterministic", help=HELP["deterministic"])] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16")] = None,
     workers: Workers = None,
     device: Device = None,
@@ -163,6 +161,7 @@ def train(
         "size": size,
         "freeze": freeze,
         "seed": seed,
+        "deterministic": deterministic,
         "precision": precision,
         "workers": workers,
     }
@@ -273,12 +272,8 @@ def predict(
         frames=frames,
         progress=not as_json,
     )
-    if as_json:
-        print_json(results)
-        return
-    for result in results:
-        typer.echo(f"{result['image']}: {short_answer(result)}")
-    typer.echo(f"pictures and predictions.json: {folder}")
+    warn_of_notes(results)
+    print_json(results) if as_json else typer.echo(predicted(results, str(folder)))
 
 
 @app.command()

@@ -90,6 +90,29 @@ def short_answer(result: dict[str, Any]) -> str:
     return ", ".join(f"{name} {100 * part['pixels'] / total:.0f} %" for name, part in shares[:6])
 
 
+def converted(result: dict[str, Any]) -> str:
+    """What was written, and what of the source could not be, or not as it stood."""
+    classes = len(result["classes"])
+    lines = [f"{result['images']} images, {result['objects']} objects in {classes} classes written to {result['out']}"]
+    lines += [f"not kept: {loss}" for loss in result["lost"]]
+    lines += [f"refused: {entry['where']}: {entry['why']}" for entry in result["refused"]]
+    lines += [f"repaired: {entry['where']}: {entry['what']}" for entry in result["repaired"]]
+    return "\n".join([*lines, *(f"warning: {warning}" for warning in result["warnings"])])
+
+
+def predicted(results: list[dict[str, Any]], folder: str) -> str:
+    """A line an image, and where the pictures are."""
+    lines = [f"{result['image']}: {short_answer(result)}" for result in results]
+    return "\n".join([*lines, f"pictures and predictions.json: {folder}"])
+
+
+def warn_of_notes(results: list[dict[str, Any]]) -> None:
+    """What is to be known of an answer, on stderr, once a file."""
+    notes = [f"warning: {result['image']}: {note}" for result in results for note in result.get("notes", ())]
+    for line in dict.fromkeys(notes):
+        typer.echo(line, err=True)
+
+
 def explained(result: dict[str, Any]) -> str:
     """A line an image on what was explained, and what could not be."""
     lines = []

@@ -78,6 +78,9 @@ class Settings:
         "auto", "auto: bf16 where the hardware has it and the loss agrees"
     )
     seed: int = _setting(0, "everything random follows from it", low=0)
+    deterministic: bool = _setting(
+        False, "only algorithms that give the same bits every time (GPUs have faster ones); stops where there is none"
+    )
     # augmentation (training images only)
     resize: Literal["crop", "letterbox", "stretch"] = _setting(
         "letterbox", "crop: random resized crop (classify); letterbox keeps the aspect; stretch does not"

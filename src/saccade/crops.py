@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from rich.console import Console
+from rich.progress import Progress
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -94,8 +96,13 @@ def predictions_by_crops(
     crops: int,
     batch: int = 8,
     workers: int | None = None,
+    progress: bool = False,
 ) -> Iterator[tuple[Record, Annotation]]:
-    """Every record with what the model says of it in the mean over its crops, in order.
+    """Every record with what the model says of it in the mean over its crops, in order. All are computed before the
+    first is given.
+
+    Args:
+        progress: show a bar on stderr; it counts views of images (`views`).
 
     Raises:
         UsageError: see `check_crops`.
@@ -104,21 +111,19 @@ def predictions_by_crops(
     total = torch.zeros(len(records), len(predictor.classes), dtype=torch.float64)
     size = _input(predictor.preprocessing)
     pipelines = views(predictor.task, predictor.preprocessing, crops)
-    for pipeline in pipelines:
-        loader = Loader(
-            dataset,
-            records,
-            predictor.task,
-            pipeline,
-            batch,
-            workers=min(loader_workers(workers, predictor.device), len(records) // batch),
-            shuffle=False,
-            min_side=inference_side(predictor.preprocessing),
-        )
-        first = 0
-        for view in loader.epoch(0):
-            total[first : first + len(view)] += _summed(predictor, view, size, crops)
-            first += len(view)
+    processes = min(loader_workers(workers, predictor.device), len(records) // batch)
+    side = inference_side(predictor.preprocessing)
+    with Progress(console=Console(stderr=True), transient=True, disable=not progress) as shown:
+        bar = shown.add_task("evaluating", total=len(pipelines) * len(records))
+        for pipeline in pipelines:
+            loader = Loader(
+                dataset, records, predictor.task, pipeline, batch, workers=processes, shuffle=False, min_side=side
+            )
+            first = 0
+            for view in loader.epoch(0):
+                total[first : first + len(view)] += _summed(predictor, view, size, crops)
+                first += len(view)
+                shown.advance(bar, len(view))
     for record, summed in zip(records, total, strict=True):
         scores = (summed / crops).float()
         answer = Annotation(record.size, scores=scores)

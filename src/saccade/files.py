@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from saccade.errors import ResourceError
+from saccade.errors import ResourceError, UsageError
 
 
 def write_whole(path: Path, content: bytes | str | Callable[[Path], object]) -> None:
@@ -43,6 +43,13 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def report_folder(path: Path) -> Path:
+    """`make_folder(path)` for a report. Raises UsageError for the folder of a run, whose own it would replace."""
+    if (path / "config.json").is_file():
+        raise UsageError(f"--out {path} is the folder of a run, whose report would be replaced; choose another")
+    return make_folder(path)
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Faults of the disk become a ResourceError that names the file and what to do."""
@@ -68,10 +75,11 @@ def _errno(error: Exception) -> int | None:
     return None if said is None else int(said[1])
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files that a killed process left in `folder` and below."""
-    for leftover in folder.rglob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
+def remove_leftovers(*folders: Path) -> None:
+    """Delete the temporary files that a killed process left in these folders, and nothing below them."""
+    for leftover in (path for folder in folders for path in folder.glob(".*.tmp")):
+        if re.fullmatch(r"\..+\.[0-9]+\.tmp", leftover.name):  # as `write_whole` names them
+            leftover.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from saccade.data.image import MAX_PIXELS_VARIABLE, Probe, decode, decode_values, probe
+from saccade.data.image import MAX_PIXELS_VARIABLE, Probe, decode, decode_values, note_frames, probe
 from saccade.errors import DataError
 
 
@@ -137,6 +137,19 @@ def test_first_frame_of_an_animation(format: str) -> None:
     data = encoded(frames[0], format, save_all=True, append_images=frames[1:])
     assert probe(data).animated
     assert np.abs(decode(data).astype(int) - [255, 0, 0]).max() < 8
+
+
+def test_frames_are_counted_and_not_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "a.gif"
+    frames = [Image.new("P", (40, 30), color=i % 250) for i in range(600)]
+    frames[0].save(path, save_all=True, append_images=frames[1:], optimize=False)
+    assert note_frames(path) == ["holds 600 images (frames or pages); only the first was looked at"]
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])  # the first frame is whole
+    (note,) = note_frames(path)
+    assert "only the first" in note
+    frames[0].save(path)
+    assert note_frames(path) == []
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (1, 2000), (4000, 7), (8, 20000)])

@@ -82,3 +82,15 @@ def test_agrees_with_scikit_learn(seed: int) -> None:
 def test_bad_input_is_named(true: list[list[int]], said: list[list[int]], message: str) -> None:
     with pytest.raises(DataError, match=message):
         make_metric("segment", ["a", "b"]).add("x", class_map(true), class_map(said))
+
+
+def test_order_of_images_has_no_influence() -> None:
+    rng = np.random.default_rng(4)
+    maps = [(class_map(rng.integers(0, 3, (6, 7))), class_map(rng.integers(0, 3, (6, 7)))) for _ in range(20)]
+    found = []
+    for order in (range(20), rng.permutation(20).tolist()):
+        metric = make_metric("segment", ["a", "b", "c"])
+        for i in order:
+            metric.add(f"{i}", *maps[i])
+        found.append(metric.result(bootstrap=40).to_json())
+    assert found[0] == found[1]

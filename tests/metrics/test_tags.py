@@ -64,7 +64,29 @@ def test_three_best_tags_of_every_image() -> None:
     assert found["overall_recall_at_3"].value == pytest.approx(2 / 4)
     assert found["class_recall_at_3"].value == pytest.approx((1 + 0 + 0) / 3)  # a, b, d occur
     assert found["class_precision_at_3"].value == pytest.approx((1 + 0 + 0 + 0) / 4)
-    assert found["n_plus"].value == pytest.approx(1 / 3)
+    assert found["n_plus_at_3"].value == pytest.approx(1 / 3)
+
+
+def test_five_best_tags_of_every_image() -> None:
+    metric = make_metric("tag", list("abcdef"))
+    metric.add("x", truth([0, 0, 0, 0, 1, 1]), said([0.9, 0.8, 0.7, 0.6, 0.5, 0.4]))  # gives all but f: hits e
+    metric.add("y", truth([1, 0, 0, 1, 0, 0]), said([0.1, 0.9, 0.8, 0.7, 0.6, 0.5]))  # gives all but a: hits d
+    found = {name: value.value for name, value in metric.result(bootstrap=20).metrics.items()}
+    assert found["overall_precision_at_5"] == pytest.approx(2 / 10)
+    assert found["overall_recall_at_5"] == pytest.approx(2 / 4)
+    assert found["class_recall_at_5"] == pytest.approx((0 + 1 + 1 + 0) / 4)  # a, d, e, f occur
+    assert found["class_precision_at_5"] == pytest.approx((0 + 0 + 0 + 1 / 2 + 1 / 2 + 0) / 6)
+    assert found["n_plus_at_5"] == pytest.approx(2 / 4)
+    assert found["overall_precision_at_3"] == pytest.approx(1 / 6)  # y is given d
+    assert found["n_plus_at_3"] == pytest.approx(1 / 4)
+
+
+def test_with_no_more_classes_than_tags_every_tag_is_given() -> None:
+    metric = make_metric("tag", ["a", "b"])
+    metric.add("x", truth([1, 0]), said([0.1, 0.9]))
+    found = {name: value.value for name, value in metric.result(bootstrap=0).metrics.items()}
+    for k in (3, 5):
+        assert (found[f"overall_precision_at_{k}"], found[f"overall_recall_at_{k}"]) == (0.5, 1.0)
 
 
 def test_absent_class_is_left_out_and_has_no_curve() -> None:
@@ -109,3 +131,15 @@ def test_no_threshold_has_a_better_f1(rows: list[tuple[float, bool]]) -> None:
 
     if truth.any():
         assert f1(best_threshold(scores, truth)) == max(f1(t) for t in (0.0, 0.05, 0.2, 0.5, 0.8, 1.0))
+
+
+def test_order_of_images_has_no_influence_ties_included() -> None:
+    rng = np.random.default_rng(3)
+    scores, true = rng.integers(0, 4, (30, 6)) / 4, rng.random((30, 6)) < 0.3
+    found = []
+    for order in (range(30), rng.permutation(30).tolist()):
+        metric = make_metric("tag", list("abcdef"))
+        for i in order:
+            metric.add(f"{i}", truth(true[i].tolist()), said(scores[i].tolist()))
+        found.append(metric.result(bootstrap=40).to_json())
+    assert found[0] == found[1]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from saccade.errors import DataError, ResourceError
+from saccade.errors import DataError, ResourceError, UsageError
 from saccade.verbs.check import check, describe
 
 
@@ -91,6 +91,16 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(ResourceError, match="cannot be written"):
         check(root, out=tmp_path / "file" / "sheet.png")
+
+
+def test_the_sheet_takes_the_place_of_no_image(tmp_path: Path) -> None:
+    photo = tmp_path / "a" / "1.png"
+    _photo(photo, 1)
+    _photo(tmp_path / "b" / "2.png", 2)
+    before = photo.read_bytes()
+    with pytest.raises(UsageError, match=r"1\.png: an image of the data set"):
+        check(tmp_path, out=photo)
+    assert photo.read_bytes() == before
 
 
 def test_the_text_for_people_shows_names_as_they_are(tmp_path: Path) -> None:

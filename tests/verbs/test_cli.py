@@ -125,6 +125,13 @@ def test_threads_spin_briefly_unless_the_user_has_said_how(given: dict[str, str]
     assert done.stdout.split()[-1] == str(wanted)
 
 
+def test_a_program_that_imports_saccade_keeps_its_own_threads() -> None:
+    program = "import os, saccade; saccade.train; assert 'GOMP_SPINCOUNT' not in os.environ"
+    env = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"} | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_setting_is_reachable(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     code, out, _ = _run("settings", "--json", capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from corpus import box
 from saccade.data.dataset import DataSet, Record, Thing
 from saccade.data.formats import coco, voc, yolo
 from saccade.data.rle import decode_rle, encode_mask
@@ -205,6 +208,23 @@ def test_convert_reads_any_format(tmp_path: Path) -> None:
         convert(tmp_path / "yolo", "cocoo", tmp_path / "x")
     with pytest.raises(UsageError, match="images is 'move'"):
         convert(tmp_path / "yolo", "voc", tmp_path / "x", images="move")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("corners", "key", "says"),
+    [([50, 10, 20, 10], "repaired", "what"), ([10, 10, -5, 10], "refused", "why")],
+)
+def test_what_was_repaired_or_refused_in_the_source_is_told(
+    corners: list[int], key: str, says: str, tmp_path: Path, shell: Callable[..., tuple[int, str, str]]
+) -> None:
+    data = box(corners)(tmp_path / "data")
+    code, out, err = shell("convert", data, "--to", "voc", "--out", tmp_path / "one")
+    assert code == 0, err
+    assert f"{key}: annotations.json: annotation 3" in out
+    code, out, err = shell("convert", data, "--to", "voc", "--out", tmp_path / "two", "--json")
+    (entry,) = json.loads(out)[key]
+    assert "annotation 3" in entry["where"]
+    assert entry[says]
 
 
 @pytest.mark.shared

@@ -12,6 +12,8 @@ import pytest
 
 import saccade
 from corpus import coco, coco_content
+from saccade.data.dataset import DataSet
+from saccade.data.split import split as assign_splits
 from saccade.errors import DataError, UsageError
 
 Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
@@ -65,6 +67,66 @@ def test_the_command_line_says_what_the_library_returns(run: Path, colours: Path
     assert set(told["metrics"]["top1"]) == {"value", "low", "high"}
     returned = saccade.evaluate(run, colours, workers=0)
     assert returned["metrics"] == told["metrics"]
+
+
+def test_what_cannot_be_read_is_told(run: Path, colours: Path, tmp_path: Path, shell: Shell) -> None:
+    data = tmp_path / "set"
+    shutil.copytree(colours, data)
+    (data / "val" / "red" / "0.png").write_bytes(b"\x89PNG not really")
+    cut = data / "val" / "blue" / "1.png"
+    cut.write_bytes(cut.read_bytes()[:600])  # its header is whole
+    code, out, err = shell("evaluate", run, data, "--workers", 0)
+    assert code == 0, err
+    assert "8 images of val" in out
+    assert "refused: 2 images" in err
+    assert "val/red/0.png" in err
+    assert "val/blue/1.png" in err
+    code, out, _ = shell("evaluate", run, data, "--workers", 0, "--json")
+    result = json.loads(out)
+    assert sorted(entry["where"] for entry in result["refused"]) == ["val/blue/1.png", "val/red/0.png"]
+    assert all(entry["why"] for entry in result["refused"])
+
+
+def test_a_split_that_training_drew_is_drawn_again(
+    run: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With another seed the model would be scored on images that it was trained on."""
+    seeds: list[int] = []
+
+    def noted(dataset: DataSet, seed: int) -> None:
+        seeds.append(seed)
+        assign_splits(dataset, seed)
+
+    monkeypatch.setattr("saccade.verbs.evaluate.assign_splits", noted)
+    copy, data = tmp_path / "run", colours / "train"  # without splits
+    copy.mkdir()
+    shutil.copy(run / "best.safetensors", copy)
+    (warning,) = saccade.evaluate(copy, data, bootstrap=0, workers=0)["warnings"]
+    assert "val is drawn by seed 0" in warning
+    config = json.loads((run / "config.json").read_text())
+    config["settings"]["seed"] = 5
+    (copy / "config.json").write_text(json.dumps(config))
+    for path in (copy, copy / "best.safetensors"):
+        assert saccade.evaluate(path, data, bootstrap=0, workers=0)["warnings"] == []
+    saccade.evaluate(copy, data, bootstrap=0, workers=0, seed=7)
+    assert seeds == [0, 5, 5, 7]
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "explain"])
+def test_the_report_of_a_run_is_not_replaced(verb: str, run: Path, colours: Path, shell: Shell) -> None:
+    before = (run / "report.html").read_bytes()
+    source = colours if verb == "evaluate" else colours / "val" / "red" / "0.png"
+    code, _, err = shell(verb, run, source, "--out", run)
+    assert code == 2
+    assert f"{run} is the folder of a run" in err
+    assert (run / "report.html").read_bytes() == before
+
+
+def test_a_leak_is_told(run: Path, colours: Path, tmp_path: Path) -> None:
+    shutil.copytree(colours, tmp_path / "set")
+    shutil.copy(colours / "train" / "red" / "3.png", tmp_path / "set" / "val" / "red" / "copy.png")
+    (warning,) = saccade.evaluate(run, tmp_path / "set", bootstrap=0, workers=0)["warnings"]
+    assert warning.startswith("leak: 1 of 11 pictures of val are also in train")
 
 
 def _results(content: dict[str, Any], shift: float = 0.0) -> list[dict[str, Any]]:

@@ -21,8 +21,10 @@ import saccade
 from saccade import checkpoint
 from saccade.data.pipelines import Preprocessing
 from saccade.data.rle import decode_rle
+from saccade.data.types import Annotation
 from saccade.errors import DataError, UsageError
 from saccade.models import model_config, model_module
+from saccade.verbs.predict import _of_images as answers_of
 
 Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -119,6 +121,18 @@ def test_order_unreadable_pictures_and_unique_names(runs: dict[str, Path], image
     assert numbers(answers[0]) == pytest.approx(numbers(answers[6]), abs=1e-4)
 
 
+def test_sources_are_never_written_over(runs: dict[str, Path], images: Path, tmp_path: Path, shell: Shell) -> None:
+    before = {path: path.read_bytes() for path in images.rglob("*") if path.is_file()}
+    (tmp_path / "link").symlink_to(images, target_is_directory=True)
+    for out in (images, tmp_path / "link", images / "deeper"):
+        code, _, err = shell("predict", runs["classify"], images / "a.png", images / "deeper", "--out", out)
+        assert code == 2, err
+        assert "would take the place of" in err
+    assert {path: path.read_bytes() for path in images.rglob("*") if path.is_file()} == before
+    saccade.predict(runs["classify"], images / "a.png", out=images / "answers", workers=0)
+    assert (images / "answers" / "a.png").is_file()
+
+
 def test_sources_that_are_not_there(runs: dict[str, Path], images: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for source, says in (("nothing.png", "no such image"), ("*.gif", "pattern"), (tmp_path / "empty", "no image in")):
@@ -199,6 +213,22 @@ def test_command_line_and_library_agree(runs: dict[str, Path], images: Path, she
     assert [row["score"] for row in told["scores"]] == pytest.approx(sorted(loaded.scores.tolist())[::-1], abs=1e-5)
     with pytest.raises(UsageError, match=r"\[H, W, 3\] uint8"):
         saccade.load(runs["classify"]).predict(np.zeros((4, 4), np.uint8))
+
+
+@pytest.mark.parametrize("task", ["classify", "detect", "segment"])
+def test_the_command_and_a_loaded_model_compute_the_same_bits(task: str, runs: dict[str, Path], images: Path) -> None:
+    predictor = saccade.load(runs[task])
+    paths = [path for path in sorted(images.rglob("*.*")) if path.name != "c.png"]
+    for path, one in answers_of(predictor, paths, 1, 0):
+        other = predictor.predict(path)
+        assert isinstance(one, Annotation)
+        for name in ("scores", "semantic"):
+            assert (getattr(one, name) is None) == (getattr(other, name) is None)
+            if getattr(one, name) is not None:
+                assert torch.equal(getattr(one, name), getattr(other, name))
+        if one.objects is not None and other.objects is not None:
+            assert torch.equal(one.objects.boxes, other.objects.boxes)
+            assert torch.equal(one.objects.labels, other.objects.labels)
 
 
 def test_a_reader_that_stops_early_is_no_fault(runs: dict[str, Path], images: Path) -> None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from saccade import checkpoint
 from saccade.errors import DivergedError, UsageError
 from saccade.training.state import STATE
 
+Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
 SMALL: dict[str, Any] = {"epochs": 3, "batch": 8, "workers": 0, "width": 4, "depths": [1, 1, 1], "precision": "fp32"}
 FLAGS = ["--set", "width=4", "--set", "depths=[1,1,1]", "--set", "save_every=0", "--workers", "0", "--batch", "4"]
 
@@ -68,6 +70,26 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(colours: Path
     assert [_comparable(row) for row in _rows(a)] == [_comparable(row) for row in _rows(b)]
     scores = [json.loads((run / "metrics.json").read_text())["metrics"] for run in (a, b)]
     assert scores[0] == scores[1]
+
+
+def test_a_run_of_deterministic_algorithms_alone(
+    colours: Path, tmp_path: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ["train", "resnet20", colours, "--epochs", 1, *FLAGS, "--deterministic", "--out"]
+    for name in ("a", "b"):
+        code, _, err = shell(*line, tmp_path / name)
+        assert code == 0, err
+        assert json.loads((tmp_path / name / "config.json").read_text())["settings"]["deterministic"] is True
+    assert _weights(tmp_path / "a") == _weights(tmp_path / "b")
+    assert not torch.are_deterministic_algorithms_enabled()
+
+    def step(optimizer: torch.optim.SGD, closure: None = None) -> None:
+        torch.zeros(3).put_(torch.tensor([0]), torch.ones(1))
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    code, _, err = shell(*line, tmp_path / "c")
+    assert code == 2
+    assert "deterministic: put_" in err
 
 
 def test_a_finished_run_goes_on_with_more_epochs(colours: Path, tmp_path: Path) -> None:
@@ -219,6 +241,24 @@ def test_refusals(colours: Path, tmp_path: Path) -> None:
         saccade.train("resnet20", colours, out=run, progress=False, resume=True, lr=1.0)
     with pytest.raises(UsageError, match=r"model differ .*resnet20 then, resnet32 now"):
         saccade.train("resnet32", colours, out=run, progress=False, resume=True)
+
+
+@pytest.mark.parametrize("name", ["report.html", "stages/notes.txt", "best.safetensors"])
+def test_files_of_the_user_are_not_replaced(name: str, colours: Path, tmp_path: Path, shell: Shell) -> None:
+    mine, other = tmp_path / name, tmp_path / "thesis.txt"
+    for path in (mine, other):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    code, _, err = shell("train", "resnet20", colours, "--out", tmp_path, "--epochs", 1, *FLAGS)
+    assert code == 2
+    assert f"holds no run, but {name.split('/')[0]}" in err
+    assert mine.read_text() == other.read_text() == "mine"
+    mine.unlink()
+    if mine.parent != tmp_path:
+        mine.parent.rmdir()
+    code, _, err = shell("train", "resnet20", colours, "--out", tmp_path, "--epochs", 1, *FLAGS)
+    assert code == 0, err
+    assert other.read_text() == "mine"
 
 
 def test_two_processes_make_one_run(colours: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,19 @@ def test_all_methods_from_weights_to_a_model_that_answers(
     assert again["features"]["cached"]
     assert "epoch 1" not in err  # nothing is trained again
     assert [r["mean"] for r in again["methods"]] == [r["mean"] for r in result["methods"]]
+
+
+def test_images_that_cannot_be_read_are_told(colours: Path, run: Path, tmp_path: Path, shell: Shell) -> None:
+    shutil.copytree(colours, tmp_path / "set")
+    (tmp_path / "set" / "train" / "red" / "0.png").write_bytes(b"\x89PNG not really")
+    words = ["--methods", "logistic", "--seeds", 1, "--out", tmp_path / "out", *FAST, "--json"]
+    code, said, err = shell("transfer", tmp_path / "set", "--weights", run, *words)
+    assert code == 0, err
+    assert json.loads(said)["images"]["train"] == 39
+    assert "refused: 1 images" in err
+    assert "train/red/0.png" in err
+    refused = json.loads((tmp_path / "out" / "data_report.json").read_text())["refused"]
+    assert [entry["where"] for entry in refused] == ["train/red/0.png"]
 
 
 def test_splits_are_drawn_anew_for_tags(tagged: Path, run: Path, tmp_path: Path) -> None:

@@ -85,6 +85,14 @@ class Ledger:
         self.refused.append(Entry(where, why))
         self.labels_refused += 1
 
+    def told(self) -> list[str]:
+        """Lines for people: the warnings, how much is refused and the first of that; none if all is well."""
+        lines = [f"warning: {warning}" for warning in self.warnings]
+        if self.refused:
+            lines.append(f"refused: {self.images_refused} images and {self.labels_refused} labels. The first:")
+            lines += [f"  {entry.where}: {entry.what}" for entry in self.refused[:5]]
+        return lines
+
     def to_json(self) -> dict[str, Any]:
         """{used {images, labels}, repaired [{where, what}], refused [{where, why}], warnings}."""
         return {

@@ -85,6 +85,19 @@ def probe(path: Path | bytes) -> Probe:
         return _probe(image, name)
 
 
+def note_frames(path: Path) -> list[str]:
+    """What to tell of a file whose first image was decoded: nothing, or that it holds more (frames of an animation,
+    pages). They are counted, not decoded."""
+    try:
+        with _opened(path) as (image, name):
+            if not _probe(image, name).animated:
+                return []
+            with _named(name):
+                return [f"holds {getattr(image, 'n_frames', 1)} images (frames or pages); only the first was looked at"]
+    except DataError as error:
+        return [f"only the first image was looked at; what is behind it cannot be read ({error})"]
+
+
 def decode(path: Path | bytes, min_side: int | None = None) -> np.ndarray:
     """Pixels of an image file (or of the bytes of one), upright.
 

@@ -68,7 +68,7 @@ class Explained:
     patch: int = 0  # side of the occluding patch, pixels of the original
     input: np.ndarray | None = None  # [H, W, 3] uint8, what the network saw
     layers: dict[str, tuple[Tensor, list[int]]] = field(default_factory=dict)  # maps [k, h, w] and their channels
-    notes: list[str] = field(default_factory=list)  # what could not be shown, and why
+    notes: list[str] = field(default_factory=list)  # what was not shown, and why
 
 
 def explain_image(

@@ -13,7 +13,7 @@ from saccade.metrics import Result
 from saccade.metrics.bootstrap import estimate, mean_of_defined, ratio
 from saccade.metrics.classification import class_scores
 
-K = 3  # tags an image in the fixed-number protocol (Gong et al. 2014, sec. 4)
+AT = (3, 5)  # tags an image in the fixed-number protocol (Gong et al. 2014, sec. 4)
 
 
 def image_precision_recall(given: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -34,9 +34,10 @@ class Tags:
     - precision, recall: mean over images of `image_precision_recall` of the tags whose probability reaches the
       threshold;
     - class_precision_at_3, class_recall_at_3 (means over the classes that are given at least once, or that occur),
-      overall_precision_at_3, overall_recall_at_3 and n_plus (share of the occurring classes with recall above 0):
+      overall_precision_at_3, overall_recall_at_3 and n_plus_at_3 (share of the occurring classes with recall above 0):
       every image is given its 3 best tags, as in Gong et al. 2014 ("Deep convolutional ranking for multilabel
-      image annotation", sec. 4).
+      image annotation", sec. 4); a tie goes to the first class. The same with 5. Where there are no more classes than
+      that, every tag is given.
 
     `per_class` tells the `best_threshold` of each class on these images as well.
     Curves: "precision_recall": a row a class with recall and precision (lists) where the class occurs.
@@ -65,23 +66,17 @@ class Tags:
         scores = np.array([self._rows[id][1] for id in ids]).reshape(-1, c)
         given = scores >= self.thresholds
         precision, recall = image_precision_recall(given, truth)
-        best = np.zeros_like(truth)
-        np.put_along_axis(best, np.argsort(-scores, axis=1, kind="stable")[:, :K], True, axis=1)
-        hit, best_f, truth_f = (best & truth).astype(float), best.astype(float), truth.astype(float)
+        order = np.argsort(-scores, axis=1, kind="stable")
 
         def statistic(w: np.ndarray) -> dict[str, np.ndarray]:
-            hits, said, true = w @ hit, w @ best_f, w @ truth_f  # [b, classes]
-            by_class = ratio(hits, true)
-            return {
+            found = {
                 "mean_ap": mean_of_defined(average_precisions(scores, truth, w)),
                 "precision": ratio(w @ precision, w.sum(1)),
                 "recall": ratio(w @ recall, w.sum(1)),
-                "class_precision_at_3": mean_of_defined(ratio(hits, said)),
-                "class_recall_at_3": mean_of_defined(by_class),
-                "overall_precision_at_3": ratio(hits.sum(1), said.sum(1)),
-                "overall_recall_at_3": ratio(hits.sum(1), true.sum(1)),
-                "n_plus": ratio((hits > 0).sum(1), (true > 0).sum(1)),
             }
+            for k in AT:
+                found |= fixed_number(order, truth, w, k)
+            return found
 
         curves = {"precision_recall": [self._curve(k, scores, truth) for k in range(c)]}
         metrics = estimate(statistic, len(ids), bootstrap, seed)
@@ -116,6 +111,26 @@ class Tags:
             "recall": (hits / hits[-1])[last].tolist(),
             "precision": precision.tolist(),
         }
+
+
+def fixed_number(order: np.ndarray, truth: np.ndarray, weights: np.ndarray, k: int) -> dict[str, np.ndarray]:
+    """The metrics of `Tags` for the k best tags of every image, [b] each, NaN where there is nothing to count.
+
+    Args:
+        order: [images, classes], the classes of each image by falling score.
+        truth: [images, classes] bool.
+        weights: [b, images], how often each image counts.
+    """
+    best = np.zeros_like(truth)
+    np.put_along_axis(best, order[:, :k], True, axis=1)
+    hits, said, true = (weights @ part.astype(float) for part in (best & truth, best, truth))  # [b, classes]
+    return {
+        f"class_precision_at_{k}": mean_of_defined(ratio(hits, said)),
+        f"class_recall_at_{k}": mean_of_defined(ratio(hits, true)),
+        f"overall_precision_at_{k}": ratio(hits.sum(1), said.sum(1)),
+        f"overall_recall_at_{k}": ratio(hits.sum(1), true.sum(1)),
+        f"n_plus_at_{k}": ratio((hits > 0).sum(1), (true > 0).sum(1)),
+    }
 
 
 def average_precisions(scores: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -48,6 +48,7 @@ class Plan:
     origins: dict[str, str]
     preprocessing: Preprocessing
     recipe: str
+    given: dict[str, str | None]  # split of each image id as the files state it, before the rest was assigned
     weights: str | None = None  # where the run started from, if not at random
 
     def to_json(self) -> dict[str, Any]:
@@ -103,27 +104,26 @@ def make_plan(
         weights, recipe = stored["weights"], stored["recipe"]
         origins = {name: stored["origins"].get(name, o) if o == "resumed" else o for name, o in origins.items()}
     _refuse_contradictions(task, settings)
+    given = {record.id: record.split for record in dataset.records}
     split(dataset, seed=settings.seed)
     _refuse_bad_data(dataset, settings)
-    training, validation = dataset.of("train"), dataset.of("val")
-    if not training:
-        raise DataError(f"{dataset.root}: no image to train on (splits: {dataset.splits or 'none'})")
+    training, validation = _training_images(dataset, task), dataset.of("val")
     stride = getattr(module, "STRIDE", 1)
-    preprocessing = preprocessing_of(task, settings, stride)
+    shape = preprocessing_of(task, settings, stride)
     if stored is None:
         known: dict[str, Any] = {"classes": len(dataset.classes), "task": task}
         known["objective"] = _objective(task, settings, training, len(dataset.classes))
-        if preprocessing.size is not None:
-            known["size"] = preprocessing.size
+        if shape.size is not None:
+            known["size"] = shape.size
         changes = {k: v for k, v in known.items() if k in fields} | changes
         built = model_config(model, **changes)
         if hasattr(module, "adapt") and str(weights) not in WORDS:  # their anchors are those they were trained with
-            built = module.adapt(built, _examples(dataset, training, task, preprocessing))
+            built = module.adapt(built, _examples(dataset, training, task, shape))
     else:
         built = config_from_json(module, model, stored["config"])
     start = None if weights is None else str(weights)
     plan = Plan(
-        model, module, built, task, dataset, training, validation, settings, origins, preprocessing, recipe, start
+        model, module, built, task, dataset, training, validation, settings, origins, shape, recipe, given, start
     )
     if stored is not None:
         _refuse_changes(plan, stored)
@@ -214,6 +214,24 @@ def _refuse_contradictions(task: str, settings: Settings) -> None:
         raise UsageError(f"loss={settings.loss} is not for {task}; allowed: {', '.join(losses)}")
     if settings.class_balance != "none" and task not in ("classify", "localize", "tag"):
         raise UsageError(f"class_balance weights the labels of whole images, not those of {task} (class_balance=none)")
+
+
+def _training_images(dataset: DataSet, task: str) -> list[Record]:
+    """Raises DataError where there is nothing to learn from: no image, no object or tag, for classify one class."""
+    training = dataset.of("train")
+    if not training:
+        raise DataError(f"{dataset.root}: no image to train on (splits: {dataset.splits or 'none'})")
+    if task in ("detect", "instances", "tag") and not any(record.things or record.tags for record in training):
+        what = "tag" if task == "tag" else "object"
+        raise DataError(f"{dataset.root}: no {what} in train (0 of {len(training)} images have one)")
+    labels = {record.label for record in training if record.label is not None}
+    if task == "classify" and len(labels) == 1:
+        only = dataset.classes[labels.pop()]
+        raise DataError(
+            f"{dataset.root}: all {len(training)} training images are of one class, {only!r}: there is nothing to tell "
+            "apart; add images of another class"
+        )
+    return training
 
 
 def _objective(task: str, settings: Settings, training: list[Record], classes: int) -> Objective:

@@ -176,7 +176,7 @@ def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume:
     counters = Progress()
     if accelerator.is_main_process:
         make_folder(run)
-        remove_leftovers(run)
+        remove_leftovers(run, (run / STATE).parent, run / "plots")
     if saved:
         counters = load_state(run, model, optimizer, averaged)
         counters.finished = parts.share(counters) >= 1
@@ -231,13 +231,10 @@ def _surroundings() -> dict[str, Any]:
 def _say_what_is_wrong(plan: Plan, run: Path, display: Display) -> None:
     """Nothing is left out in silence: how much is refused, the first of it, and where all of it stands."""
     ledger = plan.dataset.ledger
-    for warning in ledger.warnings:
-        display.say(f"warning: {warning}")
-    if ledger.refused:
-        images, labels = ledger.images_refused, ledger.labels_refused
-        display.say(f"refused: {images} images and {labels} labels; {run / 'data_report.json'} names all. The first:")
-        for entry in ledger.refused[:5]:
-            display.say(f"  {entry.where}: {entry.what}")
+    for line in ledger.told():
+        display.say(line)
+    if len(ledger.refused) > 5:
+        display.say(f"  ... {run / 'data_report.json'} names all")
 
 
 def _numerics(plan: Plan, run: Path, model: nn.Module, device: torch.device, resume: bool) -> tuple[Plan, str, str]:

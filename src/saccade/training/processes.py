@@ -10,6 +10,10 @@ from torch import distributed
 from saccade.device import pick_device
 from saccade.errors import UsageError
 
+# what a new run removes or writes over in its folder
+REPLACED = ("log.jsonl", "best.safetensors", "last.safetensors", "metrics.json", "report.html", "data_report.json")
+REPLACED += ("state", "stages", "plots")
+
 
 def join_processes(device: str | None) -> None:
     """Meet the other processes, if a launcher has started several. Raises UsageError for an unknown device."""
@@ -41,7 +45,8 @@ def agreed_run_folder(out: str | Path | None, model: str, data: str | Path, resu
 
 
 def run_folder(out: str | Path | None, model: str, data: str | Path, resume: bool, overwrite: bool) -> Path:
-    """The folder of a run. Raises UsageError where it holds another run, or none to go on with."""
+    """The folder of a run. Raises UsageError where it holds another run, none to go on with, or other files that a run
+    would replace."""
     if out is None:
         if resume:
             raise UsageError("--resume needs --out, the folder of the run to go on with")
@@ -54,6 +59,12 @@ def run_folder(out: str | Path | None, model: str, data: str | Path, resume: boo
     has_run = (path / "config.json").is_file()
     if resume and not has_run:
         raise UsageError(f"--resume: {path} holds no run (no config.json)")
+    taken = [name for name in REPLACED if (path / name).exists()]
+    if taken and not has_run and not overwrite:
+        raise UsageError(
+            f"{path} holds no run, but {', '.join(taken)}, which a run would replace; choose another --out, or add "
+            "--overwrite"
+        )
     if has_run and not resume and not overwrite:
         raise UsageError(f"{path} holds a run already; add --resume to go on with it, or --overwrite to replace it")
     return path

@@ -21,7 +21,7 @@ from saccade.data.dataset import DataSet, Record, count_labels
 from saccade.data.formats import read
 from saccade.data.image import decode
 from saccade.data.split import find_leaks
-from saccade.errors import DataError, ResourceError
+from saccade.errors import DataError, ResourceError, UsageError
 from saccade.plots.contact_sheet import Tile, draw_contact_sheet
 
 _UNEVEN = 10  # the most frequent class has this many times the labels of the rarest: worth a warning
@@ -43,7 +43,8 @@ def check(data: str | Path, task: str | None = None, out: Path | None = None) ->
         out: a .png file, or a folder for contact_sheet.png, to write a sheet of pictures with their labels to.
 
     Raises:
-        UsageError, DataError: as `data.formats.read`; DataError also where no image can be decoded.
+        UsageError, DataError: as `data.formats.read`; DataError also where no image can be decoded, UsageError where
+            the sheet would replace one.
         ResourceError: `out` cannot be written.
     """
     dataset = read(data, task)
@@ -211,6 +212,8 @@ def _doubts(dataset: DataSet, per_class: dict[str, dict[str, int]]) -> list[str]
 
 def _write_sheet(dataset: DataSet, out: Path) -> str:
     path = out if out.suffix.lower() == ".png" else out / "contact_sheet.png"
+    if path.exists() and any(path.samefile(dataset.root / record.id) for record in dataset.records):
+        raise UsageError(f"{path}: an image of the data set; choose another place for the contact sheet")
     step = max(1, len(dataset.records) / _TILES)
     chosen = [dataset.records[int(i * step)] for i in range(min(_TILES, len(dataset.records)))]
     sheet = draw_contact_sheet([_tile(dataset, record) for record in chosen])

@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
+from saccade import checkpoint
 from saccade.crops import check_crops, predictions_by_crops
 from saccade.data.dataset import DataSet, Record
 from saccade.data.formats import read
@@ -22,7 +23,7 @@ from saccade.data.truth import read_truth
 from saccade.data.types import Annotation
 from saccade.device import describe_hardware, loader_workers
 from saccade.errors import DataError, UsageError
-from saccade.files import make_folder, write_whole
+from saccade.files import report_folder, write_whole
 from saccade.gallery import Gallery
 from saccade.metrics import Result, make_metric
 from saccade.predictor import Predictor, load
@@ -38,7 +39,7 @@ def evaluate(
     device: str | None = None,
     precision: str = "auto",
     bootstrap: int = 1000,
-    seed: int = 0,
+    seed: int | None = None,
     crops: int = 1,
     out: str | Path | None = None,
     progress: bool = False,
@@ -49,18 +50,20 @@ def evaluate(
         run: run folder, checkpoint, or a COCO results file (`.json`) of any tool.
         split: "train", "val", "test" or "all".
         bootstrap: resamples of the images for the 95 % intervals; 0 for none.
-        seed: of the split, where the data set gives none, and of the bootstrap.
+        seed: of the split, where the data set gives none; by default that of the run, whose training images must not
+            be scored as its validation images: read from config.json beside the checkpoint. Without one it is 0.
         crops: classify, tag: 1 view of every image, or the mean over 2, 10 or 144 (crops.py).
         out: folder for report.html, metrics.json and plots; nothing is written without it.
 
     Returns:
-        `{data, split, images, metrics: {name: {value, low, high}}, per_class, seconds}`.
+        `{data, split, images, metrics: {name: {value, low, high}}, per_class, seconds, refused: [{where, why}],
+        warnings}`; the last two tell what of the data set, all its splits together, could not be used.
 
     Raises:
         DataError, UsageError, ModelFileError: as the parts say.
     """
     start = time.monotonic()
-    folder = None if out is None else make_folder(Path(out))
+    folder = None if out is None else report_folder(Path(out))
     predictor = None if Path(run).suffix == ".json" else load(run, device, precision)
     if crops != 1:
         if predictor is None:
@@ -70,17 +73,43 @@ def evaluate(
     task = dataset.task if predictor is None else predictor.task
     if predictor is not None:
         align_classes(dataset, predictor.classes)
-    records = records_of(dataset, split, seed)
+    if seed is None and predictor is not None:
+        seed = _seed_of(Path(run), dataset, split)
+    records = records_of(dataset, split, seed or 0)
     gallery = None if folder is None else Gallery(task, dataset, records)
     if predictor is None:
         result = score_file(Path(run), dataset, records, bootstrap, gallery)
     else:
         result = score(predictor, dataset, records, batch, workers, bootstrap, progress, gallery, crops)
     summary = {"data": str(data), "split": split, "crops": crops, "images": len(records), **result.to_json()}
+    summary |= _tell(dataset, progress)
     summary["seconds"] = round(time.monotonic() - start, 3)
     if folder is not None and gallery is not None:
         _write_report(folder, Path(run), str(data), summary, gallery, predictor)
     return summary
+
+
+def _tell(dataset: DataSet, shown: bool) -> dict[str, Any]:
+    """What of the data could not be used: on stderr if `shown`, and for the result."""
+    console = Console(stderr=True, quiet=not shown, soft_wrap=True)
+    for line in dataset.ledger.told():
+        console.print(line, highlight=False, markup=False)
+    ledger = dataset.ledger.to_json()
+    return {name: ledger[name] for name in ("refused", "warnings")}
+
+
+def _seed_of(run: Path, dataset: DataSet, split: str) -> int:
+    """The seed of the run that wrote a checkpoint; 0, with a warning if a split must be drawn, where it is unknown."""
+    config = checkpoint.find(run).parent / "config.json"
+    try:
+        return int(json.loads(config.read_text(encoding="utf-8"))["settings"]["seed"])
+    except (OSError, ValueError, KeyError, TypeError):
+        if split != "all" and not set(dataset.splits) - {"train"}:
+            dataset.ledger.warnings.append(
+                f"the data set has no split of its own: {split} is drawn by seed 0. If the model was trained on this "
+                "data with another seed, it has seen some of these images: give its run folder, or the seed"
+            )
+        return 0
 
 
 def _write_report(
@@ -119,7 +148,7 @@ def score(
     if crops == 1:
         answers = predictions(predictor, dataset, records, batch, workers, progress)
     else:
-        answers = predictions_by_crops(predictor, dataset, records, crops, batch, workers)
+        answers = predictions_by_crops(predictor, dataset, records, crops, batch, workers, progress)
     for record, prediction in answers:
         truth = read_truth(record, dataset, predictor.task)
         metric.add(record.id, truth, prediction)

@@ -18,6 +18,7 @@ from rich.progress import Progress
 
 from saccade import checkpoint
 from saccade.data.formats.listing import SUFFIXES, list_images
+from saccade.data.image import note_frames
 from saccade.data.pipelines import Preprocessing
 from saccade.device import describe_hardware, pick_device
 from saccade.errors import DataError, ModelFileError, UsageError, suggest
@@ -26,7 +27,7 @@ from saccade.explanations.layers import Shape
 from saccade.explanations.page import filters_section, image_section, introduction, summary
 from saccade.explanations.targets import GRADIENTS, TASKS, find_labels
 from saccade.explanations.words import ENDS, METHODS, SIGNED
-from saccade.files import make_folder, write_whole
+from saccade.files import report_folder, write_whole
 from saccade.plots.heat import overlay
 from saccade.predictor import build
 from saccade.report import Page, write_page
@@ -84,7 +85,7 @@ def explain(
     network = _load(run, device)
     chosen = _methods(methods, network.task)
     wanted = Wanted(chosen, find_labels(classes, network.classes), top, layers, network.thresholds)
-    folder = None if out is None else make_folder(Path(out))
+    folder = None if out is None else report_folder(Path(out))
     page = _page(network, chosen)
     entries: list[dict[str, Any]] = []
     for number, path in enumerate(paths, 1):
@@ -94,7 +95,7 @@ def explain(
             entries.append({"image": str(path), "error": str(error)})
             page.warnings.append(str(error))
             continue
-        found.notes += _nothing_to_say(found, wanted.labels, network.classes)
+        found.notes += note_frames(path) + _nothing_to_say(found, wanted.labels, network.classes)
         entries.append(summary(found, network.classes))
         if folder is not None:
             page.sections.append(image_section(number, found, network.classes))

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 
 from saccade.data.formats.listing import SUFFIXES, list_images
-from saccade.data.image import decode
+from saccade.data.image import decode, note_frames
 from saccade.data.loader import iter_images
 from saccade.data.pipelines import inference_side
 from saccade.data.rle import encode_mask
@@ -55,19 +55,19 @@ def predict(
 
     Returns:
         One dictionary an image or frame: `{image, size, label | tags | objects | mask}`, of a localizer `label` and
-        `objects` with one box; an image that cannot be read has `{image, error}` instead.
+        `objects` with one box, and `notes: [text]` if only the first image of the file was looked at (animations,
+        pages); an image that cannot be read has `{image, error}` instead.
 
     Raises:
-        DataError: a source that matches nothing; not one image could be read. UsageError: a threshold out of range.
+        DataError: a source that matches nothing; not one image could be read.
+        UsageError: a threshold out of range; a picture in `out` would take the place of a source.
     """
     sources = [sources] if isinstance(sources, str | Path) else list(sources)
     images, videos = expand(sources)
     predictor = load(run, device, precision)
-    threshold = THRESHOLDS.get(predictor.task) if threshold is None else threshold
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise UsageError(f"threshold {threshold} is not between 0 and 1")
-    folder = None if out is None else make_folder(Path(out))
-    names = _picture_names(images)
+    threshold = _smallest_score(threshold, predictor.task)
+    names, films = _picture_names(images), _film_names(videos)
+    folder = None if out is None else _folder(Path(out), [*images, *map(Path, videos)], [*names.values(), *films])
     results: list[dict[str, Any]] = []
     answers = _of_images(predictor, images, batch, workers)
     console = Console(stderr=True)
@@ -78,12 +78,11 @@ def predict(
             results.append({"image": str(path), "error": str(answer)})
             continue
         answer = above(answer, threshold)
-        results.append({"image": str(path), **describe(answer, predictor.classes)})
+        notes = {"notes": found} if (found := note_frames(path)) else {}
+        results.append({"image": str(path), **describe(answer, predictor.classes), **notes})
         if folder is not None:
-            target = folder / names[path]
-            make_folder(target.parent)
-            write_picture(target, drawn(decode(path), answer, predictor.classes))
-    for video, name in zip(videos, _film_names(videos), strict=True):
+            write_picture(folder / names[path], drawn(decode(path), answer, predictor.classes))
+    for video, name in zip(videos, films, strict=True):
         results += _of_video(predictor, video, name, folder, threshold, frames)
     if results and all("error" in r for r in results):
         raise DataError("no image could be read. " + "; ".join(r["error"] for r in results[:5]))
@@ -116,6 +115,25 @@ def expand(sources: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
                 raise DataError(f"{text}: no such image, folder or video, and no file matches it as a pattern")
             images += matches
     return images, videos
+
+
+def _smallest_score(threshold: float | None, task: str) -> float | None:
+    threshold = THRESHOLDS.get(task) if threshold is None else threshold
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise UsageError(f"threshold {threshold} is not between 0 and 1")
+    return threshold
+
+
+def _folder(out: Path, sources: Sequence[Path], names: Sequence[str]) -> Path:
+    """The folder `out` for files of these names. Raises UsageError where one of them is a source, by whatever link."""
+    there = {(found.st_dev, found.st_ino) for source in sources if source.exists() for found in [source.stat()]}
+    for target in (out / name for name in names):
+        if target.exists() and (target.stat().st_dev, target.stat().st_ino) in there:
+            raise UsageError(
+                f"--out {out}: the picture with the answers would take the place of {target}, which is to be "
+                "looked at; give another folder"
+            )
+    return make_folder(out)
 
 
 def above(answer: Annotation, threshold: float | None) -> Annotation:

@@ -22,7 +22,7 @@ from torch import Tensor
 from saccade import __version__, checkpoint
 from saccade.data.loader import Loader
 from saccade.data.types import Batch
-from saccade.device import describe_hardware
+from saccade.device import describe_hardware, only_deterministic
 from saccade.errors import DivergedError, memory_errors
 from saccade.files import write_whole
 from saccade.gallery import Gallery
@@ -122,14 +122,15 @@ def fit(
     torch.manual_seed(plan.settings.seed)
     keep_freed_memory()
     display = Display(progress and is_main_process())
-    with memory_errors(
-        f"{plan.model} and batches of {plan.settings.batch or 'some'} images of size {plan.settings.size}"
-    ):
-        parts, counters = prepare(plan, run, device, display, resume)
-        with display, Interrupt() as interrupt:
-            _fit(parts, counters, interrupt)
-    hand_back_memory()
-    return _finish(parts, counters)
+    with only_deterministic(plan.settings.deterministic):
+        with memory_errors(
+            f"{plan.model} and batches of {plan.settings.batch or 'some'} images of size {plan.settings.size}"
+        ):
+            parts, counters = prepare(plan, run, device, display, resume)
+            with display, Interrupt() as interrupt:
+                _fit(parts, counters, interrupt)
+        hand_back_memory()
+        return _finish(parts, counters)
 
 
 def _fit_stage(

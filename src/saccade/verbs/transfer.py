@@ -22,7 +22,6 @@ from torch import nn
 
 from saccade import checkpoint
 from saccade.data.dataset import Record
-from saccade.data.formats import read
 from saccade.device import describe_hardware, pick_device
 from saccade.errors import UsageError, suggest
 from saccade.experiment.features import Features, cached_features, frozen_network, output_layer
@@ -39,7 +38,7 @@ from saccade.experiment.runs import (
     training_plan,
 )
 from saccade.experiment.trials import METHODS, TRAINED, Trial, recommend, summarise
-from saccade.files import make_folder, write_whole
+from saccade.files import make_folder, report_folder, write_whole
 from saccade.gallery import Gallery
 from saccade.models import model_module
 from saccade.models.published import WORDS
@@ -123,10 +122,10 @@ def transfer(
     plan = _plan(name, data, task, weights, settings)
     network = frozen_network(plan.module, plan.config, weights)
     head = output_layer(plan.module, plan.config, network)
-    folder = make_folder(Path(out) if out is not None else Path("runs") / f"transfer-{plan.dataset.root.name}")
+    folder = report_folder(Path(out) if out is not None else Path("runs") / f"transfer-{plan.dataset.root.name}")
     console = Console(stderr=True, quiet=not progress, soft_wrap=True)
-    given = {record.id: record.split for record in read(data, task).records}
-    divisions = divide(plan.dataset, given, seeds)
+    _tell(plan, folder, console)
+    divisions = divide(plan.dataset, plan.given, seeds)
     for division in divisions:
         check_enough(plan.dataset, targets_of(plan.dataset, division.training, plan.task), plan.task)
     place, told = folder / "features", (plan.dataset, plan.task, plan.preprocessing, pick_device(device))
@@ -139,6 +138,13 @@ def transfer(
         trials.append(trial)
         _say(experiment, trial, begun)
     return _conclude(experiment, divisions, trials, str(data), str(weights), begun)
+
+
+def _tell(plan: Plan, folder: Path, console: Console) -> None:
+    """What of the data could not be used: the first of it here, all in data_report.json."""
+    write_whole(folder / "data_report.json", json.dumps(plan.dataset.ledger.to_json(), indent=2))
+    for line in plan.dataset.ledger.told():
+        console.print(line, highlight=False, markup=False)
 
 
 def _check_methods(methods: Sequence[str], seeds: int) -> list[str]:

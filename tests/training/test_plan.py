@@ -1,0 +1,37 @@
+"""What a plan remembers of its data."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from corpus import changed, yolo
+from saccade.errors import DataError
+from saccade.training.plan import make_plan
+
+
+def test_the_splits_that_the_files_state_are_kept_beside_those_that_were_chosen(colours: Path, tmp_path: Path) -> None:
+    shutil.copytree(colours, tmp_path / "set")
+    (tmp_path / "set" / "val").rename(tmp_path / "set" / "test")
+    plan = make_plan("resnet20", tmp_path / "set")
+    assert set(plan.dataset.splits) == {"train", "val"}  # test plays val
+    assert {split for id, split in plan.given.items() if id.startswith("test/")} == {"test"}
+    plan = make_plan("resnet20", colours / "train")
+    assert set(plan.dataset.splits) == {"train", "val"}
+    assert plan.given == {record.id: None for record in plan.dataset.records}
+
+
+def test_one_class_is_nothing_to_learn(colours: Path, tmp_path: Path) -> None:
+    shutil.copytree(colours, tmp_path / "set")
+    for split in ("train", "val"):
+        shutil.rmtree(tmp_path / "set" / split / "blue")
+    with pytest.raises(DataError, match=r"all 20 training images are of one class, 'red'"):
+        make_plan("resnet20", tmp_path / "set")
+
+
+def test_objects_in_val_alone_are_nothing_to_learn(tmp_path: Path) -> None:
+    data = changed(yolo(), lambda root: [path.write_text("") for path in (root / "labels/train").iterdir()])(tmp_path)
+    with pytest.raises(DataError, match=r"no object in train \(0 of 3 images have one\)"):
+        make_plan("ssd_small", data)
