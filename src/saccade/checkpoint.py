@@ -104,7 +104,8 @@ def read_public(path: Path, most: int | None = None) -> dict[str, Tensor]:
         most: bytes to which an archive (`.npz`, torch's zip) may unpack; one that is as large itself is read as well.
 
     Raises:
-        ModelFileError: not a file of tensors, or an archive that unpacks to more. It is never read in a way that could run code.
+        ModelFileError: not a file of tensors, or an archive that unpacks to more. It is never read in a way that could
+            run code.
     """
     if path.suffix == ".safetensors":
         return read_tensors(path)[1]
@@ -148,11 +149,12 @@ def _refuse_bomb(path: Path, most: int) -> None:
         ValueError,
         NotImplementedError,
         zipfile.BadZipFile,
-    ):  # no archive, or the reader says what is wrong
-        return
+    ):
+        return  # no archive, or one whose reader says what is wrong
     if unpacked > max(most, 2 * path.stat().st_size):
         raise ModelFileError(
-            f"{path}: unpacks to {unpacked / 2**20:,.0f} MiB, the network needs {most / 2**20:,.0f} at most; not unpacked"
+            f"{path}: {unpacked / 2**20:,.0f} MiB when unpacked, more than the network can need "
+            f"({most / 2**20:,.0f} MiB); it was not unpacked. Is it of this network?"
         )
 
 
@@ -183,7 +185,14 @@ def _digest_of_header(header: dict[str, Any]) -> str:
 
 def _check_types(checkpoint: Checkpoint) -> None:
     """Raises TypeError where a header that is valid JSON is not one of ours."""
-    for name, kind in (("model", str), ("task", str), ("classes", list), ("config", dict), ("preprocessing", dict)):
+    for name, kind in (
+        ("model", str),
+        ("task", str),
+        ("classes", list),
+        ("config", dict),
+        ("preprocessing", dict),
+        ("versions", dict),
+    ):
         value = getattr(checkpoint, name)
         if not isinstance(value, kind):
             raise TypeError(f"{name} is {value!r:.80}")

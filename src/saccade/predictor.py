@@ -121,16 +121,17 @@ def build(state: checkpoint.Checkpoint, path: Path) -> nn.Module:
     if state.model not in catalogue():
         raise ModelFileError(f"{path}: made by a model that this Saccade does not know: {state.model!r}")
     module = model_module(state.model)
+    maker = f"Saccade {state.versions.get('saccade', 'of unknown version')}"
     unknown = unknown_fields(module, state.model, state.config)
     if unknown:
         raise ModelFileError(
-            f"{path}: its {state.model} has settings that this Saccade {__version__} does not know: {', '.join(unknown)}; "
-            f"it was made by Saccade {state.versions.get('saccade', '(not stated)')}, use that version or a newer one"
+            f"{path}: made by {maker}, whose {state.model} has settings that Saccade {__version__} does not know: "
+            f"{', '.join(unknown)}. Use that version or a newer one"
         )
     try:
         model: Any = module.Model(config_from_json(module, state.model, state.config))
     except (UsageError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
-        raise ModelFileError(f"{path}: the configuration of {state.model} does not fit ({error})") from error
+        raise ModelFileError(f"{path}: {maker}'s configuration of {state.model} does not fit ({error})") from error
     if state.task not in module.TASKS or state.config.get("classes") != len(state.classes):
         raise ModelFileError(
             f"{path}: a model of {state.config.get('classes')} classes to {state.task!r} with {len(state.classes)} "

@@ -16,7 +16,7 @@ from PIL import Image
 
 import saccade
 from saccade import checkpoint
-from saccade.errors import DataError, ModelFileError, UsageError
+from saccade.errors import DataError, UsageError
 from saccade.experiment.features import cached_features, feature_key, frozen_network, output_layer
 from saccade.training.plan import Plan, make_plan
 
@@ -222,9 +222,9 @@ def test_weights_must_be_of_the_network(colours: Path, run: Path, tmp_path: Path
     torch.save(tensors, tmp_path / "part.pth")
     torch.save({"a.weight": torch.zeros(3)}, tmp_path / "other.pth")
     common: dict[str, Any] = {"out": tmp_path / "out", "progress": False, "width": 4, "depths": [1, 1, 1], "workers": 0}
-    with pytest.raises(ModelFileError, match=r"tensors of the network are not in it.*layer1"):
+    with pytest.raises(UsageError, match=r"tensors of the network are not in it.*layer1"):
         saccade.transfer(colours, weights=tmp_path / "part.pth", model="resnet20", **common)
-    with pytest.raises(ModelFileError, match="weights of another network"):
+    with pytest.raises(UsageError, match="weights of another network"):
         saccade.transfer(colours, weights=tmp_path / "other.pth", model="resnet20", **common)
     with pytest.raises(UsageError, match="give --model"):
         saccade.transfer(colours, weights=tmp_path / "part.pth", **common)

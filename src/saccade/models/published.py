@@ -4,9 +4,9 @@
 of its content, in whole or, as torch.hub does, by its first digits in the file's name. Sources of the addresses, sizes,
 scores and test views: torchvision 0.29 (`WeightsEnum`s of its models), timm 1.0 (`default_cfgs` and
 results/results-imagenet.csv; sizes are not stated there, addresses only in 0.6), Cadene's pretrained-models.pytorch
-(README), akamaster's pytorch_resnet_cifar10 (README). Owners resize by Pillow, torchvision and Cadene bilinearly, timm's
-bicubically; means and standard deviations are the networks' own. Data sets have terms of their own: ImageNet is for
-research and teaching that earn no money.
+(README), akamaster's pytorch_resnet_cifar10 (README). Owners resize by Pillow, timm bicubically, the others bilinearly;
+means and standard deviations are the networks' own. Data sets have terms of their own: ImageNet is for research and
+teaching that earn no money.
 """
 
 from __future__ import annotations

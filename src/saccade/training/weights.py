@@ -15,10 +15,7 @@ from saccade.download import cache_folder, fetch
 from saccade.errors import ModelFileError, UsageError
 from saccade.models.published import WORDS, Published, find_published
 
-ROOM, MARGIN = (
-    16,
-    2**24,
-)  # bytes that an archive may unpack to: so many a number of the network, and for what else there is
+ROOM, MARGIN = 16, 2**24  # bytes to which an archive may unpack: for each number of the network, and for all else
 
 
 def weights_path(model: str, source: str | Path, shown: bool = True) -> Path:

@@ -64,7 +64,7 @@ def weights(
     target = Path(out) if out is not None else Path(f"{model}-{word}.safetensors" if word else f"{model}.safetensors")
     versions = {"saccade": __version__, "torch": str(torch.__version__)}
     task = module.TASKS[0]
-    preprocessing = _preprocessing(module, model, task, published).to_json()
+    preprocessing = preprocessing_of_weights(module, model, task, published).to_json()
     state = checkpoint.Checkpoint(
         model, dataclasses.asdict(config), names, task, preprocessing, network.state_dict(), {}, versions
     )
@@ -88,7 +88,7 @@ def _refuse_other_classes(own: dict[str, Tensor], found: dict[str, Tensor], last
     other = [name for name in own if name in found and found[name].shape != own[name].shape]
     if other and set(found) == set(own) and set(other) <= last:
         raise UsageError(
-            f"the output layer in this file is of other classes: {other[0]} is {list(found[other[0]].shape)}, that of the "
+            f"the output layer in this file is of other classes: {other[0]} is {list(found[other[0]].shape)}, in the "
             f"model {list(own[other[0]].shape)}. Replace it by one for your classes: saccade train {command}"
         )
 
@@ -112,7 +112,7 @@ def _names(classes: str | Path | None, word: str, number: int) -> list[str]:
     return names
 
 
-def _preprocessing(module: ModuleType, model: str, task: str, published: Published | None) -> Preprocessing:
+def preprocessing_of_weights(module: ModuleType, model: str, task: str, published: Published | None) -> Preprocessing:
     """What belongs to the recipe, at the test view of the weights' owner; of classifiers the default recipe, at the
     paper's size."""
     name = "default" if task == "classify" else "paper"
