@@ -102,7 +102,10 @@ def test_training_starts_from_published_weights(
     run = tmp_path / "run"
     small = {"epochs": 1, "batch": 20, "workers": 0, "precision": "fp32", "lr": 0.0, "weight_decay": 0.0}
     saccade.train("resnet20", colours, out=run, weights="cifar10", **small)
-    assert "from cifar10 (tiny.th); with a fresh start: fc.bias, fc.weight\n" in capfd.readouterr().err
+    assert (
+        "from cifar10 (tiny.th); with a fresh start, as its classes are others: fc.bias, fc.weight\n"
+        in capfd.readouterr().err
+    )
     trained = checkpoint.load(run / "last.safetensors")
     public = checkpoint.read_public(tmp_path / "cache/weights/tiny.th")
     assert torch.equal(trained.weights["conv1.weight"], public["conv1.weight"])

@@ -108,6 +108,7 @@ def make_plan(
     training, validation = dataset.of("train"), dataset.of("val")
     if not training:
         raise DataError(f"{dataset.root}: no image to train on (splits: {dataset.splits or 'none'})")
+    _refuse_one_class(task, dataset, training)
     stride = getattr(module, "STRIDE", 1)
     preprocessing = preprocessing_of(task, settings, stride)
     if stored is None:
@@ -254,6 +255,16 @@ def _refuse_bad_data(dataset: DataSet, settings: Settings) -> None:
                 f"{dataset.root}: {refused} of {refused + used} {kind} are refused, more than max_refused = "
                 f"{settings.max_refused:g}. `saccade check {dataset.root}` lists all. The first: {first}"
             )
+
+
+def _refuse_one_class(task: str, dataset: DataSet, training: list[Record]) -> None:
+    found = {record.label for record in training}
+    if task == "classify" and len(found) < 2:
+        names = ", ".join(dataset.classes[label] for label in found if label is not None)
+        raise UsageError(
+            f"{dataset.root}: all {len(training)} training images are of one class ({names}), with nothing to tell "
+            "apart; add images of another class, such as images without it"
+        )
 
 
 def _refuse_changes(plan: Plan, stored: Mapping[str, Any]) -> None:
