@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from saccade.errors import UsageError
+from saccade.errors import ModelFileError
 from saccade.models import catalogue
 from saccade.models.backbones.darknet import VARIANTS, Config, Model, Residual
 from saccade.models.darknet_weights import file_layers, read_for_model, write_weights
@@ -97,7 +97,7 @@ def test_binary_weights_start_a_model_of_other_classes(config: Config, tmp_path:
     other = Model(config)
     left = [k for k in start_from(other, room, path) if not k.endswith("num_batches_tracked")]
     assert left == [name for name, _ in sorted(other.named_parameters()) if name.startswith("head.")]
-    with pytest.raises(UsageError, match="weights of another network"):
+    with pytest.raises(ModelFileError, match="weights of another network"):
         start_from(Model(VARIANTS["darknet19"]), room, path)
 
 
