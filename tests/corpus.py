@@ -752,7 +752,7 @@ def model_files(sound: bytes) -> dict[str, tuple[bytes, str]]:
         "unknown task": (with_metadata(sound, task="fly"), "'fly'"),
         "classes that are a word": (with_metadata(sound, classes="red"), "classes is"),
         "class too many": (with_metadata(sound, classes=["<b>", "b", "c"]), "3 class names"),
-        "config of code": (with_metadata(sound, config={"__class__": "os.system"}), "configuration of resnet20"),
+        "config of code": (with_metadata(sound, config={"__class__": "os.system"}), "__class__. Use that version"),
         "config of words": (with_metadata(sound, config={"classes": 2, "width": "wide"}), "configuration of resnet20"),
         "config of another width": (with_metadata(sound, config={"classes": 2}), "another architecture"),
         "preprocessing of words": (with_metadata(sound, preprocessing={"size": "big"}), "preprocessing"),

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,28 @@ def test_runs_are_found(tmp_path: Path) -> None:
     assert checkpoint.find(tmp_path).name == "last.safetensors"
     checkpoint.save(_example(), tmp_path / "best.safetensors")
     assert checkpoint.find(tmp_path).name == "best.safetensors"
+
+
+def test_archives_that_unpack_to_more_than_the_network_are_refused(tmp_path: Path):
+    path = tmp_path / "bomb.npz"
+    np.savez_compressed(path, zeros=np.zeros(2**20, np.float32))
+    assert path.stat().st_size < 2**14
+    assert checkpoint.read_public(path, 2**23)["zeros"].shape == (2**20,)
+    with pytest.raises(
+        ModelFileError, match=r"bomb\.npz: 4 MiB when unpacked, more than the network can need \(1 MiB\)"
+    ):
+        checkpoint.read_public(path, 2**20)
+    np.savez(path, noise=np.ones(2**16, np.float32))  # as large on the disk: no bomb
+    assert checkpoint.read_public(path, 2**10)["noise"].shape == (2**16,)
+
+
+def test_an_array_whose_head_promises_more_than_the_file_holds(tmp_path: Path):
+    np.savez(tmp_path / "a.npz", a=np.ones(16, np.float32))
+    head = {"descr": "<f4", "fortran_order": False, "shape": (10**9, 10**9)}
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive, archive.open("a.npy", "w") as stream:
+        np.lib.format.write_array_header_1_0(stream, head)
+    with pytest.raises(ModelFileError, match="not a numpy archive of plain numbers"):
+        checkpoint.read_public(tmp_path / "a.npz", 2**20)
 
 
 def test_numpy_archives_are_read_without_running_code(tmp_path: Path):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from saccade import checkpoint
+from saccade.checkpoint import Checkpoint, save
 from saccade.data.pipelines import Preprocessing
 from saccade.errors import ModelFileError, UsageError
-from saccade.models import create
+from saccade.losses.classification import Objective
+from saccade.models import create, model_config
 from saccade.ops.fused_conv import FusedConv2d
-from saccade.predictor import Predictor, fit_weights
+from saccade.predictor import Predictor, build, fit_weights, load
 
 PREPROCESSING = Preprocessing(size=(32, 32), resize="stretch", scale=1.0, stride=1)
 SMALL = {"width": 4, "depths": (1, 1, 1), "classes": 3}
@@ -58,6 +63,31 @@ def test_a_precision_that_it_does_not_have() -> None:
         Predictor(create("resnet20", **SMALL), "classify", ["a", "b", "c"], PREPROCESSING, "cpu", "fp16")
 
 
+def _saved(path: Path, **config: object) -> Path:
+    model = create("resnet20", **SMALL)
+    state = json.loads(json.dumps(dataclasses.asdict(model_config("resnet20", **SMALL)))) | config
+    state = {name: value for name, value in state.items() if value is not None}
+    versions = {"saccade": "9.9"}
+    kept = Checkpoint(
+        "resnet20", state, ["a", "b", "c"], "classify", PREPROCESSING.to_json(), model.state_dict(), {}, versions
+    )
+    save(kept, path)
+    return path
+
+
+def test_a_checkpoint_from_before_objectives_loads(tmp_path: Path) -> None:
+    path = _saved(tmp_path / "a.safetensors", objective=None, label_smoothing=0.25)
+    found = build(checkpoint.load(path), path)
+    assert found.config.objective == Objective(label_smoothing=0.25)
+
+
+def test_settings_of_a_later_version_are_named(tmp_path: Path) -> None:
+    path = _saved(tmp_path / "a.safetensors", label_smoothing=0.25, gears=4)
+    says = r"made by Saccade 9\.9, whose resnet20 has settings that Saccade .* does not know: gears, label_smoothing\."
+    with pytest.raises(ModelFileError, match=says):
+        load(path, "cpu")
+
+
 def test_weights_become_the_parameters_in_the_models_own_type() -> None:
     model = create("resnet20", **SMALL)
     weights = {name: torch.zeros_like(value) for name, value in model.state_dict().items()}
@@ -66,5 +96,5 @@ def test_weights_become_the_parameters_in_the_models_own_type() -> None:
     assert model.conv1.weight.data_ptr() == weights["conv1.weight"].data_ptr()
     assert model.fc.weight.dtype == torch.float32
     assert model.fc.weight.requires_grad
-    with pytest.raises(ModelFileError, match=r"fc\.weight"):
+    with pytest.raises(UsageError, match=r"fc\.weight"):
         fit_weights(model, {**weights, "fc.weight": torch.zeros(1)}, Path("run"))

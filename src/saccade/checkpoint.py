@@ -95,17 +95,23 @@ def find(run: str | Path) -> Path:
     return path
 
 
-def read_public(path: Path) -> dict[str, Tensor]:
+def read_public(path: Path, most: int | None = None) -> dict[str, Tensor]:
     """Plain tensors of a public checkpoint: `.safetensors`, `.npz`, or a torch file read with weights_only.
 
     The usual wrappers ("state_dict", "model") and a leading "module." are taken off.
 
+    Args:
+        most: bytes to which an archive (`.npz`, torch's zip) may unpack; one that is as large itself is read as well.
+
     Raises:
-        ModelFileError: not a file of tensors. It is never read in a way that could run code.
+        ModelFileError: not a file of tensors, or an archive that unpacks to more. It is never read in a way that could
+            run code.
     """
     if path.suffix == ".safetensors":
         return read_tensors(path)[1]
     _refuse_obvious(path)
+    if most is not None:
+        _refuse_bomb(path, most)
     if path.suffix == ".npz":
         return _read_npz(path)
     try:
@@ -128,8 +134,28 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: torch.from_numpy(archive[name]) for name in archive.files}
-    except (OSError, ValueError, TypeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, MemoryError, zlib.error, zipfile.BadZipFile) as error:
+        # MemoryError: the head of an array promises more numbers than there are
         raise ModelFileError(f"{path}: not a numpy archive of plain numbers ({error})") from error
+
+
+def _refuse_bomb(path: Path, most: int) -> None:
+    """A small archive may unpack to more than memory holds. Its directory says to how much; reading stops there."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (
+        OSError,
+        ValueError,
+        NotImplementedError,
+        zipfile.BadZipFile,
+    ):
+        return  # no archive, or one whose reader says what is wrong
+    if unpacked > max(most, 2 * path.stat().st_size):
+        raise ModelFileError(
+            f"{path}: {unpacked / 2**20:,.0f} MiB when unpacked, more than the network can need "
+            f"({most / 2**20:,.0f} MiB); it was not unpacked. Is it of this network?"
+        )
 
 
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -159,7 +185,14 @@ def _digest_of_header(header: dict[str, Any]) -> str:
 
 def _check_types(checkpoint: Checkpoint) -> None:
     """Raises TypeError where a header that is valid JSON is not one of ours."""
-    for name, kind in (("model", str), ("task", str), ("classes", list), ("config", dict), ("preprocessing", dict)):
+    for name, kind in (
+        ("model", str),
+        ("task", str),
+        ("classes", list),
+        ("config", dict),
+        ("preprocessing", dict),
+        ("versions", dict),
+    ):
         value = getattr(checkpoint, name)
         if not isinstance(value, kind):
             raise TypeError(f"{name} is {value!r:.80}")

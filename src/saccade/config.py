@@ -18,6 +18,7 @@ from typing import Any, Literal
 from saccade.errors import UsageError, suggest
 
 Size = int | tuple[int, int]
+VIEW = 8 / 7  # test view of classifiers: 256 pixels for a crop of 224
 
 
 def _setting(default: Any, help: str, *, low: float | None = None, high: float | None = None) -> Any:
@@ -84,6 +85,9 @@ class Settings:
     # augmentation (training images only)
     resize: Literal["crop", "letterbox", "stretch"] = _setting(
         "letterbox", "crop: random resized crop (classify); letterbox keeps the aspect; stretch does not"
+    )
+    view: float = _setting(
+        VIEW, "crop: in tests, shorter side of the resized image over that of its central part", low=1, high=9
     )
     crop_min: float = _setting(0.35, "crop: smallest share of the area", low=0.01, high=1)
     pad: int = _setting(0, "crop: instead of resizing, pad by this many pixels and crop back (CIFAR: 4)", low=0)

@@ -18,7 +18,7 @@ class SaccadeError(Exception):
 
 
 class UsageError(SaccadeError):
-    """Wrong argument, option, setting or configuration file."""
+    """Wrong argument, option, setting or configuration file; weights of another network than the one asked for."""
 
     exit_code = 2
 
@@ -30,7 +30,7 @@ class DataError(SaccadeError):
 
 
 class ModelFileError(SaccadeError):
-    """A checkpoint is missing, damaged, foreign or of another architecture."""
+    """A model file is missing, damaged, no model file at all, or does not agree with itself."""
 
     exit_code = 4
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from saccade import checkpoint
+from saccade import __version__, checkpoint
 from saccade.data.loader import collate, read_image
 from saccade.data.pipelines import Preprocessing, inference_side, inference_transforms, to_original
 from saccade.data.types import Annotation, Batch, Sample
@@ -20,7 +20,7 @@ from saccade.errors import ModelFileError, UsageError
 from saccade.inference import prepare_for_inference
 from saccade.memory import keep_freed_memory
 from saccade.models import catalogue, model_module
-from saccade.training.plan import config_from_json
+from saccade.training.plan import config_from_json, unknown_fields
 
 
 class Predictor:
@@ -123,21 +123,31 @@ def build(state: checkpoint.Checkpoint, path: Path) -> nn.Module:
     if state.model not in catalogue():
         raise ModelFileError(f"{path}: made by a model that this Saccade does not know: {state.model!r}")
     module = model_module(state.model)
+    maker = f"Saccade {state.versions.get('saccade', 'of unknown version')}"
+    unknown = unknown_fields(module, state.model, state.config)
+    if unknown:
+        raise ModelFileError(
+            f"{path}: made by {maker}, whose {state.model} has settings that Saccade {__version__} does not know: "
+            f"{', '.join(unknown)}. Use that version or a newer one"
+        )
     try:
         model: Any = module.Model(config_from_json(module, state.model, state.config))
     except (UsageError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
-        raise ModelFileError(f"{path}: the configuration of {state.model} does not fit ({error})") from error
+        raise ModelFileError(f"{path}: {maker}'s configuration of {state.model} does not fit ({error})") from error
     if state.task not in module.TASKS or state.config.get("classes") != len(state.classes):
         raise ModelFileError(
             f"{path}: a model of {state.config.get('classes')} classes to {state.task!r} with {len(state.classes)} "
             f"class names; {state.model} serves {', '.join(module.TASKS)}, with a name for each class"
         )
-    fit_weights(model, state.weights, path)
+    try:
+        fit_weights(model, state.weights, path)
+    except UsageError as error:  # here the file contradicts itself
+        raise ModelFileError(str(error)) from error
     return model
 
 
 def fit_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
-    """Give the model weights that must fit exactly. Raises ModelFileError with the first keys that do not."""
+    """Give the model weights that must fit exactly. Raises UsageError with the first keys that do not."""
     expected = model.state_dict()
     missing = sorted(set(expected) - set(weights))
     foreign = sorted(set(weights) - set(expected))
@@ -152,7 +162,7 @@ def fit_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: Path) 
             for what, names in (("missing", missing), ("unexpected", foreign), ("of another shape", shapes))
             if names
         ]
-        raise ModelFileError(f"{path}: weights of another architecture; " + "; ".join(parts))
+        raise UsageError(f"{path}: weights of another architecture; " + "; ".join(parts))
     # The tensors themselves become the parameters: large networks are not held twice.
     fitting = {name: value.to(expected[name].dtype) for name, value in weights.items()}
     model.load_state_dict(fitting, assign=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from saccade.errors import ModelFileError
+from saccade.errors import ModelFileError, SaccadeError, UsageError
 from saccade.models.darknet_weights import Layer, cfg_layers, cfg_shapes, read_cfg, read_weights, write_weights
 
 LAYERS = [Layer("a.conv", (2, 3, 1, 1), "a.bn"), Layer("b", (3, 2, 1, 1))]
@@ -51,15 +51,15 @@ def test_writing_needs_every_tensor(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("count", "says"),
+    ("count", "kind", "says"),
     [
-        (22, r"22 numbers, where the 2 layers of the network need 23: it ends in layer b; truncated"),
-        (13, r"it ends in layer a.conv"),
-        (24, r"24 numbers, .* need 23: weights of another network"),
+        (22, ModelFileError, r"22 numbers, where the 2 layers of the network need 23: it ends in layer b; truncated"),
+        (13, ModelFileError, r"it ends in layer a.conv"),
+        (24, UsageError, r"24 numbers, .* need 23: weights of another network"),
     ],
 )
-def test_length_is_checked(count: int, says: str, tmp_path: Path):
-    with pytest.raises(ModelFileError, match=says):
+def test_length_is_checked(count: int, kind: type[SaccadeError], says: str, tmp_path: Path):
+    with pytest.raises(kind, match=says):
         read_weights(file_of(np.zeros(count), tmp_path / "x.weights"), LAYERS)
 
 

@@ -41,8 +41,38 @@ def test_what_the_owners_state() -> None:
     entry = find_published("resnet18", "imagenet")
     assert (entry.file, entry.sha256, entry.mebibytes) == ("resnet18-f37072fd.pth", "f37072fd", 44.661)
     assert entry.score == "top-1 69.758 %, top-5 89.078 % on ImageNet"
+    assert find_published("xception", "imagenet").score == "top-1 79.040 %, top-5 94.382 % on ImageNet"
     assert find_published("shufflenet_v2_x1_0", "imagenet").sha256 == "5666bf0f80"
     assert find_published("resnet20", "cifar10").sha256 == "12fca82f"
+
+
+@pytest.mark.parametrize(
+    ("name", "word", "crop", "resized"),  # pixels, as torchvision's and timm's sources state them
+    [
+        ("resnet50", "imagenet", 224, 256),
+        ("resnet50", "imagenet_v2", 224, 232),
+        ("mobilenet_v3_large", "imagenet_v2", 224, 232),
+        ("resnext101_64x4d", "imagenet", 224, 232),
+        ("shufflenet_v2_x1_0", "imagenet", 224, 256),
+        ("shufflenet_v2_x1_5", "imagenet", 224, 232),
+        ("shufflenet_v2_x2_0", "imagenet", 224, 232),
+        ("inception_v3", "imagenet", 299, 342),
+        ("inception_v4", "imagenet", 299, int(299 / 0.875)),
+        ("inception_resnet_v2", "imagenet", 299, int(299 / 0.8975)),
+        ("xception", "imagenet", 299, 333),
+        ("darknet53_timm", "imagenet", 256, int(256 / 0.887)),
+        ("bn_inception_caffe", "imagenet", 224, 256),
+    ],
+)
+def test_views(name: str, word: str, crop: int, resized: int) -> None:
+    view = find_published(name, word).view
+    assert view is not None
+    assert catalogue()[name]["size"] == crop
+    assert crop * view == pytest.approx(resized)
+
+
+def test_classifiers_of_photographs_have_a_view() -> None:
+    assert all((entry.view is None) == (word in ("coco", "cifar10")) for _, word, entry in ENTRIES)
 
 
 @pytest.mark.parametrize(

@@ -23,14 +23,6 @@ def test_the_splits_that_the_files_state_are_kept_beside_those_that_were_chosen(
     assert plan.given == {record.id: None for record in plan.dataset.records}
 
 
-def test_one_class_is_nothing_to_learn(colours: Path, tmp_path: Path) -> None:
-    shutil.copytree(colours, tmp_path / "set")
-    for split in ("train", "val"):
-        shutil.rmtree(tmp_path / "set" / split / "blue")
-    with pytest.raises(DataError, match=r"all 20 training images are of one class, 'red'"):
-        make_plan("resnet20", tmp_path / "set")
-
-
 def test_objects_in_val_alone_are_nothing_to_learn(tmp_path: Path) -> None:
     data = changed(yolo(), lambda root: [path.write_text("") for path in (root / "labels/train").iterdir()])(tmp_path)
     with pytest.raises(DataError, match=r"no object in train \(0 of 3 images have one\)"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
@@ -87,13 +88,24 @@ def test_the_plan_takes_the_settings_that_published_weights_want(published: Publ
     assert make_plan("resnet20", colours, weights="cifar10", flags={"width": 8}).config.width == 8
 
 
+def test_the_test_view_comes_along(published: Published, colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PUBLISHED, "resnet20", {"cifar10": dataclasses.replace(published, view=232 / 224)})
+    plan = make_plan("resnet20", colours, weights="cifar10")
+    assert (plan.preprocessing.view, plan.origins["view"]) == (232 / 224, "weights cifar10")
+    assert make_plan("resnet20", colours, weights="cifar10", flags={"view": 1.5}).preprocessing.view == 1.5
+    assert make_plan("resnet20", colours).preprocessing.view == 8 / 7
+
+
 def test_training_starts_from_published_weights(
     published: Published, colours: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
     small = {"epochs": 1, "batch": 20, "workers": 0, "precision": "fp32", "lr": 0.0, "weight_decay": 0.0}
     saccade.train("resnet20", colours, out=run, weights="cifar10", **small)
-    assert "from cifar10 (tiny.th); with a fresh start: fc.bias, fc.weight\n" in capfd.readouterr().err
+    assert (
+        "from cifar10 (tiny.th); with a fresh start, as its classes are others: fc.bias, fc.weight\n"
+        in capfd.readouterr().err
+    )
     trained = checkpoint.load(run / "last.safetensors")
     public = checkpoint.read_public(tmp_path / "cache/weights/tiny.th")
     assert torch.equal(trained.weights["conv1.weight"], public["conv1.weight"])
@@ -113,6 +125,6 @@ def test_batch_counters_are_not_missed(published: Published) -> None:
 
 
 def test_weights_of_another_network_are_one_line(published: Published) -> None:
-    with pytest.raises(ModelFileError, match=r"tiny\.th: weights of another network: \d+ of \d+ tensors fit") as fault:
+    with pytest.raises(UsageError, match=r"tiny\.th: weights of another network: \d+ of \d+ tensors fit") as fault:
         start_from(create("lenet5"), model_module("lenet5"), weights_path("resnet20", "cifar10", shown=False))
     assert "\n" not in str(fault.value)

@@ -202,6 +202,17 @@ def test_early_stop(colours: Path, tmp_path: Path) -> None:
     assert len(_rows(tmp_path / "run")) < 30
 
 
+def test_one_class_is_refused_before_anything_is_written(
+    colours: Path, tmp_path: Path, shell: Callable[..., tuple[int, str, str]]
+) -> None:
+    for split in ("train", "val"):
+        shutil.copytree(colours / split / "red", tmp_path / "data" / split / "red")
+    code, _, err = shell("train", "resnet20", tmp_path / "data", "--out", tmp_path / "run")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "all 20 training images are of one class (red), with nothing to tell apart; add" in err
+    assert not (tmp_path / "run").exists()
+
+
 def test_weights_of_another_class_count_replace_all_but_the_head(
     colours: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -212,7 +223,9 @@ def test_weights_of_another_class_count_replace_all_but_the_head(
         shutil.copytree(three / split / "red", three / split / "zebra")
     capfd.readouterr()
     saccade.train("resnet20", three, out=tmp_path / "run", weights=first, **SMALL | {"lr": 0.0})
-    assert f"from {first}; with a fresh start: fc.bias, fc.weight\n" in capfd.readouterr().err
+    assert (
+        f"from {first}; with a fresh start, as its classes are others: fc.bias, fc.weight\n" in capfd.readouterr().err
+    )
     old, new = (checkpoint.load(r / "last.safetensors").weights for r in (first, tmp_path / "run"))
     assert new["fc.weight"].shape[0] == 3
     assert torch.equal(new["conv1.weight"], checkpoint.load(first / "best.safetensors").weights["conv1.weight"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -17,8 +18,10 @@ from PIL import Image
 
 import saccade
 from saccade import checkpoint
-from saccade.errors import DataError, ModelFileError, UsageError
+from saccade.errors import DataError, UsageError
 from saccade.experiment.features import cached_features, feature_key, frozen_network, output_layer
+from saccade.models import create
+from saccade.models.published import PUBLISHED, Published
 from saccade.training.plan import Plan, make_plan
 
 Shell = Callable[..., tuple[int, str, str]]
@@ -215,6 +218,25 @@ def test_a_damaged_cache_is_made_again(colours: Path, run: Path, tmp_path: Path)
     assert cached_features(tmp_path, *told).cached
 
 
+def test_the_view_of_the_weights_owner_comes_along(
+    colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the word for published weights, and by a checkpoint that `saccade weights` made of them."""
+    small: dict[str, Any] = {"width": 4, "depths": (1, 1, 1)}
+    cached = tmp_path / "weights" / "r-12345678.th"
+    cached.parent.mkdir()
+    torch.save(create("resnet20", **small).state_dict(), cached)
+    sha256 = hashlib.sha256(cached.read_bytes()).hexdigest()
+    entry = Published(f"https://example.org/{cached.name}", sha256, "someone", "BSD-2-Clause", config=small, view=1.5)
+    monkeypatch.setitem(PUBLISHED, "resnet20", {"cifar10": entry})
+    monkeypatch.setenv("SACCADE_CACHE", str(tmp_path))
+    saccade.weights("resnet20", "cifar10", out=tmp_path / "a.safetensors")
+    for weights, model in (("cifar10", "resnet20"), (tmp_path / "a.safetensors", None)):
+        common: dict[str, Any] = {"methods": ["logistic"], "seeds": 1, "workers": 0, "progress": False}
+        done = saccade.transfer(colours, weights=weights, model=model, out=tmp_path / f"out-{model}", **common)
+        assert checkpoint.load(checkpoint.find(done["recommended"]["run"])).preprocessing["view"] == 1.5
+
+
 def _folders(root: Path, counts: dict[str, int]) -> Path:
     rng = np.random.default_rng(0)
     for name, count in counts.items():
@@ -236,9 +258,9 @@ def test_weights_must_be_of_the_network(colours: Path, run: Path, tmp_path: Path
     torch.save(tensors, tmp_path / "part.pth")
     torch.save({"a.weight": torch.zeros(3)}, tmp_path / "other.pth")
     common: dict[str, Any] = {"out": tmp_path / "out", "progress": False, "width": 4, "depths": [1, 1, 1], "workers": 0}
-    with pytest.raises(ModelFileError, match=r"tensors of the network are not in it.*layer1"):
+    with pytest.raises(UsageError, match=r"tensors of the network are not in it.*layer1"):
         saccade.transfer(colours, weights=tmp_path / "part.pth", model="resnet20", **common)
-    with pytest.raises(ModelFileError, match="weights of another network"):
+    with pytest.raises(UsageError, match="weights of another network"):
         saccade.transfer(colours, weights=tmp_path / "other.pth", model="resnet20", **common)
     with pytest.raises(UsageError, match="give --model"):
         saccade.transfer(colours, weights=tmp_path / "part.pth", **common)

@@ -11,9 +11,12 @@ import torch
 
 import saccade
 from saccade import checkpoint
-from saccade.errors import ModelFileError, UsageError
-from saccade.models import create
+from saccade.data.pipelines import inference_transforms
+from saccade.data.transforms import CenterCrop
+from saccade.errors import UsageError
+from saccade.models import create, model_module
 from saccade.models.published import PUBLISHED, Published, class_names
+from saccade.verbs.weights import preprocessing_of_weights
 
 
 @pytest.fixture
@@ -56,6 +59,32 @@ def test_a_file_that_is_a_published_one_has_its_names(
     assert checkpoint.load(Path(done["checkpoint"])).classes == class_names("cifar10")
 
 
+def test_the_view_is_the_owners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchvision's later weights: 232 pixels of which the network sees 224; a file in the cache is not downloaded."""
+    torch.manual_seed(0)
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    small = {"width": 4, "depths": (1, 1, 1, 1)}
+    torch.save(create("resnet50", **small).state_dict(), folder / "r-12345678.pth")
+    sha256 = hashlib.sha256((folder / "r-12345678.pth").read_bytes()).hexdigest()
+    view = PUBLISHED["resnet50"]["imagenet_v2"].view
+    entry = Published("https://example.org/r-12345678.pth", sha256, "someone", "BSD-3-Clause", config=small, view=view)
+    monkeypatch.setitem(PUBLISHED, "resnet50", {"imagenet_v2": entry})
+    monkeypatch.setenv("SACCADE_CACHE", str(tmp_path))
+    out = tmp_path / "a.safetensors"
+    saccade.weights("resnet50", "imagenet_v2", out=out)
+    (crop,) = saccade.load(out, "cpu", "fp32").transforms
+    assert crop == CenterCrop((224, 224), (232, 232))
+
+
+@pytest.mark.parametrize(("model", "side", "view"), [("squeezenet1_0_caffe", 227, 256), ("inception_v3", 299, 342)])
+def test_the_view_of_a_file(model: str, side: int, view: int) -> None:
+    module = model_module(model)
+    published = PUBLISHED.get(model, {}).get("imagenet")
+    found = preprocessing_of_weights(module, model, "classify", published)
+    assert inference_transforms("classify", found) == [CenterCrop((side, side), (view, view))]
+
+
 def test_names_of_classes(file: Path, tmp_path: Path) -> None:
     names = tmp_path / "names.txt"
     names.write_text("\n".join("abcdefghij"), encoding="utf-8")
@@ -71,8 +100,15 @@ def test_names_of_classes(file: Path, tmp_path: Path) -> None:
 
 
 def test_refusals(file: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match="weights of another architecture"):
+    with pytest.raises(UsageError, match="weights of another architecture"):
         saccade.weights("resnet32", file, out=tmp_path / "a.safetensors")
+    state = checkpoint.read_public(file)
+    torch.save(state | {"fc.weight": torch.zeros(7, 64), "fc.bias": torch.zeros(7)}, tmp_path / "7.pth")
+    of_other_classes = (
+        r"other classes: fc.weight is \[7, 64\], .* \[10, 64\]\. Replace.*: saccade train resnet20 DATA --w"
+    )
+    with pytest.raises(UsageError, match=of_other_classes):
+        saccade.weights("resnet20", tmp_path / "7.pth", out=tmp_path / "a.safetensors")
     with pytest.raises(UsageError, match="no published imagenet weights for plain34"):
         saccade.weights("plain34")
     with pytest.raises(UsageError, match="a run is a checkpoint already"):
@@ -88,6 +124,7 @@ def test_the_command_line(file: Path, tmp_path: Path, shell: Callable[..., tuple
     code, said, _ = shell("weights", "resnet20", str(file), "--out", str(out))
     assert (code, said) == (0, f"{out}: resnet20 to classify 10 classes, from {file}\n")
     assert shell("weights", "resnet20", "coco")[0] == 2
+    assert shell("weights", "resnet32", str(file))[0] == 2
     assert shell("weights", "resnet20", str(tmp_path / "none.pth"))[0] == 4
 
 

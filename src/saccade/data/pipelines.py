@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from saccade.config import Settings, height_width
+from saccade.config import VIEW, Settings, height_width
 from saccade.data.elastic import Elastic
 from saccade.data.geometry import Size, clip_boxes, map_boxes, map_points, warp_masks
 from saccade.data.keeping import KeepObjects
@@ -36,7 +36,6 @@ from saccade.data.types import IGNORE, Annotation, Batch, Objects, Sample
 from saccade.errors import ModelFileError, UsageError
 
 Transform = Callable[..., Sample]  # transform(sample, rng), or transform(sample, rng, fetch) where it needs others
-VIEW = 8 / 7  # test view of classifiers: 256 pixels for a crop of 224
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,9 @@ def preprocessing_of(task: str, settings: Settings, stride: int = 1) -> Preproce
         return Preprocessing(None, "stretch", settings.scale, stride)
     if settings.resize == "crop" and task not in ("classify", "tag"):
         raise UsageError(f"resize=crop would cut off objects of task {task}: allowed are letterbox and stretch")
-    return Preprocessing(height_width(settings.size), settings.resize, stride=stride, pad=settings.pad)
+    return Preprocessing(
+        height_width(settings.size), settings.resize, stride=stride, pad=settings.pad, view=settings.view
+    )
 
 
 def inference_transforms(task: str, preprocessing: Preprocessing) -> list[Transform]:

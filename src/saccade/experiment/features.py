@@ -57,13 +57,14 @@ def frozen_network(module: ModuleType, config: Any, weights: str | Path) -> nn.M
     """The network with these weights; only its output layer may be fresh.
 
     Raises:
-        ModelFileError: weights of another network, or of a part of it.
+        ModelFileError: the file cannot be read.
+        UsageError: weights of another network, or of a part of it.
     """
     model: nn.Module = module.Model(config)
     foreign = set(start_from(model, module, weights)) - class_tensors(module, config)
     foreign -= {name for name in foreign if name.endswith("num_batches_tracked")}
     if foreign:
-        raise ModelFileError(
+        raise UsageError(
             f"{weights}: {len(foreign)} tensors of the network are not in it, or have another shape there, such as "
             f"{', '.join(sorted(foreign)[:3])}; frozen features need all but the output layer. Give the --model and "
             "the settings (--set width=...) that the weights were made with"

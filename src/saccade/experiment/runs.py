@@ -80,11 +80,11 @@ def targets_of(dataset: DataSet, records: Sequence[Record], task: str) -> np.nda
 
 
 def check_enough(dataset: DataSet, targets: np.ndarray, task: str) -> None:
-    """Raises DataError where there is nothing to tell apart, or too little to choose on a part of it."""
+    """Raises UsageError where there is nothing to tell apart, DataError for too little to choose on a part of it."""
     counts = targets.sum(0)
     if task == "classify" and (counts > 0).sum() < 2:
         only = ", ".join(name for name, n in zip(dataset.classes, counts, strict=True) if n) or "none"
-        raise DataError(f"{dataset.root}: the training images are of one class only ({only}); two are needed")
+        raise UsageError(f"{dataset.root}: the training images are of one class only ({only}); two are needed")
     few = [f"{name} ({n})" for name, n in zip(dataset.classes, counts, strict=True) if 0 < n < FOLDS]
     if few and (task == "classify" or len(few) == (counts > 0).sum()):
         raise DataError(

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from saccade.errors import ModelFileError
+from saccade.errors import ModelFileError, UsageError
 from saccade.files import write_whole
 
 
@@ -65,7 +65,8 @@ def read_weights(path: Path, layers: Sequence[Layer]) -> dict[str, Tensor]:
     """The state dict of `layers`, in the order of the network, in a Darknet `.weights` file.
 
     Raises:
-        ModelFileError: unreadable, not of this format, of another length than the layers need, or not finite.
+        ModelFileError: unreadable, not of this format, shorter than the layers need, or not finite.
+        UsageError: longer than the layers need: of another network.
     """
     return _cut(path, _read_numbers(path), layers)
 
@@ -78,7 +79,7 @@ def read_for_model(path: Path, model: nn.Module) -> dict[str, Tensor]:
     (`darknet53.conv.74`), is absent.
 
     Raises:
-        ModelFileError: as `read_weights`.
+        ModelFileError, UsageError: as `read_weights`.
     """
     numbers, layers = _read_numbers(path), file_layers(model)
     last = layers[-1]
@@ -137,7 +138,8 @@ def _cut(path: Path, numbers: NDArray[np.float32], layers: Sequence[Layer]) -> d
     """The numbers as the tensors of the layers, which must use them up."""
     wanted = sum(layer.numbers for layer in layers)
     if len(numbers) != wanted:
-        raise ModelFileError(
+        kind = UsageError if len(numbers) > wanted else ModelFileError  # too short may be cut short
+        raise kind(
             f"{path}: {len(numbers):,} numbers, where the {len(layers)} layers of the network need {wanted:,}: "
             f"{_length_fault(len(numbers), layers)}"
         )

@@ -1,10 +1,12 @@
 """Weights that others have published for networks of the catalogue: where each file is, its checksum, whose it is.
 
 `--weights imagenet` (or another of `WORDS`) names one of them. A file is listed only where its owner states the SHA-256
-of its content, in whole or, as torch.hub does, by its first digits in the file's name. Sources of the addresses, sizes
-and scores: torchvision 0.29 (`WeightsEnum`s of its models), timm 1.0 (`default_cfgs`; sizes and scores are not stated
-there), Cadene's pretrained-models.pytorch (README, also for the score of Xception), akamaster's pytorch_resnet_cifar10
-(README). Data sets have terms of their own: ImageNet is for research and teaching that earn no money.
+of its content, in whole or, as torch.hub does, by its first digits in the file's name. Sources of the addresses, sizes,
+scores and test views: torchvision 0.29 (`WeightsEnum`s of its models), timm 1.0 (`default_cfgs` and
+results/results-imagenet.csv; sizes are not stated there, addresses only in 0.6), Cadene's pretrained-models.pytorch
+(README), akamaster's pytorch_resnet_cifar10 (README). Owners resize by Pillow, timm bicubically, the others bilinearly;
+means and standard deviations are the networks' own. Data sets have terms of their own: ImageNet is for research and
+teaching that earn no money.
 """
 
 from __future__ import annotations
@@ -37,16 +39,25 @@ class Published:
     score: str = ""  # what the owner states, and on what; empty: nothing
     mebibytes: float | None = None  # as the owner states it
     config: dict[str, Any] = field(default_factory=dict)  # fields of the model's Config that the weights want
+    # Test view of the owner: shorter side of the resized image over that of the central crop. None: no crop.
+    view: float | None = None
 
     @property
     def file(self) -> str:
         """Name of the file, also in the cache."""
         return self.url.rpartition("/")[2]
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a run that starts from the weights sets by default: fields of the model's Config, and the test view."""
+        return self.config if self.view is None else self.config | {"view": self.view}
 
-def _torchvision(file: str, mebibytes: float, score: str, config: dict[str, Any] | None = None) -> Published:
+
+def _torchvision(
+    file: str, mebibytes: float, score: str, config: dict[str, Any] | None = None, view: float | None = None
+) -> Published:
     return Published(
-        _TORCHVISION + file, _digits(file), "torchvision", "BSD-3-Clause", score, mebibytes, dict(config or {})
+        _TORCHVISION + file, _digits(file), "torchvision", "BSD-3-Clause", score, mebibytes, dict(config or {}), view
     )
 
 
@@ -98,6 +109,14 @@ _IMAGENET_V2 = [
     ("mobilenet_v2", "mobilenet_v2-7ebf99e0.pth", 13.598, 72.154, 90.822),
     ("mobilenet_v3_large", "mobilenet_v3_large-5c1a4163.pth", 21.107, 75.274, 92.566),
 ]
+# Pixels that torchvision resizes to and crops: 256 and 224, but for these and all of _IMAGENET_V2.
+_LATER = 232 / 224
+_VIEWS = {
+    "inception_v3": 342 / 299,
+    "resnext101_64x4d": _LATER,
+    "shufflenet_v2_x1_5": _LATER,
+    "shufflenet_v2_x2_0": _LATER,
+}
 _CIFAR10 = [  # variant, file, top-1 % on the test images
     ("resnet20", "resnet20-12fca82f.th", 91.73),
     ("resnet32", "resnet32-d509ac18.th", 92.63),
@@ -112,7 +131,8 @@ _OTHERS: dict[str, dict[str, Published]] = {
             "43020ad28",
             "Chollet, ported by Cadene, published by timm",
             "Apache-2.0",
-            "top-1 78.888 %, top-5 94.292 % on ImageNet",
+            "top-1 79.040 %, top-5 94.382 % on ImageNet",
+            view=333 / 299,
         )
     },
     "inception_v4": {
@@ -121,6 +141,8 @@ _OTHERS: dict[str, dict[str, Published]] = {
             "8e4777a0",
             "Google, ported by Cadene, published by timm",
             "Apache-2.0",
+            "top-1 80.156 %, top-5 94.968 % on ImageNet",
+            view=341 / 299,
         )
     },
     "inception_resnet_v2": {
@@ -129,11 +151,18 @@ _OTHERS: dict[str, dict[str, Published]] = {
             "940b1cd6",
             "Google, ported and published by timm",
             "Apache-2.0",
+            "top-1 80.462 %, top-5 95.308 % on ImageNet",
+            view=333 / 299,
         )
     },
     "darknet53_timm": {
         "imagenet": Published(
-            _TIMM + "v0.1-tpu-weights/darknet53_256_c2ns-3aeff817.pth", "3aeff817", "timm", "Apache-2.0"
+            _TIMM + "v0.1-tpu-weights/darknet53_256_c2ns-3aeff817.pth",
+            "3aeff817",
+            "timm",
+            "Apache-2.0",
+            "top-1 80.536 %, top-5 95.434 % on ImageNet at 288 pixels",
+            view=288 / 256,
         )
     },
     "bn_inception_caffe": {
@@ -143,6 +172,7 @@ _OTHERS: dict[str, dict[str, Published]] = {
             "Xiong, ported by Cadene",
             "BSD-3-Clause",
             "top-1 73.524 %, top-5 91.562 % on ImageNet",
+            view=256 / 224,
         )
     },
     "ssd300_coco": {
@@ -164,7 +194,8 @@ def _table() -> dict[str, dict[str, Published]]:
     for word, rows in (("imagenet", _IMAGENET), ("imagenet_v2", _IMAGENET_V2)):
         for name, file, mebibytes, top1, top5 in rows:
             score = f"top-1 {top1:.3f} %, top-5 {top5:.3f} % on ImageNet"
-            table.setdefault(name, {})[word] = _torchvision(file, mebibytes, score)
+            view = _LATER if word == "imagenet_v2" else _VIEWS.get(name, 256 / 224)
+            table.setdefault(name, {})[word] = _torchvision(file, mebibytes, score, view=view)
     for name, file, top1 in _CIFAR10:
         table.setdefault(name, {})["cifar10"] = Published(
             _AKAMASTER + file, _digits(file), "akamaster", "BSD-2-Clause", f"top-1 {top1:.2f} % on CIFAR-10"

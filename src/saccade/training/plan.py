@@ -132,7 +132,21 @@ def make_plan(
 
 def config_from_json(module: ModuleType, model: str, state: Mapping[str, Any]) -> Any:
     """A model's Config from JSON: lists become the tuples, dictionaries the dataclasses that frozen configs hold."""
-    return _from_json(module.VARIANTS[model], state)
+    return _from_json(module.VARIANTS[model], _renamed(module.VARIANTS[model], state))
+
+
+def unknown_fields(module: ModuleType, model: str, state: Mapping[str, Any]) -> list[str]:
+    """Names in a stored Config that the model's Config does not have, nor had under an older name."""
+    made = module.VARIANTS[model]
+    return sorted(set(_renamed(made, state)) - {field.name for field in dataclasses.fields(made)})
+
+
+def _renamed(made: Any, state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A stored Config in today's names: `label_smoothing` of the first classifiers is a part of `objective`."""
+    if "label_smoothing" not in state or "objective" in state or not hasattr(made, "objective"):
+        return state
+    kept = {name: value for name, value in state.items() if name != "label_smoothing"}
+    return kept | {"objective": {"label_smoothing": state["label_smoothing"]}}
 
 
 def _from_json(made: Any, state: Mapping[str, Any]) -> Any:
@@ -175,7 +189,7 @@ def _layers(
         (f"recipe {recipe}", recipes[recipe].get("*", {}) | recipes[recipe].get(model, {}))
     ]
     if weights in WORDS:
-        layers.append((f"weights {weights}", find_published(model, weights).config))
+        layers.append((f"weights {weights}", find_published(model, weights).settings))
     if config is not None:
         layers.append((str(config), read_settings_file(config)))
     return [*layers, ("flag", flags)]
@@ -217,19 +231,19 @@ def _refuse_contradictions(task: str, settings: Settings) -> None:
 
 
 def _training_images(dataset: DataSet, task: str) -> list[Record]:
-    """Raises DataError where there is nothing to learn from: no image, no object or tag, for classify one class."""
+    """Raises DataError where there is nothing to learn from: no image, no object or tag; UsageError for one class."""
     training = dataset.of("train")
     if not training:
         raise DataError(f"{dataset.root}: no image to train on (splits: {dataset.splits or 'none'})")
     if task in ("detect", "instances", "tag") and not any(record.things or record.tags for record in training):
         what = "tag" if task == "tag" else "object"
         raise DataError(f"{dataset.root}: no {what} in train (0 of {len(training)} images have one)")
-    labels = {record.label for record in training if record.label is not None}
-    if task == "classify" and len(labels) == 1:
-        only = dataset.classes[labels.pop()]
-        raise DataError(
-            f"{dataset.root}: all {len(training)} training images are of one class, {only!r}: there is nothing to tell "
-            "apart; add images of another class"
+    found = {record.label for record in training}
+    if task == "classify" and len(found) < 2:
+        names = ", ".join(dataset.classes[label] for label in found if label is not None)
+        raise UsageError(
+            f"{dataset.root}: all {len(training)} training images are of one class ({names}), with nothing to tell "
+            "apart; add images of another class, such as images without it"
         )
     return training
 

@@ -154,10 +154,7 @@ def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume:
     if plan.weights is not None and not saved:  # a run killed before its first save starts from them again
         path = weights_path(plan.model, plan.weights, shown=False)
         left = start_from(model, plan.module, path)
-        display.say(
-            f"from {plan.weights}{f' ({path.name})' if plan.weights in WORDS else ''}; with a fresh start: "
-            f"{', '.join(left[:6]) or 'nothing'}{' ...' if len(left) > 6 else ''}"
-        )
+        _say_what_is_fresh(plan, left, path, display)
     frozen, scales = _set_depth(plan, model, display)
     model = model.to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     plan, precision, why = _numerics(plan, run, model.train(), target, resume)
@@ -196,6 +193,13 @@ def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume:
     if resume:
         display.say(f"going on after step {counters.step}")
     return parts, counters
+
+
+def _say_what_is_fresh(plan: Plan, left: list[str], path: Path, display: Display) -> None:
+    source = f"{plan.weights} ({path.name})" if plan.weights in WORDS else plan.weights
+    others = left and set(left) <= class_tensors(plan.module, plan.config)
+    fresh = f"{', '.join(left[:6]) or 'nothing'}{' ...' if len(left) > 6 else ''}"
+    display.say(f"from {source}; with a fresh start{', as its classes are others' if others else ''}: {fresh}")
 
 
 def _set_depth(plan: Plan, model: nn.Module, display: Display) -> tuple[list[nn.Module], dict[str, float]]:

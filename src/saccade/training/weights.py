@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from saccade import checkpoint
 from saccade.download import cache_folder, fetch
-from saccade.errors import ModelFileError
+from saccade.errors import ModelFileError, UsageError
 from saccade.models.published import WORDS, Published, find_published
+
+ROOM, MARGIN = 16, 2**24  # bytes to which an archive may unpack: for each number of the network, and for all else
 
 
 def weights_path(model: str, source: str | Path, shown: bool = True) -> Path:
@@ -76,7 +78,9 @@ def read_for(model: nn.Module, module: ModuleType, path: Path) -> dict[str, Tens
         ModelFileError: the file cannot be read.
     """
     read: Any = getattr(module, "FILES", {}).get(path.suffix)
-    weights: dict[str, Tensor] = checkpoint.read_public(path) if read is None else read(path, model)
+    need = sum(tensor.numel() for tensor in model.state_dict().values())
+    most = ROOM * need + MARGIN
+    weights: dict[str, Tensor] = checkpoint.read_public(path, most) if read is None else read(path, model)
     repair: Any = getattr(module, "from_public", None)
     return weights if repair is None else repair(weights)
 
@@ -97,7 +101,8 @@ def start_from(model: nn.Module, module: ModuleType, source: str | Path) -> list
         The names of the tensors that were left as they are, without batch counters.
 
     Raises:
-        ModelFileError: the file cannot be read, or less than half of the model's tensors are in it.
+        ModelFileError: the file cannot be read.
+        UsageError: less than half of the model's tensors are in it.
     """
     path = Path(source)
     if path.is_dir():
@@ -106,7 +111,7 @@ def start_from(model: nn.Module, module: ModuleType, source: str | Path) -> list
     expected = model.state_dict()
     fitting = {k: v for k, v in weights.items() if k in expected and v.shape == expected[k].shape}
     if 2 * len(fitting) < len(expected):
-        raise ModelFileError(
+        raise UsageError(
             f"{path}: weights of another network: {len(fitting)} of {len(expected)} tensors fit. "
             f"It holds {_some(weights)}; the model has {_some(expected)}"
         )

@@ -234,7 +234,7 @@ def align_classes(dataset: DataSet, classes: list[str]) -> None:
     if extra:
         raise DataError(
             f"{dataset.root} has classes that the model was not trained on: {', '.join(extra[:10])}; "
-            f"the model knows {', '.join(classes[:20])}"
+            f"the model knows {', '.join(classes[:20])}. A new output layer for them: saccade train ... --weights RUN"
         )
     new = [classes.index(name) for name in dataset.classes]
     for record in dataset.records:

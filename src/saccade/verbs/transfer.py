@@ -41,7 +41,7 @@ from saccade.experiment.trials import METHODS, TRAINED, Trial, recommend, summar
 from saccade.files import make_folder, report_folder, write_whole
 from saccade.gallery import Gallery
 from saccade.models import model_module
-from saccade.models.published import WORDS
+from saccade.models.published import WORDS, find_published
 from saccade.predictor import load
 from saccade.tasks import TASKS
 from saccade.training.depth import class_tensors, find_parts
@@ -117,6 +117,7 @@ def transfer(
         if model is None:
             raise UsageError(f"--weights {weights}: of which network? Give --model, a name of `saccade models`")
         check_model_name(model)
+        settings = find_published(model, str(weights)).settings | settings
         weights = weights_path(model, weights, shown=progress)
     name, settings = _model_of(weights, model, settings)
     plan = _plan(name, data, task, weights, settings)
@@ -174,8 +175,9 @@ def _model_of(weights: str | Path, model: str | None, settings: dict[str, Any]) 
     built, usual = config_from_json(module, state.model, state.config), module.VARIANTS[state.model]
     free = {f.name for f in dataclasses.fields(built)} - {"classes", "task", "objective"}
     changed = {key: getattr(built, key) for key in free if getattr(built, key) != getattr(usual, key)}
-    names = ("size", "resize", "pad") if state.preprocessing.get("size") else ()
-    return state.model, {name: state.preprocessing[name] for name in names} | changed | settings
+    names = ("size", "resize", "pad", "view") if state.preprocessing.get("size") else ()
+    kept = {name: state.preprocessing[name] for name in names if name in state.preprocessing}
+    return state.model, kept | changed | settings
 
 
 def _plan(name: str, data: str | Path, task: str | None, weights: str | Path, settings: dict[str, Any]) -> Plan:

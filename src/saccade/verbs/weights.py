@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from saccade import __version__, checkpoint
 from saccade.config import resolve
@@ -17,6 +18,7 @@ from saccade.errors import UsageError
 from saccade.models import model_config, model_module
 from saccade.models.published import PUBLISHED, WORDS, Published, class_names
 from saccade.predictor import fit_weights
+from saccade.training.depth import class_tensors
 from saccade.training.weights import is_counter, read_for, weights_path
 
 
@@ -41,8 +43,9 @@ def weights(
         `{checkpoint, model, task, classes, source, owner, licence, score}`; classes is their number.
 
     Raises:
-        UsageError: nothing is published for this model; class names that are not as many as the model's classes.
-        ModelFileError: the file cannot be read, or is of another network.
+        UsageError: nothing is published for this model; weights of another network, or of other classes; class names
+            that are not as many as the model's classes.
+        ModelFileError: the file cannot be read.
         ResourceError: the download failed, or there is no room for the checkpoint.
     """
     module = model_module(model)
@@ -55,12 +58,13 @@ def weights(
     network = module.Model(config)
     found = read_for(network, module, path)
     found |= {k: v for k, v in network.state_dict().items() if is_counter(k) and k not in found}
+    _refuse_other_classes(network.state_dict(), found, class_tensors(module, config), f"{model} DATA --weights {path}")
     fit_weights(network, found, path)
     names = _names(classes, word, config.classes)
     target = Path(out) if out is not None else Path(f"{model}-{word}.safetensors" if word else f"{model}.safetensors")
     versions = {"saccade": __version__, "torch": str(torch.__version__)}
     task = module.TASKS[0]
-    preprocessing = _preprocessing(module, model, task).to_json()
+    preprocessing = preprocessing_of_weights(module, model, task, published).to_json()
     state = checkpoint.Checkpoint(
         model, dataclasses.asdict(config), names, task, preprocessing, network.state_dict(), {}, versions
     )
@@ -77,6 +81,16 @@ def _which(model: str, source: str, path: Path) -> tuple[str, Published | None]:
         return source, words[source]
     found = digest(path)
     return next(((word, entry) for word, entry in words.items() if found.startswith(entry.sha256)), ("", None))
+
+
+def _refuse_other_classes(own: dict[str, Tensor], found: dict[str, Tensor], last: set[str], command: str) -> None:
+    """Raises UsageError where all but the output layer fits, which is of other classes; it can be replaced."""
+    other = [name for name in own if name in found and found[name].shape != own[name].shape]
+    if other and set(found) == set(own) and set(other) <= last:
+        raise UsageError(
+            f"the output layer in this file is of other classes: {other[0]} is {list(found[other[0]].shape)}, in the "
+            f"model {list(own[other[0]].shape)}. Replace it by one for your classes: saccade train {command}"
+        )
 
 
 def _names(classes: str | Path | None, word: str, number: int) -> list[str]:
@@ -98,15 +112,16 @@ def _names(classes: str | Path | None, word: str, number: int) -> list[str]:
     return names
 
 
-def _preprocessing(module: ModuleType, model: str, task: str) -> Preprocessing:
-    """What the owners do before the network: a central crop of 7/8 of the side, of CIFAR the whole image; for objects
-    and maps what belongs to the paper's recipe."""
+def preprocessing_of_weights(module: ModuleType, model: str, task: str, published: Published | None) -> Preprocessing:
+    """What belongs to the recipe, at the test view of the weights' owner; of classifiers the default recipe, at the
+    paper's size."""
+    name = "default" if task == "classify" else "paper"
+    recipe = module.RECIPES[name]
+    layers = [(f"recipe {name}", recipe.get("*", {}) | recipe.get(model, {}))]
     if task == "classify":
-        side = module.SIZE if isinstance(module.SIZE, int) else module.SIZE[model]
-        if side == 227:  # of Caffe's networks, which were trained on parts of images of 256 x 256
-            return Preprocessing((side, side), "crop", view=256 / side)
-        return Preprocessing((side, side), "stretch" if side <= 32 else "crop")
-    recipe = module.RECIPES["paper"]
+        layers.append(("paper", {"size": module.SIZE if isinstance(module.SIZE, int) else module.SIZE[model]}))
+    if published is not None:
+        layers.append(("published", published.settings))
     fields = {field.name for field in dataclasses.fields(module.VARIANTS[model])}
-    settings, _, _ = resolve([("recipe paper", recipe.get("*", {}) | recipe.get(model, {}))], fields)
+    settings, _, _ = resolve(layers, fields)
     return preprocessing_of(task, settings, getattr(module, "STRIDE", 1))

@@ -91,10 +91,10 @@ _PAPER: dict[str, Any] = {  # section 5
     "color": 0.0,
     "lighting": 0.1,  # section 4.1
 }
-_PRINTED = [name for name, size in SIZE.items() if size == 227]
+_PRINTED = {name: {"size": 227, "view": 256 / 227} for name, size in SIZE.items() if size == 227}  # parts of 256
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
-    "default": {"*": _DEFAULT, **{name: _DEFAULT | {"size": 227} for name in _PRINTED}},
-    "paper": {"*": _PAPER, **{name: _PAPER | {"size": 227} for name in _PRINTED}},
+    "default": {"*": _DEFAULT, **{name: _DEFAULT | changes for name, changes in _PRINTED.items()}},
+    "paper": {"*": _PAPER, **{name: _PAPER | changes for name, changes in _PRINTED.items()}},
 }
 
 

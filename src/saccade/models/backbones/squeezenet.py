@@ -89,8 +89,9 @@ _PAPER: dict[str, Any] = {  # section 3.3 and the solver file released with it
     "resize": "crop",
     "color": 0.0,
 }
+_CAFFE: dict[str, Any] = {"size": 227, "view": 256 / 227, "lr": 0.001}
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
-    "default": {"*": _DEFAULT, "squeezenet1_0_caffe": {**_DEFAULT, "size": 227, "lr": 0.001}},
+    "default": {"*": _DEFAULT, "squeezenet1_0_caffe": {**_DEFAULT, **_CAFFE}},
     "paper": {"*": _PAPER},
 }
 
