@@ -11,10 +11,8 @@ from saccade.device import pick_device
 from saccade.errors import UsageError
 
 # what a new run removes or writes over in its folder
-REPLACED = (
-    *("log.jsonl", "best.safetensors", "last.safetensors", "metrics.json", "report.html", "data_report.json"),
-    *("state", "stages", "plots"),
-)
+FILES = ("log.jsonl", "best.safetensors", "last.safetensors", "metrics.json", "report.html", "data_report.json")
+REPLACED = (*FILES, "state", "stages", "plots")
 
 
 def join_processes(device: str | None) -> None:
