@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from matplotlib.ticker import MaxNLocator
 from runs import epochs_of, make_parser, markdown, settings_flags, train, write_json
 
 from saccade import evaluate
@@ -138,6 +139,7 @@ def plot(runs: Sequence[Run]) -> bytes:
             errors.plot([x for x, _ in scored], [y for _, y in scored], marker="o", ms=3, **look)
         if losses.lines:
             losses.legend(fontsize=8, frameon=False)
+        errors.xaxis.set_major_locator(MaxNLocator(integer=True))
     return to_png(figure)
 
 

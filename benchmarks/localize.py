@@ -1,6 +1,6 @@
 """Localization by regression or by detection? The same minutes, the same images, the same numbers.
 
-    python benchmarks/localize.py DATA/raccoon --out OUT [--minutes 6] [--models localizer_small ssd_small] [--seeds 0 1]
+    python benchmarks/localize.py DATA/raccoon --out OUT [--minutes 6] [--models NAME ...] [--seeds 0 1 2]
 
 The question is ImageNet's: one class and one box an image; the truth is the image's largest object. A localizer
 (`--models localizer_*`) is trained for exactly this. A detector is trained on all objects, and its box with the highest

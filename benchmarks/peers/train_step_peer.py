@@ -13,7 +13,8 @@ import time
 from typing import Any
 
 import torch
-import torchvision  # noqa: F401  # before the measure: its memory is not the network's
+import torch._dynamo  # before the measure, as torchvision: torch's optimisers load it at their first step
+import torchvision  # noqa: F401
 from torch.nn.functional import cross_entropy
 from torchvision_predict import build, memory
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+import torch._dynamo  # before the measure: torch's optimisers load it at their first step
 from predict import memory
 
 from saccade.data.types import Annotation, Batch
