@@ -53,7 +53,7 @@ FAMILIES = {
     "lenet": Family("lenet5", 32, 0.15, epochs=200),
     "alexnet": Family("alexnet", 96, 0.10, _NARROW, lr=3e-4, epochs=100),
     "zfnet": Family("zfnet", 96, 0.08, _NARROW, lr=3e-4, epochs=100),
-    "nin": Family("nin_cifar10", 32, 0.06, ("batch=32",), lr=3e-4, epochs=120),
+    "nin": Family("nin_cifar10", 32, 0.10, ("batch=32",), lr=3e-4, epochs=120),
     "vgg": Family("vgg11_bn", 32, 0.15, _NARROW),
     "googlenet": Family("googlenet", 64, 0.12),
     "bn_inception": Family("bn_inception", 64, 0.12),

@@ -113,18 +113,14 @@ def cells(results: list[Result]) -> list[str]:
     """The numbers of one run with their intervals; of several their mean, least and greatest."""
     texts = []
     for name in METRICS.values():
-        numbers = []
-        for result in results:
-            value = result.metrics[name]
-            low, high = (value.value if v is None else v for v in (value.low, value.high))
-            numbers.append([float("nan") if v is None else v for v in (value.value, low, high)])
-        if len(numbers) > 1:
-            values = [value for value, _, _ in numbers]
-            numbers = [[statistics.fmean(values), min(values), max(values)]]
-        value, low, high = numbers[0]
+        found = [result.metrics[name] for result in results]
+        numbers = [v for value in found[:1] for v in (value.value, value.low, value.high) if v is not None]
+        if len(found) > 1:
+            values = [value.value for value in found if value.value is not None]
+            numbers = [statistics.fmean(values), min(values), max(values)]
         if name == "localization_top1":  # the share that is right
-            value, low, high = 1 - value, 1 - high, 1 - low
-        texts.append(f"{value:.3f} ({low:.3f} to {high:.3f})")
+            numbers = [1 - v for v in numbers]
+        texts.append(f"{numbers[0]:.3f} ({min(numbers):.3f} to {max(numbers):.3f})")
     return texts
 
 
