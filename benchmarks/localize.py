@@ -13,7 +13,8 @@ localizer's is the best by localization, a detector's by AP.
 - localization error: share of the images where class or box (IoU below 0.5) is wrong.
 
 The line "whole image" answers with the image's edges and the class most frequent in training: what there is to beat.
-Intervals are 95 % bootstrap over images; of several seeds the table shows mean, least and greatest. Finished runs in OUT are kept. Time: the minutes of each model and seed.
+Intervals are 95 % bootstrap over images; of several seeds the table shows mean, least and greatest. Finished runs in
+OUT are kept. Time: the minutes of each model and seed.
 """
 
 from __future__ import annotations
