@@ -1,0 +1,54 @@
+"""The peer's side of train_step.py: torchvision's network, eager, in float32; runs in the peers' environment.
+
+    python train_step_peer.py '{"model": "resnet18", "size": 224, "batch": 16}'
+
+The output is that of train_step_saccade.py.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+import torch
+import torch._dynamo  # before the measure, as torchvision: torch's optimisers load it at their first step
+import torchvision  # noqa: F401
+from torch.nn.functional import cross_entropy
+from torchvision_predict import build, memory
+
+AUXILIARY = {"googlenet": 0.3, "inception_v3": 0.4}  # weight of each auxiliary classifier in torchvision's references
+
+
+def loss_of(outputs: Any, labels: torch.Tensor, weight: float) -> torch.Tensor:
+    """Cross-entropy, of named tuples (GoogLeNetOutputs, InceptionOutputs) with that of the auxiliary logits."""
+    if isinstance(outputs, torch.Tensor):
+        return cross_entropy(outputs, labels)
+    main, *auxiliary = (cross_entropy(logits, labels) for logits in outputs)
+    return main + weight * sum(auxiliary)
+
+
+def main() -> None:
+    task = json.loads(sys.argv[1])
+    torch.manual_seed(0)
+    imports = memory("VmRSS")
+    model = build({"peer": "torchvision", "network": task["model"], "size": task["size"]}).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
+    pixels = torch.randn(task["batch"], 3, task["size"], task["size"])
+    labels = torch.randint(1000, (task["batch"],))
+    facts = {"parameters": sum(p.numel() for p in model.parameters()), "precision": "fp32", "imports_mb": imports}
+    print(json.dumps(facts), flush=True)
+    images = 0
+    while True:
+        loss = loss_of(model(pixels), labels, AUXILIARY.get(task["model"], 0.0))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss.item()
+        images += len(pixels)
+        print(time.monotonic(), images, flush=True)
+
+
+if __name__ == "__main__":
+    main()
