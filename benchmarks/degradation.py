@@ -97,8 +97,8 @@ def table(runs: Sequence[Run]) -> str:
     for run in sorted(runs, key=lambda r: (r.kind, r.depth, r.seed)):
         last: dict[str, Any] = run.epochs[-1] if run.epochs else {"epoch": 0, "minutes": 0.0, "losses": {}}
         loss = f"{sum(last['losses'].values()):.3f}" if last["losses"] else ""
-        errors = [f"{100 * run.errors[name]:.1f} %" for name in ("train", "validation")] if run.errors else ["diverged"]
-        rows.append([run.network, str(run.seed), str(last["epoch"]), f"{last['minutes']:.1f}", loss, *errors, ""][:7])
+        errors = [f"{100 * run.errors[name]:.1f} %" if run.errors else "diverged" for name in ("train", "validation")]
+        rows.append([run.network, str(run.seed), str(last["epoch"]), f"{last['minutes']:.1f}", loss, *errors])
     return markdown(
         ["network", "seed", "epochs", "minutes", "training loss", "training error", "validation error"], rows
     )

@@ -3,8 +3,9 @@
     python benchmarks/floors.py DATA/cifar10_images --out OUT [--minutes 2] [--only resnet vgg]
     python benchmarks/floors.py DATA/cifar10_images --out OUT --overfit
 
-One small variant of each family (`FAMILIES`; a family is a file of models/backbones) goes through `saccade train` at
-full width, with its default recipe, at an image size that its poolings allow and a CPU can pay for. The first form
+One small variant of each family (`FAMILIES`; a family is a file of models/backbones) goes through `saccade train` as it
+stands in the catalogue (three with smaller hidden layers, see there), with its default recipe, at an image size that
+its poolings allow and a CPU can pay for. The first form
 trains for some minutes; top-1 on the validation images must be above
 
     floor = chance + above * (1 - chance),    chance = share of the most frequent class of the validation images
