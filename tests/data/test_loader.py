@@ -16,6 +16,7 @@ from PIL import Image
 
 from saccade.data.dataset import DataSet, Record, Thing
 from saccade.data.loader import Loader, collate, iter_images
+from saccade.data.transforms import Flip, RandomCrop, Resize, Scale
 from saccade.data.types import Annotation, Batch, Sample
 from saccade.errors import DataError, ResourceError, UsageError
 
@@ -119,6 +120,42 @@ def test_workers_start_and_cache_change_nothing(dataset: DataSet, workers: int) 
         assert all(same(a, b) for a, b in zip(expected[4:], rest, strict=True))
     assert torch.equal(torch.get_rng_state(), state)
     many.close()
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("task", ["segment", "classify"])
+def test_what_is_kept_behind_fixed_transforms_changes_nothing(tmp_path: Path, task: str, workers: int) -> None:
+    rng = np.random.default_rng(0)
+    records = []
+    for i in range(9):
+        Image.fromarray(rng.integers(0, 255, (20 + i, 31, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+        Image.fromarray(rng.integers(0, 2, (20 + i, 31), dtype=np.uint8)).save(tmp_path / f"m{i}.png")
+        records.append(Record(f"{i}.png", (20 + i, 31), label=i % 2, semantic=f"m{i}.png"))
+    dataset = DataSet(tmp_path, "test", task, ["a", "b"], records)
+    first = Scale(0.5) if task == "segment" else Resize((14, 18))
+    transforms = [first, RandomCrop((9, 9)), Flip()]
+    kept = 9 * 14 * 18 * 4  # the resized ones fit, the originals would not
+    plain, caching = (
+        Loader(dataset, records, task, transforms, 4, seed=3, workers=w, cache_bytes=bytes_)
+        for w, bytes_ in ((0, 0), (workers, kept))
+    )
+    expected = [list(plain.epoch(epoch)) for epoch in (0, 1)]
+    for epoch in (0, 1):
+        found = list(caching.epoch(epoch))
+        for record in records:  # nothing is read a second time
+            (tmp_path / record.id).unlink(missing_ok=True)
+            (tmp_path / str(record.semantic)).unlink(missing_ok=True)
+        for a, b in zip(expected[epoch], found, strict=True):
+            assert a.ids == b.ids
+            assert torch.equal(a.images, b.images)
+            for one, two in zip(a.truth or [], b.truth or [], strict=True):
+                assert one.size == two.size
+                assert one.label == two.label
+                assert one.semantic is two.semantic is None or torch.equal(one.semantic, two.semantic)
+            assert all(np.array_equal(x, y) for x, y in zip(a.to_original, b.to_original, strict=True))
+            assert a.original_sizes == b.original_sizes
+    caching.close()
 
 
 def test_epochs_and_samples_differ(dataset: DataSet) -> None:

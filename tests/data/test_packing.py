@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from saccade.data.cache import ImageCache
+from saccade.data.cache import ImageCache, Kept
 from saccade.data.packing import Packed, pack, unpack
 from saccade.data.types import Annotation, Objects
 
@@ -43,21 +43,26 @@ def test_annotations_come_back() -> None:
     assert unpack(*pack([])) == []
 
 
-def test_cache_keeps_images() -> None:
+@pytest.mark.parametrize("maps", [False, True])
+def test_cache_keeps_images_and_class_maps(maps: bool) -> None:
     sizes = [(4, 5), (6, 7)]
-    assert ImageCache.for_sizes(sizes, 100) is None
+    assert ImageCache.for_sizes(sizes, 185, maps=True) is None
     assert ImageCache.for_sizes([], 100) is None
-    cache = ImageCache(sizes)
+    cache = ImageCache.for_sizes(sizes, 186 if not maps else 248, maps)
+    assert cache is not None
     assert cache.get(1) is None
     image = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
-    cache.put(1, image)  # decoded at reduced size
+    semantic = np.arange(6, dtype=np.uint8).reshape(2, 3) if maps else None
+    cache.put(1, Kept(image, semantic, (2.5, 3.0)))  # smaller than announced
     kept = cache.get(1)
     assert kept is not None
-    assert np.array_equal(kept, image)
-    kept[:] = 0
+    assert np.array_equal(kept.image, image)
+    kept.image[:] = 0
     again = cache.get(1)
     assert again is not None
-    assert np.array_equal(again, image)
+    assert np.array_equal(again.image, image)
+    assert again.scale == (2.5, 3.0)
+    assert again.semantic is semantic is None or np.array_equal(again.semantic, semantic)
     assert cache.get(0) is None
     with pytest.raises(ValueError):
-        cache.put(0, np.zeros((5, 5, 3), np.uint8))
+        cache.put(0, Kept(np.zeros((5, 5, 3), np.uint8), None, (1.0, 1.0)))

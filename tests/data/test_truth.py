@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from saccade.data.cache import Kept
 from saccade.data.dataset import DataSet, Record, Thing
 from saccade.data.rle import encode_mask
 from saccade.data.truth import draw_polygons, read_sample, read_truth
@@ -143,7 +144,7 @@ def test_truth_follows_the_reduced_size(tmp_path: Path, known: bool) -> None:
     dataset = data_set(tmp_path, "instances", record, keypoint_names=["corner"])
     sample = read_sample(record, dataset, "instances", min_side=40)
     if known:
-        sample = read_sample(record, dataset, "instances", min_side=40, known=sample.image)
+        sample = read_sample(record, dataset, "instances", min_side=40, known=Kept(sample.image, None, (4.0, 4.0)))
     assert sample.image.shape == (51, 84, 3)
     assert sample.truth.size == (51, 84)
     assert sample.original_size == (203, 333)

@@ -32,7 +32,7 @@ Fill = int | tuple[int, int, int]
 
 def scaling(x: float, y: float) -> np.ndarray:
     """[3, 3] matrix that multiplies x and y."""
-    return np.diag([x, y, 1.0])
+    return np.array([[x, 0.0, 0.0], [0.0, y, 0.0], [0.0, 0.0, 1.0]])
 
 
 def shift(x: float, y: float) -> np.ndarray:

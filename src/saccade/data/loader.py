@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import itertools
 import json
 import signal
 import threading
@@ -27,8 +28,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from saccade.data.balance import repeated
-from saccade.data.cache import ImageCache
+from saccade.data.cache import ImageCache, Kept
 from saccade.data.dataset import DataSet, Ledger, Record
+from saccade.data.geometry import scaling
 from saccade.data.image import probe_and_decode
 from saccade.data.packing import Packed, pack, unpack
 from saccade.data.truth import read_sample
@@ -59,7 +61,9 @@ class Loader:
             shuffling, otherwise processes without a part have one step less.
         multiple_of: batches are padded right and below to a multiple of this many pixels.
         min_side: large JPEGs may be decoded at reduced size down to this shorter side (`data.image.decode`).
-        cache_bytes: keep decoded images in memory, shared by the workers, if all of them fit into this many bytes.
+        cache_bytes: keep decoded images (and class maps) in memory, shared by the workers, if all of them fit into this
+            many bytes; where the truth has no objects, as they are behind the first transforms that are always the same
+            (those with `fixed_size`).
         repeats: [images], how often each is to be seen in an epoch, at least 1 (`balance.repeat_factors`); shuffled.
 
     Raises:
@@ -222,7 +226,9 @@ class _Records:
         self.dataset = replace(dataset, records=[], ledger=Ledger())
         self.records = Packed([json.dumps(record.to_json()).encode() for record in records])
         self.task, self.transforms, self.seed, self.min_side = task, list(transforms), seed, min_side
-        self.cache = ImageCache.for_sizes([record.size for record in records], cache_bytes)
+        self.fixed = _count_fixed(self.transforms) if task in ("classify", "tag", "segment") else 0
+        sizes = [self._kept_size(record.size) for record in records]
+        self.cache = ImageCache.for_sizes(sizes, cache_bytes, maps=task == "segment")
 
     def __getitem__(self, key: tuple[int, int]) -> Sample | tuple[int, SaccadeError]:
         epoch, place = key
@@ -238,8 +244,8 @@ class _Records:
 
     def _transformed(self, index: int, rng: np.random.Generator, until: int) -> Sample:
         """The sample behind the first `until` transforms."""
-        sample = self._read(index)
-        for position, transform in enumerate(self.transforms[:until]):
+        sample = self._read(index, rng)
+        for position, transform in enumerate(self.transforms[self.fixed : until], self.fixed):
             if getattr(transform, "needs_others", False):
                 sample = transform(sample, rng, functools.partial(self._another, rng, position))
             else:
@@ -249,13 +255,30 @@ class _Records:
     def _another(self, rng: np.random.Generator, until: int) -> Sample:
         return self._transformed(int(rng.integers(len(self.records))), rng, until)
 
-    def _read(self, index: int) -> Sample:
+    def _read(self, index: int, rng: np.random.Generator) -> Sample:
+        """The sample behind the fixed transforms."""
         record = Record.from_json(json.loads(self.records[index]))
         known = self.cache.get(index) if self.cache else None
         sample = read_sample(record, self.dataset, self.task, self.min_side, known)
-        if self.cache and known is None:
-            self.cache.put(index, sample.image)
+        if known is not None:
+            return sample
+        for transform in self.transforms[: self.fixed]:
+            sample = transform(sample, rng)
+        if self.cache:
+            semantic = None if sample.truth.semantic is None else sample.truth.semantic.numpy()
+            x, y = np.diag(sample.to_original)[:2].tolist()
+            self.cache.put(index, Kept(sample.image, semantic, (x, y)))
         return sample
+
+    def _kept_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        for transform in self.transforms[: self.fixed]:
+            size = transform.fixed_size(size)  # type: ignore[attr-defined]  # the first ones have it
+        return size
+
+
+def _count_fixed(transforms: Sequence[Transform]) -> int:
+    """How many of the first transforms are the same every time."""
+    return len(list(itertools.takewhile(lambda transform: hasattr(transform, "fixed_size"), transforms)))
 
 
 class _Paths:
@@ -287,7 +310,7 @@ def read_image(path: Path, min_side: int | None = None) -> Sample:
     found, image = probe_and_decode(path, min_side)
     s = float(found.reduction(min_side))
     truth = Annotation((image.shape[0], image.shape[1]))
-    return Sample(image, truth, str(path), found.size, np.diag([s, s, 1.0]))
+    return Sample(image, truth, str(path), found.size, scaling(s, s))
 
 
 def _data_loader(source: _Source, plan: _Plan, workers: int, multiple_of: int, persistent: bool) -> DataLoader:

@@ -42,6 +42,10 @@ class Resize:
 
     size: Size
 
+    def fixed_size(self, size: Size) -> Size:
+        """What an image of `size` becomes, always: the loader may keep images behind this transform."""
+        return self.size
+
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         return resize(sample, self.size)
 
@@ -51,6 +55,10 @@ class Scale:
     """Multiply both sides by `factor` (rounded, at least a pixel)."""
 
     factor: float
+
+    def fixed_size(self, size: Size) -> Size:
+        """As `Resize.fixed_size`."""
+        return scaled(size, self.factor)
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         return resize(sample, scaled(sample.truth.size, self.factor))

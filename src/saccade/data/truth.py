@@ -17,7 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saccade.data.cache import Kept
 from saccade.data.dataset import DataSet, Record, Thing
+from saccade.data.geometry import scaling
 from saccade.data.image import decode_values, probe_and_decode
 from saccade.data.main_object import main_object
 from saccade.data.rle import decode_rle
@@ -29,21 +31,21 @@ T = TypeVar("T")
 
 
 def read_sample(
-    record: Record, dataset: DataSet, task: str, min_side: int | None = None, known: np.ndarray | None = None
+    record: Record, dataset: DataSet, task: str, min_side: int | None = None, known: Kept | None = None
 ) -> Sample:
     """The decoded image of a record with its truth.
 
     Args:
         min_side: as in `data.image.decode`; truth and `to_original` follow the size that was decoded.
-        known: the decoded image, if the caller has kept what an earlier call with this `min_side` gave.
+        known: the image, if the caller has kept what an earlier call with this `min_side` gave. Where the truth has no
+            objects it may have been resized since.
 
     Raises:
         DataError: the image cannot be read or has changed its size since the data set was read; as `read_truth`.
         ResourceError: no permission, disk error, out of memory.
     """
     if known is not None:
-        made = (s for s in (1, 2, 4, 8) if _small(record.size, s) == known.shape[:2])
-        return _sample(known, next(made), record, dataset, task)
+        return _sample(known, record, dataset, task)
     path = dataset.root / record.id
     found, image = probe_and_decode(path, min_side)
     if found.size != record.size:
@@ -51,17 +53,18 @@ def read_sample(
             f"{path}: is {found.size[0]} x {found.size[1]} (height x width) now, was {record.size[0]} x "
             f"{record.size[1]} when the data set was read; do not change images during a run"
         )
-    return _sample(image, found.reduction(min_side), record, dataset, task)
+    reduction = float(found.reduction(min_side))
+    return _sample(Kept(image, None, (reduction, reduction)), record, dataset, task)
 
 
-def _sample(image: np.ndarray, s: int, record: Record, dataset: DataSet, task: str) -> Sample:
-    return Sample(
-        image=image,
-        truth=read_truth(record, dataset, task, s),
-        id=record.id,
-        original_size=record.size,
-        to_original=np.diag([float(s), float(s), 1.0]),
-    )
+def _sample(kept: Kept, record: Record, dataset: DataSet, task: str) -> Sample:
+    size = kept.image.shape[0], kept.image.shape[1]
+    if kept.semantic is not None:
+        truth = Annotation(size, semantic=torch.from_numpy(kept.semantic))
+    else:
+        truth = read_truth(record, dataset, task, round(kept.scale[0]))
+        truth.size = size
+    return Sample(kept.image, truth, record.id, record.size, scaling(*kept.scale))
 
 
 def read_truth(record: Record, dataset: DataSet, task: str, reduction: int = 1) -> Annotation:
