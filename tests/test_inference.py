@@ -142,6 +142,25 @@ def test_a_dense_block_joins_one_map_at_a_time() -> None:
     assert set(joined) == {2}
 
 
+@pytest.mark.parametrize("name", [name for name, (changes, _) in SMALL.items() if changes.get("classes") != 0])
+def test_the_copy_predicts_padded_images_as_the_network_does(name: str) -> None:
+    """`predict` may read parts that `forward` does not, such as the mean that Faster R-CNN fills the padding with."""
+    network, images = made(name)
+    side = images.shape[-1]
+    batch = Batch(images, [(side, side), (side, side * 3 // 4)])
+    with torch.inference_mode():
+        expected, found = network.predict(batch), prepare_for_inference(network).predict(batch)  # type: ignore[operator]
+    for a, b in zip(found, expected, strict=True):
+        assert a.size == b.size
+        if b.scores is not None:
+            torch.testing.assert_close(a.scores, b.scores, atol=1e-5, rtol=0)
+        if b.semantic is not None:
+            assert (a.semantic == b.semantic).float().mean() > 0.99
+        if b.objects is not None:
+            assert len(a.objects) == len(b.objects) > 0
+            torch.testing.assert_close(a.objects.scores, b.objects.scores, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("name", ["densenet_bc100_k12", "ssd_small", "faster_rcnn_small", "unet_light"])
 def test_bfloat16_is_for_weights_and_maps_alone(name: str) -> None:
     """Norms that stay, boxes and scores are float32; the answers are near those of float32."""
