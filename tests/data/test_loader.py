@@ -133,9 +133,10 @@ def test_what_is_kept_behind_fixed_transforms_changes_nothing(tmp_path: Path, ta
         Image.fromarray(rng.integers(0, 2, (20 + i, 31), dtype=np.uint8)).save(tmp_path / f"m{i}.png")
         records.append(Record(f"{i}.png", (20 + i, 31), label=i % 2, semantic=f"m{i}.png"))
     dataset = DataSet(tmp_path, "test", task, ["a", "b"], records)
-    first = Scale(0.5) if task == "segment" else Resize((14, 18))
+    first: Scale | Resize = Scale(0.5) if task == "segment" else Resize((8, 70))  # half; smaller, but wider
     transforms = [first, RandomCrop((9, 9)), Flip()]
-    kept = 9 * 14 * 18 * 4  # the resized ones fit, the originals would not
+    planes = 4 if task == "segment" else 3
+    kept = sum(h * w * planes for h, w in (first.fixed_size(record.size) for record in records))
     plain, caching = (
         Loader(dataset, records, task, transforms, 4, seed=3, workers=w, cache_bytes=bytes_)
         for w, bytes_ in ((0, 0), (workers, kept))

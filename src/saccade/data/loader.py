@@ -61,9 +61,8 @@ class Loader:
             shuffling, otherwise processes without a part have one step less.
         multiple_of: batches are padded right and below to a multiple of this many pixels.
         min_side: large JPEGs may be decoded at reduced size down to this shorter side (`data.image.decode`).
-        cache_bytes: keep decoded images (and class maps) in memory, shared by the workers, if all of them fit into this
-            many bytes; where the truth has no objects, as they are behind the first transforms that are always the same
-            (those with `fixed_size`).
+        cache_bytes: keep decoded images (and class maps) in memory, shared by the workers, if all fit into this many
+            bytes; without objects in the truth, as they leave the first transforms that never change (`fixed_size`).
         repeats: [images], how often each is to be seen in an epoch, at least 1 (`balance.repeat_factors`); shuffled.
 
     Raises:
@@ -227,7 +226,11 @@ class _Records:
         self.records = Packed([json.dumps(record.to_json()).encode() for record in records])
         self.task, self.transforms, self.seed, self.min_side = task, list(transforms), seed, min_side
         self.fixed = _count_fixed(self.transforms) if task in ("classify", "tag", "segment") else 0
-        sizes = [self._kept_size(record.size) for record in records]
+        whole = [record.size for record in records]
+        fixed: list[Any] = self.transforms[: self.fixed]
+        sizes = [functools.reduce(lambda size, t: t.fixed_size(size), fixed, size) for size in whole]
+        if sum(h * w for h, w in sizes) > sum(h * w for h, w in whole):  # enlarged: that is done again each time
+            self.fixed, sizes = 0, whole
         self.cache = ImageCache.for_sizes(sizes, cache_bytes, maps=task == "segment")
 
     def __getitem__(self, key: tuple[int, int]) -> Sample | tuple[int, SaccadeError]:
@@ -269,11 +272,6 @@ class _Records:
             x, y = np.diag(sample.to_original)[:2].tolist()
             self.cache.put(index, Kept(sample.image, semantic, (x, y)))
         return sample
-
-    def _kept_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        for transform in self.transforms[: self.fixed]:
-            size = transform.fixed_size(size)  # type: ignore[attr-defined]  # the first ones have it
-        return size
 
 
 def _count_fixed(transforms: Sequence[Transform]) -> int:

@@ -62,7 +62,7 @@ def _sample(kept: Kept, record: Record, dataset: DataSet, task: str) -> Sample:
     if kept.semantic is not None:
         truth = Annotation(size, semantic=torch.from_numpy(kept.semantic))
     else:
-        truth = read_truth(record, dataset, task, round(kept.scale[0]))
+        truth = read_truth(record, dataset, task, max(1, round(kept.scale[0])))  # below 1: enlarged, without objects
         truth.size = size
     return Sample(kept.image, truth, record.id, record.size, scaling(*kept.scale))
 
