@@ -108,14 +108,19 @@ def load(run: str | Path, device: str | torch.device | None = None, precision: s
     """
     path = checkpoint.find(run)
     state = checkpoint.load(path)
-    model = build(state, path)
+    model, preprocessing = build(state, path), preprocessing_in(state, path)
+    return Predictor(model, state.task, state.classes, preprocessing, pick_device(device), precision, state.thresholds)
+
+
+def preprocessing_in(state: checkpoint.Checkpoint, path: Path) -> Preprocessing:
+    """How a checkpoint wants its images. Raises ModelFileError where it does not say, or thresholds do not fit."""
     try:
         preprocessing = Preprocessing.from_json(state.preprocessing)
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from error
     if state.thresholds and len(state.thresholds) != len(state.classes):
         raise ModelFileError(f"{path}: {len(state.thresholds)} thresholds for {len(state.classes)} classes")
-    return Predictor(model, state.task, state.classes, preprocessing, pick_device(device), precision, state.thresholds)
+    return preprocessing
 
 
 def build(state: checkpoint.Checkpoint, path: Path) -> nn.Module:

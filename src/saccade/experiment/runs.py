@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from saccade import __version__, checkpoint
+from saccade import checkpoint
 from saccade.data.dataset import DataSet, Record
 from saccade.data.loader import Loader
 from saccade.data.pipelines import inference_side, inference_transforms
@@ -116,19 +116,8 @@ def keep_probe(
     """Write the frozen network with the probe as its output layer: a checkpoint like any other. Returns the network."""
     model = copy.deepcopy(network)
     probe.put_into(model.get_submodule(head))
-    state = checkpoint.Checkpoint(
-        plan.model,
-        dataclasses.asdict(plan.config),
-        plan.dataset.classes,
-        plan.task,
-        plan.preprocessing.to_json(),
-        model.state_dict(),
-        dict(metrics),
-        {"saccade": __version__, "torch": str(torch.__version__)},
-        list(thresholds),
-    )
     make_folder(path.parent)
-    checkpoint.save(state, path)
+    checkpoint.save(plan.checkpoint(model, metrics, thresholds), path)
     return model
 
 

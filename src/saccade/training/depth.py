@@ -3,8 +3,8 @@
 Parts are the children of the network in the order in which the paper (and `forward`) goes through them. Lists of layers
 (nn.Sequential, nn.ModuleList) and trunks (a module with lists of `channels` or `strides`, or called `features`) are
 opened, so that the parts of a ResNet are its stem and its residual blocks, those of a VGG its convolutions and linear
-layers. A norm belongs
-to the layer before it. Layers whose shape follows from the number of classes come last, wherever they stand.
+layers. A norm belongs to the layer before it. Layers whose shape follows from the number of classes come last, wherever
+they stand.
 """
 
 from __future__ import annotations

@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
 from saccade import __version__
+from saccade.checkpoint import Checkpoint
 from saccade.config import Settings, read_settings_file, resolve
 from saccade.data.balance import class_images, label_weights, tag_weights
 from saccade.data.dataset import DataSet, Record
@@ -69,6 +72,20 @@ class Plan:
             "preprocessing": self.preprocessing.to_json(),
             "saccade": __version__,
         }
+
+    def checkpoint(self, model: nn.Module, metrics: Mapping[str, Any], thresholds: Sequence[float] = ()) -> Checkpoint:
+        """A network of this plan as it is written to a file; `thresholds` are those of tags, one a class."""
+        return Checkpoint(
+            self.model,
+            dataclasses.asdict(self.config),
+            self.dataset.classes,
+            self.task,
+            self.preprocessing.to_json(),
+            model.state_dict(),
+            dict(metrics),
+            {"saccade": __version__, "torch": str(torch.__version__)},
+            list(thresholds),
+        )
 
 
 def make_plan(

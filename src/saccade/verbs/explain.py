@@ -17,11 +17,11 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from saccade import checkpoint
-from saccade.data.formats.listing import SUFFIXES, list_images
+from saccade.data.formats.listing import images_to_look_at
 from saccade.data.image import note_frames
 from saccade.data.pipelines import Preprocessing
 from saccade.device import describe_hardware, pick_device
-from saccade.errors import DataError, ModelFileError, UsageError, suggest
+from saccade.errors import DataError, UsageError, suggest
 from saccade.explanations.image import Advance, Explained, Wanted, explain_image, layers_for
 from saccade.explanations.layers import Shape
 from saccade.explanations.page import filters_section, image_section, introduction, summary
@@ -29,7 +29,7 @@ from saccade.explanations.targets import GRADIENTS, TASKS, find_labels
 from saccade.explanations.words import ENDS, METHODS, SIGNED
 from saccade.files import report_folder, write_whole
 from saccade.plots.heat import overlay
-from saccade.predictor import build
+from saccade.predictor import build, preprocessing_in
 from saccade.report import Page, write_page
 from saccade.report_sections import Section
 
@@ -133,12 +133,7 @@ def _load(run: str | Path, device: str | None) -> _Network:
         raise UsageError(f"a model to {state.task} cannot be explained; the tasks that can: {', '.join(TASKS)}")
     place = pick_device(device)
     model = build(state, path).to(place).eval()
-    try:
-        preprocessing = Preprocessing.from_json(state.preprocessing)
-    except ModelFileError as error:
-        raise ModelFileError(f"{path}: {error}") from error
-    if state.thresholds and len(state.thresholds) != len(state.classes):
-        raise ModelFileError(f"{path}: {len(state.thresholds)} thresholds for {len(state.classes)} classes")
+    preprocessing = preprocessing_in(state, path)
     thresholds = tuple(state.thresholds)
     return _Network(path, state.model, state.task, list(state.classes), preprocessing, model, place, thresholds)
 
@@ -166,10 +161,7 @@ def _expand(sources: Sequence[str | Path]) -> list[Path]:
     paths: list[Path] = []
     for source in map(Path, sources):
         if source.is_dir():
-            found = list_images(source)
-            if not found:
-                raise DataError(f"{source}: no image in this folder ({', '.join(sorted(SUFFIXES))})")
-            paths += found
+            paths += images_to_look_at(source)
         elif source.is_file():
             paths.append(source)
         else:

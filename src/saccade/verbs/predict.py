@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from saccade.data.formats.listing import SUFFIXES, list_images
+from saccade.data.formats.listing import images_to_look_at
 from saccade.data.image import decode, note_frames
 from saccade.data.loader import iter_images
 from saccade.data.pipelines import inference_side
@@ -100,10 +100,7 @@ def expand(sources: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
         if text.startswith("camera:") and not path.exists():
             videos.append(text)
         elif path.is_dir():
-            found = list_images(path)
-            if not found:
-                raise DataError(f"{path}: no image in this folder ({', '.join(sorted(SUFFIXES))})")
-            images += found
+            images += images_to_look_at(path)
         elif path.is_file():
             if path.suffix.lower() in VIDEO_SUFFIXES:
                 videos.append(text)

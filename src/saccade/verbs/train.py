@@ -6,7 +6,6 @@ from accelerate; the run's state is one file (training/state.py), so that a kill
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import time
@@ -19,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saccade import __version__, checkpoint
+from saccade import checkpoint
 from saccade.data.loader import Loader
 from saccade.data.types import Batch
 from saccade.device import describe_hardware, only_deterministic
@@ -294,20 +293,8 @@ def _thresholds(parts: Parts, result: Result) -> list[float]:
 
 
 def _save_checkpoint(parts: Parts, path: Path, metrics: dict[str, Any], thresholds: Sequence[float] = ()) -> None:
-    plan = parts.plan
     model = parts.model if parts.averaged is None else parts.averaged.model
-    state = checkpoint.Checkpoint(
-        plan.model,
-        dataclasses.asdict(plan.config),
-        plan.dataset.classes,
-        plan.task,
-        plan.preprocessing.to_json(),
-        model.state_dict(),
-        metrics,
-        {"saccade": __version__, "torch": str(torch.__version__)},
-        list(thresholds),
-    )
-    checkpoint.save(state, path)
+    checkpoint.save(parts.plan.checkpoint(model, metrics, thresholds), path)
 
 
 def _finish(parts: Parts, counters: Progress) -> dict[str, Any]:

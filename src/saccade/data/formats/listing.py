@@ -71,6 +71,14 @@ def list_images(root: Path) -> list[Path]:
     return [p for p in list_files(root) if is_image(p.name)]
 
 
+def images_to_look_at(folder: Path) -> list[Path]:
+    """`list_images` of a folder that a user names. Raises DataError where it holds none."""
+    found = list_images(folder)
+    if not found:
+        raise DataError(f"{folder}: no image in this folder ({', '.join(sorted(SUFFIXES))})")
+    return found
+
+
 def measure(root: Path, paths: Iterable[Path], ledger: Ledger) -> dict[Path, tuple[int, int]]:
     """The upright (height, width) of each image that can be opened, in the order given, without decoding.
 
