@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from saccade import __version__, checkpoint
-from saccade.data.loader import collate, read_image
+from saccade.data.loader import collate
 from saccade.data.pipelines import Preprocessing, inference_side, inference_transforms, to_original
+from saccade.data.sources import read_image
 from saccade.data.types import Annotation, Batch, Sample
 from saccade.device import autocast, has_fast_bf16, pick_device
 from saccade.errors import ModelFileError, UsageError

@@ -171,6 +171,19 @@ def test_reduced_decoding_keeps_the_shorter_side(min_side: int) -> None:
     assert np.abs(small[: 201 // s, : 333 // s] - means).mean() < 4  # pixel i covers s * i .. s * (i + 1)
 
 
+@pytest.mark.parametrize("size", [(96, 160), (97, 161), (203, 87)])
+@pytest.mark.parametrize("reduction", [1, 2, 4, 8])
+@pytest.mark.parametrize("subsampling", [0, 2])
+def test_colour_jpegs_have_the_pixels_of_pillow(size: tuple[int, int], reduction: int, subsampling: int) -> None:
+    data = encoded(Image.fromarray(picture(*size)), "JPEG", quality=90, subsampling=subsampling)
+    theirs = Image.open(io.BytesIO(data))
+    if reduction > 1:
+        theirs.draft(None, (size[1] // reduction, size[0] // reduction))
+    ours = decode(data, min(size) // reduction)
+    assert ours.shape[:2] == tuple(-(-side // reduction) for side in size)
+    assert np.array_equal(ours, np.asarray(theirs))
+
+
 def test_other_formats_are_not_reduced() -> None:
     assert decode(encoded(Image.fromarray(picture()), "PNG"), min_side=4).shape == (50, 70, 3)
 

@@ -14,9 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
+from saccade.data import sources
 from saccade.data.dataset import DataSet, Record, Thing
 from saccade.data.loader import Loader, collate, iter_images
-from saccade.data.transforms import Flip, RandomCrop, Resize, Scale
+from saccade.data.transforms import Flip, RandomCrop, RandomResizedCrop, Resize, Scale
 from saccade.data.types import Annotation, Batch, Sample
 from saccade.errors import DataError, ResourceError, UsageError
 
@@ -295,3 +296,30 @@ def test_repeated_images_come_as_different_samples_in_epochs_of_one_length(datas
     alone = loader(dataset, transforms=[Draw()])
     ones = loader(dataset, transforms=[Draw()], repeats=np.ones(COUNT))
     assert {id for b in alone.epoch(0) for id in b.ids} == {id for b in ones.epoch(0) for id in b.ids}
+
+
+def test_large_jpegs_are_decoded_as_finely_as_the_drawn_crop_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    y, x = np.mgrid[:640, :960]
+    image = np.stack([128 + 100 * np.sin(x / 60), 128 + 100 * np.cos(y / 40), (x + y) / 8], 2)
+    Image.fromarray(image.astype(np.uint8)).save(tmp_path / "1.jpg", quality=95)
+    record = Record("1.jpg", (640, 960), label=0)
+    dataset = DataSet(tmp_path, "test", "classify", ["a", "b"], [record])
+    read, reductions = sources.read_sample, []
+
+    def read_and_note(record: Record, dataset: DataSet, task: str, min_side: int | None, known: object) -> Sample:
+        sample = read(record, dataset, task, min_side, None)
+        reductions.append(round(640 / sample.image.shape[0]))
+        return sample
+
+    def images(min_side: int | None) -> torch.Tensor:
+        crops = Loader(dataset, [record], "classify", [RandomResizedCrop((32, 48), 0.02), Flip()], 1, min_side=min_side)
+        return torch.cat([batch.images for epoch in range(40) for batch in crops.epoch(epoch)]).float()
+
+    whole = images(None)
+    monkeypatch.setattr(sources, "read_sample", read_and_note)
+    reduced = images(10_000)
+    assert set(reductions) == {2, 4, 8}  # from 10,000 pixels none would follow
+    same_window = (whole - reduced).abs().mean((1, 2, 3)) < 6  # mirrored or not; other windows differ by 20 and more
+    assert same_window.sum() >= 38  # whether a window still fits can hang on the rounding to decoded pixels

@@ -204,6 +204,12 @@ class RandomResizedCrop:
         x, y, w, h = self._window(height, width, rng)
         return resize(crop(sample, (x, y, x + w, y + h), min_visible=self.min_visible), self.size)
 
+    def shorter_side(self, size: Size, rng: np.random.Generator) -> int:
+        """The shorter side that an image of `size` needs, for the part that `rng` is about to draw not to be enlarged
+        beyond its own pixels: what a large JPEG may be decoded to."""
+        _, _, w, h = self._window(*size, rng)
+        return math.ceil(min(size) * max(self.size[0] / h, self.size[1] / w))
+
     def _window(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         base = self.size[1] / self.size[0]
         for _ in range(10):

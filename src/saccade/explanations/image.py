@@ -14,8 +14,9 @@ from torch import Tensor
 
 from saccade.data.geometry import Size, scaling
 from saccade.data.image import decode
-from saccade.data.loader import collate, read_image
+from saccade.data.loader import collate
 from saccade.data.pipelines import Preprocessing, inference_side, inference_transforms
+from saccade.data.sources import read_image
 from saccade.data.types import Batch
 from saccade.errors import UsageError
 from saccade.explanations.feature_maps import strongest_channels
