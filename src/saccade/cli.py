@@ -204,9 +204,9 @@ def transfer(
     from saccade.verbs.transfer import transfer as run
 
     settings = ({} if workers is None else {"workers": workers}) | parse_assignments(assignments or [])
-    chosen = [name.strip() for name in methods.split(",")]
+    tried = _words(methods)
     result = run(
-        data, weights=weights, model=model, out=out, task=task, methods=chosen, seeds=seeds, device=device, **settings
+        data, weights=weights, model=model, out=out, task=task, methods=tried, seeds=seeds, device=device, **settings
     )
     print_json(result) if as_json else typer.echo(transfer_lines(result))
 

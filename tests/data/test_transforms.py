@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from saccade.data.elastic import Elastic
 from saccade.data.geometry import crop, map_points, mask_hulls, resize_plane, scaling, shift, warp_plane
@@ -372,3 +373,12 @@ def test_resizing_keeps_ramps_in_place(size: tuple[int, int]) -> None:
     out = resize_plane(ramp, size).astype(float)
     expected = ((np.arange(size[1]) + 0.5) * 127 / size[1] - 0.5) * 2
     assert np.abs(out - expected)[:, 1:-1].max() <= 1.5
+
+
+@pytest.mark.parametrize("size", [(25, 40), (10, 10), (7, 90), (200, 13), (224, 300)])
+def test_resizing_is_pillows_bilinear_filter(size: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (100, 127, 3), dtype=np.uint8)
+    theirs = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)).astype(int)
+    assert np.abs(resize_plane(image, size) - theirs).max() <= 1
+    plane = np.ascontiguousarray(image[:, :, 1])
+    assert np.abs(resize_plane(plane, size) - theirs[:, :, 1]).max() <= 1

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from saccade.data.types import IGNORE, Annotation, Objects, Sample
 
@@ -171,24 +172,16 @@ def moved(sample: Sample, matrix: np.ndarray, image: np.ndarray, truth: Annotati
 
 
 def resize_plane(plane: np.ndarray, size: Size) -> np.ndarray:
-    """[H, W] or [H, W, 3] uint8 -> `size`: areas are averaged where it shrinks, linear where it grows, per axis.
+    """[H, W] or [H, W, 3] uint8 -> `size`, linear; where it shrinks the filter grows with what a new pixel covers.
 
-    A side that shrinks to less than half is halved first, as often as it goes: several times faster than averaging
-    fractional areas of the large image, and the same to the eye.
+    This is Pillow's bilinear filter, which published classifiers were trained and scored with, by torch: the same
+    values within 1, several times faster than Pillow or OpenCV's averages over areas.
     """
-    height, width = plane.shape[:2]
-    new_height, new_width = size
-    if (new_height < height) != (new_width < width) and new_height != height and new_width != width:
-        plane = resize_plane(plane, (min(height, new_height), min(width, new_width)))
-        return cv2.resize(plane, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
-    while (height >= 2 * new_height and height > 2) or (width >= 2 * new_width and width > 2):
-        height = -(-height // 2) if height >= 2 * new_height else height
-        width = -(-width // 2) if width >= 2 * new_width else width
-        plane = cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR)
-    if (height, width) == size:
+    if plane.shape[:2] == size:
         return plane
-    shrinks = new_height < height or new_width < width
-    return cv2.resize(plane, (new_width, new_height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    rows = torch.from_numpy(np.ascontiguousarray(plane)).reshape(1, *plane.shape[:2], -1)
+    out = F.interpolate(rows.permute(0, 3, 1, 2), size, mode="bilinear", antialias=True)
+    return np.ascontiguousarray(out.permute(0, 2, 3, 1).reshape(*size, *plane.shape[2:]).numpy())
 
 
 def resize_masks(masks: Tensor, size: Size) -> Tensor:
