@@ -1,6 +1,6 @@
-"""Darknet's two files: the network as `.cfg` text and its numbers as binary `.weights`.
+"""The numbers of a network in Darknet's binary `.weights` form.
 
-A `.weights` file has no names and no shapes. It starts with three int32 (major, minor, revision of the format) and the
+Such a file has no names and no shapes. It starts with three int32 (major, minor, revision of the format) and the
 number of images seen in training, as int64 from version 0.2 on and as int32 before; then, layer by layer in order of
 the network, float32: without batch norm the biases and the weights; with it the shifts (beta), scales (gamma), running
 means, running variances, and the weights. All little-endian. So it can only be read against a list of layers, and the
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from saccade.errors import ModelFileError, UsageError
-from saccade.files import write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +60,6 @@ def file_layers(model: nn.Module) -> list[Layer]:
     return layers
 
 
-def read_weights(path: Path, layers: Sequence[Layer]) -> dict[str, Tensor]:
-    """The state dict of `layers`, in the order of the network, in a Darknet `.weights` file.
-
-    Raises:
-        ModelFileError: unreadable, not of this format, shorter than the layers need, or not finite.
-        UsageError: longer than the layers need: of another network.
-    """
-    return _cut(path, _read_numbers(path), layers)
-
-
 def read_for_model(path: Path, model: nn.Module) -> dict[str, Tensor]:
     """The state dict of a model whose modules stand in the order of the file; without the batch counters.
 
@@ -79,7 +68,8 @@ def read_for_model(path: Path, model: nn.Module) -> dict[str, Tensor]:
     (`darknet53.conv.74`), is absent.
 
     Raises:
-        ModelFileError, UsageError: as `read_weights`.
+        ModelFileError: unreadable, not of this format, shorter than the layers need, or not finite.
+        UsageError: longer than the layers need: of another network.
     """
     numbers, layers = _read_numbers(path), file_layers(model)
     last = layers[-1]
@@ -89,28 +79,6 @@ def read_for_model(path: Path, model: nn.Module) -> dict[str, Tensor]:
     elif last.norm is None and left > 0 and left % each == 0:
         layers[-1] = Layer(last.name, (left // each, *last.shape[1:]))
     return _cut(path, numbers, layers)
-
-
-def write_weights(path: Path, layers: Sequence[Layer], state: Mapping[str, Tensor], seen: int = 0) -> None:
-    """Write a state dict as a Darknet `.weights` file of version 0.2, whole or not at all.
-
-    Args:
-        layers: in the order of the network; each needs its tensors in `state`.
-        seen: images seen in training.
-
-    Raises:
-        ValueError: a tensor is missing or of another shape.
-        ResourceError: no permission, no space.
-    """
-    parts = [struct.pack("<iiiq", 0, 2, 0, seen)]
-    for layer in layers:
-        for name, shape in layer.blocks:
-            tensor = state.get(name)
-            if tensor is None or tuple(tensor.shape) != shape:
-                found = "nothing" if tensor is None else str(list(tensor.shape))
-                raise ValueError(f"{name}: expected a tensor of shape {list(shape)}, found {found}")
-            parts.append(tensor.detach().cpu().contiguous().numpy().astype("<f4").tobytes())
-    write_whole(path, b"".join(parts))
 
 
 def _read_numbers(path: Path) -> NDArray[np.float32]:
@@ -164,189 +132,3 @@ def _length_fault(found: int, layers: Sequence[Layer]) -> str:
         if place > found:
             return f"it ends in layer {layer.name}; truncated, or weights of another network"
     return "weights of another network"
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A `[kind]` of a `.cfg` file with its `key=value` lines."""
-
-    kind: str
-    options: dict[str, str]
-    line: int  # of the file, from 1
-    path: Path
-
-    def number(self, key: str, default: int | None = None) -> int:
-        """A whole number. Raises ModelFileError where it is none, or absent without default."""
-        text = self.options.get(key)
-        if text is None and default is not None:
-            return default
-        try:
-            return int(text or "")
-        except ValueError as error:
-            raise self.fault(f"{key} is {text!r}, expected a whole number") from error
-
-    def numbers(self, key: str) -> list[int]:
-        """Whole numbers separated by commas. Raises ModelFileError."""
-        try:
-            return [int(part) for part in self.options.get(key, "").split(",")]
-        except ValueError as error:
-            raise self.fault(f"{key} is {self.options.get(key)!r}, expected whole numbers and commas") from error
-
-    def fault(self, what: str) -> ModelFileError:
-        return ModelFileError(f"{self.path} line {self.line}, [{self.kind}]: {what}")
-
-
-def read_cfg(path: Path) -> list[Section]:
-    """The sections of a Darknet `.cfg` file, `[net]` first. Lines that start with # or ; are comments.
-
-    Raises:
-        ModelFileError: unreadable, without `[net]` at its start, or a line that is neither section nor setting.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelFileError(f"{path}: cannot be read as a Darknet .cfg file ({error})") from error
-    sections: list[Section] = []
-    for number, raw in enumerate(text.splitlines(), 1):
-        line = raw.strip()
-        if not line or line[0] in "#;":
-            continue
-        if line.startswith("[") and line.endswith("]"):
-            sections.append(Section(line[1:-1].strip(), {}, number, path))
-            continue
-        key, equals, value = line.partition("=")
-        if not equals or not sections:
-            raise ModelFileError(f"{path} line {number}: {line[:60]!r} is neither a [section] nor a key=value")
-        sections[-1].options[key.strip()] = value.strip()
-    if not sections or sections[0].kind not in ("net", "network"):
-        raise ModelFileError(f"{path}: a Darknet .cfg file starts with [net]")
-    return sections
-
-
-Shape = tuple[int, int, int]  # channels, height, width
-
-
-def cfg_shapes(sections: Sequence[Section]) -> list[Shape]:
-    """Shape of the output of every section after `[net]`, at the side that `[net]` states.
-
-    Raises:
-        ModelFileError: a section that is not known, or does not fit those that it joins.
-    """
-    net = sections[0]
-    shapes: list[Shape] = []
-    shape = (net.number("channels", 3), net.number("height"), net.number("width"))
-    for section in sections[1:]:
-        if section.kind not in _SHAPES:
-            raise section.fault(f"not a known section; known are {', '.join(sorted(_SHAPES))}")
-        shape = _SHAPES[section.kind](section, shape, shapes)
-        shapes.append(shape)
-    return shapes
-
-
-def cfg_layers(sections: Sequence[Section]) -> list[Layer]:
-    """The layers that have numbers in the `.weights` file, named by the number of their section from 0 ("12.conv").
-
-    Raises:
-        ModelFileError: as `cfg_shapes`, or a convolution whose channels its groups do not divide.
-    """
-    shapes = cfg_shapes(sections)
-    net = sections[0]
-    before = [(net.number("channels", 3), net.number("height"), net.number("width")), *shapes]
-    layers = []
-    for i, section in enumerate(sections[1:]):
-        channels, height, width = before[i]
-        norm = f"{i}.bn" if section.number("batch_normalize", 0) else None
-        if section.kind == "convolutional":
-            groups, side = section.number("groups", 1), section.number("size", 1)
-            if groups < 1 or channels % groups or shapes[i][0] % groups:
-                raise section.fault(f"{groups} groups do not divide {channels} and {shapes[i][0]} channels")
-            layers.append(Layer(f"{i}.conv", (shapes[i][0], channels // groups, side, side), norm))
-        elif section.kind == "connected":
-            if norm is not None:
-                raise section.fault("batch_normalize is not supported in a connected layer")
-            layers.append(Layer(f"{i}.conv", (shapes[i][0], channels * height * width)))
-    return layers
-
-
-def _convolutional(section: Section, shape: Shape, done: Sequence[Shape]) -> Shape:
-    side, stride = section.number("size", 1), _positive(section, "stride")
-    padding = side // 2 if section.number("pad", 0) else section.number("padding", 0)
-    _, height, width = shape
-    return (
-        section.number("filters", 1),
-        (height + 2 * padding - side) // stride + 1,
-        (width + 2 * padding - side) // stride + 1,
-    )
-
-
-def _maxpool(section: Section, shape: Shape, done: Sequence[Shape]) -> Shape:
-    """Padded by size - 1 in all unless told, more of it right and below: the side is divided and rounded up."""
-    stride = _positive(section, "stride")
-    side = section.number("size", stride)
-    padding = section.number("padding", side - 1)
-    channels, height, width = shape
-    return channels, (height + padding - side) // stride + 1, (width + padding - side) // stride + 1
-
-
-def _upsample(section: Section, shape: Shape, done: Sequence[Shape]) -> Shape:
-    stride = section.number("stride", 2)
-    return shape[0], shape[1] * stride, shape[2] * stride
-
-
-def _reorg(section: Section, shape: Shape, done: Sequence[Shape]) -> Shape:
-    stride = _positive(section, "stride")
-    return shape[0] * stride**2, shape[1] // stride, shape[2] // stride
-
-
-def _route(section: Section, shape: Shape, done: Sequence[Shape]) -> Shape:
-    joined = [_earlier(section, i, done) for i in section.numbers("layers")]
-    if len({s[1:] for s in joined}) != 1:
-        raise section.fault(f"maps of different sides cannot be joined: {[s[1:] for s in joined]}")
-    return sum(s[0] for s in joined), joined[0][1], joined[0][2]
-
-
-def _shortcut(section: Section, shape: Shape, done: Sequence[Shape]) -> Shape:
-    added = _earlier(section, section.number("from"), done)
-    if added != shape:
-        raise section.fault(f"maps of shapes {added} and {shape} cannot be added")
-    return shape
-
-
-def _avgpool(section: Section, shape: Shape, done: Sequence[Shape]) -> Shape:
-    return shape[0], 1, 1
-
-
-def _connected(section: Section, shape: Shape, done: Sequence[Shape]) -> Shape:
-    return section.number("output"), 1, 1
-
-
-def _same(section: Section, shape: Shape, done: Sequence[Shape]) -> Shape:
-    return shape
-
-
-def _positive(section: Section, key: str) -> int:
-    value = section.number(key, 1)
-    if value < 1:
-        raise section.fault(f"{key} is {value}, allowed: at least 1")
-    return value
-
-
-def _earlier(section: Section, number: int, done: Sequence[Shape]) -> Shape:
-    """Section `number`, counted from the first after `[net]`, or backwards from here where negative."""
-    place = number if number >= 0 else len(done) + number
-    if not 0 <= place < len(done):
-        raise section.fault(f"refers to layer {number}, but only {len(done)} stand before it")
-    return done[place]
-
-
-_SHAPES: dict[str, Callable[[Section, Shape, Sequence[Shape]], Shape]] = {
-    "convolutional": _convolutional,
-    "connected": _connected,
-    "maxpool": _maxpool,
-    "avgpool": _avgpool,
-    "upsample": _upsample,
-    "reorg": _reorg,
-    "route": _route,
-    "shortcut": _shortcut,
-    **dict.fromkeys(("dropout", "softmax", "cost", "region", "yolo", "detection"), _same),
-}

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from darknet_files import write_weights
 from saccade.errors import ModelFileError
 from saccade.models import catalogue
 from saccade.models.backbones.darknet import VARIANTS, Config, Model, Residual
-from saccade.models.darknet_weights import file_layers, read_for_model, write_weights
+from saccade.models.darknet_weights import file_layers, read_for_model
 from saccade.training.weights import start_from
 
 RESIDUAL = Config(classes=4, stages=(), blocks=(1, 1, 2, 1, 1), width=4, scores="mean")
@@ -89,7 +90,7 @@ def test_binary_weights_start_a_model_of_other_classes(config: Config, tmp_path:
             if name.endswith(("running_mean", "running_var")):
                 value.uniform_(0.5, 1.5)
     path = tmp_path / "some.weights"
-    write_weights(path, file_layers(public), public.state_dict())
+    write_weights(path, public)
     same = Model(dataclasses.replace(config, classes=7)).eval()
     assert [k for k in start_from(same, room, path) if not k.endswith("num_batches_tracked")] == []
     images = torch.rand(1, 3, 64, 64)
@@ -104,7 +105,7 @@ def test_binary_weights_start_a_model_of_other_classes(config: Config, tmp_path:
 def test_a_file_without_classifier_starts_a_model_with_one(tmp_path: Path):
     trunk = Model(dataclasses.replace(RESIDUAL, classes=0))
     path = tmp_path / "trunk.conv"
-    write_weights(path, file_layers(trunk), trunk.state_dict())
+    write_weights(path, trunk)
     found = read_for_model(path, Model(RESIDUAL))
     assert {name for name, _ in trunk.named_parameters()} <= set(found)
     assert not any(name.startswith("head.") for name in found)
