@@ -7,7 +7,7 @@ import colorsys
 import numpy as np
 import pytest
 
-from saccade.data.photometric import DEVIATIONS, DIRECTIONS, Gray, Lighting, PhotometricDistortion, recolor, tone
+from saccade.data.photometric import DEVIATIONS, DIRECTIONS, Lighting, PhotometricDistortion, recolor, tone
 from saccade.data.types import Annotation, Sample
 
 
@@ -55,12 +55,6 @@ def test_strength_bounds_the_change() -> None:
         int(PhotometricDistortion(0.1)(sample_of(image), np.random.default_rng(s)).image[0, 0, 0]) for s in range(100)
     ]
     assert max(abs(v - 128) for v in weak) <= 11
-
-
-def test_gray_is_the_luminance() -> None:
-    image = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8)
-    out = Gray(1.0)(sample_of(image), np.random.default_rng(0)).image
-    assert out[0, :, 0].tolist() == [76, 150, 29]
 
 
 def test_lighting_moves_colours_along_the_principal_components() -> None:

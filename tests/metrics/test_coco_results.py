@@ -18,7 +18,7 @@ from saccade.data.dataset import DataSet, Record
 from saccade.data.types import Annotation, Objects
 from saccade.errors import DataError
 from saccade.metrics import make_metric
-from saccade.metrics.coco_results import read_results, run_counts, write_results
+from saccade.metrics.coco_results import ResultRows, Results, read_results, run_counts
 
 GOOD = {"image_id": 7, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5}
 
@@ -29,6 +29,13 @@ def dataset(source: bool = True) -> DataSet:
         Record("images/b.jpg", (10, 20), source_id="b9" if source else None),
     ]
     return DataSet(Path("."), "coco", "detect", ["cat", "dog"], records)
+
+
+def write_results(predictions: Results | dict[str, Annotation], dataset: DataSet, path: Path) -> None:
+    rows = ResultRows(dataset)
+    for id, prediction in predictions.items():
+        rows.add(id, prediction)
+    path.write_text(json.dumps(rows.rows, allow_nan=False))
 
 
 def file(folder: Path, content: Any) -> Path:
@@ -213,5 +220,5 @@ def test_writing_refuses_what_json_cannot_hold(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"images/b.jpg: object 0 has box \[nan"):
         write_results({"images/b.jpg": bad}, dataset(), tmp_path / "out.json")
     with pytest.raises(DataError, match=r"'c\.jpg', which is not an image"):
-        write_results([("c.jpg", bad)], dataset(), tmp_path / "out.json")
+        write_results({"c.jpg": bad}, dataset(), tmp_path / "out.json")
     assert list(tmp_path.iterdir()) == []

@@ -164,6 +164,20 @@ def test_results_files_of_other_tools(tmp_path: Path, truth: Path) -> None:
     assert _score(tmp_path, truth, [])["ap"]["value"] == 0
 
 
+def test_a_detector_leaves_a_results_file_that_scores_the_same(tmp_path: Path, truth: Path) -> None:
+    run = tmp_path / "run"
+    small = {"width": 8, "channels": 16, "size": 64, "batch": 2, "workers": 0, "score_threshold": 0.001}
+    saccade.train("ssd_small", truth, out=run, epochs=1, **small)
+    ours = saccade.evaluate(run, truth, split="all", bootstrap=0, out=tmp_path / "scored")["metrics"]
+    rows = json.loads((tmp_path / "scored" / "coco_results.json").read_text())
+    assert rows[0].keys() == {"image_id", "category_id", "bbox", "score"}
+    theirs = _score(tmp_path, truth, rows)
+    assert ours["ap"]["value"] == pytest.approx(theirs["ap"]["value"], abs=1e-9)
+    assert {name: ours[name]["value"] for name in ("ap50", "ar_100")} == pytest.approx(
+        {name: theirs[name]["value"] for name in ("ap50", "ar_100")}
+    )
+
+
 def test_labels_alone_can_be_scored(tmp_path: Path) -> None:
     """Scoring needs no pixels: the annotations say how large the images are."""
     path = tmp_path / "instances_val.json"

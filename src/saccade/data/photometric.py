@@ -76,16 +76,3 @@ class Lighting:
         offsets = 255 * DIRECTIONS @ (rng.normal(0, self.sigma, 3) * DEVIATIONS)
         table = np.clip(np.rint(LEVELS[:, None] + offsets), 0, 255).astype(np.uint8)
         return replace(sample, image=cv2.LUT(sample.image, table[None]))
-
-
-@dataclass(frozen=True)
-class Gray:
-    """With `probability`, the luminance in all three channels."""
-
-    probability: float = 0.1
-
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        if rng.random() >= self.probability:
-            return sample
-        gray = cv2.cvtColor(sample.image, cv2.COLOR_RGB2GRAY)
-        return replace(sample, image=cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB))

@@ -75,21 +75,6 @@ class FitInside:
 
 
 @dataclass(frozen=True)
-class ShorterSide:
-    """Resize, keeping the aspect, so that the shorter side is `side` and the longer at most `longest` pixels.
-
-    Source: Fast R-CNN, section 5.2 (600 and 1000). `longest` also guards against images such as 1 x 2000.
-    """
-
-    side: int
-    longest: int
-
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        size = sample.truth.size
-        return resize(sample, scaled(size, min(self.side / min(size), self.longest / max(size))))
-
-
-@dataclass(frozen=True)
 class ScaleJitter:
     """Resize by one factor for both sides, log-uniform in `low` to `high`."""
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,7 +20,7 @@ from faster_coco_eval.core import mask as run_lengths
 
 from saccade.data.dataset import DataSet, Record
 from saccade.data.types import Annotation, Objects
-from saccade.errors import DataError, ResourceError
+from saccade.errors import DataError
 from saccade.metrics.masks import encode
 
 Entry = dict[str, Any]
@@ -100,33 +99,26 @@ def read_results(path: Path | str, dataset: DataSet) -> Results:
     return Results(dataset.records, found)
 
 
-def write_results(
-    predictions: Results | dict[str, Annotation] | Iterable[tuple[str, Annotation]], dataset: DataSet, path: Path | str
-) -> None:
-    """Write the objects of all predictions (by record id) as a COCO results file, whole or not at all.
+class ResultRows:
+    """Predictions as rows of a results file. Masks become compressed run lengths as they come in.
 
-    Masks become compressed run lengths. image_id is the record's source_id, else its id.
-
-    Raises:
-        DataError: an id is not in the data set, or a box or score is not finite.
-        ResourceError: the file cannot be written.
+    image_id is the record's source_id, else its id.
     """
-    pairs = predictions.items() if isinstance(predictions, Results | dict) else predictions
-    records = {record.id: record for record in dataset.records}
-    ids = category_ids(dataset)
-    rows: list[dict[str, Any]] = []
-    for id, prediction in pairs:
-        if id not in records:
+
+    def __init__(self, dataset: DataSet) -> None:
+        self._sources = {r.id: r.id if r.source_id is None else r.source_id for r in dataset.records}
+        self._ids = category_ids(dataset)
+        self.rows: list[dict[str, Any]] = []  # as the file holds them
+
+    def add(self, id: str, prediction: Annotation) -> None:
+        """The objects found in the image of this record id.
+
+        Raises:
+            DataError: the id is not in the data set, or a box or score is not finite.
+        """
+        if id not in self._sources:
             raise DataError(f"prediction for {id!r}, which is not an image of the data set")
-        source = records[id].source_id
-        rows += _rows(id, id if source is None else source, prediction, ids)
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(json.dumps(rows, allow_nan=False), encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        raise ResourceError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+        self.rows += _rows(id, self._sources[id], prediction, self._ids)
 
 
 def category_ids(dataset: DataSet) -> list[int | str]:

@@ -26,6 +26,7 @@ from saccade.errors import DataError, UsageError
 from saccade.files import report_folder, write_whole
 from saccade.gallery import Gallery
 from saccade.metrics import Result, make_metric
+from saccade.metrics.coco_results import ResultRows, read_results
 from saccade.predictor import Predictor, load
 
 
@@ -53,7 +54,8 @@ def evaluate(
         seed: of the split, where the data set gives none; by default that of the run, whose training images must not
             be scored as its validation images: read from config.json beside the checkpoint. Without one it is 0.
         crops: classify, tag: 1 view of every image, or the mean over 2, 10 or 144 (crops.py).
-        out: folder for report.html, metrics.json and plots; nothing is written without it.
+        out: folder for report.html, metrics.json, plots and, where a model finds objects, coco_results.json; nothing
+            is written without it.
 
     Returns:
         `{data, split, images, metrics: {name: {value, low, high}}, per_class, seconds, refused: [{where, why}],
@@ -77,15 +79,16 @@ def evaluate(
         seed = _seed_of(Path(run), dataset, split)
     records = records_of(dataset, split, seed or 0)
     gallery = None if folder is None else Gallery(task, dataset, records)
+    rows = ResultRows(dataset) if predictor is not None and task in ("detect", "instances") else None
     if predictor is None:
         result = score_file(Path(run), dataset, records, bootstrap, gallery)
     else:
-        result = score(predictor, dataset, records, batch, workers, bootstrap, progress, gallery, crops)
+        result = score(predictor, dataset, records, batch, workers, bootstrap, progress, gallery, crops, rows)
     summary = {"data": str(data), "split": split, "crops": crops, "images": len(records), **result.to_json()}
     summary |= _tell(dataset, progress)
     summary["seconds"] = round(time.monotonic() - start, 3)
     if folder is not None and gallery is not None:
-        _write_report(folder, Path(run), str(data), summary, gallery, predictor)
+        _write_report(folder, Path(run), str(data), summary, gallery, predictor, rows)
     return summary
 
 
@@ -113,9 +116,15 @@ def _seed_of(run: Path, dataset: DataSet, split: str) -> int:
 
 
 def _write_report(
-    folder: Path, run: Path, data: str, summary: dict[str, Any], gallery: Gallery, predictor: Predictor | None
+    folder: Path,
+    run: Path,
+    data: str,
+    summary: dict[str, Any],
+    gallery: Gallery,
+    predictor: Predictor | None,
+    rows: ResultRows | None,
 ) -> None:
-    """metrics.json, report.html and plots of an evaluation."""
+    """metrics.json, report.html and plots of an evaluation; the objects that a model found as a COCO results file."""
     from saccade.report import write_evaluation_report
 
     facts = [("predictions of" if predictor is None else "model", str(run)), ("task", gallery.task), ("data", data)]
@@ -125,6 +134,8 @@ def _write_report(
     if summary["crops"] != 1:
         command += ["--crops", str(summary["crops"])]
     write_whole(folder / "metrics.json", json.dumps(summary, indent=2, allow_nan=False))
+    if rows is not None:
+        write_whole(folder / "coco_results.json", json.dumps(rows.rows, allow_nan=False))
     write_evaluation_report(folder, gallery.dataset, gallery.task, summary, gallery, facts, shlex.join(command))
 
 
@@ -138,11 +149,12 @@ def score(
     progress: bool = False,
     gallery: Gallery | None = None,
     crops: int = 1,
+    rows: ResultRows | None = None,
 ) -> Result:
     """Predict every record and measure the answers against its truth, in pixels of the originals.
 
-    A gallery is shown every image as well, and keeps the pictures of a report. With several `crops` the probabilities
-    are means over parts of the image (crops.py).
+    A gallery is shown every image as well, and keeps the pictures of a report; `rows` takes every answer. With several
+    `crops` the probabilities are means over parts of the image (crops.py).
     """
     metric = make_metric(predictor.task, dataset.classes, thresholds=predictor.thresholds or 0.5)
     if crops == 1:
@@ -154,6 +166,8 @@ def score(
         metric.add(record.id, truth, prediction)
         if gallery is not None:
             gallery.add(record, truth, prediction)
+        if rows is not None:
+            rows.add(record.id, prediction)
     return metric.result(bootstrap=bootstrap)
 
 
@@ -188,8 +202,6 @@ def score_file(
     path: Path, dataset: DataSet, records: list[Record], bootstrap: int, gallery: Gallery | None = None
 ) -> Result:
     """Measure a COCO results file of any tool. Raises DataError with the number of a bad entry."""
-    from saccade.metrics.coco_results import read_results
-
     if dataset.task not in ("detect", "instances"):
         raise UsageError(f"{path}: a results file holds boxes or masks, {dataset.root} holds labels to {dataset.task}")
     answers = read_results(path, dataset)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -190,9 +191,19 @@ def test_nothing_found_is_an_empty_answer() -> None:
     assert len(answer.objects) == 0
 
 
-def test_a_prior_moved_onto_the_truth_costs_nothing() -> None:
+@pytest.mark.parametrize(
+    ("box_loss", "aside"),  # a square of 60 px found 6 px aside: IoU 54 / 66, diagonal of the hull sqrt(66^2 + 60^2)
+    [
+        ("smooth_l1", None),
+        ("iou", 2 / 11),
+        ("giou", 2 / 11),
+        ("diou", 2 / 11 + 36 / 7956),
+        ("ciou", 2 / 11 + 36 / 7956),
+    ],
+)
+def test_a_prior_moved_onto_the_truth_costs_nothing(box_loss: Any, aside: float | None) -> None:
     """The softmax form with hand-set outputs: right boxes and sure classes give a loss of 0, at the right prior."""
-    config = dataclasses.replace(ssd.VARIANTS["ssd300"], classes=2)
+    config = dataclasses.replace(ssd.VARIANTS["ssd300"], classes=2, box_loss=box_loss)
     with torch.device("meta"):
         model = ssd.Model(config)
     prior = priors_of(config, (38, 19, 10, 5, 3, 1))
@@ -212,6 +223,10 @@ def test_a_prior_moved_onto_the_truth_costs_nothing() -> None:
     assert answer.objects is not None
     assert answer.objects.labels.tolist()[0] == 1
     torch.testing.assert_close(answer.objects.boxes[:1], box)
+    if aside is not None:
+        moved = box + torch.tensor([6.0, 0, 6, 0])
+        offsets = ssd.encode_boxes(moved.expand(8732, 4), prior, ssd.VARIANCES)[None]
+        assert model.loss(batch)["box"].item() == pytest.approx(aside, abs=1e-4)
 
 
 def test_adapt_fits_each_map_to_the_boxes_of_its_size() -> None:

@@ -29,7 +29,16 @@ from saccade.losses.across import mean_over_processes
 from saccade.losses.detection import quality_focal, smooth_l1
 from saccade.models.backbones import resnet
 from saccade.models.paper import Paper
-from saccade.ops.boxes import box_iof, box_iou, clip_boxes, generalized_iou, iou, valid_boxes
+from saccade.ops.boxes import (
+    box_iof,
+    box_iou,
+    clip_boxes,
+    complete_iou,
+    distance_iou,
+    generalized_iou,
+    iou,
+    valid_boxes,
+)
 from saccade.ops.nms import batched_nms
 
 PAPER = Paper(
@@ -39,6 +48,7 @@ PAPER = Paper(
     where="ECCV 2016, arXiv 1512.02325",
 )
 TASKS = ("detect",)
+OVERLAPS = {"iou": iou, "giou": generalized_iou, "diou": distance_iou, "ciou": complete_iou}
 VARIANCES = (10.0, 10.0, 5.0, 5.0)  # released code: offsets divided by 0.1, 0.1, 0.2, 0.2
 Sizes = tuple[tuple[tuple[float, float], ...], ...]
 
@@ -74,7 +84,8 @@ class Config:
     # softmax: cross-entropy with background, hard negatives (section 2.2); quality: sigmoids that foretell the IoU of
     # the box (Generalized Focal Loss, Li et al. 2020)
     class_loss: Literal["softmax", "quality"] = "softmax"
-    box_loss: Literal["smooth_l1", "giou"] = "smooth_l1"  # on offsets (section 2.2); on boxes (Rezatofighi et al. 2019)
+    # smooth_l1: on offsets (section 2.2); iou, giou (Rezatofighi et al. 2019), diou, ciou (Zheng et al. 2020): on boxes
+    box_loss: Literal["smooth_l1", "iou", "giou", "diou", "ciou"] = "smooth_l1"
     box_weight: float = 1.0  # alpha of equation 1; 2 with giou (as in the release of ATSS)
     negatives: float = 3.0  # softmax: hard negatives for each matched prior
     min_negatives: int = 0  # softmax: hard negatives of an image without objects; 0 as in the paper
@@ -359,10 +370,10 @@ class Model(nn.Module):
         count = mean_over_processes(positive.sum()).clamp(min=1)
         wanted, matched_priors = boxes[positive], priors.expand_as(offsets)[positive]
         found = decode_boxes(offsets[positive], matched_priors, VARIANCES)
-        if self.config.box_loss == "giou":
-            box = 1 - generalized_iou(found, wanted)
-        else:
+        if self.config.box_loss == "smooth_l1":
             box = smooth_l1(offsets[positive].float(), encode_boxes(wanted, matched_priors, VARIANCES))
+        else:
+            box = 1 - OVERLAPS[self.config.box_loss](found, wanted)
         if self.config.class_loss == "softmax":
             answers = functional.cross_entropy(
                 logits.transpose(1, 2), torch.where(positive, labels + 1, 0), reduction="none"
