@@ -92,7 +92,6 @@ _SMALL: dict[str, Any] = {  # for thousands of images: a short run needs more de
     "pad": 4,
     "color": 0.0,
     "policy": "randaugment",
-    "policy_number": 1,
 }
 _SMALL_PAPER: dict[str, Any] = {  # section 4.2
     "size": 32,
