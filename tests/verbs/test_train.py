@@ -19,6 +19,8 @@ import torch
 
 import saccade
 from saccade import checkpoint
+from saccade.data import sources
+from saccade.data.types import Sample
 from saccade.errors import DivergedError, UsageError
 from saccade.training.state import STATE
 
@@ -36,7 +38,7 @@ def _rows(run: Path) -> list[dict[str, Any]]:
 
 
 def _comparable(row: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in row.items() if k not in ("minutes", "images_per_second")}
+    return {k: v for k, v in row.items() if k not in ("minutes", "images_per_second", "waiting")}
 
 
 def test_learns_and_leaves_a_whole_run(colours: Path, tmp_path: Path) -> None:
@@ -58,6 +60,22 @@ def test_learns_and_leaves_a_whole_run(colours: Path, tmp_path: Path) -> None:
     assert scores["metrics"]["top1"]["value"] == 1.0
     answer = saccade.load(run).predict(colours / "val" / "red" / "0.png")
     assert answer.label == 1
+
+
+def test_a_run_that_waits_for_its_images_says_so(
+    colours: Path, tmp_path: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = sources.read_sample
+
+    def slowly(*arguments: Any) -> Sample:
+        time.sleep(0.1)
+        return read(*arguments)
+
+    monkeypatch.setattr(sources, "read_sample", slowly)
+    code, _, err = shell("train", "resnet20", colours, "--epochs", 1, *FLAGS, "--out", tmp_path / "run")
+    assert code == 0, err
+    assert 0.5 < _rows(tmp_path / "run")[0]["waiting"] <= 1
+    assert "of the time: see --workers, cache)" in err
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(colours: Path, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ class Progress:
     steps: int = 0  # summed so far in this epoch
     images: int = 0  # trained on in this epoch
     seconds: float = 0.0  # spent on steps in this epoch
+    waited: float = 0.0  # of these, until their images came
     evaluated: float = 0.0  # share of the run at the last evaluation
     finished: bool = False
 

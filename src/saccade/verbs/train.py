@@ -45,6 +45,7 @@ from saccade.training.weights import weights_path
 from saccade.verbs.evaluate import score
 
 EVALUATIONS = 10  # about so many a run; always after the last epoch
+WAITING = 0.2  # share of an epoch's time spent waiting for images from which on its line says so
 LAST_PART = 0.9  # of the run; from here on without mosaic, so that the end looks like real images (YOLOX)
 
 
@@ -162,6 +163,7 @@ def _fit(parts: Parts, counters: Progress, interrupt: Interrupt) -> None:
         parts.set_training()
         started = time.monotonic()  # of a step: waiting for its images is a part of it
         for batch in loader.epoch(counters.epoch, counters.step_in_epoch):
+            counters.waited += time.monotonic() - started
             counters.rate = learning_rate(settings, parts.share(counters))
             for group in parts.optimizer.param_groups:
                 group["lr"] = counters.rate * group["lr_scale"]
@@ -246,6 +248,7 @@ def _end_of_epoch(parts: Parts, counters: Progress) -> None:
         "lr": counters.rate,
         "losses": {name: value / max(1, counters.steps) for name, value in counters.sums.items()},
         "images_per_second": counters.images / max(counters.seconds, 1e-9),
+        "waiting": counters.waited / max(counters.seconds, 1e-9),
         "minutes": counters.elapsed / 60,
     }
     due = math.floor(share * EVALUATIONS) > math.floor(counters.evaluated * EVALUATIONS)
@@ -262,7 +265,7 @@ def _end_of_epoch(parts: Parts, counters: Progress) -> None:
         patience = parts.plan.settings.patience
         stop = patience is not None and share - counters.best_at > patience
         counters.finished = bool(_agree(parts, 0.0, int(counters.finished or stop))[1])
-    counters.sums, counters.steps, counters.images, counters.seconds = {}, 0, 0, 0.0
+    counters.sums, counters.steps, counters.images, counters.seconds, counters.waited = {}, 0, 0, 0.0, 0.0
     if parts.accelerator.is_main_process:
         parts.log.add(row)
         parts.display.say(_line(row, TASKS[parts.plan.task].metric))
@@ -353,5 +356,6 @@ def _line(row: dict[str, Any], metric: str) -> str:
     losses = "  ".join(f"{name} {value:.4f}" for name, value in row["losses"].items())
     value = row.get("metrics", {}).get(metric)
     scored = "" if value is None else f"  {metric} {value:.4f}"
-    rate = row["images_per_second"]
-    return f"epoch {row['epoch']}  {row['minutes']:.1f} min  {losses}  {rate:.1f} images/s{scored}"
+    rate, waiting = row["images_per_second"], row["waiting"]
+    held_up = f" (waits for images {waiting:.0%} of the time: see --workers, cache)" if waiting >= WAITING else ""
+    return f"epoch {row['epoch']}  {row['minutes']:.1f} min  {losses}  {rate:.1f} images/s{held_up}{scored}"
