@@ -24,6 +24,7 @@ from saccade.files import make_folder, remove_leftovers, write_whole
 from saccade.models import catalogue
 from saccade.models.dry_run import model_of_shapes, smallest_side, takes
 from saccade.models.published import WORDS
+from saccade.ops import depthwise
 from saccade.training.depth import class_tensors, find_parts, freeze, rate_scales
 from saccade.training.display import Display
 from saccade.training.optimizer import AveragedWeights, make_optimizer
@@ -158,6 +159,8 @@ def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume:
     frozen, scales = _set_depth(plan, model, display)
     model = model.to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     plan, precision, why = _numerics(plan, run, model.train(), target, resume)
+    if precision == "bf16" and target.type == "cpu":
+        depthwise.mend(model)
     AcceleratorState._reset_state(reset_partial_state=False)  # a process may train more than once
     accelerator = Accelerator(
         cpu=target.type == "cpu",
