@@ -32,7 +32,7 @@ WANTED = 2.0  # ratio that is asked for
 BATCHES = {  # images a step: a few seconds of the peer's on two cores at most
     "resnet18": 16,
     "resnet50": 8,
-    "vgg16": 4,
+    "vgg16": 16,
     "googlenet": 16,
     "densenet121": 8,
     "mobilenet_v2": 16,
