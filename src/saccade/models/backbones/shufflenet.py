@@ -81,8 +81,11 @@ _STEM = 24  # channels
 
 
 def channel_shuffle(x: Tensor, groups: int) -> Tensor:
-    """[b, g * n, H, W] -> the same, channel i * n + j moved to j * g + i: the g x n table of channels transposed."""
-    return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
+    """[b, g * n, H, W] -> the same, channel i * n + j moved to j * g + i: the g x n table of channels transposed.
+
+    Channels stay last in memory, where they are while training and predicting.
+    """
+    return x.permute(0, 2, 3, 1).unflatten(3, (groups, -1)).transpose(3, 4).flatten(3).permute(0, 3, 1, 2)
 
 
 class Unit(nn.Module):
