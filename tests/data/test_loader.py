@@ -4,6 +4,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -232,6 +233,31 @@ def test_slow_workers_are_waited_for_and_stuck_ones_are_not(dataset: DataSet, mo
     with pytest.raises(ResourceError, match="timed out"):
         list(slow.epoch(0))
     slow.close()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP")
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_worker_that_stands_still_when_an_epoch_starts(
+    dataset: DataSet, monkeypatch: pytest.MonkeyPatch, goes_on: bool
+) -> None:
+    monkeypatch.setattr("saccade.data.loader._POLL", 0.05)
+    slow, alone = loader(dataset, workers=1), loader(dataset)
+    assert len(list(slow.epoch(0))) == 6
+    (worker,) = multiprocessing.active_children()
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGSTOP)
+    if goes_on:
+        threading.Timer(0.5, os.kill, (worker.pid, signal.SIGCONT)).start()
+        for epoch in (1, 2):
+            found = list(slow.epoch(epoch))
+            assert all(same(a, b) for a, b in zip(found, alone.epoch(epoch), strict=True))
+    else:
+        monkeypatch.setattr("saccade.data.loader.TIMEOUT", 0.15)
+        with pytest.raises(ResourceError, match=r"hangs .* when \d+\.png, .* were due"):
+            list(slow.epoch(1))
+    slow.close()
+    gc.collect()
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP")

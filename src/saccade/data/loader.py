@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from saccade.data.balance import repeated
 from saccade.data.dataset import DataSet, Record
@@ -190,12 +191,12 @@ class _Plan:
 
 
 def _data_loader(source: Source, plan: _Plan, workers: int, multiple_of: int, persistent: bool) -> DataLoader:
-    return DataLoader(
+    return _PatientLoader(
         source,  # type: ignore[arg-type]  # torch asks for no more than __getitem__
         batch_sampler=plan,
         num_workers=workers,
         collate_fn=functools.partial(_collate_and_pack, multiple_of=multiple_of),
-        timeout=_POLL if workers else 0,
+        timeout=_POLL if workers else 0,  # of a look at the workers, see `_Patient`
         worker_init_fn=_start_worker,
         persistent_workers=persistent and workers > 0,
         pin_memory=torch.cuda.is_available(),
@@ -231,10 +232,31 @@ def _collate_and_pack(found: list[Sample | tuple[int, SaccadeError]], multiple_o
     return batch.images, buffer, rest, failures
 
 
+class _Patient(_MultiProcessingDataLoaderIter):
+    """torch's iterator looks after its workers only when it gives up, `timeout` seconds after it began to wait. This
+    one then goes on waiting, up to TIMEOUT. To ask torch's again instead is no way: an epoch that is started a second
+    time gets the answers of both starts, and takes one of them for a batch."""
+
+    def _get_data(self) -> Any:
+        waited = 0.0
+        while True:
+            try:
+                return super()._get_data()
+            except RuntimeError as error:
+                waited += self._timeout
+                if waited >= TIMEOUT or not str(error).startswith("DataLoader timed out"):
+                    raise
+
+
+class _PatientLoader(DataLoader):
+    def _get_iterator(self) -> Any:
+        return _Patient(self) if self.num_workers else super()._get_iterator()
+
+
 def _drain(loader: DataLoader) -> Iterator[tuple[Batch, list[tuple[int, SaccadeError]]]]:
     """Unpacked batches, with the images that failed; a dead or stuck worker becomes a ResourceError."""
     batches: Iterator[_Parcel] | None = None
-    waited, number = 0.0, 0
+    number = 0
     while True:
         try:
             batches = _start(loader) if batches is None else batches
@@ -243,14 +265,11 @@ def _drain(loader: DataLoader) -> Iterator[tuple[Batch, list[tuple[int, SaccadeE
             return
         except (RuntimeError, OSError, EOFError) as error:  # the last two: a batch lost with the worker that held it
             reason = str(error).split("\n")[0] or type(error).__name__
-            waited += _POLL
-            if reason.startswith("DataLoader timed out") and waited < TIMEOUT:
-                continue  # torch has looked after its workers: they live and are only slow
             if loader.num_workers == 0 or reason.startswith("Caught "):
                 # A fault inside a transform; its message holds the worker's traceback. Torch's own frames form a cycle
                 # with the error, which would keep the workers until the garbage collector ends them out of order.
                 raise error.with_traceback(None) from None
-            for worker in getattr(batches, "_workers", ()):
+            for worker in getattr(batches or loader._iterator, "_workers", ()):
                 worker.kill()  # torch only asks them to end, which one that is stopped or stuck never hears
             due: Any = loader.batch_sampler
             names = [loader.dataset.name(index) for _, index in due.steps[number][:3]]  # type: ignore[attr-defined]
@@ -259,7 +278,7 @@ def _drain(loader: DataLoader) -> Iterator[tuple[Batch, list[tuple[int, SaccadeE
                 "cause is too little memory or shared memory (/dev/shm): use a smaller --batch or fewer --workers; "
                 "--workers 0 reads in the main process"
             ) from None
-        waited, number = 0.0, number + 1
+        number += 1
         layout = rest.pop("layout")
         yield Batch(images=images, truth=unpack(buffer, layout), **rest), failures
 
