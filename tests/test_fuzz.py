@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from corpus import NAMES, TAGS, coco, coco_content, encoded, folders, masks, page, pixels, put, table, thing, voc, yolo
+from darknet_files import write_weights
 from saccade import checkpoint
 from saccade.checkpoint import Checkpoint
 from saccade.config import read_settings_file
@@ -28,7 +29,7 @@ from saccade.data.truth import read_truth
 from saccade.errors import DataError, ModelFileError, SaccadeError, UsageError
 from saccade.metrics.coco_results import read_results
 from saccade.models import create
-from saccade.models.darknet_weights import file_layers, read_for_model, write_weights
+from saccade.models.darknet_weights import read_for_model
 
 EXAMPLES = 40
 few = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
@@ -215,7 +216,7 @@ def _public_weights() -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as folder:
         torch.save({"state_dict": tensors}, Path(folder) / "a.pth")
         np.savez(Path(folder) / "a.npz", **{name: tensor.numpy() for name, tensor in tensors.items()})
-        write_weights(Path(folder) / "a.weights", file_layers(DARKNET), DARKNET.state_dict())
+        write_weights(Path(folder) / "a.weights", DARKNET)
         return {suffix: (Path(folder) / f"a.{suffix}").read_bytes() for suffix in ("pth", "npz", "weights")}
 
 

@@ -47,8 +47,8 @@ def test_boxes_lie_on_their_objects(seed: int, height: int, width: int) -> None:
         hull = mask_hulls(objects.masks[row : row + 1])[0][0]
         assert np.abs(hull - objects.boxes[row].numpy()).max() <= 1.5
         x, y, visible = objects.keypoints[row, 0].tolist()
-        if visible:
-            assert np.abs(np.array([x, y]) - objects.boxes[row, :2].numpy()).max() < 0.01
+        if visible:  # the corner of the box, but that a box which was cut is its mask's hull, in whole pixels
+            assert np.abs(np.array([x, y]) - objects.boxes[row, :2].numpy()).max() <= 1
 
 
 def test_without_luck_nothing_is_fetched() -> None:

@@ -322,8 +322,10 @@ def test_two_processes_make_one_run(colours: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_thirty_kills_thirty_resumes(colours: Path, tmp_path: Path) -> None:
-    """Of thirty steps; where one is drawn again, the kill meets a run that is still starting."""
-    _stop_and_resume(colours, tmp_path, sorted([1, *random.Random(0).choices(range(1, 28), k=29)]))
+    """Of three hundred steps, so that the run is still there for the last kill, however far each lets it get; where a
+    step is drawn again, the kill meets a run that is still starting."""
+    steps = sorted([1, *random.Random(0).choices(range(1, 200), k=29)])
+    _stop_and_resume(colours, tmp_path, steps, epochs="30")
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from saccade import checkpoint
+from saccade.data import sources
 from saccade.training.lock import lock
 from saccade.training.prepare import Step
 from saccade.verbs import train as loop
@@ -134,14 +135,14 @@ def test_a_killed_worker_is_a_clear_error(
     colours: Path, tmp_path: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parent = os.getpid()
-    read = loop.Loader.epoch.__globals__["read_sample"]
+    read = sources.read_sample
 
     def die(record: object, *rest: object) -> object:
         if os.getpid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)
         return read(record, *rest)
 
-    monkeypatch.setattr("saccade.data.loader.read_sample", die)
+    monkeypatch.setattr(sources, "read_sample", die)
     code, said = train(shell, colours, tmp_path / "run", *SMALL, workers=1)
     assert code == 5
     assert "a loader process died" in said
