@@ -17,7 +17,6 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from saccade.memory import keep_freed_memory
 from saccade.training.display import Display
 from saccade.training.interrupt import Interrupt
 from saccade.training.plan import make_plan
@@ -59,7 +58,6 @@ def main() -> None:
     parameters = sum(p.numel() for p in model.parameters())
     print(json.dumps({"gmacs": flops.get_total_flops() / 2e9, "parameters": parameters}), flush=True)
     torch.manual_seed(0)
-    keep_freed_memory()  # as `saccade train` does
     with tempfile.TemporaryDirectory() as folder:
         parts, counters = prepare(plan, Path(folder), "cpu", Steps(task["batch"]), False)
         with Interrupt() as interrupt:

@@ -23,7 +23,6 @@ import torch._dynamo  # before the measure: torch's optimisers load it at their 
 from predict import memory
 
 from saccade.data.types import Annotation, Batch
-from saccade.memory import keep_freed_memory
 from saccade.models import model_module
 from saccade.training.display import Display
 from saccade.training.plan import make_plan
@@ -38,7 +37,6 @@ def main() -> None:
     torch.manual_seed(0)
     model_module(task["model"])
     imports = memory("VmRSS")
-    keep_freed_memory()  # as `saccade train` does
     with tempfile.TemporaryDirectory() as folder:
         parts = prepared(task, Path(folder))
         parameters = sum(p.numel() for p in parts.model.parameters())

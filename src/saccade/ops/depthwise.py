@@ -31,20 +31,18 @@ class _DepthwiseConv(torch.autograd.Function):
         stride, padding, dilation = ctx.geometry
         of_input, of_weight, of_bias = ctx.needs_input_grad[:3]
 
-        def gradients(dtype: torch.dtype, wanted: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
-            tensors = (gradient.to(dtype), x.to(dtype), weight.to(dtype))
-            geometry = (list(stride), list(padding), list(dilation), False, [0, 0], x.shape[1])
-            found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
-                *tensors, [weight.shape[0]], *geometry, wanted
-            )
-            return found
-
+        geometry = (list(stride), list(padding), list(dilation), False, [0, 0], x.shape[1])
+        backward = torch.ops.aten.convolution_backward
         dx = dw = None
         if of_input:
-            dx = gradients(torch.float32 if max(stride) > 1 else gradient.dtype, [True, False, False])[0].to(x.dtype)
+            dtype = torch.float32 if max(stride) > 1 else gradient.dtype
+            like_x = torch.empty_like(x, dtype=dtype)  # of the input only shape and layout matter here
+            tensors = (gradient.to(dtype), like_x, weight.to(dtype))
+            dx = backward(*tensors, [weight.shape[0]], *geometry, [True, False, False])[0].to(x.dtype)
         if of_weight:
-            large = max(weight.shape[2:]) > 3
-            dw = gradients(torch.float32 if large else gradient.dtype, [False, True, False])[1].to(weight.dtype)
+            dtype = torch.float32 if max(weight.shape[2:]) > 3 else gradient.dtype
+            tensors = (gradient.to(dtype), x.to(dtype), weight.to(dtype))
+            dw = backward(*tensors, [weight.shape[0]], *geometry, [False, True, False])[1].to(weight.dtype)
         return dx, dw, gradient.float().sum((0, 2, 3)) if of_bias else None, None, None, None
 
 

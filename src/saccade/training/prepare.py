@@ -21,6 +21,7 @@ from saccade.data.types import Batch
 from saccade.device import loader_workers, pick_device
 from saccade.errors import UsageError, suggest
 from saccade.files import make_folder, remove_leftovers, write_whole
+from saccade.memory import keep_freed_memory
 from saccade.models import catalogue
 from saccade.models.dry_run import model_of_shapes, smallest_side, takes
 from saccade.models.published import WORDS
@@ -148,6 +149,7 @@ def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
+    keep_freed_memory()
     target = pick_device(device)
     check_size(plan)
     model: nn.Module = plan.module.Model(plan.config)

@@ -79,7 +79,7 @@ def evaluate(
         seed = _seed_of(Path(run), dataset, split)
     records = records_of(dataset, split, seed or 0)
     gallery = None if folder is None else Gallery(task, dataset, records)
-    rows = ResultRows(dataset) if predictor is not None and task in ("detect", "instances") else None
+    rows = ResultRows(dataset) if folder and predictor and task in ("detect", "instances") else None
     if predictor is None:
         result = score_file(Path(run), dataset, records, bootstrap, gallery)
     else:

@@ -25,7 +25,7 @@ from saccade.device import describe_hardware, only_deterministic
 from saccade.errors import DivergedError, memory_errors
 from saccade.files import write_whole
 from saccade.gallery import Gallery
-from saccade.memory import hand_back_memory, keep_freed_memory
+from saccade.memory import hand_back_memory
 from saccade.metrics import Result
 from saccade.models.stage import Stage
 from saccade.predictor import Predictor, load
@@ -120,7 +120,6 @@ def fit(
         What `train` raises, once its plan is made.
     """
     torch.manual_seed(plan.settings.seed)
-    keep_freed_memory()
     display = Display(progress and is_main_process())
     with only_deterministic(plan.settings.deterministic):
         with memory_errors(
