@@ -123,7 +123,8 @@ def _trace(module: nn.Module, graphs: list[tuple[nn.Module, fx.Graph]]) -> None:
     tracer = fx.Tracer(autowrap_functions=(refuse_small,))
     tracer.is_leaf_module = lambda part, _: _is_leaf(part)  # type: ignore[assignment, method-assign]
     try:
-        graphs.append((module, tracer.trace(module)))
+        with torch.no_grad():  # what serves gradients alone (layers/layout.py) is no part of it
+            graphs.append((module, tracer.trace(module)))
     except Exception:  # whatever a forward raises that asks a symbol for its value: then it is not traced
         for child in module.children():
             _trace(child, graphs)

@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions, logits_of
 from saccade.layers.conv import ConvNormRelu, scaled
+from saccade.layers.layout import global_pool, join
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
@@ -144,9 +144,9 @@ class Inception(nn.Module):
         three = self.conv3x3(self.conv3x3_reduce(x))
         double = self.double3x3_2(self.double3x3_1(self.double3x3_reduce(x)))
         if self.halves:
-            return torch.cat([three, double, _halve(x)], 1)
+            return join([three, double, _halve(x)])
         pooled = F.max_pool2d(x, 3, 1, 1) if self.max_pool else F.avg_pool2d(x, 3, 1, 1)
-        return torch.cat([self.conv1x1(x), three, double, self.pool_proj(pooled)], 1)
+        return join([self.conv1x1(x), three, double, self.pool_proj(pooled)])
 
 
 class Model(nn.Module):
@@ -201,7 +201,7 @@ class Model(nn.Module):
         maps = self.features(images)
         if self.fc is None:
             return tuple(maps)
-        return self.fc(F.dropout(maps[-1].mean((2, 3)), self.config.dropout, self.training))
+        return self.fc(F.dropout(global_pool(maps[-1]), self.config.dropout, self.training))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         return classification_loss(logits_of(self(batch.images)), batch.truth, self.config.task, self.config.objective)

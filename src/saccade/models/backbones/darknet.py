@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions, logits_of
+from saccade.layers.layout import global_pool
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.darknet_weights import read_for_model
@@ -244,11 +245,11 @@ class Model(nn.Module):
         if self.head is None:
             return tuple(maps)
         if self.config.scores == "mean":
-            return self.head(maps[-1].mean((2, 3)))
+            return self.head(global_pool(maps[-1]))
         scores = self.head(maps[-1])
         if self.config.scores == "leaky maps":
             scores = F.leaky_relu(scores, self.config.slope)
-        return scores.mean((2, 3))
+        return global_pool(scores)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         return classification_loss(logits_of(self(batch.images)), batch.truth, self.config.task, self.config.objective)

@@ -26,6 +26,7 @@ from torch.utils.checkpoint import checkpoint
 
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions, logits_of
+from saccade.layers.layout import global_pool, join
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.backbones import resnet
@@ -168,7 +169,7 @@ class Layer(nn.Module):
 
     def first(self, *maps: Tensor) -> Tensor:
         """Join, norm, ReLU, first convolution: what `checkpointing` does twice, since its inputs are needed anyway."""
-        return self.conv1(F.relu(self.norm1(torch.cat(maps, 1)), inplace=True))
+        return self.conv1(F.relu(self.norm1(join(maps)), inplace=True))
 
     def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         """Around the first and the second run of `first`."""
@@ -197,7 +198,7 @@ class DenseBlock(nn.Module):
         maps = [x]
         for layer in self.children():
             maps.append(layer(maps))
-        return torch.cat(maps, 1)
+        return join(maps)
 
 
 class Transition(nn.Module):
@@ -288,7 +289,7 @@ class Model(nn.Module):
         maps = self.features(images)
         if self.classifier is None:
             return tuple(maps)
-        return self.classifier(maps[-1].mean((2, 3)))
+        return self.classifier(global_pool(maps[-1]))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """{"classification": scalar} of a batch with truth."""

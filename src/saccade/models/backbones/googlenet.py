@@ -11,13 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions
 from saccade.layers.conv import ConvNormRelu, refuse_small, scaled
+from saccade.layers.layout import global_pool, join
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
@@ -136,7 +136,7 @@ class Inception(nn.Module):
             self.channels = one + three + five + channels_in
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], 1)
+        return join([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)])
 
 
 class Auxiliary(nn.Module):
@@ -235,7 +235,7 @@ class Model(nn.Module):
     def _classify(self, top: Tensor) -> Tensor:
         if self.fc is None:
             raise ValueError("a trunk (classes=0) has no classifier")
-        return self.fc(F.dropout(top.mean((2, 3)), self.config.dropout, self.training))
+        return self.fc(F.dropout(global_pool(top), self.config.dropout, self.training))
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Logits [b, classes] of images [b, 3, H, W] in [0, 1]; of a trunk the maps of `features`.

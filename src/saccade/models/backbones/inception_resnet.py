@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions, logits_of
 from saccade.layers.conv import ConvNormRelu, Kernel, half, refuse_small, scaled
+from saccade.layers.layout import global_pool, join
 from saccade.layers.normalize import Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
@@ -173,7 +173,7 @@ class InceptionA(nn.Module):
         _add_branches(self, branches)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat(_branch_maps(self, x), 1)
+        return join(_branch_maps(self, x))
 
 
 class Reduction(nn.Module):
@@ -194,7 +194,7 @@ class Reduction(nn.Module):
         _add_branches(self, chains)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([*_branch_maps(self, x), _pool(self.config, x)], 1)
+        return join([*_branch_maps(self, x), _pool(self.config, x)])
 
 
 class Block(nn.Module):
@@ -224,7 +224,7 @@ class Block(nn.Module):
         self.conv2d = nn.Conv2d(scaled(joined, config.width), scaled(channels, config.width), 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        residual = self.conv2d(torch.cat(_branch_maps(self, x), 1))
+        residual = self.conv2d(join(_branch_maps(self, x)))
         return x + residual if self.scale is None else F.relu(x + self.scale * residual)
 
 
@@ -302,7 +302,7 @@ class Model(nn.Module):
 
     def _top(self, last: Tensor) -> Tensor:
         """What the classifier sees: the averaged last map [b, length], or the embedding before its normalisation."""
-        x = F.dropout(last.mean((2, 3)), self.config.dropout, self.training)
+        x = F.dropout(global_pool(last), self.config.dropout, self.training)
         if self.last_linear is not None and self.last_bn is not None:
             x = self.last_bn(self.last_linear(x))
         return x

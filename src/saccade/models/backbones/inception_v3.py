@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions
 from saccade.layers.conv import ConvNormRelu, Kernel, half, refuse_small, scaled
+from saccade.layers.layout import global_pool, join
 from saccade.layers.normalize import Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
@@ -114,7 +114,7 @@ class InceptionA(nn.Module):
         five = self.branch5x5_2(self.branch5x5_1(x))
         double = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
         pooled = self.branch_pool(F.avg_pool2d(x, 3, 1, 1))
-        return torch.cat([self.branch1x1(x), five, double, pooled], 1)
+        return join([self.branch1x1(x), five, double, pooled])
 
 
 class ReductionA(nn.Module):
@@ -130,7 +130,7 @@ class ReductionA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         double = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
-        return torch.cat([self.branch3x3(x), double, _pool(self.config, x)], 1)
+        return join([self.branch3x3(x), double, _pool(self.config, x)])
 
 
 class InceptionB(nn.Module):
@@ -158,7 +158,7 @@ class InceptionB(nn.Module):
         double = self.branch7x7dbl_3(self.branch7x7dbl_2(self.branch7x7dbl_1(x)))
         double = self.branch7x7dbl_5(self.branch7x7dbl_4(double))
         pooled = self.branch_pool(F.avg_pool2d(x, 3, 1, 1))
-        return torch.cat([self.branch1x1(x), seven, double, pooled], 1)
+        return join([self.branch1x1(x), seven, double, pooled])
 
 
 class ReductionB(nn.Module):
@@ -177,7 +177,7 @@ class ReductionB(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         three = self.branch3x3_2(self.branch3x3_1(x))
         seven = self.branch7x7x3_3(self.branch7x7x3_2(self.branch7x7x3_1(x)))
-        return torch.cat([three, self.branch7x7x3_4(seven), _pool(self.config, x)], 1)
+        return join([three, self.branch7x7x3_4(seven), _pool(self.config, x)])
 
 
 class InceptionC(nn.Module):
@@ -201,7 +201,7 @@ class InceptionC(nn.Module):
         pooled = self.branch_pool(F.avg_pool2d(x, 3, 1, 1))
         ends = [self.branch3x3_2a(three), self.branch3x3_2b(three)]
         ends += [self.branch3x3dbl_3a(double), self.branch3x3dbl_3b(double)]
-        return torch.cat([self.branch1x1(x), *ends, pooled], 1)
+        return join([self.branch1x1(x), *ends, pooled])
 
 
 class Auxiliary(nn.Module):
@@ -218,7 +218,7 @@ class Auxiliary(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.avg_pool2d(x, 5, 3) if min(x.shape[2:]) >= 17 else F.adaptive_avg_pool2d(x, 5)
-        return self.fc(self.conv1(self.conv0(x)).mean((2, 3)))
+        return self.fc(global_pool(self.conv1(self.conv0(x))))
 
 
 class Model(nn.Module):
@@ -279,7 +279,7 @@ class Model(nn.Module):
     def _classify(self, top: Tensor) -> Tensor:
         if self.fc is None:
             raise ValueError("a trunk (classes=0) has no classifier")
-        return self.fc(F.dropout(top.mean((2, 3)), self.config.dropout, self.training))
+        return self.fc(F.dropout(global_pool(top), self.config.dropout, self.training))
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Logits [b, classes] of images [b, 3, H, W] in [0, 1]; of a trunk the maps of `features`.

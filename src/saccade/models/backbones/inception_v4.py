@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions, logits_of
 from saccade.layers.conv import ConvNormRelu, Kernel, half, refuse_small, scaled
+from saccade.layers.layout import global_pool, join
 from saccade.layers.normalize import Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
@@ -119,7 +119,7 @@ class PoolAndConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         pooled, convolved = self.maxpool(x), self.conv(x)
-        return torch.cat([pooled, convolved] if self.pool_first else [convolved, pooled], 1)
+        return join([pooled, convolved] if self.pool_first else [convolved, pooled])
 
 
 class Branches(nn.Module):
@@ -132,7 +132,7 @@ class Branches(nn.Module):
             self.add_module(f"branch{i}", branch)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.get_submodule(f"branch{i}")(x) for i in range(self.count)], 1)
+        return join([self.get_submodule(f"branch{i}")(x) for i in range(self.count)])
 
 
 def stem_branches(config: Config) -> Branches:
@@ -216,7 +216,7 @@ class InceptionC(nn.Module):
         short = self.branch1_0(x)
         long = self.branch2_2(self.branch2_1(self.branch2_0(x)))
         forks = [self.branch1_1a(short), self.branch1_1b(short), self.branch2_3a(long), self.branch2_3b(long)]
-        return torch.cat([self.branch0(x), *forks, self.branch3(x)], 1)
+        return join([self.branch0(x), *forks, self.branch3(x)])
 
 
 class Stages(nn.Module):
@@ -292,7 +292,7 @@ class Model(nn.Module):
         maps = self.features(images)
         if self.last_linear is None:
             return tuple(maps)
-        return self.last_linear(F.dropout(maps[-1].mean((2, 3)), self.config.dropout, self.training))
+        return self.last_linear(F.dropout(global_pool(maps[-1]), self.config.dropout, self.training))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         return classification_loss(logits_of(self(batch.images)), batch.truth, self.config.task, self.config.objective)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions, logits_of
+from saccade.layers.layout import global_pool
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
@@ -199,7 +200,7 @@ class Model(nn.Module):
         maps = self.features(images)
         if self.classifier is None:
             return tuple(maps)
-        return self.classifier(self.features.get_submodule(self.features.last)(maps[-1]).mean((2, 3)))
+        return self.classifier(global_pool(self.features.get_submodule(self.features.last)(maps[-1])))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         return classification_loss(logits_of(self(batch.images)), batch.truth, self.config.task, self.config.objective)

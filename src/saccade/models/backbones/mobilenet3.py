@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions, logits_of
+from saccade.layers.layout import global_pool
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.backbones.mobilenet2 import round_channels
@@ -155,7 +156,7 @@ class Gate(nn.Module):
         self.fc2 = nn.Conv2d(squeezed, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * F.hardsigmoid(self.fc2(F.relu(self.fc1(x.mean((2, 3), keepdim=True)))))
+        return x * F.hardsigmoid(self.fc2(F.relu(self.fc1(global_pool(x)[:, :, None, None]))))
 
 
 class Block(nn.Module):
@@ -262,7 +263,7 @@ class Model(nn.Module):
         maps = self.features(images)
         if self.classifier is None:
             return tuple(maps)
-        return self.classifier(self.features.get_submodule(self.features.last)(maps[-1]).mean((2, 3)))
+        return self.classifier(global_pool(self.features.get_submodule(self.features.last)(maps[-1])))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         return classification_loss(logits_of(self(batch.images)), batch.truth, self.config.task, self.config.objective)

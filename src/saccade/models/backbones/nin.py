@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions, logits_of
+from saccade.layers.layout import global_pool
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
@@ -204,7 +205,7 @@ class Model(nn.Module):
         classes = self.head(maps[-1])
         if self.config.last_relu and self.config.task == "classify":
             classes = F.relu(classes)
-        return classes.mean((2, 3))
+        return global_pool(classes)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         return classification_loss(logits_of(self(batch.images)), batch.truth, self.config.task, self.config.objective)

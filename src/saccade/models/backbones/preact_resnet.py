@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions, logits_of
+from saccade.layers.layout import global_pool
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.backbones import resnet
@@ -190,7 +191,7 @@ class Model(nn.Module):
         maps = self.features(images)
         if self.fc is None:
             return tuple(maps)
-        return self.fc(maps[-1].mean((2, 3)))
+        return self.fc(global_pool(maps[-1]))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """{"classification": scalar} of a batch with truth."""

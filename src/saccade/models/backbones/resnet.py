@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions, logits_of
 from saccade.layers.frozen_norm import FrozenBatchNorm2d
+from saccade.layers.layout import global_pool
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
@@ -149,7 +150,8 @@ class PaddedShortcut(nn.Module):
         self.before, self.after = surplus // 2, surplus - surplus // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
+        kept = F.avg_pool2d(x, 1, self.stride)  # its gradient keeps channels last, that of a slice does not
+        return F.pad(kept, (0, 0, 0, 0, self.before, self.after))
 
 
 def norm_layer(config: Config, channels: int) -> nn.Module:
@@ -272,7 +274,7 @@ class Model(nn.Module):
         maps = self.features(images)
         if self.fc is None:
             return tuple(maps)
-        return self.fc(maps[-1].mean((2, 3)))
+        return self.fc(global_pool(maps[-1]))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         return classification_loss(logits_of(self(batch.images)), batch.truth, self.config.task, self.config.objective)

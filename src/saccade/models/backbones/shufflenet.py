@@ -11,12 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions, logits_of
+from saccade.layers.layout import global_pool, join
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
@@ -112,7 +112,7 @@ class Unit(nn.Module):
         y = self.bn3(self.conv3(self.bn2(self.conv2(y))))
         if self.stride == 1:
             return F.relu(x + y)
-        return F.relu(torch.cat([F.avg_pool2d(x, 3, 2, padding=1), y], 1))
+        return F.relu(join([F.avg_pool2d(x, 3, 2, padding=1), y]))
 
 
 class Model(nn.Module):
@@ -162,7 +162,7 @@ class Model(nn.Module):
         maps = self.features(images)
         if self.fc is None:
             return tuple(maps)
-        return self.fc(maps[-1].mean((2, 3)))
+        return self.fc(global_pool(maps[-1]))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         return classification_loss(logits_of(self(batch.images)), batch.truth, self.config.task, self.config.objective)

@@ -11,12 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions, logits_of
+from saccade.layers.layout import global_pool, join
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.backbones.shufflenet import channel_shuffle
@@ -114,7 +114,7 @@ class Unit(nn.Module):
             halves = [kept, self.branch2(changed)]
         else:
             halves = [self.branch1(x), self.branch2(x)]
-        return channel_shuffle(torch.cat(halves, 1), 2)
+        return channel_shuffle(join(halves), 2)
 
 
 class Model(nn.Module):
@@ -164,7 +164,7 @@ class Model(nn.Module):
         maps = self.features(images)
         if self.conv5 is None or self.fc is None:
             return tuple(maps)
-        return self.fc(self.conv5(maps[-1]).mean((2, 3)))
+        return self.fc(global_pool(self.conv5(maps[-1])))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         return classification_loss(logits_of(self(batch.images)), batch.truth, self.config.task, self.config.objective)

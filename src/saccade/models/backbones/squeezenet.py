@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from saccade.data.types import Annotation, Batch
 from saccade.errors import ModelFileError, UsageError
 from saccade.layers.classification import classification_loss, classification_predictions, logits_of
+from saccade.layers.layout import global_pool, join
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
@@ -126,7 +127,7 @@ class Fire(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.squeeze(x))
-        return F.relu(torch.cat([self.expand1x1(x), self.expand3x3(x)], 1))
+        return F.relu(join([self.expand1x1(x), self.expand3x3(x)]))
 
 
 class Stages(nn.Module):
@@ -221,8 +222,8 @@ class Model(nn.Module):
         if self.classifier is None:
             return tuple(maps)
         if self.config.task == "tag" or not self.config.last_relu:
-            return self.classifier[:2](maps[-1]).mean((2, 3))
-        return self.classifier(maps[-1]).mean((2, 3))
+            return global_pool(self.classifier[:2](maps[-1]))
+        return global_pool(self.classifier(maps[-1]))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         return classification_loss(logits_of(self(batch.images)), batch.truth, self.config.task, self.config.objective)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions, logits_of
+from saccade.layers.layout import global_pool
 from saccade.layers.normalize import Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.backbones import resnet
@@ -171,7 +172,7 @@ class Model(nn.Module):
         maps = self.features(images)
         if self.fc is None:
             return tuple(maps)
-        return self.fc(F.dropout(maps[-1].mean((2, 3)), self.config.dropout, self.training))
+        return self.fc(F.dropout(global_pool(maps[-1]), self.config.dropout, self.training))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """{"classification": scalar} of a batch with truth."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
+from saccade.layers.layout import join, whole_gradient
 from saccade.layers.normalize import Normalize
 from saccade.losses.segmentation import (
     balanced_weights,
@@ -245,7 +246,7 @@ class Expanding(nn.Module):
             x = up(x)
             top, left = (copied.shape[2] - x.shape[2]) // 2, (copied.shape[3] - x.shape[3]) // 2
             copied = copied[:, :, top : top + x.shape[2], left : left + x.shape[3]]
-            x = block(torch.cat([copied, x], 1))
+            x = block(join([copied, x]))
         return x
 
 
@@ -282,7 +283,7 @@ class TrunkDecoder(nn.Module):
         x = copied[-1]
         for finer, block in zip(copied[-2::-1], self.blocks, strict=True):
             x = F.interpolate(x, size=finer.shape[-2:], mode="bilinear", align_corners=False)
-            x = block(torch.cat([finer, x], 1))
+            x = block(join([finer, whole_gradient(x)]))
         return x
 
 

@@ -1,0 +1,40 @@
+"""Maps joined and averaged so that their gradients lie channels last in memory, as the kernels of CPUs want them.
+
+The gradient of torch.cat is a slice for each map, that of a mean lies in plain layout; an elementwise kernel takes 10
+to 25 times as long for either as for a map that is channels last as a whole, and hands the layout on to the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+def join(maps: Iterable[Tensor]) -> Tensor:
+    """Maps [b, c_i, H, W] one behind the other: [b, sum of c_i, H, W]."""
+    if torch.is_grad_enabled():  # a vector holds 32 bfloat16: slices of a multiple of that are no slower
+        maps = [whole_gradient(x) if x.shape[1] % 32 else x for x in maps]
+    return torch.cat(tuple(maps), 1)
+
+
+def global_pool(x: Tensor) -> Tensor:
+    """The mean over each map: [b, c, H, W] -> [b, c]."""
+    return whole_gradient(x).mean((2, 3))
+
+
+def whole_gradient(x: Tensor) -> Tensor:
+    """x [b, c, H, W]; on a CPU the gradient that comes back to it is copied where it is a slice or in plain layout.
+
+    For maps whose gradient meets a kernel that minds, such as that of F.interpolate.
+    """
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling() or not x.requires_grad or x.device.type != "cpu":
+        return x
+    alias = x.view_as(x)  # a hook of x itself would see the gradients of its other uses too
+    alias.register_hook(_whole)
+    return alias
+
+
+def _whole(gradient: Tensor) -> Tensor:
+    return gradient.contiguous(memory_format=torch.channels_last)
