@@ -38,6 +38,11 @@ def test_a_summary_holds_mean_deviation_and_curve() -> None:
     assert summary.deviation == pytest.approx(0.0707107)
     assert [(p["images"], p["mean"]) for p in summary.curve] == [(40, pytest.approx(0.7)), (80, pytest.approx(0.85))]
     assert summary.run == "r"
+    low, high = interval([0.8, 0.9], 0.25)
+    assert low is not None
+    assert (summary.low, summary.high) == (low, 1.0)  # no share is above 1
+    assert high is not None
+    assert high > 1
 
 
 def test_the_best_on_held_back_images_is_recommended() -> None:

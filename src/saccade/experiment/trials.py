@@ -75,6 +75,12 @@ def interval(values: Sequence[float], ratio: float) -> tuple[float | None, float
     return mean - half, mean + half
 
 
+def _of_shares(edges: tuple[float | None, float | None]) -> tuple[float | None, float | None]:
+    """An interval of a metric, which lies in [0, 1] where Student's t does not know it."""
+    low, high = edges
+    return None if low is None else max(low, 0.0), None if high is None else min(high, 1.0)
+
+
 def summarise(trials: Sequence[Trial], ratio: float) -> list[Summary]:
     """The methods in the order of METHODS, each over the seeds that it was tried with."""
     found = []
@@ -84,11 +90,11 @@ def summarise(trials: Sequence[Trial], ratio: float) -> list[Summary]:
         if not whole:
             continue
         values = [t.value for t in whole]
-        low, high = interval(values, ratio)
+        low, high = _of_shares(interval(values, ratio))
         curve = []
         for share in sorted({t.share for t in own}):
             part = [t for t in own if t.share == share]
-            edges = interval([t.value for t in part], ratio)
+            edges = _of_shares(interval([t.value for t in part], ratio))
             mean = float(np.mean([t.value for t in part]))
             images = round(float(np.mean([t.images for t in part])))
             curve.append({"images": images, "share": share, "mean": mean, "low": edges[0], "high": edges[1]})
