@@ -31,10 +31,9 @@ def write_transfer_report(folder: Path, plan: Plan, result: Mapping[str, Any], g
     page = Page(f"Transfer to {plan.dataset.root.name}", f"{plan.model}, weights {result['weights']}")
     own = next(row for row in result["methods"] if row["method"] == best["method"])
     interval = "" if own["low"] is None else f"95 % interval {own['low']:.3f} to {own['high']:.3f}"
-    says = f"{meaning(metric, plan.task)} Mean over {own['seeds']} splits, on images held back."
+    says = f"{meaning(metric, plan.task)}; mean over {own['seeds']} splits, on images held back"
     name = f"{metric.replace('_', ' ')} of {best['method'].replace('_', ' ')}"
-    low, high = (None if edge is None else min(1.0, max(0.0, edge)) for edge in (own["low"], own["high"]))
-    page.headline = Headline(name, says, f"{own['mean']:.3f}", own["mean"], low, high, interval)
+    page.headline = Headline(name, says, f"{own['mean']:.3f}", own["mean"], own["low"], own["high"], interval)
     page.sentences.append(f"Recommended: {own['says']}. It lies ready in {best['run']}.")
     page.sentences += best["why"]
     facts = [
