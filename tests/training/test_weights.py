@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -94,6 +95,15 @@ def test_the_test_view_comes_along(published: Published, colours: Path, monkeypa
     assert (plan.preprocessing.view, plan.origins["view"]) == (232 / 224, "weights cifar10")
     assert make_plan("resnet20", colours, weights="cifar10", flags={"view": 1.5}).preprocessing.view == 1.5
     assert make_plan("resnet20", colours).preprocessing.view == 8 / 7
+
+
+def test_a_published_file_of_the_users_own_brings_them_too(published: Published, colours: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.th"
+    shutil.copy(weights_path("resnet20", "cifar10"), mine)
+    plan = make_plan("resnet20", colours, weights=mine)
+    assert (plan.config.width, plan.origins["width"], plan.weights) == (4, "weights cifar10", str(mine))
+    torch.save({}, mine)
+    assert make_plan("resnet20", colours, weights=mine).config.width == 16
 
 
 def test_training_starts_from_published_weights(

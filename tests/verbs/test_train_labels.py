@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,16 @@ def tags(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append(f"{i}.png,{'val' if i >= 36 else 'train'},{','.join(map(str, held))}")
     (root / "labels.csv").write_text("\n".join(rows) + "\n")
     return root
+
+
+def test_tags_that_all_images_share_are_refused(tags: Path, tmp_path: Path, shell: Shell) -> None:
+    for i in range(8):
+        shutil.copy(tags / f"{i}.png", tmp_path / f"{i}.png")
+    (tmp_path / "labels.csv").write_text("image,red,blue\n" + "".join(f"{i}.png,1,0\n" for i in range(8)))
+    code, _, err = shell("train", "resnet20", tmp_path, "--out", tmp_path / "run")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "training images have the same tags (red), with nothing to tell apart" in err
+    assert not (tmp_path / "run").exists()
 
 
 def test_tags_by_warp_with_thresholds_of_their_own(tags: Path, tmp_path: Path, shell: Shell) -> None:

@@ -29,8 +29,8 @@ from saccade.data.types import Annotation, Sample
 from saccade.errors import DataError, UsageError
 from saccade.losses.classification import CLASSIFY, TAG, Objective
 from saccade.models import model_config, model_module
-from saccade.models.published import WORDS, find_published
 from saccade.tasks import TASKS
+from saccade.training.weights import recognise
 
 CHANGEABLE = {"epochs", "minutes", "patience", "workers", "save_every", "cache"}  # on --resume
 FIT_IMAGES = 1000  # labels of this many training images are shown to a model that fits its anchors to the data
@@ -114,9 +114,9 @@ def make_plan(
     task, dataset = _read_for(module, model, data, task if stored is None else stored["task"])
     fields = {f.name for f in dataclasses.fields(module.VARIANTS[model])}
     free = fields - {"objective"}  # it follows from settings
-    settings, changes, origins = resolve(
-        _layers(module, model, recipe, str(weights), config, flags or {}, stored), free
-    )
+    word, published = recognise(model, weights) if weights is not None and stored is None else ("", None)
+    of_weights = [] if published is None else [(f"weights {word}", published.settings)]
+    settings, changes, origins = resolve(_layers(module, model, recipe, of_weights, config, flags or {}, stored), free)
     if stored is not None:
         weights, recipe = stored["weights"], stored["recipe"]
         origins = {name: stored["origins"].get(name, o) if o == "resumed" else o for name, o in origins.items()}
@@ -134,7 +134,7 @@ def make_plan(
             known["size"] = shape.size
         changes = {k: v for k, v in known.items() if k in fields} | changes
         built = model_config(model, **changes)
-        if hasattr(module, "adapt") and str(weights) not in WORDS:  # their anchors are those they were trained with
+        if hasattr(module, "adapt") and published is None:  # their anchors are those they were trained with
             built = module.adapt(built, _examples(dataset, training, task, shape))
     else:
         built = config_from_json(module, model, stored["config"])
@@ -186,7 +186,7 @@ def _layers(
     module: ModuleType,
     model: str,
     recipe: str,
-    weights: str,
+    of_weights: Sequence[tuple[str, Mapping[str, Any]]],
     config: Path | None,
     flags: Mapping[str, Any],
     stored: Mapping[str, Any] | None,
@@ -202,11 +202,8 @@ def _layers(
     recipes = module.RECIPES
     if recipe not in recipes:
         raise UsageError(f"model {model} has no recipe {recipe!r}; it has: {', '.join(sorted(recipes))}")
-    layers: list[tuple[str, Mapping[str, Any]]] = [
-        (f"recipe {recipe}", recipes[recipe].get("*", {}) | recipes[recipe].get(model, {}))
-    ]
-    if weights in WORDS:
-        layers.append((f"weights {weights}", find_published(model, weights).settings))
+    own = recipes[recipe].get("*", {}) | recipes[recipe].get(model, {})
+    layers: list[tuple[str, Mapping[str, Any]]] = [(f"recipe {recipe}", own), *of_weights]
     if config is not None:
         layers.append((str(config), read_settings_file(config)))
     return [*layers, ("flag", flags)]
@@ -248,19 +245,21 @@ def _refuse_contradictions(task: str, settings: Settings) -> None:
 
 
 def _training_images(dataset: DataSet, task: str) -> list[Record]:
-    """Raises DataError where there is nothing to learn from: no image, no object or tag; UsageError for one class."""
+    """Raises DataError where there is nothing to learn from: no image, no object or tag; UsageError where all labels or
+    tags are alike."""
     training = dataset.of("train")
     if not training:
         raise DataError(f"{dataset.root}: no image to train on (splits: {dataset.splits or 'none'})")
     if task in ("detect", "instances", "tag") and not any(record.things or record.tags for record in training):
         what = "tag" if task == "tag" else "object"
         raise DataError(f"{dataset.root}: no {what} in train (0 of {len(training)} images have one)")
-    found = {record.label for record in training}
-    if task == "classify" and len(found) < 2:
-        names = ", ".join(dataset.classes[label] for label in found if label is not None)
+    counts = class_images(training, len(dataset.classes))
+    if task in ("classify", "tag") and set(counts) <= {0, len(training)}:
+        names = ", ".join(dataset.classes[label] for label in np.flatnonzero(counts))
+        what = f"are of one class ({names})" if task == "classify" else f"have the same tags ({names})"
         raise UsageError(
-            f"{dataset.root}: all {len(training)} training images are of one class ({names}), with nothing to tell "
-            "apart; add images of another class, such as images without it"
+            f"{dataset.root}: all {len(training)} training images {what}, with nothing to tell apart; add images of "
+            "another class, such as images without it"
         )
     return training
 

@@ -11,9 +11,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from torch import Tensor, nn
 
 from saccade import checkpoint
-from saccade.download import cache_folder, fetch
+from saccade.download import cache_folder, digest, fetch
 from saccade.errors import ModelFileError, UsageError
-from saccade.models.published import WORDS, Published, find_published
+from saccade.models.published import PUBLISHED, WORDS, Published, find_published
 
 ROOM, MARGIN = 16, 2**24  # bytes to which an archive may unpack: for each number of the network, and for all else
 
@@ -36,6 +36,19 @@ def weights_path(model: str, source: str | Path, shown: bool = True) -> Path:
     if not Path(source).exists():
         raise ModelFileError(f"{source}: no such file or run; published weights are named by {', '.join(WORDS)}")
     return Path(source)
+
+
+def recognise(model: str, source: str | Path) -> tuple[str, Published | None]:
+    """The word and the entry of published weights, also where SOURCE is the file itself; "" and None of all others.
+
+    Raises:
+        UsageError: SOURCE is a word, and no such weights are published for this model.
+    """
+    if str(source) in WORDS:
+        return str(source), find_published(model, str(source))
+    entries, path = PUBLISHED.get(model, {}), Path(source)
+    found = digest(path) if entries and path.is_file() else ""
+    return next(((word, entry) for word, entry in entries.items() if found.startswith(entry.sha256)), ("", None))
 
 
 def _download(published: Published, shown: bool) -> Path:

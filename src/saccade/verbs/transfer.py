@@ -41,7 +41,7 @@ from saccade.experiment.trials import METHODS, TRAINED, Trial, recommend, summar
 from saccade.files import make_folder, report_folder, write_whole
 from saccade.gallery import Gallery
 from saccade.models import model_module
-from saccade.models.published import WORDS, find_published
+from saccade.models.published import WORDS
 from saccade.predictor import load
 from saccade.tasks import TASKS
 from saccade.training.depth import class_tensors, find_parts
@@ -117,7 +117,6 @@ def transfer(
         if model is None:
             raise UsageError(f"--weights {weights}: of which network? Give --model, a name of `saccade models`")
         check_model_name(model)
-        settings = find_published(model, str(weights)).settings | settings
         weights = weights_path(model, weights, shown=progress)
     name, settings = _model_of(weights, model, settings)
     plan = _plan(name, data, task, weights, settings)

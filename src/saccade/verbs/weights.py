@@ -13,13 +13,12 @@ from torch import Tensor
 from saccade import __version__, checkpoint
 from saccade.config import resolve
 from saccade.data.pipelines import Preprocessing, preprocessing_of
-from saccade.download import digest
 from saccade.errors import UsageError
 from saccade.models import model_config, model_module
 from saccade.models.published import PUBLISHED, WORDS, Published, class_names
 from saccade.predictor import fit_weights
 from saccade.training.depth import class_tensors
-from saccade.training.weights import is_counter, read_for, weights_path
+from saccade.training.weights import is_counter, read_for, recognise, weights_path
 
 
 def weights(
@@ -53,7 +52,7 @@ def weights(
     path = weights_path(model, source, progress)
     if path.is_dir():
         raise UsageError(f"{path}: a folder; a run is a checkpoint already, give its name to predict or evaluate")
-    word, published = _which(model, source, path)
+    word, published = recognise(model, source if source in WORDS else path)
     config = model_config(model, **({} if published is None else published.config))
     network = module.Model(config)
     found = read_for(network, module, path)
@@ -72,15 +71,6 @@ def weights(
     facts = {name: "" if published is None else getattr(published, name) for name in ("owner", "licence", "score")}
     facts["source"] = str(path) if published is None else published.url
     return {"checkpoint": str(target), "model": model, "task": task, "classes": len(names)} | facts
-
-
-def _which(model: str, source: str, path: Path) -> tuple[str, Published | None]:
-    """The word and the entry of a published file, also where the user gave the file itself; "" and None of another."""
-    words = PUBLISHED.get(model, {})
-    if source in words:
-        return source, words[source]
-    found = digest(path)
-    return next(((word, entry) for word, entry in words.items() if found.startswith(entry.sha256)), ("", None))
 
 
 def _refuse_other_classes(own: dict[str, Tensor], found: dict[str, Tensor], last: set[str], command: str) -> None:
