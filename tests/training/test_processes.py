@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from saccade.data.types import Annotation, Batch, Objects
 from saccade.models import create
 from saccade.training.prepare import Step
+from saccade.training.processes import leave_processes
 
 
 def _batch() -> Batch:
@@ -40,13 +41,16 @@ def _gradients(rank: int, processes: int, port: int, out: str) -> None:
     torch.set_num_threads(1)
     address = f"tcp://127.0.0.1:{port}"
     distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=processes)
+    _save_gradients(rank, 4 // processes, out)
+    leave_processes()
+
+
+def _save_gradients(rank: int, share: int, out: str) -> None:
     step = DistributedDataParallel(Step(_model()))
-    share = 4 // processes
     losses = step(_batch()[rank * share : (rank + 1) * share])
     torch.stack(list(losses.values())).sum().backward()
     if rank == 0:
         torch.save({k: p.grad for k, p in step.module.named_parameters()}, out)
-    distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("processes", [2])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 from pathlib import Path
 
@@ -22,6 +24,15 @@ def join_processes(device: str | None) -> None:
         from accelerate import PartialState
 
         PartialState(cpu=target.type == "cpu")  # sets up the process group, and each process's own GPU
+        atexit.unregister(leave_processes)
+        atexit.register(leave_processes)
+
+
+def leave_processes() -> None:
+    """End the threads of a gloo group while the interpreter still runs: one that wants it later aborts the process."""
+    if distributed.is_available() and distributed.is_initialized() and distributed.get_backend() == "gloo":
+        gc.collect()  # a wrapped network holds the group, in cycles
+        distributed.destroy_process_group()
 
 
 def is_main_process() -> bool:
