@@ -30,14 +30,18 @@ def join_processes(device: str | None) -> None:
 
 def leave_processes() -> None:
     """End the threads of a gloo group while the interpreter still runs: one that wants it later aborts the process."""
-    if distributed.is_available() and distributed.is_initialized() and distributed.get_backend() == "gloo":
+    if _is_one_of_several() and distributed.get_backend() == "gloo":
         gc.collect()  # a wrapped network holds the group, in cycles
         distributed.destroy_process_group()
 
 
 def is_main_process() -> bool:
     """Whether this process writes files and speaks: the only one, or the first."""
-    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
+    return not _is_one_of_several() or distributed.get_rank() == 0
+
+
+def _is_one_of_several() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
 
 
 def agreed_run_folder(out: str | Path | None, model: str, data: str | Path, resume: bool, overwrite: bool) -> Path:
@@ -48,7 +52,7 @@ def agreed_run_folder(out: str | Path | None, model: str, data: str | Path, resu
             answer = [run_folder(out, model, data, resume, overwrite)]
         except UsageError as error:
             answer = [error]
-    if distributed.is_available() and distributed.is_initialized():
+    if _is_one_of_several():
         distributed.broadcast_object_list(answer)
     if isinstance(answer[0], Path):
         return answer[0]
