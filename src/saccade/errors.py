@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class SaccadeError(Exception):
@@ -82,3 +83,10 @@ def suggest(word: str, allowed: Iterable[str]) -> str:
     if close:
         return "did you mean " + " or ".join(repr(name) for name in close) + "?"
     return "allowed: " + ", ".join(names)
+
+
+def how_to_install(extra: str) -> str:
+    """The command that brings an extra of pyproject.toml: of the checkout where this code lies in one, else of our
+    distribution, which is `saccade-cv` (the name `saccade` on the package index is another project's)."""
+    in_checkout = (Path(__file__).parents[2] / "pyproject.toml").is_file()
+    return f"pip install '.[{extra}]' in the checkout" if in_checkout else f"pip install 'saccade-cv[{extra}]'"

@@ -12,7 +12,7 @@ import torch
 
 import saccade
 from saccade import checkpoint
-from saccade.errors import UsageError
+from saccade.errors import UsageError, how_to_install
 from saccade.predictor import build
 
 Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
@@ -36,7 +36,7 @@ def test_a_package_that_is_missing_is_named_with_the_command(run: Path, shell: S
         pytest.skip("the extra `deploy` is installed")
     code, out, err = shell("export", run, "--to", "onnx")
     assert (code, out) == (2, "")
-    assert "pip install 'saccade[deploy]'" in err
+    assert how_to_install("deploy") in err
     assert not (run / "model.onnx").exists()
 
 

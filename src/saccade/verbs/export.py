@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from saccade import checkpoint
 from saccade.config import height_width, parse_size
 from saccade.data.pipelines import Preprocessing
-from saccade.errors import UsageError, suggest
+from saccade.errors import UsageError, how_to_install, suggest
 from saccade.files import write_whole
 from saccade.predictor import build
 
@@ -66,7 +66,7 @@ def export(
     if to not in ("onnx", "torch"):
         raise UsageError(f"--to {to!r}: {suggest(to, ['onnx', 'torch'])}")
     if to == "onnx" and not all(importlib.util.find_spec(m) for m in ("onnx", "onnxscript", "onnxruntime")):
-        raise UsageError("export to onnx needs more packages: pip install 'saccade[deploy]' (or use --to torch)")
+        raise UsageError(f"export to onnx needs more packages: {how_to_install('deploy')} (or use --to torch)")
     found = checkpoint.find(run)
     state = checkpoint.load(found)
     folder = Path(run) if Path(run).is_dir() else Path(run).parent
