@@ -20,8 +20,7 @@ def stranger() -> str | None:
         other = distribution("saccade")
     except PackageNotFoundError:
         return None
-    ours = AUTHORS in (other.metadata.get("Author"), other.metadata.get("Author-email"))
-    return None if ours else f"saccade {other.version}"
+    return None if other.metadata["Author"] == AUTHORS else f"saccade {other.version}"
 
 
 def main() -> NoReturn:

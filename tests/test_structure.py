@@ -33,7 +33,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "data": ("errors", "config", "tasks"),
     "losses": ("errors", "data/types", "ops"),
     "layers": ("errors", "data/types", "ops", "losses"),
-    "models": ("errors", "files", "data/types", "ops", "layers", "losses"),
+    "models": ("errors", "config", "files", "data/types", "ops", "layers", "losses"),
     "metrics": ("errors", "tasks", "data/types", "data/dataset"),
     "plots": ("data/types", "data/dataset"),
 }

@@ -139,6 +139,8 @@ def prepare(name: str, data: Path, out: Path) -> Path:
     """The folder that Saccade reads, and beside it what the peer reads: manifest.json, and masks or a YOLO set."""
     if name == "isbi":
         data = isbi_split(data, out / "data")
+    if name == "cifar":
+        data = test_as_val(data, out / "data")
     dataset = read(data)
     train, val = records_of(dataset, "train", 0), records_of(dataset, "val", 0)
     images = {record.id: str(dataset.root / record.id) for record in dataset.records}
@@ -165,6 +167,15 @@ def isbi_split(data: Path, out: Path) -> Path:
             target = out / split / kind / path.name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
+    return out
+
+
+def test_as_val(data: Path, out: Path) -> Path:
+    """Links to train and, as val, to test: both sides choose among their checkpoints by the images that score them."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name, source in (("train", data / "train"), ("val", data / "test")):
+        if not (out / name).exists():
+            (out / name).symlink_to(source.resolve(), target_is_directory=True)
     return out
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from saccade import __version__
+from saccade.cli_options import HELP, METHODS, Assignments, Data, Device, Json, Precision, Run, TaskName, Workers
 from saccade.cli_output import (
     converted,
     explained,
@@ -18,20 +18,21 @@ from saccade.cli_output import (
     predicted,
     print_json,
     say_fault,
+    show_layers,
     show_models,
     show_scores,
+    show_settings,
+    show_training,
     show_weights,
     transfer_lines,
     warn_of_notes,
 )
-from saccade.config import Settings, parse_assignments
+from saccade.config import parse_assignments
 
 # How often a thread of torch looks whether the others have finished before it lets the core go. libgomp's own 300,000
 # times are lost to the one that is waited for where another process (a loader's worker) holds its core: beside two busy
 # processes training was 1.5 to 8 times as fast with this. Read when torch is loaded.
 SPINS = "10000"
-METHODS = "svm,logistic,svm_depths,logistic_depths,last_block,layers,scratch"
-HELP = {f.name: str(f.metadata["help"]) for f in dataclasses.fields(Settings)}
 
 app = typer.Typer(
     help="Train, evaluate, explain and export visual recognition on your own images.",
@@ -40,16 +41,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-Data = Annotated[str, typer.Argument(metavar="DATA", help="folder whose format is recognised, or format:path")]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="run folder or checkpoint")]
-Json = Annotated[bool, typer.Option("--json", help="one JSON object on stdout, nothing else there")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the best there is")]
-Precision = Annotated[
-    str, typer.Option(help="auto, fp32 or bf16; auto: bf16 where the hardware multiplies it natively")
-]
-Workers = Annotated[int | None, typer.Option(help=HELP["workers"])]
-TaskName = Annotated[str | None, typer.Option("--task", help="classify, localize, tag, detect, instances, segment")]
 
 
 @app.callback(invoke_without_command=True)
@@ -65,16 +56,27 @@ def _global(
 
 
 @app.command()
-def models(task: TaskName = None, as_json: Json = False) -> None:
-    """List the models that can be trained: task, paper, year, size and cost."""
+def models(
+    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="show the layers of this one")] = None,
+    task: TaskName = None,
+    size: Annotated[str | None, typer.Option(help="with MODEL: input pixels, a side or HxW")] = None,
+    assignments: Assignments = None,
+    as_json: Json = False,
+) -> None:
+    """List the models that can be trained, with task, paper, year, size and cost; or the layers of one."""
+    if model is not None:
+        from saccade.models.summary import summarize
+
+        summary = summarize(model, size, parse_assignments(assignments or []))
+        return print_json(summary) if as_json else show_layers(summary)
     from saccade.models import find_models
     from saccade.tasks import find_task
 
     entries = find_models(None if task is None else find_task(task).name)
     if as_json:
-        keys = ("name", "tasks", "paper", "year", "parameters", "macs", "size", "weights")
+        keys = ("name", "tasks", "paper", "year", "parameters", "macs", "size", "weights", "file")
         entries = [{k: e[k] for k in keys} | {"task": e["tasks"][0]} for e in entries]
-    print_json(entries) if as_json else show_models(entries)
+    return print_json(entries) if as_json else show_models(entries)
 
 
 @app.command()
@@ -183,7 +185,7 @@ def train(
         **settings,
     )
     if os.environ.get("RANK", "0") == "0":  # of several processes the first one speaks
-        print_json(result) if as_json else show_scores(result, f"report: {result['run']}/report.html")
+        print_json(result) if as_json else show_training(result)
 
 
 @app.command()
@@ -194,7 +196,7 @@ def transfer(
     out: Annotated[Path | None, typer.Option(help="folder; by default runs/transfer-DATA")] = None,
     seeds: Annotated[int, typer.Option(help="splits to try every method on", min=1)] = 3,
     methods: Annotated[str, typer.Option(help="some of: " + METHODS)] = METHODS,
-    assignments: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="any setting")] = None,
+    assignments: Assignments = None,
     task: TaskName = None,
     workers: Workers = None,
     device: Device = None,
@@ -203,10 +205,10 @@ def transfer(
     """Find by experiment how existing weights serve a data set best; leaves the best model ready."""
     from saccade.verbs.transfer import transfer as run
 
-    settings = ({} if workers is None else {"workers": workers}) | parse_assignments(assignments or [])
+    flags = ({} if workers is None else {"workers": workers}) | parse_assignments(assignments or [])
     tried = _words(methods)
     result = run(
-        data, weights=weights, model=model, out=out, task=task, methods=tried, seeds=seeds, device=device, **settings
+        data, weights=weights, model=model, out=out, task=task, methods=tried, seeds=seeds, device=device, **flags
     )
     print_json(result) if as_json else typer.echo(transfer_lines(result))
 
@@ -215,7 +217,7 @@ def transfer(
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="run folder, checkpoint, or COCO results file (.json)")],
     data: Data,
-    split: Annotated[str, typer.Option(help="train, val, test or all")] = "val",
+    split: Annotated[str | None, typer.Option(help="train, val, test or all; by default val")] = None,
     out: Annotated[Path | None, typer.Option(help="folder for report.html, metrics.json and plots")] = None,
     batch: Annotated[int, typer.Option(help="images a forward pass", min=1)] = 8,
     crops: Annotated[int, typer.Option(help="classify, tag: mean over 1, 2, 10 or 144 parts of every image")] = 1,
@@ -239,7 +241,7 @@ def evaluate(
         out=out,
         progress=not as_json,
     )
-    footer = f"{result['images']} images of {split}" + ("" if out is None else f"; report: {out}/report.html")
+    footer = f"{result['images']} images of {result['split']}" + ("" if out is None else f"; report: {out}/report.html")
     print_json(result) if as_json else show_scores(result, footer)
 
 
@@ -345,11 +347,16 @@ def demo(
 
 
 @app.command()
-def settings(as_json: Json = False) -> None:
-    """List every training setting with its default."""
-    rows = [{"name": f.name, "default": f.default, "help": f.metadata["help"]} for f in dataclasses.fields(Settings)]
-    lines = [f"{row['name']:<18} {row['default']!s:<16} {row['help']}" for row in rows]
-    print_json(rows) if as_json else typer.echo("\n".join(lines))
+def settings(
+    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="with its own fields and its recipe")] = None,
+    recipe: Annotated[str, typer.Option(help="default or paper; with MODEL")] = "default",
+    as_json: Json = False,
+) -> None:
+    """List every training setting with its default; with MODEL what its recipe sets, and the fields of its own."""
+    from saccade.models.configs import describe_settings
+
+    rows = describe_settings(model, recipe)
+    print_json(rows) if as_json else show_settings(rows)
 
 
 def main() -> NoReturn:
@@ -388,7 +395,3 @@ def _main() -> int:
 
 def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
-
-
-if __name__ == "__main__":
-    main()

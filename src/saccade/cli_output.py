@@ -34,6 +34,40 @@ def show_models(entries: list[dict[str, Any]]) -> None:
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
+def show_layers(result: dict[str, Any]) -> None:
+    """The layers of a network as a table: name, kind, shapes of the output, parameters."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("layer", "kind", "output", box=None, header_style="bold")
+    table.add_column("parameters", justify="right")
+    for row in result["layers"]:
+        shapes = list(dict.fromkeys(" x ".join(map(str, shape)) for shape in row["output"]))
+        table.add_row(
+            row["name"], row["kind"], ", ".join(shapes), f"{row['parameters']:,}" if row["parameters"] else ""
+        )
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(table)
+    height, width = result["size"]
+    console.print(f"{result['model']} for images of {height}x{width}: {result['parameters']:,} parameters")
+
+
+def show_settings(rows: list[dict[str, Any]]) -> None:
+    """Settings as `name value meaning`, the model's own under a heading; where a recipe sets one, it is named."""
+    of_model = False
+    for row in rows:
+        if row["of"] != "training" and not of_model:
+            of_model = True
+            typer.echo(f"\nof {row['of']} itself:")
+        source = "" if row["from"] == "default" else f" [{row['from']}]"
+        typer.echo(f"{row['name']:<18} {_value(row['value']):<16} {row['help'] or row['type']}{source}")
+
+
+def _value(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
 def say_fault(error: Exception) -> int:
     """Print a fault on stderr and give its exit code."""
     if os.environ.get("SACCADE_DEBUG"):
@@ -71,6 +105,16 @@ def show_scores(result: dict[str, Any], footer: str) -> None:
             interval = "" if m["low"] is None else f"   95 % interval {m['low']:.4f} to {m['high']:.4f}"
             typer.echo(f"{name:<24} {m['value']:.4f}{interval}")
     typer.echo(footer)
+
+
+def show_training(result: dict[str, Any]) -> None:
+    """The metrics of the validation images, by which the checkpoint was chosen, and those of the test part."""
+    report = f"report: {result['run']}/report.html"
+    if "test" not in result:
+        show_scores(result, report)
+        return
+    show_scores(result, f"{result['images']} validation images, which chose the checkpoint\n")
+    show_scores(result["test"], f"{result['test']['images']} test images, scored once\n{report}")
 
 
 def short_answer(result: dict[str, Any]) -> str:

@@ -157,6 +157,17 @@ class Settings:
     # files
     save_every: float = _setting(1.0, "minutes between saved states, from which --resume goes on", low=0)
     # data
+    holdout: float = _setting(
+        0.2,
+        "share of the training images held out to choose the checkpoint, where the data set has no val; 0 for none",
+        low=0,
+        high=0.9,
+    )
+    group: str = _setting(
+        "auto",
+        "recordings (of a video, a patient) that stay on one side of the split: auto, none, or a regular expression "
+        "searched in the path whose first group names the recording",
+    )
     repeat_threshold: float = _setting(
         0.0,
         "show images of classes that occur in less than this share of them more often (LVIS: 0.001); 0 for none",
@@ -319,9 +330,9 @@ def _coerce(name: str, hint: Any, value: Any, limits: Mapping[str, Any]) -> Any:
         return tuple(_number(name, float, v, limits) for v in value)
     if isinstance(hint, types.UnionType):  # X | None
         return None if value is None else _coerce(name, options[0], value, limits)
-    if hint is bool:
-        if not isinstance(value, bool):
-            raise ValueError(f"{name} is {value!r}, expected true or false")
+    if hint in (bool, str):
+        if not isinstance(value, hint):
+            raise ValueError(f"{name} is {value!r}, expected {'true or false' if hint is bool else 'text'}")
         return value
     return _number(name, hint, value, limits)
 

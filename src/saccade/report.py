@@ -108,8 +108,10 @@ def write_training_report(
         )
     else:
         _add_result(page, plan.task, summary, gallery, "validation images")
+    if "test" in summary:
+        _add_test(page, plan, summary["test"])
     page.warnings += [w for w in plan.dataset.ledger.warnings if w.startswith("leak")]
-    page.sections.append(data_section(plan.dataset, {"train": plan.training, "val": plan.validation}))
+    page.sections.append(data_section(plan.dataset, {name: plan.dataset.of(name) for name in plan.dataset.splits}))
     page.sections.append(settings_section(plan))
     page.sections.append(_next_steps(plan, run))
     write_page(run, page)
@@ -180,6 +182,21 @@ def _add_result(page: Page, task: str, found: Mapping[str, Any], gallery: Galler
     page.sections += [sampled, worst]
 
 
+def _add_test(page: Page, plan: Plan, found: Mapping[str, Any]) -> None:
+    """The test part's scores: the headline, as nothing was chosen by them."""
+    name = TASKS[plan.task].metric
+    page.headline = _headline(name, f"{meaning(name, plan.task)}, on the test images", found["metrics"][name])
+    page.sentences.insert(
+        0,
+        f"The number above is that of {found['images']:,} test images, which were looked at once, at the end. All else "
+        "but their table of scores is of the validation images, by which the checkpoint was chosen.",
+    )
+    section = scores_section(plan.task, found["metrics"])
+    section.key, section.title = "test", "Scores on the test images"
+    place = next((i for i, other in enumerate(page.sections) if other.key == "scores"), len(page.sections))
+    page.sections.insert(place, section)
+
+
 def _headline(name: str, says: str, value: Mapping[str, float | None]) -> Headline:
     number, low, high = value["value"], value["low"], value["high"]
     interval = "" if low is None or high is None else f"95 % interval {low:.3f} to {high:.3f}"
@@ -196,7 +213,10 @@ def _run_facts(
         ("paper", f"{paper.title}. {paper.authors}, {paper.year} ({paper.where})"),
         ("task", f"{plan.task}: {TASKS[plan.task].answers}"),
         ("data", f"{plan.dataset.root} ({plan.dataset.format})"),
-        ("images", f"{len(plan.training):,} to train on, {len(plan.validation):,} to validate"),
+        (
+            "images",
+            f"{len(plan.training):,} to train on, {len(plan.validation):,} to validate, {len(plan.testing):,} to test",
+        ),
         ("classes", str(len(plan.dataset.classes))),
         (
             "time",
@@ -221,8 +241,8 @@ def _repeat(plan: Plan, run: Path) -> list[tuple[str, str]]:
     if plan.recipe != "default":
         words += ["--recipe", plan.recipe]
     known = {f.name for f in dataclasses.fields(Settings)}
-    files = [o for o in dict.fromkeys(plan.origins.values()) if o not in ("default", "flag", "found", "resumed")]
-    words += [word for file in files if not file.startswith("recipe ") for word in ("--config", file)]
+    files = [origin for origin in dict.fromkeys(plan.origins.values()) if Path(origin).is_file()]
+    words += [word for file in files for word in ("--config", file)]
     for name, origin in plan.origins.items():
         if origin in ("flag", "found", "resumed"):
             value = getattr(plan.settings if name in known else plan.config, name)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from saccade.data.dataset import DataSet, Record, Thing
 from saccade.data.formats import read
-from saccade.data.split import find_leaks, split
+from saccade.data.split import describe_use, find_leaks, split
 from saccade.errors import UsageError
 
 
@@ -108,9 +108,10 @@ def test_given_splits_are_respected(tmp_path: Path) -> None:
         return data
 
     assert made("train", "val", "test").splits == {"train": 1, "val": 1, "test": 1}
-    test_as_val = made("train", "train", "test")
-    assert test_as_val.splits == {"train": 2, "val": 1}
-    assert "plays val" in test_as_val.ledger.warnings[-1]
+    no_val = made("train", "train", "test")
+    assert no_val.splits == {"train": 1, "val": 1, "test": 1}
+    assert "1 pictures of train are held out" in no_val.ledger.warnings[-1]
+    assert made("test", None, None).splits == {"train": 1, "val": 1, "test": 1}
     assert made(*["train"] * 10).splits == {"train": 8, "val": 2}
     assert made("val", None, None).splits == {"train": 2, "val": 1}
     assert made("test").splits == {"test": 1}
@@ -123,7 +124,35 @@ def test_one_picture_is_not_held_out(tmp_path: Path) -> None:
     assert "nothing is held out" in data.ledger.warnings[0]
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0, -1.0, float("nan")])
+def test_a_share_of_nothing_holds_nothing_out(tmp_path: Path) -> None:
+    data = _labelled(tmp_path, [5, 5])
+    split(data, share=0)
+    assert data.splits == {"train": 10}
+    assert data.ledger.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("splits", "use"),
+    [
+        ("nnnn", {"train": "4 pictures", "val": "20% of them, held out"}),
+        ("tttt", {"train": "4 pictures", "val": "20% of train, held out"}),
+        ("tttv", {"train": "3 pictures to learn from", "val": "1 pictures, which choose"}),
+        ("ttte", {"train": "3 pictures", "val": "20% of train", "test": "1 pictures, scored once at the end"}),
+        ("ttve", {"train": "2 pictures", "val": "1 pictures", "test": "1 pictures"}),
+        ("eeee", {"test": "4 pictures"}),
+    ],
+)
+def test_what_each_part_is_used_for_is_told_and_done(tmp_path: Path, splits: str, use: dict[str, str]) -> None:
+    names = {"n": None, "t": "train", "v": "val", "e": "test"}
+    data = _data(tmp_path, [Record(f"{i}.png", (9, 9), split=names[s], label=0) for i, s in enumerate(splits)])
+    found = describe_use(data)
+    assert found.keys() == use.keys()
+    assert all(words in found[part] for part, words in use.items())
+    split(data)
+    assert data.splits.keys() == use.keys()
+
+
+@pytest.mark.parametrize("share", [1.0, -1.0, float("nan")])
 def test_the_share_is_a_share(tmp_path: Path, share: float) -> None:
-    with pytest.raises(UsageError, match="allowed: above 0 and below 1"):
+    with pytest.raises(UsageError, match="allowed: from 0 on and below 1"):
         split(_labelled(tmp_path, [2]), share=share)

@@ -16,7 +16,8 @@ def test_the_splits_that_the_files_state_are_kept_beside_those_that_were_chosen(
     shutil.copytree(colours, tmp_path / "set")
     (tmp_path / "set" / "val").rename(tmp_path / "set" / "test")
     plan = make_plan("resnet20", tmp_path / "set")
-    assert set(plan.dataset.splits) == {"train", "val"}  # test plays val
+    assert plan.dataset.splits == {"train": 32, "val": 8, "test": 10}  # a val is held out of train, test stays a test
+    assert len(plan.testing) == 10
     assert {split for id, split in plan.given.items() if id.startswith("test/")} == {"test"}
     plan = make_plan("resnet20", colours / "train")
     assert set(plan.dataset.splits) == {"train", "val"}

@@ -52,10 +52,14 @@ def test_splits(run: Path, colours: Path, shell: Shell) -> None:
     assert "train, val" in err
 
 
-def test_a_test_split_that_plays_val_goes_by_both_names(run: Path, colours: Path, tmp_path: Path) -> None:
+def test_a_test_part_is_no_val(run: Path, colours: Path, tmp_path: Path) -> None:
     shutil.copytree(colours, tmp_path / "set")
     (tmp_path / "set" / "val").rename(tmp_path / "set" / "test")
-    assert [_top1(run, tmp_path / "set", split=split) for split in ("test", "val")] == [1.0, 1.0]
+    counts = {
+        split: saccade.evaluate(run, tmp_path / "set", split=split, bootstrap=0)["images"]
+        for split in ("train", "val", "test")
+    }
+    assert counts == {"train": 32, "val": 8, "test": 10}
 
 
 def test_the_command_line_says_what_the_library_returns(run: Path, colours: Path, tmp_path: Path, shell: Shell) -> None:
@@ -91,11 +95,11 @@ def test_a_split_that_training_drew_is_drawn_again(
     run: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With another seed the model would be scored on images that it was trained on."""
-    seeds: list[int] = []
+    drawn: list[tuple[int, float]] = []
 
-    def noted(dataset: DataSet, seed: int) -> None:
-        seeds.append(seed)
-        assign_splits(dataset, seed)
+    def noted(dataset: DataSet, seed: int, share: float, group: str) -> None:
+        drawn.append((seed, share))
+        assign_splits(dataset, seed, share, group)
 
     monkeypatch.setattr("saccade.verbs.evaluate.assign_splits", noted)
     copy, data = tmp_path / "run", colours / "train"  # without splits
@@ -104,12 +108,12 @@ def test_a_split_that_training_drew_is_drawn_again(
     (warning,) = saccade.evaluate(copy, data, bootstrap=0, workers=0)["warnings"]
     assert "val is drawn by seed 0" in warning
     config = json.loads((run / "config.json").read_text())
-    config["settings"]["seed"] = 5
+    config["settings"] |= {"seed": 5, "holdout": 0.5}
     (copy / "config.json").write_text(json.dumps(config))
     for path in (copy, copy / "best.safetensors"):
         assert saccade.evaluate(path, data, bootstrap=0, workers=0)["warnings"] == []
     saccade.evaluate(copy, data, bootstrap=0, workers=0, seed=7)
-    assert seeds == [0, 5, 5, 7]
+    assert drawn == [(0, 0.2), (5, 0.5), (5, 0.5), (7, 0.5)]
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "explain"])

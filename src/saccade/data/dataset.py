@@ -39,9 +39,13 @@ class Record:
     semantic: str | None = None  # path of the class map relative to the root
     things: list[Thing] | None = None
     source_id: int | str | None = None  # the image id that the format uses (COCO), returned in result files
+    group: str | None = None  # the recording that it is a picture of, where that is known (data/recordings.py)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """As the files state it: without the recording, which is found."""
+        state = asdict(self)
+        del state["group"]
+        return state
 
     @classmethod
     def from_json(cls, state: dict[str, Any]) -> Record:

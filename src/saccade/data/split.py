@@ -1,54 +1,84 @@
-"""Which pictures train and which are held out.
+"""Which pictures train, which choose the checkpoint (val), and which are kept for one score at the end (test).
 
-Splits that the data set gives are respected: where it has train and test but no val, test plays val. Where it has none,
-or train alone, a share is held out as val: stratified by label (iterative stratification, Sechidis et al. 2011,
-"On the Stratification of Multi-label Data", algorithm 1, over groups of near-duplicates), in an order that follows
-from the seed and the ids of the records alone.
+Splits that the data set gives are respected. Where it gives no val, a share of what trains is held out as val, and a
+test part stays a test: stratified by label (iterative stratification, Sechidis et al. 2011, "On the Stratification of
+Multi-label Data", algorithm 1, over groups of near-duplicates and of one recording), in an order that follows from the
+seed and the ids of the records alone.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from saccade.data.dataset import DataSet, Record
 from saccade.data.duplicates import find_duplicates, read_thumbnails
 from saccade.data.image import decode
+from saccade.data.recordings import find_recordings
 from saccade.errors import DataError, UsageError
 
+HOLDOUT = 0.2  # share of the training pictures that is held out as val where the data set has none
 
-def split(dataset: DataSet, seed: int = 0, share: float = 0.2) -> None:
-    """Fill `Record.split` with "train" and "val" (and leave "test" where the set gives val too).
+
+def split(dataset: DataSet, seed: int = 0, share: float = HOLDOUT, group: str = "auto") -> None:
+    """Fill `Record.split` with "train" and "val" (and leave "test" where the set gives it), `Record.group` too.
 
     Pictures that cannot be decoded, which not all headers tell, are refused here, before a run trips over them.
-    Near-duplicates fall on one side. A label with one picture stays in train; at least one picture is held out where
-    there are two groups. Given splits that share pictures get a warning in `dataset.ledger`, as does "test plays val".
+    Near-duplicates and pictures of one recording fall on one side. A label with one picture stays in train; at least
+    one picture is held out where there are two groups. Given splits that share pictures or recordings get a warning in
+    `dataset.ledger`; so does a val held out of the train part that the set gives.
 
     Args:
-        dataset: changed in place: `split` of its records, what its ledger refuses and warns of.
+        dataset: changed in place: `split` and `group` of its records, what its ledger refuses and warns of.
         seed: another seed, another choice.
-        share: of the pictures that have no split (or of train, where only train is given), in (0, 1).
+        share: of the pictures that would train, in [0, 1); 0 holds nothing out.
+        group: how pictures of one recording are known; see `recordings.find_recordings`.
 
     Raises:
-        UsageError: share is not in (0, 1).
+        UsageError: share is not in [0, 1); the pattern of `group` is none or fits no picture.
     """
-    if not 0 < share < 1:
-        raise UsageError(f"share of held-out pictures is {share}; allowed: above 0 and below 1")
+    if not 0 <= share < 1:
+        raise UsageError(f"share of held-out pictures is {share}; allowed: from 0 on and below 1")
     thumbnails = read_thumbnails([dataset.root / record.id for record in dataset.records])
     seen = {record.id: thumbnail for record, thumbnail in zip(dataset.records, thumbnails, strict=True)}
     dataset.refuse(_undecodable(dataset, [name for name, thumbnail in seen.items() if thumbnail is None]))
     records = sorted(dataset.records, key=lambda record: record.id)
-    groups = find_duplicates([seen[record.id] for record in records])
+    thumbnails = [seen[record.id] for record in records]
+    copies = find_duplicates(thumbnails)
+    for record, name in zip(records, find_recordings(records, thumbnails, group), strict=True):
+        record.group = name
     given = {record.split for record in records if record.split is not None}
     if given - {"train"}:
-        dataset.ledger.warnings.extend(_leaks(records, groups))
-        _complete(dataset, records, given)
+        dataset.ledger.warnings.extend([*_leaks(records, copies), *_shared_recordings(records)])
+    if "val" in given or (given and not any(record.split in (None, "train") for record in records)):
+        _complete(dataset, records)
         return
-    for record, held in zip(records, _hold_out(records, groups, seed, share), strict=True):
-        record.split = "val" if held else "train"
-    if not any(record.split == "val" for record in records):
-        dataset.ledger.warnings.append("nothing is held out: all pictures are one or near-duplicates of one")
+    groups = _join(records, copies)
+    pool = [i for i, record in enumerate(records) if record.split in (None, "train")]
+    held = [False] * len(pool)
+    if share:
+        held = _hold_out([records[i] for i in pool], [groups[i] for i in pool], seed, share)
+    for i, out in zip(pool, held, strict=True):
+        records[i].split = "val" if out else "train"
+    _say_what_is_held_out(dataset, sum(held), share, given)
+
+
+def describe_use(dataset: DataSet, share: float = HOLDOUT) -> dict[str, str]:
+    """What `train` will use each part of a data set for, in words, as its files state the splits."""
+    splits, free = dataset.splits, sum(record.split is None for record in dataset.records)
+    training = splits.get("train", 0) + free
+    use = {}
+    if "val" in splits:
+        use["train"] = f"{training} pictures to learn from" if training else "nothing to learn from"
+        use["val"] = f"{splits['val']} pictures, which choose the checkpoint"
+    elif training:
+        held = f"{share:.0%} of {'train' if 'train' in splits else 'them'}"
+        use["train"] = f"{training} pictures to learn from, but for those held out"
+        use["val"] = f"{held}, held out, chooses the checkpoint (--set holdout=SHARE)"
+    if "test" in splits:
+        use["test"] = f"{splits['test']} pictures, scored once at the end"
+    return use
 
 
 def find_leaks(dataset: DataSet) -> list[str]:
@@ -71,18 +101,63 @@ def _undecodable(dataset: DataSet, suspects: list[str]) -> dict[str, str]:
     return reasons
 
 
-def _complete(dataset: DataSet, records: list[Record], given: set[str]) -> None:
-    """Pictures without a split beside given ones train; test plays val where val is lacking."""
+def _complete(dataset: DataSet, records: list[Record]) -> None:
+    """Pictures without a split beside given ones train."""
     free = [record for record in records if record.split is None]
+    trained = any(record.split == "train" for record in records)
     for record in free:
         record.split = "train"
-    if free and "train" in given:
+    if free and trained:
         dataset.ledger.warnings.append(f"{len(free)} pictures are in no split of the data set: they go to train")
-    if "val" not in given and ("train" in given or free):
-        for record in records:
-            if record.split == "test":
-                record.split = "val"
-        dataset.ledger.warnings.append("the data set has no val: its test split plays val")
+
+
+def _say_what_is_held_out(dataset: DataSet, held: int, share: float, given: set[str]) -> None:
+    warnings = dataset.ledger.warnings
+    if share and not held:
+        warnings.append("nothing is held out: all pictures are one or near-duplicates of one, or of one recording")
+    elif "test" in given:
+        kept = f"{held} pictures of train are held out to choose the checkpoint" if held else "no picture chooses one"
+        warnings.append(f"the data set has no val: {kept}; its test split is scored once, at the end")
+    recordings = {record.group for record in dataset.records} - {None}
+    if recordings and held:
+        warnings.append(
+            f"pictures of {len(recordings)} recordings, such as {min(map(str, recordings))!r}, stay on one side of the "
+            "split each, as their names say (group=none: every picture for itself)"
+        )
+
+
+def _join(records: Sequence[Record], copies: Sequence[int]) -> list[int]:
+    """Groups of pictures that stay together: near-duplicates (by the index of the first) and those of one recording."""
+    top = list(range(len(records)))
+
+    def find(i: int) -> int:
+        while top[i] != i:
+            top[i] = top[top[i]]
+            i = top[i]
+        return i
+
+    first: dict[str, int] = {}
+    for i, record in enumerate(records):
+        others = [copies[i]] if record.group is None else [copies[i], first.setdefault(record.group, i)]
+        for other in others:
+            a, b = sorted((find(i), find(other)))
+            top[b] = a
+    return [find(i) for i in range(len(records))]
+
+
+def _shared_recordings(records: Sequence[Record]) -> list[str]:
+    """A warning where given splits share recordings."""
+    sides: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        if record.group is not None and record.split is not None:
+            sides[record.group].add(record.split)
+    shared = sorted(name for name, splits in sides.items() if len(splits) > 1)
+    if not shared:
+        return []
+    return [
+        f"leak: {len(shared)} of {len(sides)} recordings, such as {shared[0]!r}, have pictures in "
+        f"{' and '.join(sorted(sides[shared[0]]))}: scores are better than on recordings that are new"
+    ]
 
 
 def _leaks(records: list[Record], groups: list[int]) -> list[str]:
@@ -131,7 +206,7 @@ def _hold_out(records: list[Record], groups: list[int], seed: int, share: float)
         rows = members[group]
         held = label is not None and (wish[True][label], size_wish[True]) > (wish[False][label], size_wish[False])
         held = held or (label is None and size_wish[True] > size_wish[False])
-        held = held and len(rows) <= max(1.0, 2 * share * len(records))  # a crowd of duplicates would be all of val
+        held = held and len(rows) <= max(1.0, 2 * share * len(records))  # a crowd of one kind would be all of val
         side_of[group] = held
         size_wish[held] -= len(rows)
         for other, n in counts[group].items():

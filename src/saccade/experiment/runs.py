@@ -44,23 +44,22 @@ class Division:
         return len(self.held) / len(self.training)
 
 
-def divide(dataset: DataSet, given: Mapping[str, str | None], seeds: int) -> list[Division]:
-    """As many splits as seeds: those of the data set where it has them, else 80 % and 20 % drawn anew for each.
+def divide(plan: Plan, seeds: int) -> list[Division]:
+    """As many splits as seeds: the val of the data set where it gives one, else a val drawn anew for each.
 
-    Args:
-        dataset: already split once (`data.split.split`).
-        given: the split of each id as the files state it.
+    A test part takes no part in the comparison.
 
     Raises:
         DataError: nothing is held back.
     """
-    fixed = bool(set(given.values()) - {None, "train"})
+    dataset, given, settings = plan.dataset, plan.given, plan.settings
+    fixed = "val" in given.values()
     divisions = []
     for seed in range(seeds):
         if not fixed:
             for record in dataset.records:
                 record.split = given[record.id]
-            split(dataset, seed=seed)
+            split(dataset, seed, settings.holdout, settings.group)
         divisions.append(Division(seed, dataset.of("train"), dataset.of("val")))
         if not divisions[-1].held:
             raise DataError(f"{dataset.root}: no image is held back to compare on (splits: {dataset.splits})")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import json
-import typing
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 from saccade.errors import UsageError, suggest
+from saccade.models.configs import with_changes
 from saccade.models.published import PUBLISHED
 
 CATALOGUE = Path(__file__).with_name("catalogue.json")
@@ -25,9 +24,10 @@ def catalogue() -> dict[str, dict[str, Any]]:
 
 
 def find_models(task: str | None = None) -> list[dict[str, Any]]:
-    """Catalogue entries, all or those that can be trained for `task`, by year and name; `weights`: those published."""
+    """Catalogue entries, all or those that can be trained for `task`, by year and name; `weights`: those published,
+    `file`: where the model stands."""
     entries = [
-        dict(entry, name=name, weights=list(PUBLISHED.get(name, {})))
+        dict(entry, name=name, weights=list(PUBLISHED.get(name, {})), file=entry["module"].replace(".", "/") + ".py")
         for name, entry in catalogue().items()
         if task is None or task in entry["tasks"]
     ]
@@ -45,18 +45,9 @@ def model_config(name: str, **changes: Any) -> Any:
     """The frozen Config of a model with some fields replaced.
 
     Raises:
-        UsageError: a field that it does not have, or a word that is not one of those that the field takes.
+        UsageError: a field that it does not have, or a value that is not of the field's type and shape.
     """
-    config = model_module(name).VARIANTS[name]
-    fields = {f.name for f in dataclasses.fields(config)}
-    hints = typing.get_type_hints(type(config))
-    for key, value in changes.items():
-        if key not in fields:
-            raise UsageError(f"model {name} has no setting {key!r}: {suggest(key, fields)}")
-        words = typing.get_args(hints[key]) if typing.get_origin(hints[key]) is Literal else ()
-        if words and value not in words:
-            raise UsageError(f"{key} of model {name} is {value!r}, allowed: {', '.join(map(str, words))}")
-    return dataclasses.replace(config, **changes)
+    return with_changes(model_module(name).VARIANTS[name], changes, name)
 
 
 def create(name: str, **changes: Any) -> Any:

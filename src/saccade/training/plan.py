@@ -19,7 +19,7 @@ from saccade import __version__
 from saccade.checkpoint import Checkpoint
 from saccade.config import Settings, read_settings_file, resolve
 from saccade.data.balance import class_images, label_weights, tag_weights
-from saccade.data.dataset import DataSet, Record
+from saccade.data.dataset import DataSet, Record, count_labels
 from saccade.data.formats import read
 from saccade.data.main_object import keep_main_objects
 from saccade.data.pipelines import Preprocessing, inference_transforms, preprocessing_of
@@ -28,11 +28,13 @@ from saccade.data.truth import read_truth
 from saccade.data.types import Annotation, Sample
 from saccade.errors import DataError, UsageError
 from saccade.losses.classification import CLASSIFY, TAG, Objective
-from saccade.models import model_config, model_module
+from saccade.models import catalogue, model_config, model_module
+from saccade.models.dry_run import model_of_shapes
 from saccade.tasks import TASKS
 from saccade.training.weights import recognise
 
 CHANGEABLE = {"epochs", "minutes", "patience", "workers", "save_every", "cache"}  # on --resume
+FITTED = "fitted to the training images"  # origin of a value that a model's `adapt` chose
 FIT_IMAGES = 1000  # labels of this many training images are shown to a model that fits its anchors to the data
 
 
@@ -47,6 +49,7 @@ class Plan:
     dataset: DataSet
     training: list[Record]
     validation: list[Record]
+    testing: list[Record]  # scored once, at the end; empty where the data set has no test part with labels
     settings: Settings
     origins: dict[str, str]
     preprocessing: Preprocessing
@@ -63,7 +66,7 @@ class Plan:
             "data": str(self.dataset.root),
             "format": self.dataset.format,
             "classes": self.dataset.classes,
-            "images": {"train": len(self.training), "val": len(self.validation)},
+            "images": {"train": len(self.training), "val": len(self.validation), "test": len(self.testing)},
             "fingerprint": fingerprint(self.training + self.validation),
             "settings": dataclasses.asdict(self.settings),
             "origins": self.origins,
@@ -122,9 +125,11 @@ def make_plan(
         origins = {name: stored["origins"].get(name, o) if o == "resumed" else o for name, o in origins.items()}
     _refuse_contradictions(task, settings)
     given = {record.id: record.split for record in dataset.records}
-    split(dataset, seed=settings.seed)
+    split(dataset, settings.seed, settings.holdout, settings.group)
     _refuse_bad_data(dataset, settings)
-    training, validation = _training_images(dataset, task), dataset.of("val")
+    training, validation, testing = _training_images(dataset, task), dataset.of("val"), dataset.of("test")
+    if not any(map(count_labels, testing)):
+        testing = []
     stride = getattr(module, "STRIDE", 1)
     shape = preprocessing_of(task, settings, stride)
     if stored is None:
@@ -132,19 +137,47 @@ def make_plan(
         known["objective"] = _objective(task, settings, training, len(dataset.classes))
         if shape.size is not None:
             known["size"] = shape.size
-        changes = {k: v for k, v in known.items() if k in fields} | changes
-        built = model_config(model, **changes)
+        built = model_config(model, **{k: v for k, v in known.items() if k in fields} | changes)
+        check_buildable(module, model, built, changes)
         if hasattr(module, "adapt") and published is None:  # their anchors are those they were trained with
-            built = module.adapt(built, _examples(dataset, training, task, shape))
+            built, fitted = _fit_to_data(module, built, _examples(dataset, training, task, shape), set(changes))
+            origins |= dict.fromkeys(fitted, FITTED)
     else:
         built = config_from_json(module, model, stored["config"])
     start = None if weights is None else str(weights)
-    plan = Plan(
-        model, module, built, task, dataset, training, validation, settings, origins, shape, recipe, given, start
-    )
+    parts = training, validation, testing
+    plan = Plan(model, module, built, task, dataset, *parts, settings, origins, shape, recipe, given, start)
     if stored is not None:
         _refuse_changes(plan, stored)
     return plan
+
+
+def check_buildable(module: ModuleType, model: str, config: Any, changes: Mapping[str, Any]) -> None:
+    """Build the network in shapes alone, and send an image through: values that do not fit each other are told before
+    any work. What stands in the model file fits.
+
+    Raises:
+        UsageError: names the fields of Config that were given.
+    """
+    if not changes:
+        return
+    side = catalogue()[model]["size"]
+    try:
+        with torch.no_grad(), torch.device("meta"):
+            model_of_shapes(module, config)(torch.empty(1, 3, side, side))
+    except (RuntimeError, ValueError, TypeError, IndexError, ZeroDivisionError, AssertionError) as error:
+        given = ", ".join(f"{name}={getattr(config, name)}" for name in changes)
+        raise UsageError(
+            f"{model} cannot be built with {given}: {error}. `saccade settings {model}` lists its fields"
+        ) from error
+
+
+def _fit_to_data(module: ModuleType, config: Any, examples: list[Annotation], given: set[str]) -> tuple[Any, list[str]]:
+    """A Config fitted to the training images, and the fields that changed; what a person or recipe gave stays."""
+    adapted = module.adapt(config, examples)
+    names = [field.name for field in dataclasses.fields(config)]
+    changed = [n for n in names if n not in given and getattr(adapted, n) != getattr(config, n)]
+    return dataclasses.replace(config, **{name: getattr(adapted, name) for name in changed}), changed
 
 
 def config_from_json(module: ModuleType, model: str, state: Mapping[str, Any]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from saccade.ops import depthwise
 from saccade.training.depth import class_tensors, find_parts, freeze, rate_scales
 from saccade.training.display import Display
 from saccade.training.optimizer import AveragedWeights, make_optimizer
-from saccade.training.plan import Plan
+from saccade.training.plan import FITTED, Plan
 from saccade.training.precision import choose_precision, find_batch
 from saccade.training.rescale import scaled_side
 from saccade.training.state import STATE, Log, Progress, load_state
@@ -190,10 +191,14 @@ def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume:
         write_whole(run / "data_report.json", json.dumps(plan.dataset.ledger.to_json(), indent=2))
         log.cut(counters.step)
     accelerator.wait_for_everyone()
+    tested = f", {len(plan.testing)} test" if plan.testing else ""
     display.say(
         f"{plan.model} to {plan.task} {plan.dataset.root.name}: {len(plan.training)} training, {len(plan.validation)} "
-        f"validation images, {len(plan.dataset.classes)} classes; {precision} ({why}), batch {plan.settings.batch}"
+        f"validation{tested} images, {len(plan.dataset.classes)} classes; {precision} ({why}), "
+        f"batch {plan.settings.batch}"
     )
+    if not resume:
+        _say_what_is_fitted(plan, display)
     _say_what_is_wrong(plan, run, display)
     if resume:
         display.say(f"going on after step {counters.step}")
@@ -235,6 +240,14 @@ def _surroundings() -> dict[str, Any]:
     """What equal numbers depend on besides the settings: the bits of a run are those of these versions and threads."""
     versions = {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
     return {"versions": versions, "threads": torch.get_num_threads()}
+
+
+def _say_what_is_fitted(plan: Plan, display: Display) -> None:
+    """The values that the model took from the training images; another value is kept where --set gives it."""
+    for name in (name for name, origin in plan.origins.items() if origin == FITTED):
+        value = json.dumps(getattr(plan.config, name), separators=(",", ":"))
+        value = re.sub(r"\d+\.\d+", lambda number: f"{float(number[0]):.4g}", value)
+        display.say(f"{name} {FITTED} (--set {name}=... keeps yours): {value}")
 
 
 def _say_what_is_wrong(plan: Plan, run: Path, display: Display) -> None:

@@ -20,7 +20,7 @@ from rich.table import Table
 from saccade.data.dataset import DataSet, Record, count_labels
 from saccade.data.formats import read
 from saccade.data.image import decode
-from saccade.data.split import find_leaks
+from saccade.data.split import describe_use, find_leaks
 from saccade.errors import DataError, ResourceError, UsageError
 from saccade.plots.contact_sheet import Tile, draw_contact_sheet
 
@@ -33,9 +33,10 @@ def check(data: str | Path, task: str | None = None, out: Path | None = None) ->
     """Read the data set at `data`, decode every image, and say what was found; a JSON-able dictionary.
 
     Keys: format, task, classes, images, objects (things, tags, or one a picture), splits {name: {images, objects}}
-    ("unsplit" for pictures that the set assigns to none), used {images, labels}, repaired [{where, what}],
-    refused [{where, why}], warnings, per_class {name: {images, objects}} (pixels for class maps), sizes (of images and,
-    for things, how many fall in COCO's size bands), background (pictures without a thing), contact_sheet.
+    ("unsplit" for pictures that the set assigns to none), use {train, val, test: what `train` takes the part for, in
+    words}, used {images, labels}, repaired [{where, what}], refused [{where, why}], warnings, per_class {name: {images,
+    objects}} (pixels for class maps), sizes (of images and, for things, how many fall in COCO's size bands), background
+    (pictures without a thing), contact_sheet.
 
     Args:
         data: a folder, the file that describes a set, or "format:path".
@@ -59,6 +60,7 @@ def check(data: str | Path, task: str | None = None, out: Path | None = None) ->
         "images": len(dataset.records),
         "objects": sum(map(count_labels, dataset.records)),
         "splits": _splits(dataset.records),
+        "use": describe_use(dataset),
         **dataset.ledger.to_json(),
         "warnings": warnings,
         "per_class": per_class,
@@ -81,6 +83,8 @@ def describe(result: dict[str, Any], width: int = 100) -> str:
     if result["background"]:
         console.print(f"{result['background']} background pictures (no object)")
     console.print(_table("split", result["splits"]))
+    for part, what in result["use"].items():
+        console.print(f"{part}: {what}")
     console.print(_table("class", result["per_class"], limit=40))
     for title, entries, key in (("repaired", result["repaired"], "what"), ("refused", result["refused"], "why")):
         console.print(f"{title}: {len(entries)}")

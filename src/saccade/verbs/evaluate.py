@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from saccade.data.dataset import DataSet, Record
 from saccade.data.formats import read
 from saccade.data.loader import Loader
 from saccade.data.pipelines import inference_side
+from saccade.data.split import HOLDOUT
 from saccade.data.split import split as assign_splits
 from saccade.data.truth import read_truth
 from saccade.data.types import Annotation
@@ -34,7 +36,7 @@ def evaluate(
     run: str | Path,
     data: str | Path,
     *,
-    split: str = "val",
+    split: str | None = None,
     batch: int = 8,
     workers: int | None = None,
     device: str | None = None,
@@ -49,13 +51,12 @@ def evaluate(
 
     Args:
         run: run folder, checkpoint, or a COCO results file (`.json`) of any tool.
-        split: "train", "val", "test" or "all".
+        split: "train", "val", "test" or "all"; by default "val", for a results file the first of val, test, all given.
         bootstrap: resamples of the images for the 95 % intervals; 0 for none.
         seed: of the split, where the data set gives none; by default that of the run, whose training images must not
-            be scored as its validation images: read from config.json beside the checkpoint. Without one it is 0.
+            be scored as its val: read, with `holdout` and `group`, from config.json beside the checkpoint; else 0.
         crops: classify, tag: 1 view of every image, or the mean over 2, 10 or 144 (crops.py).
-        out: folder for report.html, metrics.json, plots and, where a model finds objects, coco_results.json; nothing
-            is written without it.
+        out: folder for report.html, metrics.json, plots and, where a model finds objects, coco_results.json.
 
     Returns:
         `{data, split, images, metrics: {name: {value, low, high}}, per_class, seconds, refused: [{where, why}],
@@ -67,17 +68,18 @@ def evaluate(
     start = time.monotonic()
     folder = None if out is None else report_folder(Path(out))
     predictor = None if Path(run).suffix == ".json" else load(run, device, precision)
-    if crops != 1:
-        if predictor is None:
-            raise UsageError(f"{run}: a results file has no model that could look at {crops} crops; use crops=1")
+    if crops != 1 and predictor is None:
+        raise UsageError(f"{run}: a results file has no model that could look at {crops} crops; use crops=1")
+    if predictor is not None:
         check_crops(crops, predictor.task, predictor.preprocessing)
     dataset = read(data, None if predictor is None else predictor.task)
     task = dataset.task if predictor is None else predictor.task
     if predictor is not None:
         align_classes(dataset, predictor.classes)
-    if seed is None and predictor is not None:
-        seed = _seed_of(Path(run), dataset, split)
-    records = records_of(dataset, split, seed or 0)
+    if split is None:
+        split = "val" if predictor else next((name for name in ("val", "test") if name in dataset.splits), "all")
+    how = _split_of_run(Path(run), dataset, split) if predictor else {}
+    records = records_of(dataset, split, **how | ({} if seed is None else {"seed": seed}))
     gallery = None if folder is None else Gallery(task, dataset, records)
     rows = ResultRows(dataset) if folder and predictor and task in ("detect", "instances") else None
     if predictor is None:
@@ -101,18 +103,24 @@ def _tell(dataset: DataSet, shown: bool) -> dict[str, Any]:
     return {name: ledger[name] for name in ("refused", "warnings")}
 
 
-def _seed_of(run: Path, dataset: DataSet, split: str) -> int:
-    """The seed of the run that wrote a checkpoint; 0, with a warning if a split must be drawn, where it is unknown."""
+def _split_of_run(run: Path, dataset: DataSet, split: str) -> dict[str, Any]:
+    """`seed`, `share` and `group` by which the run that wrote a checkpoint split its data; nothing, with a warning if a
+    split must be drawn, where that is unknown."""
     config = checkpoint.find(run).parent / "config.json"
     try:
-        return int(json.loads(config.read_text(encoding="utf-8"))["settings"]["seed"])
+        settings = json.loads(config.read_text(encoding="utf-8"))["settings"]
+        how = {"seed": int(settings["seed"]), "share": settings.get("holdout", HOLDOUT)}
+        group = settings.get("group", "auto")
+        if group in ("auto", "none") or any(re.search(group, record.id) for record in dataset.records):
+            how["group"] = group
+        return how
     except (OSError, ValueError, KeyError, TypeError):
-        if split != "all" and not set(dataset.splits) - {"train"}:
+        if split in ("train", "val") and "val" not in dataset.splits:
             dataset.ledger.warnings.append(
-                f"the data set has no split of its own: {split} is drawn by seed 0. If the model was trained on this "
+                f"the data set has no val of its own: {split} is drawn by seed 0. If the model was trained on this "
                 "data with another seed, it has seen some of these images: give its run folder, or the seed"
             )
-        return 0
+        return {}
 
 
 def _write_report(
@@ -221,12 +229,11 @@ def score_file(
     return metric.result(bootstrap=bootstrap)
 
 
-def records_of(dataset: DataSet, split: str, seed: int) -> list[Record]:
-    """The records of a split, or of "all"; "test" also where it plays val. Raises DataError with those there are."""
-    given = dataset.splits
-    assign_splits(dataset, seed=seed)
-    if split == "test" and "test" in given and "test" not in dataset.splits:
-        split = "val"
+def records_of(
+    dataset: DataSet, split: str, seed: int = 0, share: float = HOLDOUT, group: str = "auto"
+) -> list[Record]:
+    """The records of a split, or of "all"; see `data.split.split`. Raises DataError with the splits that there are."""
+    assign_splits(dataset, seed, share, group)
     if split == "all":
         return sorted(dataset.records, key=lambda r: r.id)
     if split not in dataset.splits:

@@ -80,7 +80,8 @@ def train(
         settings: fields of `config.Settings`, or of the model's Config.
 
     Returns:
-        `{run, checkpoint, metrics, seconds, images_per_second}`.
+        `{run, checkpoint, metrics, seconds, images_per_second}`; `metrics` are those of the validation images, which
+        chose the checkpoint. Where the data set has a test part with labels, `test` holds what it scored, once.
 
     Raises:
         UsageError, DataError, ModelFileError, ResourceError: with what to do.
@@ -300,7 +301,8 @@ def _save_checkpoint(parts: Parts, path: Path, metrics: dict[str, Any], threshol
 
 
 def _finish(parts: Parts, counters: Progress) -> dict[str, Any]:
-    """Measure the best checkpoint with intervals; write metrics.json and report.html."""
+    """Measure the best checkpoint with intervals, on the test part too where there is one; write metrics.json and
+    report.html."""
     from saccade.report import write_training_report
 
     run = parts.run
@@ -317,14 +319,17 @@ def _finish(parts: Parts, counters: Progress) -> dict[str, Any]:
     if not parts.accelerator.is_main_process:
         return summary
     plan, gallery = parts.plan, None
+    if plan.validation or plan.testing:
+        predictor = load(best, parts.accelerator.device, "bf16" if parts.precision == "bf16" else "fp32")
     if plan.validation:
-        precision = "bf16" if parts.precision == "bf16" else "fp32"
-        predictor = load(best, parts.accelerator.device, precision)
         gallery = Gallery(plan.task, plan.dataset, plan.validation)
         result = score(
             predictor, plan.dataset, plan.validation, workers=plan.settings.workers, bootstrap=1000, gallery=gallery
         )
         summary |= {"split": "val", **result.to_json()}
+    if plan.testing:  # once, with the checkpoint that val chose
+        result = score(predictor, plan.dataset, plan.testing, workers=plan.settings.workers, bootstrap=1000)
+        summary["test"] = result.to_json()
     write_whole(run / "metrics.json", json.dumps(summary, indent=2, allow_nan=False))
     hardware = describe_hardware(parts.accelerator.device)
     write_training_report(run, plan, rows, summary, gallery, hardware, parts.precision)

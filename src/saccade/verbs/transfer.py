@@ -125,7 +125,7 @@ def transfer(
     folder = report_folder(Path(out) if out is not None else Path("runs") / f"transfer-{plan.dataset.root.name}")
     console = Console(stderr=True, quiet=not progress, soft_wrap=True)
     _tell(plan, folder, console)
-    divisions = divide(plan.dataset, plan.given, seeds)
+    divisions = divide(plan, seeds)
     for division in divisions:
         check_enough(plan.dataset, targets_of(plan.dataset, division.training, plan.task), plan.task)
     place, told = folder / "features", (plan.dataset, plan.task, plan.preprocessing, pick_device(device))

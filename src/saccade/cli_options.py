@@ -1,0 +1,27 @@
+"""Arguments and options that several commands share, each with its words of help."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from saccade.config import Settings
+
+METHODS = "svm,logistic,svm_depths,logistic_depths,last_block,layers,scratch"
+HELP = {f.name: str(f.metadata["help"]) for f in dataclasses.fields(Settings)}
+
+Data = Annotated[str, typer.Argument(metavar="DATA", help="folder whose format is recognised, or format:path")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="run folder or checkpoint")]
+Json = Annotated[bool, typer.Option("--json", help="one JSON object on stdout, nothing else there")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the best there is")]
+Precision = Annotated[
+    str, typer.Option(help="auto, fp32 or bf16; auto: bf16 where the hardware multiplies it natively")
+]
+Workers = Annotated[int | None, typer.Option(help=HELP["workers"])]
+Assignments = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="any setting, again for more")
+]
+TaskName = Annotated[str | None, typer.Option("--task", help="classify, localize, tag, detect, instances, segment")]

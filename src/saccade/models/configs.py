@@ -1,0 +1,206 @@
+"""Values of a model's Config: given ones checked against the types of its fields, and what its source says of each.
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from saccade.config import Settings
+from saccade.errors import UsageError, suggest
+
+
+def with_changes(config: Any, changes: Mapping[str, Any], model: str) -> Any:
+    """A frozen Config with some fields replaced; lists become the tuples, mappings the dataclasses that it holds.
+
+    Args:
+        config: a model's Config.
+        changes: values by field name, as Python, YAML or JSON give them.
+        model: its name, for messages.
+
+    Raises:
+        UsageError: a field that there is not, or a value that is not of the field's type and shape.
+    """
+    hints = typing.get_type_hints(type(config))
+    values = {}
+    for name, value in changes.items():
+        if name not in hints:
+            raise UsageError(f"model {model} has no setting {name!r}: {suggest(name, hints)}")
+        try:
+            values[name] = _coerce(hints[name], value, getattr(config, name))
+        except ValueError as error:
+            raise UsageError(
+                f"{name} of model {model} is {_short(value)}: {error}; expected {describe_type(hints[name])}, such as "
+                f"{_short(getattr(config, name))}"
+            ) from None
+    return dataclasses.replace(config, **values)
+
+
+def _coerce(hint: Any, value: Any, now: Any) -> Any:
+    """`value` as the annotated type. Raises ValueError with what is wrong."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        if value not in parts or type(value) not in {type(part) for part in parts}:
+            raise ValueError(f"allowed: {', '.join(map(str, parts))}")
+        return value
+    if isinstance(hint, types.UnionType):  # X | None
+        kinds = [part for part in parts if part is not type(None)]
+        return None if value is None else _coerce(kinds[0], value, now)
+    if origin is tuple:
+        return _coerce_tuple(parts, value)
+    if dataclasses.is_dataclass(hint):
+        return _coerce_dataclass(hint, value, now)
+    return _coerce_plain(hint, value)
+
+
+def _coerce_tuple(parts: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{_short(value)} is no list")
+    if parts[-1] is Ellipsis:
+        return tuple(_coerce(parts[0], item, None) for item in value)
+    if len(value) != len(parts):
+        raise ValueError(f"{_short(value)} has {len(value)} entries, not {len(parts)}")
+    return tuple(_coerce(part, item, None) for part, item in zip(parts, value, strict=True))
+
+
+def _coerce_dataclass(hint: Any, value: Any, now: Any) -> Any:
+    if isinstance(value, hint):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{_short(value)} is no mapping of names to values")
+    hints = typing.get_type_hints(hint)
+    unknown = set(value) - set(hints)
+    if unknown:
+        raise ValueError(f"no field {min(unknown, key=str)!r}: {suggest(str(min(unknown, key=str)), hints)}")
+    changed = {name: _coerce(hints[name], item, getattr(now, name, None)) for name, item in value.items()}
+    return dataclasses.replace(now, **changed) if now is not None else hint(**changed)
+
+
+def _coerce_plain(hint: Any, value: Any) -> Any:
+    if hint is bool or hint is str:
+        if not isinstance(value, hint):
+            raise ValueError(f"{_short(value)} is not {'true or false' if hint is bool else 'a word'}")
+        return value
+    number = _number(value)
+    if number is None or not math.isfinite(number):
+        raise ValueError(f"{_short(value)} is no {'whole ' if hint is int else ''}number")
+    if hint is int:
+        if number != int(number) or number < 0:
+            raise ValueError(f"{_short(value)} is no whole number from 0 on")
+        return int(number)
+    return float(number)
+
+
+def _number(value: Any) -> float | int | None:
+    """None for what is no number; YAML takes `1e-3` for a word."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return None
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def describe_type(hint: Any) -> str:
+    """A field's type in words: `a list of lists of 2 numbers`."""
+    return _type_words(hint, 1)
+
+
+def _type_words(hint: Any, count: int) -> str:
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, parts))
+    if isinstance(hint, types.UnionType):
+        return " or ".join("none" if part is type(None) else _type_words(part, count) for part in parts)
+    if origin is tuple:
+        many = "" if parts[-1] is Ellipsis else f"{len(parts)} "
+        return f"{'a list' if count == 1 else 'lists'} of {many}{_type_words(parts[0], 2)}"
+    if dataclasses.is_dataclass(hint):
+        return f"{'a mapping' if count == 1 else 'mappings'} with {', '.join(typing.get_type_hints(hint))}"
+    words = {int: ("a whole number", "whole numbers"), float: ("a number", "numbers"), str: ("a word", "words")}
+    words[bool] = ("true or false", "true or false")
+    return words[hint][count > 1]
+
+
+def describe_fields(config: Any) -> list[dict[str, Any]]:
+    """The fields of a Config in order: name, value, type in words, and the comment that stands with it in the file."""
+    hints, comments = typing.get_type_hints(type(config)), _comments(type(config))
+    return [
+        {
+            "name": field.name,
+            "value": getattr(config, field.name),
+            "type": describe_type(hints[field.name]),
+            "help": comments.get(field.name, ""),
+        }
+        for field in dataclasses.fields(config)
+    ]
+
+
+def describe_settings(model: str | None = None, recipe: str = "default") -> list[dict[str, Any]]:
+    """Every training setting, and with a model what its recipe sets and the fields of its own Config.
+
+    Returns:
+        A row a setting: `name`, `value` (JSON-able), `from` ("default" or the recipe), `of` ("training" or the model),
+        `type`, `help`.
+
+    Raises:
+        UsageError: no such model or recipe.
+    """
+    from saccade.models import model_module
+
+    own: dict[str, Any] = {}
+    fields: list[dict[str, Any]] = []
+    if model is not None:
+        module = model_module(model)
+        if recipe not in module.RECIPES:
+            raise UsageError(f"model {model} has no recipe {recipe!r}; it has: {', '.join(sorted(module.RECIPES))}")
+        own = module.RECIPES[recipe].get("*", {}) | module.RECIPES[recipe].get(model, {})
+        fields = [dict(row, of=model) for row in describe_fields(module.VARIANTS[model])]
+    hints = typing.get_type_hints(Settings)
+    training = [
+        {"name": f.name, "value": f.default, "type": describe_type(hints[f.name]), "help": f.metadata["help"]}
+        for f in dataclasses.fields(Settings)
+    ]
+    rows = [dict(row, of="training") for row in training] + fields
+    for row in rows:
+        row["from"] = f"recipe {recipe}" if row["name"] in own else "default"
+        value = own.get(row["name"], row["value"])
+        row["value"] = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else _lists(value)  # type: ignore[arg-type]
+    return rows
+
+
+def _comments(made: type) -> dict[str, str]:
+    """The comment of each field of a dataclass: behind it, or in the lines right above it."""
+    lines = inspect.getsource(made).splitlines()
+    body = ast.parse(inspect.cleandoc("\n".join(lines))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    found = {}
+    for node in body.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            last = lines[(node.end_lineno or node.lineno) - 1]
+            behind = last.encode()[node.end_col_offset or 0 :].decode().strip()
+            above: list[str] = []
+            row = node.lineno - 2
+            while not behind.startswith("#") and lines[row].strip().startswith("#"):
+                above.insert(0, lines[row].strip().lstrip("# "))
+                row -= 1
+            found[node.target.id] = behind.lstrip("# ") if behind.startswith("#") else " ".join(above)
+    return found
+
+
+def _short(value: Any) -> str:
+    text = repr(_lists(value))
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _lists(value: Any) -> Any:
+    """As a person writes it on the command line: tuples as lists."""
+    return [_lists(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,143 @@
+"""What a user gives for a model's own fields: taken as it stands, or refused before any work."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import saccade
+from saccade.errors import UsageError
+from saccade.models import catalogue, model_config, model_module
+from saccade.models.configs import describe_fields, describe_settings
+from saccade.training.plan import FITTED, make_plan
+
+Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
+PRIORS = [[[0.1, 0.1]], [[0.2, 0.3]], [[0.4, 0.4]], [[0.8, 0.7]]]
+
+
+@pytest.mark.parametrize(
+    ("model", "field", "value", "found"),
+    [
+        ("ssd_small", "priors", PRIORS, tuple(tuple(tuple(p) for p in level) for level in PRIORS)),
+        ("ssd_small", "box_weight", "1e-1", 0.1),
+        ("ssd_small", "fit_priors", False, False),
+        ("resnet20", "depths", [1, 2, 3], (1, 2, 3)),
+        ("resnet20", "width", 8.0, 8),
+        ("unet", "class_weights", None, None),
+        ("unet", "class_weights", [1, 2], (1.0, 2.0)),
+    ],
+)
+def test_a_value_is_taken_in_the_type_of_its_field(model: str, field: str, value: Any, found: Any) -> None:
+    assert getattr(model_config(model, **{field: value}), field) == found
+
+
+@pytest.mark.parametrize(
+    ("model", "field", "value", "message"),
+    [
+        ("ssd_small", "priors", [[0.1, 0.2]], "0.1 is no list; expected a list of lists of lists of 2 numbers"),
+        ("ssd_small", "priors", [[[0.1]]], r"\[0.1\] has 1 entries, not 2"),
+        ("ssd_small", "trunk", "vgg30", "allowed: vgg300, vgg512, residual"),
+        ("ssd_small", "fit_priors", 1, "1 is not true or false"),
+        ("resnet20", "width", 4.5, "4.5 is no whole number from 0 on"),
+        ("resnet20", "width", -4, "-4 is no whole number from 0 on"),
+        ("resnet20", "depths", 3, "3 is no list"),
+        ("resnet20", "depths", [1, "a", 1], "'a' is no whole number"),
+        ("resnet20", "norm_eps", float("inf"), "inf is no number"),
+        ("resnet20", "objective", {"losss": "focal"}, "no field 'losss': did you mean 'loss'"),
+        ("resnet20", "widht", 4, "did you mean 'width'"),
+    ],
+)
+def test_a_value_of_another_shape_is_refused_with_what_is_allowed(
+    model: str, field: str, value: Any, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        model_config(model, **{field: value})
+
+
+def test_every_field_of_the_catalogue_is_described_and_accepts_what_it_has() -> None:
+    for name in catalogue():
+        config = model_module(name).VARIANTS[name]
+        rows = describe_fields(config)
+        assert [row["name"] for row in rows] == [field.name for field in dataclasses.fields(config)]
+        assert all(row["type"] for row in rows), name
+        assert model_config(name, **json.loads(json.dumps(dataclasses.asdict(config)))) == config, name
+
+
+def test_the_comment_of_a_field_is_its_help() -> None:
+    rows = {row["name"]: row for row in describe_fields(model_config("ssd_small"))}
+    assert rows["priors"]["help"].startswith("Priors of every map: (width, height)")  # in the line above
+    assert rows["box_weight"]["help"].startswith("alpha of equation 1")  # behind it
+    assert rows["class_loss"]["help"].endswith("(Generalized Focal Loss, Li et al. 2020)")  # of several lines
+
+
+def test_settings_of_a_model_name_what_its_recipe_sets() -> None:
+    rows = {row["name"]: row for row in describe_settings("ssd_small")}
+    recipe = model_module("ssd_small").RECIPES["default"]
+    own = recipe.get("*", {}) | recipe.get("ssd_small", {})
+    assert {name for name, row in rows.items() if row["from"] == "recipe default"} == set(own)
+    assert rows["lr"]["value"] == own["lr"]
+    assert rows["priors"]["of"] == "ssd_small"
+    with pytest.raises(UsageError, match="has no recipe 'papr'"):
+        describe_settings("ssd_small", "papr")
+
+
+def test_the_command_line_lists_fields_and_layers(shell: Shell) -> None:
+    code, out, _ = shell("settings", "resnet20")
+    assert code == 0
+    assert "of resnet20 itself" in out
+    code, out, _ = shell("models", "resnet20", "--size", "32", "--json")
+    assert code == 0
+    told = json.loads(out)
+    assert told["parameters"] == catalogue()["resnet20"]["parameters"]
+    assert told["layers"][-1] == {"name": "fc", "kind": "Linear", "output": [[10]], "parameters": 650}
+    code, out, _ = shell("models", "resnet20", "--set", "classes=3", "--size", "32x48")
+    assert code == 0
+    assert "resnet20 for images of 32x48" in out
+    code, _, err = shell("models", "alexnet", "--size", "8")
+    assert code == 2
+    assert "does not go through" in err
+
+
+@pytest.fixture(scope="module")
+def boxes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from saccade.data.scenes import write_scenes
+
+    folder = tmp_path_factory.mktemp("boxes") / "scenes"
+    write_scenes(folder, "detect", 40, seed=0)
+    return folder
+
+
+def test_what_a_person_gives_is_not_fitted(boxes: Path) -> None:
+    free = make_plan("ssd_small", boxes)
+    assert free.origins["priors"] == FITTED
+    plan = make_plan("ssd_small", boxes, flags={"priors": PRIORS})
+    assert plan.config.priors == tuple(tuple(tuple(p) for p in level) for level in PRIORS)
+    assert plan.origins["priors"] == "flag"
+    anchors = [[[10, 10]], [[20, 20]], [[40, 40]], [[80, 80]]]
+    plan = make_plan("faster_rcnn_small", boxes, flags={"anchors": anchors})
+    assert json.loads(json.dumps(plan.config.anchors)) == anchors
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"priors": [[0.1, 0.2]]}, "expected a list of lists of lists of 2 numbers"),
+        ({"priors": PRIORS[:2]}, "cannot be built with priors="),
+        ({"steps": [8, 16]}, "cannot be built with steps="),
+    ],
+)
+def test_values_that_do_not_fit_end_before_any_work(boxes: Path, flags: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make_plan("ssd_small", boxes, flags=flags)
+
+
+def test_the_run_says_what_was_fitted(boxes: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    tiny: dict[str, Any] = {"size": 64, "batch": 8, "width": 4, "channels": 8, "workers": 0, "precision": "fp32"}
+    saccade.train("ssd_small", boxes, out=tmp_path / "run", epochs=1, progress=True, **tiny)
+    told = capfd.readouterr()
+    assert "priors fitted to the training images" in told.out + told.err
