@@ -338,7 +338,7 @@ def export(
 def demo(
     task: Annotated[str, typer.Option("--task", help="detect, classify or segment")] = "detect",
     out: Annotated[Path, typer.Option(help="folder for the scenes, the run and the pictures")] = Path("demo"),
-    minutes: Annotated[float, typer.Option(help="training time", min=0.05)] = 2.5,
+    minutes: Annotated[float, typer.Option(help="training time at most", min=0.05)] = 4.0,
 ) -> None:
     """Train, evaluate and predict on scenes made of handwritten digits and photographs; no data needed."""
     from saccade.verbs.demo import demo as run

@@ -30,7 +30,11 @@ class Settings:
     """How a model is trained. Models' recipes override these; flags override both."""
 
     # how long
-    epochs: int = _setting(50, "passes over the training images; ignored when minutes is given", low=1)
+    epochs: int = _setting(
+        50,
+        "passes over the training images; with minutes only where both are given: the first to be reached ends the run",
+        low=1,
+    )
     minutes: float | None = _setting(None, "wall-clock budget in minutes; the schedule is fitted to it", low=0.01)
     patience: float | None = _setting(
         None, "stop when the metric has not risen for this share of the run", low=0, high=1

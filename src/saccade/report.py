@@ -266,10 +266,11 @@ def _next_steps(plan: Plan, run: Path) -> Section:
         ("Answers for new images, folders or videos:", f"saccade predict {folder} IMAGES --out predictions"),
         ("A file for deployment, checked to give the same answers:", f"saccade export {folder} --to onnx"),
     ]
-    if plan.settings.minutes is None:
-        longer = f"saccade train {plan.model} {data} --out {folder} --resume --epochs {2 * plan.settings.epochs}"
-    else:
-        longer = f"saccade train {plan.model} {data} --out {folder} --resume --minutes {2 * plan.settings.minutes:g}"
+    longer = f"saccade train {plan.model} {data} --out {folder} --resume"
+    if plan.ends_by_epochs:
+        longer += f" --epochs {2 * plan.settings.epochs}"
+    if plan.settings.minutes is not None:
+        longer += f" --minutes {2 * plan.settings.minutes:g}"
     commands.append(("Train twice as long:", longer))
     return Section("next", "How to go on", commands=commands)
 

@@ -28,3 +28,13 @@ def test_objects_in_val_alone_are_nothing_to_learn(tmp_path: Path) -> None:
     data = changed(yolo(), lambda root: [path.write_text("") for path in (root / "labels/train").iterdir()])(tmp_path)
     with pytest.raises(DataError, match=r"no object in train \(0 of 3 images have one\)"):
         make_plan("ssd_small", data)
+
+
+def test_epochs_and_minutes_given_together_both_end_the_run(colours: Path) -> None:
+    def ends_by_epochs(**flags: float) -> bool:
+        return make_plan("resnet20", colours, flags=flags).ends_by_epochs
+
+    assert ends_by_epochs()
+    assert ends_by_epochs(epochs=3)
+    assert not ends_by_epochs(minutes=1)  # the epochs of the recipe are set aside
+    assert ends_by_epochs(epochs=3, minutes=1)

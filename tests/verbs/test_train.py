@@ -62,6 +62,17 @@ def test_learns_and_leaves_a_whole_run(colours: Path, tmp_path: Path) -> None:
     assert answer.label == 1
 
 
+@pytest.mark.parametrize(("epochs", "minutes"), [(2, 60.0), (100000, 0.02)])
+def test_the_first_of_epochs_and_minutes_ends_the_run(
+    epochs: int, minutes: float, colours: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    saccade.train("resnet20", colours, out=run, progress=False, **SMALL | {"epochs": epochs, "minutes": minutes})
+    last = _rows(run)[-1]
+    assert last["progress"] == 1.0
+    assert (last["epoch"] == 2) == (epochs == 2)
+
+
 def test_a_run_that_waits_for_its_images_says_so(
     colours: Path, tmp_path: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,6 +57,13 @@ class Plan:
     given: dict[str, str | None]  # split of each image id as the files state it, before the rest was assigned
     weights: str | None = None  # where the run started from, if not at random
 
+    @property
+    def ends_by_epochs(self) -> bool:
+        """Whether the number of epochs ends the run: alone, or given beside minutes, where the first of both does."""
+        origin = self.origins["epochs"]
+        given = origin != "default" and not origin.startswith(("recipe ", "weights "))
+        return self.settings.minutes is None or given
+
     def to_json(self) -> dict[str, Any]:
         """What `config.json` of the run holds."""
         return {
@@ -122,7 +129,7 @@ def make_plan(
     settings, changes, origins = resolve(_layers(module, model, recipe, of_weights, config, flags or {}, stored), free)
     if stored is not None:
         weights, recipe = stored["weights"], stored["recipe"]
-        origins = {name: stored["origins"].get(name, o) if o == "resumed" else o for name, o in origins.items()}
+        origins = _origins_of_resumed(origins, stored["origins"])
     _refuse_contradictions(task, settings)
     given = {record.id: record.split for record in dataset.records}
     split(dataset, settings.seed, settings.holdout, settings.group)
@@ -240,6 +247,14 @@ def _layers(
     if config is not None:
         layers.append((str(config), read_settings_file(config)))
     return [*layers, ("flag", flags)]
+
+
+def _origins_of_resumed(origins: Mapping[str, str], stored: Mapping[str, str]) -> dict[str, str]:
+    """What a resumed run keeps has the origin that it had; minutes that are new take the place of epochs given then."""
+    found = {name: stored.get(name, origin) if origin == "resumed" else origin for name, origin in origins.items()}
+    if origins["minutes"] != "resumed" and origins["epochs"] == "resumed":
+        found["epochs"] = "default"
+    return found
 
 
 def _read_for(module: ModuleType, model: str, data: str | Path, task: str | None) -> tuple[str, DataSet]:

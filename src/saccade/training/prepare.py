@@ -73,10 +73,13 @@ class Parts:
             module.eval()
 
     def share(self, counters: Progress) -> float:
-        """How much of the run is done, in [0, 1]: of the minutes where given, else of the steps."""
+        """How much of the run is done, in [0, 1]: of its minutes or steps, whichever end is nearer."""
+        done = 0.0
         if self.plan.settings.minutes is not None:
-            return min(1.0, counters.elapsed / (60 * self.plan.settings.minutes))
-        return min(1.0, counters.step / (self.plan.settings.epochs * self.steps_an_epoch))
+            done = counters.elapsed / (60 * self.plan.settings.minutes)
+        if self.plan.ends_by_epochs:
+            done = max(done, counters.step / (self.plan.settings.epochs * self.steps_an_epoch))
+        return min(1.0, done)
 
 
 def stored_plan(run: Path) -> dict[str, Any]:
