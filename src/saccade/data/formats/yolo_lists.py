@@ -1,0 +1,112 @@
+"""The text files that stand in for a data.yaml: darknet's obj.data, lists of pictures, and files of class names.
+
+CVAT ("YOLO 1.1") writes `obj.data obj.names train.txt obj_train_data/`, labelImg a `classes.txt` beside the pictures.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from saccade.data.formats.listing import list_folders, relative
+from saccade.data.formats.splits import split_of_folder
+from saccade.data.formats.yolo_yaml import MAX_CLASSES, Layout, repeated
+from saccade.errors import DataError, UsageError
+
+_CLASSES = ("classes.txt", "obj.names", "predefined_classes.txt", "_darknet.labels")
+_RESERVED = {"classes.txt", "predefined_classes.txt", "readme.txt", "train.txt", "val.txt", "valid.txt", "test.txt"}
+_RESERVED |= {"validation.txt"}
+_MAX_BYTES = 50_000_000
+
+
+def text_of(path: Path, place: str) -> str:
+    """The text of a file; `place` names it. Raises DataError where it is not UTF-8, or larger than 50 MB."""
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise DataError(f"{place}: {path.stat().st_size} bytes, at most {_MAX_BYTES} are read")
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{place}: not UTF-8 text at byte {error.start}") from None
+
+
+def lines_of(path: Path, place: str) -> list[str]:
+    """The lines of a list. Only line feeds end one: names may hold what Unicode takes for the end of a line."""
+    return text_of(path, place).split("\n")
+
+
+def looks_like_rows(path: Path) -> bool:
+    """True where the first line that is not blank is an object: at least five numbers."""
+    with path.open("rb") as file:
+        words = file.read(2000).lstrip().partition(b"\n")[0].split()
+    try:
+        return len([float(word) for word in words]) >= 5
+    except ValueError:
+        return False
+
+
+def is_list(path: Path) -> bool:
+    """True for names or paths in a file that is called as such lists are (classes.txt, train.txt, readme.txt). A
+    picture may be called so too: then its label file holds rows, or nothing."""
+    return path.name.lower() in _RESERVED and path.stat().st_size > 0 and not looks_like_rows(path)
+
+
+def find_data_file(root: Path) -> Path | None:
+    """The file of darknet (`obj.data`, `voc.data`) in `root` or in its folder `data`, where there is one."""
+    for folder in (root, root / "data"):
+        for path in sorted(folder.glob("*.data")):
+            if path.is_file() and not path.name.startswith(".") and {"names", "classes"} & set(_entries(path)):
+                return path
+    return None
+
+
+def read_data_file(path: Path, root: Path) -> Layout:
+    """What obj.data says; the file of names lies where it says, or where its path ends below `root`.
+
+    Raises:
+        UsageError: it names no file of class names, or one that is not there.
+    """
+    entries = _entries(path)
+    stated = entries.get("names", "obj.names").replace("\\", "/")
+    tail = Path(stated).name
+    places = [root / stated, path.parent / stated, path.parent / tail, root / "data" / tail]
+    names = next((p for p in places if p.is_file()), None)
+    if names is None:
+        raise UsageError(f"{path.name}: key 'names': no file {stated!r}; looked in {path.parent}")
+    splits = {"train": entries.get("train"), "val": entries.get("valid") or entries.get("val")}
+    splits["test"] = entries.get("test")
+    layout = {split: [place] for split, place in splits.items() if place}
+    return Layout(path.name, _names(names), layout, lines=True)
+
+
+def _entries(path: Path) -> dict[str, str]:
+    """`key = value` lines."""
+    try:
+        lines = lines_of(path, path.name)
+    except DataError:
+        return {}
+    pairs = (line.partition("=") for line in lines if "=" in line)
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def names_beside(base: Path) -> Layout:
+    """The classes of a data set without data.yaml: of classes.txt and the like in `base`, in labels/, in images/ or in
+    the folder of a split; without names where there is none."""
+    folders = [base, *(base / name for name in ("labels", "images", "data"))]
+    folders += [child for child in list_folders(base) if split_of_folder(child.name)]
+    for folder in folders:
+        for path in (folder / name for name in _CLASSES):
+            if path.is_file() and path.stat().st_size and not looks_like_rows(path):
+                return Layout(relative(path, base), _names(path), lines=True)
+    return Layout("classes.txt", {})
+
+
+def _names(path: Path) -> dict[int, str]:
+    """Class names, one a line; ids count lines, blank ones too, as labelImg and darknet count them."""
+    lines = [line.strip() for line in lines_of(path, path.name)]
+    while lines and not lines[-1]:
+        lines.pop()
+    if len(lines) > MAX_CLASSES:
+        raise DataError(f"{path.name}: {len(lines)} lines, at most {MAX_CLASSES} classes are read")
+    names = {number: line for number, line in enumerate(lines) if line}
+    if len(set(names.values())) < len(names):
+        raise DataError(f"{path.name}: the class {repeated(names.values())!r} stands there more than once")
+    return names
