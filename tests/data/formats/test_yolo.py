@@ -269,9 +269,44 @@ def test_equal_names_in_two_folders_keep_their_labels(tmp_path: Path) -> None:
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels/0.txt").write_text("1 .5 .5 .9 .9\n")
     (tmp_path / "c/labels/0.txt").unlink()
-    records = yolo.read(tmp_path).records
+    dataset = yolo.read(tmp_path)
+    assert [e.where for e in dataset.ledger.refused] == ["labels/0.txt line 1"]
+    records = dataset.records
     found = [[(t.label, round(t.box[2] - t.box[0])) for t in r.things or []] for r in records]
-    assert found == [[(0, 10)], [(1, 10)], [(1, 90)]]
+    assert found == [[(0, 10)], [(1, 10)], []]
+    (tmp_path / "data.yaml").write_text(NAMES + "train: a/images\nval: c/images\n")
+    (tmp_path / "a/images/0.png").rename(tmp_path / "a/images/1.png")
+    (tmp_path / "a/labels/0.txt").rename(tmp_path / "a/labels/1.txt")
+    records = yolo.read(tmp_path).records
+    assert [round(t.box[2] - t.box[0]) for r in records for t in r.things or []] == [10, 90]
+
+
+def test_labels_above_the_data_set_are_not_its_own(tmp_path: Path) -> None:
+    root = build(tmp_path / "images" / "set", {"a": "0 .5 .5 .1 .1\n", "b": None})
+    (tmp_path / "labels/set").mkdir(parents=True)
+    (tmp_path / "labels/set/x.txt").write_text("0 .5 .5 .9 .9\n")
+    Image.new("RGB", (9, 9)).save(root / "x.png")
+    (root / "data.yaml").write_text(NAMES + "train: .\n")
+    assert {r.id: len(r.things or []) for r in yolo.read(root).records} == {
+        "images/a.png": 1,
+        "images/b.png": 0,
+        "x.png": 0,
+    }
+
+
+def test_class_lists_that_disagree(tmp_path: Path) -> None:
+    for split, names in (("train", "cat\ndog\n"), ("val", "dog\ncat\n")):
+        folder = tmp_path / split
+        folder.mkdir()
+        Image.new("RGB", (9, 9)).save(folder / "a.png")
+        (folder / "a.txt").write_text("0 .5 .5 .1 .1\n")
+        (folder / "classes.txt").write_text(names)
+    with pytest.raises(DataError, match=r"train/classes\.txt and val/classes\.txt name the classes differently"):
+        yolo.read(tmp_path)
+    (tmp_path / "val/classes.txt").write_text("cat\ndog\n")
+    (tmp_path / "predefined_classes.txt").write_text("cat\n")
+    dataset = yolo.read(tmp_path)
+    assert (dataset.classes, dataset.splits) == (["cat", "dog"], {"train": 1, "val": 1})
 
 
 def test_label_files_without_pictures_are_refused_wherever_they_lie(tmp_path: Path) -> None:
@@ -420,6 +455,17 @@ def test_the_work_grows_with_the_input(tmp_path: Path) -> None:
     calls(10)  # imports
     first, second = calls(300), calls(600)
     assert second < 2.3 * first
+
+
+def test_long_paths_cost_little(tmp_path: Path) -> None:
+    long = "a/" * 500_000 + "x.png"
+    build(tmp_path, {"a": "0 .5 .5 .1 .1"}, NAMES + "train: list.txt\n")
+    (tmp_path / "list.txt").write_text(f"images/a.png\n{long}\n{'b' * 3000}.png\nnul\0.png\n")
+    assert [e.where for e in yolo.read(tmp_path).ledger.refused] == ["list.txt:2", "list.txt:3", "list.txt:4"]
+    for entry in (long, "b" * 3000):
+        (tmp_path / "data.yaml").write_text(NAMES + f"train: {entry}\n")
+        with pytest.raises(UsageError, match="key 'train'"):
+            yolo.read(tmp_path)
 
 
 def test_many_gaps_are_named_in_short() -> None:

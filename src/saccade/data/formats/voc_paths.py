@@ -19,6 +19,8 @@ Parts = tuple[str, ...]
 
 _FLAG = re.compile(r"(.*\S)\s+(?:0|1|-1)\s*")
 
+_DEEPEST = 100  # folders of a path of another machine that are compared
+
 
 class Places:
     """The pictures and XML files below a root, found by what a label or a list states.
@@ -110,7 +112,9 @@ class Places:
 
     def _find(self, parts: Parts, scope: Parts) -> list[Path]:
         found = self._below(self._ends.get(parts, []), scope)
-        for i in range(1, len(parts)):  # a path of another machine: what follows its first folders must be a whole path
+        for i in range(
+            max(1, len(parts) - _DEEPEST), len(parts)
+        ):  # a path of another machine: what follows its first folders must be a whole path
             found = found or self._below(self._whole.get(parts[i:], []), scope)
         if not found and parts and is_image(parts[-1]):  # the list says .jpg, the picture is a .png
             return self._find((*parts[:-1], PurePosixPath(parts[-1]).stem), scope)

@@ -11,7 +11,7 @@ stated path below the data set: `/content/ds/images/train` is `images/train` her
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -24,8 +24,8 @@ from saccade.data.formats.yolo_lists import (
     is_list,
     lines_of,
     looks_like_rows,
-    names_beside,
     read_data_file,
+    read_names,
     text_of,
 )
 from saccade.data.formats.yolo_yaml import NAMES, Layout, is_layout, read_layout
@@ -33,6 +33,7 @@ from saccade.errors import DataError, UsageError
 
 _YAML = (".yaml", ".yml")
 _DEPTH = 3  # folders below the root in which labels beside the pictures are looked for
+_LONGEST = 4096  # characters of a path
 
 
 @dataclass(slots=True)
@@ -79,6 +80,8 @@ def find(root: Path, task: str | None, ledger: Ledger) -> Found:
         top = base.parent if inside else Path(os.path.commonpath([str(folder) for folder in folders]))
     labels, looked_in = _find_labels(images, base, ledger)
     owned = set(labels.values())
+    if layout.place == "":
+        layout = read_names(base, owned)
     unlisted = {p for folder in folders for p in folder.iterdir() if is_image(p.name) and p.is_file()} - set(images)
     if unlisted and layout.splits:
         example = relative(min(unlisted), top)
@@ -112,7 +115,7 @@ def _layout(root: Path, task: str | None) -> tuple[Layout, Path]:
             raise UsageError(f"{root}: several files describe a data set: {names}; give the path of one of them")
         path = found[0] if found else find_data_file(root)
     if path is None:
-        return names_beside(root), root
+        return Layout("", {}), root
     if path.suffix == ".data":
         base = path.parent.parent if path.parent.name == "data" and not root.is_file() else path.parent
         return read_data_file(path, base), base
@@ -156,7 +159,7 @@ def _has_rows_beside(root: Path) -> bool:
         for folder in folders:
             stems = {os.path.splitext(entry.name)[0] for entry in os.scandir(folder) if is_image(entry.name)}
             beside = [folder / f"{stem}.txt" for stem in sorted(stems)[:50]]
-            if any(path.is_file() and looks_like_rows(path) for path in beside):
+            if any(path.is_file() and looks_like_rows(path, fractions=True) for path in beside):
                 return True
         folders = [child for folder in folders for child in list_folders(folder)][:200]
     return False
@@ -179,7 +182,9 @@ def _stated_images(root: Path, base: Path, layout: Layout, ledger: Ledger) -> di
         for entry in entries:
             place = _resolve(base, layout, split, entry)
             if place is None:
-                missing.append(f"{layout.place}: key '{split}': {entry!r} is neither a folder nor a list file here")
+                missing.append(
+                    f"{layout.place}: key '{split}': {entry[:200]!r} is neither a folder nor a list file here"
+                )
                 ledger.warnings.append(f"{missing[-1]}; what is there is read, without this part")
                 continue
             for image in _listed(place, base, ledger) if place.is_file() else list_images(place):
@@ -204,6 +209,8 @@ def _resolve(base: Path, layout: Layout, split: str, entry: str) -> Path | None:
     Raises:
         UsageError: it is a folder that holds the data set, or climbs out of it by `..` further than one folder.
     """
+    if len(entry) + len(layout.path) > _LONGEST:
+        return None
     entry, start = entry.replace("\\", "/"), layout.path.replace("\\", "/")
     within = entry
     while within.startswith("../"):
@@ -214,16 +221,16 @@ def _resolve(base: Path, layout: Layout, split: str, entry: str) -> Path | None:
     places += [base / entry, base / within, base.parent / entry, *(base / end for end in _ends(f"{start}/{entry}"))]
     for place in (Path(os.path.normpath(place)) for place in places):
         climbs = not os.path.isabs(entry) and not given and not place.is_relative_to(base.parent)
-        if "\0" in entry or climbs or not place.exists():
+        if climbs or not os.path.exists(place):
             continue
         if base != place and base.is_relative_to(place):
             raise UsageError(
-                f"{layout.place}: key '{split}': {entry!r} is the folder {place}, which holds the data set"
+                f"{layout.place}: key '{split}': {entry[:200]!r} is the folder {place}, which holds the data set"
             )
         return place
     if not os.path.isabs(entry) and not Path(os.path.normpath(base / entry)).is_relative_to(base.parent):
         raise UsageError(
-            f"{layout.place}: key '{split}': {entry!r} leads out of the data set; give the folder by key 'path'"
+            f"{layout.place}: key '{split}': {entry[:200]!r} leads out of the data set; give the folder by key 'path'"
         )
     return None
 
@@ -257,7 +264,7 @@ def _listed(place: Path, base: Path, ledger: Ledger) -> list[Path]:
                 continue
             found = next(iter(by_name[stated]), None)
         if found is None:
-            ledger.refuse_image(where, f"{stated[:200]!r} is no image below {base.parent}")
+            ledger.refuse_image(where, f"{stated[:200]!r} is no image here, nor is an end of this path below {base}")
         elif images.setdefault(found, line) != line:
             ledger.refuse_image(where, f"{stated[:200]!r} is {show(found, base)} here, which another line names")
     return list(images)
@@ -265,14 +272,14 @@ def _listed(place: Path, base: Path, ledger: Ledger) -> list[Path]:
 
 def _listed_image(stated: str, place: Path, base: Path) -> Path | None:
     """The image that a line names: where it is stated, else at the longest end of the path below the data set."""
-    if "\0" in stated:
+    if len(stated) > _LONGEST:
         return None
     plain = stated.replace("\\", "/")
     starts = (base, place.parent, base.parent)
     paths = [start / name for name in dict.fromkeys((stated, plain)) for start in starts]
     paths += [start / end for end in _ends(plain) for start in starts[:2]]
     for path in (Path(os.path.normpath(path)) for path in paths):
-        if is_image(path.name) and path.is_relative_to(base.parent) and path.is_file():
+        if is_image(path.name) and path.is_relative_to(base.parent) and os.path.isfile(path):
             return path
     return None
 
@@ -294,9 +301,12 @@ def _find_labels(images: Iterable[Path], base: Path, ledger: Ledger) -> tuple[di
     labels: dict[Path, Path] = {}
     looked_in: dict[Path, None] = {}
     stems = {image.parent / image.stem for image in images}
+    wanted = Counter(folder / image.stem for image in images for folder in _label_folders(image, base))
     for image in images:
-        for folder in _label_folders(image, base):
+        for folder, beside in _label_folders(image, base).items():
             looked_in[folder] = None
+            if not beside and wanted[folder / image.stem] > 1:
+                continue  # whose it would be is not clear: train/images/0.jpg and val/images/0.jpg, labels/0.txt
             # of the pictures a.jpg and a.jpg.png, a.jpg.txt is of the second
             names = [f"{image.stem}.txt"] if image in stems else [f"{image.name}.txt", f"{image.stem}.txt"]
             place = next((folder / name for name in names if (folder / name).is_file()), None)
@@ -308,15 +318,16 @@ def _find_labels(images: Iterable[Path], base: Path, ledger: Ledger) -> tuple[di
     return labels, list(looked_in)
 
 
-def _label_folders(image: Path, base: Path) -> list[Path]:
-    """From the one that states the picture's place most closely."""
-    parts = image.parts[:-1]
-    if "images" not in parts:
-        return [image.parent]
-    last = len(parts) - 1 - parts[::-1].index("images")
-    below = Path(*parts[last + 1 :])
-    places = [Path(*parts[:last], "labels", below), base / "labels" / below]
-    return [*(places if image.is_relative_to(base) else reversed(places)), image.parent]
+def _label_folders(image: Path, base: Path) -> dict[Path, bool]:
+    """Where the label file may be, the likeliest first, and whether that is beside the picture or its `images`. Of the
+    folders above `base` none is asked, unless the picture lies elsewhere."""
+    parts, inside = image.parts[:-1], image.is_relative_to(base)
+    last = next((i for i in range(len(parts) - 1, len(base.parts) * inside - 1, -1) if parts[i] == "images"), None)
+    if last is None:
+        return {image.parent: True}
+    beside, far = (Path(*above, "labels", *parts[last + 1 :]) for above in (parts[:last], base.parts))
+    first, second = (beside, far) if inside else (far, beside)
+    return {first: first == beside, second: second == beside, image.parent: True}
 
 
 def _refuse_shared(images: dict[Path, str | None], labels: dict[Path, Path], top: Path, ledger: Ledger) -> None:

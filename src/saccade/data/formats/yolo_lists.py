@@ -5,15 +5,16 @@ CVAT ("YOLO 1.1") writes `obj.data obj.names train.txt obj_train_data/`, labelIm
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from saccade.data.formats.listing import list_folders, relative
-from saccade.data.formats.splits import split_of_folder
+from saccade.data.formats.listing import relative
 from saccade.data.formats.yolo_yaml import MAX_CLASSES, Layout, repeated
 from saccade.errors import DataError, UsageError
 
-_CLASSES = ("classes.txt", "obj.names", "predefined_classes.txt", "_darknet.labels")
-_RESERVED = {"classes.txt", "predefined_classes.txt", "readme.txt", "train.txt", "val.txt", "valid.txt", "test.txt"}
+_MENU = "predefined_classes.txt"  # what labelImg offers; the classes.txt that it writes may be longer
+_CLASSES = ("classes.txt", "obj.names", "_darknet.labels", _MENU)
+_RESERVED = {"classes.txt", _MENU, "readme.txt", "train.txt", "val.txt", "valid.txt", "test.txt"}
 _RESERVED |= {"validation.txt"}
 _MAX_BYTES = 50_000_000
 
@@ -33,14 +34,18 @@ def lines_of(path: Path, place: str) -> list[str]:
     return text_of(path, place).split("\n")
 
 
-def looks_like_rows(path: Path) -> bool:
-    """True where the first line that is not blank is an object: at least five numbers."""
+def looks_like_rows(path: Path, fractions: bool = False) -> bool:
+    """True where the first line that is not blank is an object: at least five numbers; with `fractions` a whole number
+    and parts of an image."""
     with path.open("rb") as file:
         words = file.read(2000).lstrip().partition(b"\n")[0].split()
     try:
-        return len([float(word) for word in words]) >= 5
+        numbers = [float(word) for word in words]
     except ValueError:
         return False
+    return len(numbers) >= 5 and not (
+        fractions and not (numbers[0].is_integer() and all(-1 <= number <= 2 for number in numbers[1:]))
+    )
 
 
 def is_list(path: Path) -> bool:
@@ -87,16 +92,31 @@ def _entries(path: Path) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
-def names_beside(base: Path) -> Layout:
-    """The classes of a data set without data.yaml: of classes.txt and the like in `base`, in labels/, in images/ or in
-    the folder of a split; without names where there is none."""
-    folders = [base, *(base / name for name in ("labels", "images", "data"))]
-    folders += [child for child in list_folders(base) if split_of_folder(child.name)]
-    for folder in folders:
-        for path in (folder / name for name in _CLASSES):
-            if path.is_file() and path.stat().st_size and not looks_like_rows(path):
-                return Layout(relative(path, base), _names(path), lines=True)
-    return Layout("classes.txt", {})
+def read_names(base: Path, labels: Iterable[Path]) -> Layout:
+    """The classes of a data set without data.yaml: of classes.txt and the like in `base`, in its folders labels, images
+    and data, or beside label files; without names where there is none.
+
+    Raises:
+        DataError: two of them disagree, as labelImg's do that were written folder by folder.
+    """
+    found: dict[Path, dict[int, str]] = {}
+    for folder in dict.fromkeys(
+        (base, base / "labels", base / "images", base / "data", *sorted({p.parent for p in labels}))
+    ):
+        paths = (folder / name for name in _CLASSES)
+        path = next((p for p in paths if p.is_file() and p.stat().st_size and not looks_like_rows(p)), None)
+        if path is not None:
+            found[path] = _names(path)
+    if not found:
+        return Layout("classes.txt", {})
+    first, *others = [path for path in found if path.name != _MENU] or found
+    differs = next((path for path in others if found[path] != found[first]), None)
+    if differs is not None:
+        raise DataError(
+            f"{relative(first, base)} and {relative(differs, base)} name the classes differently; make them agree, or "
+            f"remove the one that is wrong"
+        )
+    return Layout(relative(first, base), found[first], lines=True)
 
 
 def _names(path: Path) -> dict[int, str]:
