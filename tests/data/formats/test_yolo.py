@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import cProfile
+import os
 import random
 import re
 from pathlib import Path
@@ -198,8 +199,22 @@ def test_a_part_that_is_not_here_leaves_the_others(tmp_path: Path) -> None:
     assert "key 'train': none of its pictures is here" in dataset.ledger.warnings[0]
 
 
+def test_lists_of_splits_without_yaml(tmp_path: Path) -> None:
+    build(tmp_path, dict.fromkeys("abcd", "0 .5 .5 .1 .1"), yaml=None)
+    (tmp_path / "train.txt").write_text("images/a.png\n./images/b.png\n")
+    (tmp_path / "valid.txt").write_text("/content/ds/images/c.png\n")
+    (tmp_path / "test.txt").write_text("notes on the test\n")
+    dataset = yolo.read(tmp_path)
+    assert dataset.splits == {"train": 2, "val": 1}
+    assert "1 images, such as images/d.png, are in no list" in dataset.ledger.warnings[0]
+
+
 def test_yaml_of_any_name(tmp_path: Path) -> None:
     build(tmp_path, {"train/a": "1 .5 .5 .1 .1"}, yaml=None)
+    (tmp_path / "cfg").mkdir()
+    (tmp_path / "cfg/fruit.yaml").write_text("names: [apple, pear]\ntrain: ../images/train\n")
+    assert "is it cfg/fruit.yaml? then give its path" in yolo.read(tmp_path).ledger.warnings[0]
+    assert yolo.read(tmp_path / "cfg/fruit.yaml").classes == ["apple", "pear"]
     (tmp_path / "hyp.yaml").write_text("lr0: 0.01\n")
     (tmp_path / "fruit.yml").write_text("names: [apple, pear]\ntrain: images/train\n")
     assert yolo.read(tmp_path).classes == ["apple", "pear"]
@@ -227,6 +242,18 @@ def test_paths_that_leave_the_data_set_are_named_or_refused(tmp_path: Path) -> N
         (root / "data.yaml").write_text(NAMES + f"train: {entry}\n")
         with pytest.raises(UsageError, match=f"key 'train': '{entry}' .*{says}"):
             yolo.read(root)
+
+
+def test_what_is_no_list_is_not_read(tmp_path: Path) -> None:
+    """Neither a file of another kind, whose lines would be told, nor a pipe, which would never end."""
+    root = build(tmp_path / "set", {"val/a": "0 .5 .5 .1 .1"})
+    (tmp_path / "secret").write_text("a line that stays where it is\n")
+    os.mkfifo(root / "pipe.txt")
+    for entry in (str(tmp_path / "secret"), "pipe.txt"):
+        (root / "data.yaml").write_text(NAMES + f"train: {entry}\nval: images/val\n")
+        ledger = yolo.read(root).ledger
+        assert f"{entry}' is neither a folder nor a list" in ledger.warnings[0]
+        assert ledger.refused == []
 
 
 def test_the_set_reads_alike_from_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

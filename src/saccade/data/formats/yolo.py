@@ -15,7 +15,7 @@ from pathlib import Path
 from saccade.data.dataset import DataSet, Ledger, Record, Thing
 from saccade.data.formats.boxes import drop_repeats, finish
 from saccade.data.formats.listing import measure, relative
-from saccade.data.formats.yolo_files import Found, find, is_described, rows_of, show
+from saccade.data.formats.yolo_files import Found, descriptions_below, find, is_described, rows_of, show
 from saccade.data.formats.yolo_rows import parse_row
 from saccade.data.formats.yolo_yaml import Layout, ranges
 from saccade.errors import DataError
@@ -63,7 +63,8 @@ def read(root: Path, task: str | None = None) -> DataSet:
         )
     if not found.layout.names:
         ids = _names_from_ids(found.layout, records, seen)
-        ledger.warnings.append("no data.yaml or classes.txt names the classes: they are called by their ids")
+        aside = "".join(f"; is it {relative(path, root)}? then give its path" for path in descriptions_below(root)[:1])
+        ledger.warnings.append(f"no data.yaml or classes.txt names the classes: they are called by their ids{aside}")
     elif max(ids) + 1 in seen and 0 in ids and 0 not in seen:
         raise DataError(
             f"{root}: class {max(ids) + 1}, allowed {ranges(ids)}; no object has class 0: do your ids start at 1? "

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from saccade.data.dataset import Ledger
@@ -23,6 +23,7 @@ from saccade.data.formats.yolo_lists import (
     find_data_file,
     is_list,
     lines_of,
+    lists_of_splits,
     looks_like_rows,
     read_data_file,
     read_names,
@@ -33,7 +34,8 @@ from saccade.errors import DataError, UsageError
 
 _YAML = (".yaml", ".yml")
 _DEPTH = 3  # folders below the root in which labels beside the pictures are looked for
-_LONGEST = 4096  # characters of a path
+_LISTS = (".txt", ".list", ".lst")
+_LONGEST, _DEEPEST = 4096, 20  # characters and folders of a path that is looked for
 
 
 @dataclass(slots=True)
@@ -80,8 +82,8 @@ def find(root: Path, task: str | None, ledger: Ledger) -> Found:
         top = base.parent if inside else Path(os.path.commonpath([str(folder) for folder in folders]))
     labels, looked_in = _find_labels(images, base, ledger)
     owned = set(labels.values())
-    if layout.place == "":
-        layout = read_names(base, owned)
+    if not layout.place:
+        layout = replace(read_names(base, owned), splits=layout.splits)
     unlisted = {p for folder in folders for p in folder.iterdir() if is_image(p.name) and p.is_file()} - set(images)
     if unlisted and layout.splits:
         example = relative(min(unlisted), top)
@@ -115,7 +117,7 @@ def _layout(root: Path, task: str | None) -> tuple[Layout, Path]:
             raise UsageError(f"{root}: several files describe a data set: {names}; give the path of one of them")
         path = found[0] if found else find_data_file(root)
     if path is None:
-        return Layout("", {}), root
+        return Layout("", {}, lists_of_splits(root)), root
     if path.suffix == ".data":
         base = path.parent.parent if path.parent.name == "data" and not root.is_file() else path.parent
         return read_data_file(path, base), base
@@ -136,6 +138,12 @@ def _yamls(root: Path, task: str | None = None) -> list[Path]:
     below = [path for path in below if is_layout(path)]
     outlines = {path: "seg" in path.parent.name.lower() for path in below}
     return sorted(below, key=lambda p: (outlines[p] != (task == "instances"), str(p)))
+
+
+def descriptions_below(root: Path) -> list[Path]:
+    """YAML files one folder down that describe a data set, which `find` leaves aside where labels lie in `root`."""
+    below = [path for child in list_folders(root) for path in sorted(child.iterdir()) if path.suffix.lower() in _YAML]
+    return [path for path in below if path.is_file() and not is_foreign(path.name) and is_layout(path)]
 
 
 def _has_labels(root: Path) -> bool:
@@ -178,22 +186,18 @@ def _stated_images(root: Path, base: Path, layout: Layout, ledger: Ledger) -> di
     images: dict[Path, str | None] = {}
     missing = []
     for split, entries in layout.splits.items():
-        shared, before = 0, len(images)
-        for entry in entries:
-            place = _resolve(base, layout, split, entry)
-            if place is None:
-                missing.append(
-                    f"{layout.place}: key '{split}': {entry[:200]!r} is neither a folder nor a list file here"
-                )
-                ledger.warnings.append(f"{missing[-1]}; what is there is read, without this part")
-                continue
-            for image in _listed(place, base, ledger) if place.is_file() else list_images(place):
-                shared += image in images
-                images.setdefault(image, split)
+        places = {entry: _resolve(base, layout, split, entry) for entry in entries}
+        absent = [entry[:200] for entry, place in places.items() if place is None]
+        absent = [f"{layout.place}: key '{split}': {e!r} is neither a folder nor a list file here" for e in absent]
+        ledger.warnings += [f"{words}; what is there is read, without this part" for words in absent]
+        missing += absent
+        found = [image for place in places.values() if place for image in _images_at(place, base, ledger)]
+        shared = sum(image in images for image in found)
         if shared:
             ledger.warnings.append(f"{shared} images of '{split}' are in another split too, and stay there")
-        elif len(images) == before and not missing:
+        elif not found and not absent:
             ledger.warnings.append(f"{layout.place}: key '{split}': none of its pictures is here")
+        images = dict.fromkeys(found, split) | images
     if not images and missing:
         raise UsageError(f"{'; '.join(missing)}; looked below {base}")
     _warn_of_outside(images, root if root.is_dir() else base, layout, ledger)
@@ -221,7 +225,7 @@ def _resolve(base: Path, layout: Layout, split: str, entry: str) -> Path | None:
     places += [base / entry, base / within, base.parent / entry, *(base / end for end in _ends(f"{start}/{entry}"))]
     for place in (Path(os.path.normpath(place)) for place in places):
         climbs = not os.path.isabs(entry) and not given and not place.is_relative_to(base.parent)
-        if climbs or not os.path.exists(place):
+        if climbs or not (os.path.isdir(place) or (os.path.isfile(place) and place.suffix.lower() in _LISTS)):
             continue
         if base != place and base.is_relative_to(place):
             raise UsageError(
@@ -240,8 +244,13 @@ def _ends(stated: str) -> Iterator[PurePosixPath]:
     last folder that names a split stays: `/x/val/images` is never `images`."""
     parts = [part for part in stated.replace("\\", "/").split("/") if part not in ("", ".", "..") and part[-1] != ":"]
     last = max((i for i, part in enumerate(parts) if split_of_folder(part)), default=len(parts) - 1)
-    for i in range(last + 1):
+    for i in range(max(0, len(parts) - _DEEPEST), last + 1):
         yield PurePosixPath(*parts[i:])
+
+
+def _images_at(place: Path, base: Path, ledger: Ledger) -> list[Path]:
+    """The images below a folder, or of a list file."""
+    return list_images(place) if place.is_dir() else _listed(place, base, ledger)
 
 
 def _listed(place: Path, base: Path, ledger: Ledger) -> list[Path]:

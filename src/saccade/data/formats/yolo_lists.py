@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from saccade.data.formats.listing import relative
+from saccade.data.formats.listing import is_image, relative
+from saccade.data.formats.splits import split_of_file
 from saccade.data.formats.yolo_yaml import MAX_CLASSES, Layout, repeated
 from saccade.errors import DataError, UsageError
 
@@ -90,6 +91,16 @@ def _entries(path: Path) -> dict[str, str]:
         return {}
     pairs = (line.partition("=") for line in lines if "=" in line)
     return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def lists_of_splits(base: Path) -> dict[str, list[str]]:
+    """train.txt, val.txt, test.txt in a folder without data.yaml, where their first line names a picture."""
+    splits: dict[str, list[str]] = {}
+    for path in sorted(base.glob("*.txt")):
+        split = split_of_file(path.stem)
+        if split and path.is_file() and is_image(text_of(path, path.name).lstrip().partition("\n")[0].strip()):
+            splits.setdefault(split, []).append(path.name)
+    return splits
 
 
 def read_names(base: Path, labels: Iterable[Path]) -> Layout:
