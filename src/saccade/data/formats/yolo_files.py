@@ -197,7 +197,7 @@ def _stated_images(root: Path, base: Path, layout: Layout, ledger: Ledger) -> di
             ledger.warnings.append(f"{shared} images of '{split}' are in another split too, and stay there")
         elif not found and not absent:
             ledger.warnings.append(f"{layout.place}: key '{split}': none of its pictures is here")
-        images = dict.fromkeys(found, split) | images
+        images = {**dict.fromkeys(found, split), **images}
     if not images and missing:
         raise UsageError(f"{'; '.join(missing)}; looked below {base}")
     _warn_of_outside(images, root if root.is_dir() else base, layout, ledger)
