@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from corpus import box
+from corpus import coco as coco_set
 from saccade.data.dataset import DataSet, Record, Thing
-from saccade.data.formats import coco, voc, yolo
+from saccade.data.formats import coco, read, voc, yolo
+from saccade.data.formats.output import file_names
 from saccade.data.rle import decode_rle, encode_mask
 from saccade.errors import DataError, ResourceError, UsageError
 from saccade.verbs.convert import WRITERS, convert
@@ -175,12 +178,143 @@ def test_id_masks_become_run_lengths(tmp_path: Path) -> None:
     assert back.area == 16
 
 
+HOSTILE = (
+    *("test", "train", "val", "valid", "classes", "readme", "data", "obj", "images", "labels", "masks"),
+    *("0", "1", "-1", "00", "photo", "photo 1", "photo -1", "a b", " blanks ", "a.b", "a.jpg", "10.jpg.xml", "10.jpg"),
+    *(
+        "caf\u00e9",
+        "cafe\u0301",
+        "CAF\u00c9",
+        "Москва",
+        "日本語",
+        "🦉",
+        "new\nline",
+        "tab\t",
+        "cr\r",
+        "line\u2028",
+        "nel\x85line",
+    ),
+    *(
+        "'single'",
+        '"double"',
+        "<b>&amp;",
+        "a,b;c",
+        "#hash",
+        "[1]*",
+        "{{x}}",
+        "back\\\\slash",
+        "c:0",
+        "http:__x",
+        "x" * 240,
+        "é" * 120,
+    ),
+    *("..", "~", "null", "-rf", "%2e", "$HOME", "train.txt", "data.yaml", "\ufffe"),
+)
+CLASSES = (
+    "cat",
+    "no",
+    "null",
+    "1",
+    "a, b",
+    "<b>",
+    'it\'s "it"',
+    "日本語",
+    "caf\u00e9",
+    "two\nlines",
+    "a: b # c",
+    "- x",
+    "nel\x85line",
+    "🦉",
+)
+
+
+def content(dataset: DataSet) -> list[tuple[object, ...]]:
+    """Split, classes and boxes of every image, in an order that does not depend on names."""
+    rows = [
+        (r.split, r.size, *((dataset.classes[t.label], *(round(v, 2) for v in t.box)) for t in r.things or ()))
+        for r in dataset.records
+    ]
+    return sorted(rows, key=str)
+
+
+def hostile(root: Path, names: Sequence[str], splits: bool) -> DataSet:
+    """Every name as .jpg and .png in two folders, each image with a box of its own; one of them is empty."""
+    root.mkdir()
+    (root / "picture").write_bytes(PICTURE)
+    records = []
+    for i, name in enumerate(
+        f"{folder}/{name}{end}" for folder in ("train", "val") for name in names for end in (".jpg", ".png")
+    ):
+        (root / name).parent.mkdir(exist_ok=True)
+        os.link(root / "picture", root / name)
+        things = [Thing(i % len(CLASSES), (i % 90, i // 90, i % 90 + 2.5, i // 90 + 3))] if i else []
+        records.append(Record(name, (100, 100), name.partition("/")[0] if splits else None, things=things))
+    return DataSet(root, "folder", "detect", list(CLASSES), records)
+
+
+with io.BytesIO() as buffer:
+    Image.new("L", (100, 100)).save(buffer, "PNG")
+    PICTURE = buffer.getvalue()
+
+
+@pytest.mark.parametrize("splits", [True, False])
+@pytest.mark.parametrize("format", WRITERS)
+def test_hostile_names_come_back_whole(format: str, splits: bool, tmp_path: Path) -> None:
+    """What `convert` writes is read back whole and by itself: every image, split, class and box."""
+    dataset = hostile(tmp_path / "start", HOSTILE, splits)
+    WRITERS[format](dataset, tmp_path / "out", "link")
+    back = read(tmp_path / "out")
+    assert (back.format, back.ledger.refused, back.ledger.repaired) == (format, [], [])
+    assert content(back) == content(dataset)
+    for step in WRITERS:
+        convert(tmp_path / "out", step, tmp_path / step, images="link")
+        assert content(read(tmp_path / step)) == content(dataset)
+
+
+word = st.text(st.sampled_from("ab01.- _'\u00e9\u0301\x85\\\\:é🦉"), min_size=1, max_size=6).filter(
+    lambda w: w[0] != "."
+)
+
+
+@settings(max_examples=5, deadline=None, derandomize=True)
+@given(st.lists(word, min_size=1, max_size=6, unique=True), st.booleans())
+def test_any_names_come_back_whole(names: list[str], splits: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = hostile(Path(folder, "start"), names, splits)
+        for format, write in WRITERS.items():
+            write(dataset, Path(folder, format), "link")
+            assert content(read(Path(folder, format))) == content(dataset)
+
+
+def test_names_are_short_enough_for_a_file() -> None:
+    records = [Record(f"{'d' * 200}/{'e' * 200}{i}/a.jpg", (9, 9)) for i in range(3)]
+    names = list(file_names(records).values())
+    assert len(set(names)) == 3
+    assert max(map(len, names)) <= 255
+
+
+def test_class_names_that_a_format_cannot_hold(tmp_path: Path, shell: Callable[..., tuple[int, str, str]]) -> None:
+    dataset = build(tmp_path / "start", {"a.png": [Thing(0, (1, 1, 9, 9)), Thing(1, (2, 2, 9, 9))]}, splits=False)
+    dataset.classes = ["a\x01b", "c\r", "owl"]
+    assert "2 class names with control characters (written as _)" in WRITERS["voc"](dataset, tmp_path / "voc", "copy")
+    assert read(tmp_path / "voc").classes == ["a_b", "c_"]
+    dataset.classes = ["a\x01b", "a_b", "owl"]
+    with pytest.raises(DataError, match=r"'a\\x01b' and 'a_b' would both be 'a_b'"):
+        WRITERS["voc"](dataset, tmp_path / "one", "copy")
+    source = coco_set(lambda c: c["categories"][0].update(name="cat\ud800"))(tmp_path / "data")
+    for format in WRITERS:
+        code, _, err = shell("convert", source, "--to", format, "--out", tmp_path / f"broken_{format}")
+        assert code == 3, err
+        assert "lone surrogate" in err
+        assert not (tmp_path / f"broken_{format}").exists()
+
+
 def test_equal_names_in_two_folders_stay_two_images(tmp_path: Path) -> None:
     things = [Thing(0, (1, 1, 9, 9))]
     dataset = build(tmp_path / "start", {"train/a.png": things, "val/a.png": things, "val/A.jpg": things})
-    for name, read in READERS.items():
+    for name, reader in READERS.items():
         WRITERS[name](dataset, tmp_path / name, "copy")
-        assert read(tmp_path / name).splits == {"train": 1, "val": 2}
+        assert reader(tmp_path / name).splits == {"train": 1, "val": 2}
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:

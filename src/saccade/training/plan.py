@@ -297,7 +297,8 @@ def _training_images(dataset: DataSet, task: str) -> list[Record]:
     tags are alike."""
     training = dataset.of("train")
     if not training:
-        raise DataError(f"{dataset.root}: no image to train on (splits: {dataset.splits or 'none'})")
+        why = "".join(f"\n  {warning}" for warning in dataset.ledger.warnings[:5])
+        raise DataError(f"{dataset.root}: no image to train on (splits: {dataset.splits or 'none'}){why}")
     if task in ("detect", "instances", "tag") and not any(record.things or record.tags for record in training):
         what = "tag" if task == "tag" else "object"
         raise DataError(f"{dataset.root}: no {what} in train (0 of {len(training)} images have one)")

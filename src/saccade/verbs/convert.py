@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from saccade.data.dataset import Ledger
+from saccade.data.dataset import DataSet, Ledger
 from saccade.data.formats import coco_write, read, voc_write, yolo_write
 from saccade.data.formats.output import Images
-from saccade.errors import UsageError, suggest
+from saccade.errors import DataError, UsageError, suggest
 
 WRITERS = {"coco": coco_write.write, "voc": voc_write.write, "yolo": yolo_write.write}
 
@@ -40,7 +40,7 @@ def convert(
 
     Raises:
         UsageError: unknown format, `out` exists, or the source holds no boxes.
-        DataError: the source cannot be read.
+        DataError: the source cannot be read, or a class name is no text that a file can hold.
         ResourceError: `out` cannot be written.
     """
     if format not in WRITERS:
@@ -50,6 +50,7 @@ def convert(
     dataset = read(source, task)
     if all(record.things is None for record in dataset.records):
         raise UsageError(f"{source}: holds no boxes or outlines (read as {dataset.format}), {format} needs them")
+    _refuse_broken_names(dataset)
     if task == "detect":
         for thing in (t for record in dataset.records for t in record.things or []):
             thing.polygons = thing.rle = thing.mask = None
@@ -58,3 +59,14 @@ def convert(
     return Conversion(
         Path(out), format, dataset.classes, len(dataset.records), objects, dataset.splits, lost, dataset.ledger
     )
+
+
+def _refuse_broken_names(dataset: DataSet) -> None:
+    """Raises DataError for half of a character in a name, which JSON can state and no UTF-8 file can hold."""
+    for name in (*dataset.classes, *(dataset.keypoint_names or ())):
+        try:
+            name.encode("utf-8")
+        except UnicodeEncodeError:
+            raise DataError(
+                f"{dataset.root}: the name {name!r} holds a lone surrogate, half a character; rename it"
+            ) from None

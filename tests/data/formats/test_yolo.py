@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import cProfile
+import os
 import random
 import re
 from pathlib import Path
@@ -10,7 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from saccade.data.formats import yolo
+from saccade.data.formats import recognise, yolo
+from saccade.data.formats.yolo_yaml import ranges
 from saccade.errors import DataError, UsageError
 
 NAMES = "names: [cat, dog, owl]\n"
@@ -78,6 +81,267 @@ def test_list_files_stay_inside(tmp_path: Path) -> None:
     dataset = yolo.read(root)
     assert [r.id for r in dataset.records] == ["images/x.png"]
     assert [e.where for e in dataset.ledger.refused] == ["train.txt:2", "train.txt:3"]
+
+
+RESERVED = ("test", "train", "val", "valid", "classes", "readme", "data", "obj", "predefined_classes")
+
+
+@pytest.mark.parametrize("layout", ["images/train", "images", "beside"])
+def test_a_label_file_may_be_called_as_lists_are(tmp_path: Path, layout: str) -> None:
+    """`test.txt` that belongs to `test.png` is its label file; a list of that name stays a list."""
+    row, (images, labels) = "0 .5 .5 .4 .4\n", (layout, layout.replace("images", "labels"))
+    for name in ("a", *RESERVED):
+        for folder in (images, labels):
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 9)).save(tmp_path / images / f"{name}.png")
+        (tmp_path / labels / f"{name}.txt").write_text(row)
+    assert yolo.looks_like(tmp_path)
+    ledger = yolo.read(tmp_path).ledger
+    assert (ledger.images_used, ledger.labels_used, ledger.refused) == (10, 10, [])
+    (tmp_path / labels / "classes.txt").write_text("cat\n")
+    dataset = yolo.read(tmp_path)
+    assert dataset.ledger.labels_used == 9
+    assert any("classes.txt holds names" in w and "classes.png" in w for w in dataset.ledger.warnings)
+
+
+def test_rows_beside_the_pictures(tmp_path: Path) -> None:
+    """As labelImg leaves them: classes.txt counts its blank lines, unless the labels use their numbers."""
+    for name, row in (("a", "0 .5 .5 .2 .2\n"), ("b", "2 .5 .5 .2 .2\n")):
+        Image.new("RGB", (9, 9)).save(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.txt").write_text(row)
+    assert recognise(tmp_path) == "yolo"
+    dataset = yolo.read(tmp_path)
+    assert dataset.classes == ["0", "2"]
+    assert "called by their ids" in dataset.ledger.warnings[0]
+    (tmp_path / "predefined_classes.txt").write_text("cat\n\nowl\n\n")
+    dataset = yolo.read(tmp_path)
+    assert [dataset.classes[(r.things or [])[0].label] for r in dataset.records] == ["cat", "owl"]
+    assert "'owl' is taken for class 2" in dataset.ledger.warnings[0]
+    (tmp_path / "b.txt").write_text("1 .5 .5 .2 .2\n")
+    dataset = yolo.read(tmp_path)
+    assert [dataset.classes[(r.things or [])[0].label] for r in dataset.records] == ["cat", "owl"]
+    assert "'owl' is taken for class 1" in dataset.ledger.warnings[0]
+    (tmp_path / "a.txt").write_text("a photo of a cat\n")
+    (tmp_path / "b.txt").write_text("a photo of an owl\n")
+    assert not yolo.looks_like(tmp_path)
+
+
+def test_the_export_of_cvat(tmp_path: Path) -> None:
+    for part, count in (("train", 3), ("valid", 1)):
+        for i in range(count):
+            picture = tmp_path / f"obj_{part}_data/{part}{i}.png"
+            picture.parent.mkdir(exist_ok=True)
+            Image.new("RGB", (9, 9)).save(picture)
+            picture.with_suffix(".txt").write_text("1 .5 .5 .2 .2\n")
+        lines = "".join(f"data/obj_{part}_data/{part}{i}.png\n" for i in range(count))
+        (tmp_path / f"{part}.txt").write_text(lines)
+    (tmp_path / "obj.names").write_text("cat\ndog\n")
+    text = "classes = 2\ntrain = data/train.txt\nvalid = data/valid.txt\nnames = data/obj.names\nbackup = backup/\n"
+    (tmp_path / "obj.data").write_text(text)
+    for place in (tmp_path, tmp_path / "obj.data"):
+        assert recognise(place) == "yolo"
+        dataset = yolo.read(place)
+        assert (dataset.classes, dataset.splits) == (["cat", "dog"], {"train": 3, "val": 1})
+        assert (dataset.ledger.labels_used, dataset.ledger.refused, dataset.ledger.warnings) == (4, [], [])
+    (tmp_path / "obj.names").unlink()
+    with pytest.raises(UsageError, match=r"obj\.data: key 'names'"):
+        yolo.read(tmp_path)
+
+
+ROOTS = ["/content/drive/MyDrive/ds/", "data/", "C:\\ds\\", "./", "../ds/", ""]
+
+
+@pytest.mark.parametrize("root", ROOTS)
+def test_paths_of_another_machine(tmp_path: Path, root: str) -> None:
+    """A folder or a picture is found at the longest end of its path that is here; backslashes part folders."""
+    folder, back = build(tmp_path / "set", {f"train/{i}": "0 .5 .5 .1 .1" for i in range(3)}), "\\" in root
+    entry = root + ("images\\train" if back else "images/train")
+    (folder / "data.yaml").write_text(NAMES + f"train: '{entry}'\n")
+    assert yolo.read(folder).splits == {"train": 3}
+    (folder / "data.yaml").write_text(NAMES + f"path: '{root}'\ntrain: images/train\n")
+    assert yolo.read(folder).splits == {"train": 3}
+    parts = "\\" if back else "/"
+    (folder / "list.txt").write_text("".join(f"{entry}{parts}{i}.png\n" for i in (0, 2)))
+    (folder / "data.yaml").write_text(NAMES + f"train: {root}list.txt\n")
+    dataset = yolo.read(folder)
+    assert [r.id for r in dataset.records] == ["images/train/0.png", "images/train/2.png"]
+    assert dataset.ledger.refused == []
+    assert "1 images, such as images/train/1.png, are in no list" in dataset.ledger.warnings[0]
+
+
+def test_an_end_of_a_path_keeps_its_split_and_its_folder(tmp_path: Path) -> None:
+    """`/x/val/images` is not `images` here, nor `b/0.png` the `0.png` of another folder."""
+    build(tmp_path, {"0": "0 .5 .5 .1 .1", "a/0": "0 .5 .5 .1 .1"}, NAMES + "train: images\nval: /x/val/images\n")
+    dataset = yolo.read(tmp_path)
+    assert dataset.splits == {"train": 2}
+    assert "key 'val': '/x/val/images'" in dataset.ledger.warnings[0]
+    (tmp_path / "data.yaml").write_text(NAMES + "train: list.txt\n")
+    (tmp_path / "list.txt").write_text("/x/images/a/0.png\n/x/images/b/0.png\n0.png\ndata/images/a/0.png\n")
+    dataset = yolo.read(tmp_path)
+    assert [r.id for r in dataset.records] == ["images/a/0.png"]
+    assert [e.where for e in dataset.ledger.refused] == ["list.txt:2", "list.txt:3", "list.txt:4"]
+    assert "name of 2 pictures" in dataset.ledger.refused[1].what
+    assert "another line names" in dataset.ledger.refused[2].what
+    (tmp_path / "list.txt").write_text("/x/b/7.png\n")
+    with pytest.raises(DataError, match=r"no images.*\n  list\.txt:1: '/x/b/7\.png'"):
+        yolo.read(tmp_path)
+
+
+def test_a_part_that_is_not_here_leaves_the_others(tmp_path: Path) -> None:
+    build(tmp_path, {"val/a": "0 .5 .5 .1 .1"}, NAMES + "train: images/train\nval: images/val\n")
+    dataset = yolo.read(tmp_path)
+    assert dataset.splits == {"val": 1}
+    assert "key 'train': 'images/train' is neither a folder nor a list file here" in dataset.ledger.warnings[0]
+    (tmp_path / "data.yaml").write_text(NAMES + "train: train.txt\nval: images/val\n")
+    (tmp_path / "train.txt").write_text("/content/images/train/b.png\n")
+    dataset = yolo.read(tmp_path)
+    assert dataset.splits == {"val": 1}
+    assert "key 'train': none of its pictures is here" in dataset.ledger.warnings[0]
+
+
+def test_lists_of_splits_without_yaml(tmp_path: Path) -> None:
+    build(tmp_path, dict.fromkeys("abcd", "0 .5 .5 .1 .1"), yaml=None)
+    (tmp_path / "train.txt").write_text("images/a.png\n./images/b.png\n")
+    (tmp_path / "valid.txt").write_text("/content/ds/images/c.png\n")
+    (tmp_path / "test.txt").write_text("notes on the test\n")
+    dataset = yolo.read(tmp_path)
+    assert dataset.splits == {"train": 2, "val": 1}
+    assert "1 images, such as images/d.png, are in no list" in dataset.ledger.warnings[0]
+
+
+def test_yaml_of_any_name(tmp_path: Path) -> None:
+    build(tmp_path, {"train/a": "1 .5 .5 .1 .1"}, yaml=None)
+    (tmp_path / "cfg").mkdir()
+    (tmp_path / "cfg/fruit.yaml").write_text("names: [apple, pear]\ntrain: ../images/train\n")
+    assert "is it cfg/fruit.yaml? then give its path" in yolo.read(tmp_path).ledger.warnings[0]
+    assert yolo.read(tmp_path / "cfg/fruit.yaml").classes == ["apple", "pear"]
+    (tmp_path / "hyp.yaml").write_text("lr0: 0.01\n")
+    (tmp_path / "fruit.yml").write_text("names: [apple, pear]\ntrain: images/train\n")
+    assert yolo.read(tmp_path).classes == ["apple", "pear"]
+    (tmp_path / "other.yaml").write_text("nc: 2\nval: images/train\n")
+    with pytest.raises(UsageError, match=r"fruit\.yml, other\.yaml; give the path of one"):
+        yolo.read(tmp_path)
+    assert yolo.read(tmp_path / "other.yaml").splits == {"val": 1}
+
+
+def test_paths_that_leave_the_data_set_are_named_or_refused(tmp_path: Path) -> None:
+    elsewhere = build(tmp_path / "elsewhere", {"train/a": "0 .5 .5 .1 .1"}, yaml=None)
+    root = build(tmp_path / "deep" / "set", {"val/b": "0 .5 .5 .1 .1"})
+    stated = (f"path: {elsewhere}\ntrain: images/train\n", "path: ../../elsewhere\ntrain: images/train\n")
+    for text in (*stated, f"train: {elsewhere}/images/train\n"):
+        (root / "data.yaml").write_text(NAMES + text)
+        dataset = yolo.read(root)
+        assert dataset.splits == {"train": 1}
+        assert (
+            f"leads out of the data set: pictures are read from {elsewhere}/images/train" in dataset.ledger.warnings[0]
+        )
+    (root / "link").symlink_to(elsewhere)
+    (root / "data.yaml").write_text(NAMES + "train: link/images/train\n")
+    assert f"{elsewhere}/images/train" in yolo.read(root).ledger.warnings[0]
+    for entry, says in (("../../elsewhere", "leads out"), ("/", "holds the data set"), ("..", "holds the data set")):
+        (root / "data.yaml").write_text(NAMES + f"train: {entry}\n")
+        with pytest.raises(UsageError, match=f"key 'train': '{entry}' .*{says}"):
+            yolo.read(root)
+
+
+def test_what_is_no_list_is_not_read(tmp_path: Path) -> None:
+    """Neither a file of another kind, whose lines would be told, nor a pipe, which would never end."""
+    root = build(tmp_path / "set", {"val/a": "0 .5 .5 .1 .1"})
+    (tmp_path / "secret").write_text("a line that stays where it is\n")
+    os.mkfifo(root / "pipe.txt")
+    for entry in (str(tmp_path / "secret"), "pipe.txt"):
+        (root / "data.yaml").write_text(NAMES + f"train: {entry}\nval: images/val\n")
+        ledger = yolo.read(root).ledger
+        assert f"{entry}' is neither a folder nor a list" in ledger.warnings[0]
+        assert ledger.refused == []
+
+
+def test_the_set_reads_alike_from_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no folder above it names a split, nor a word in the name of a folder of it."""
+    root = tmp_path / "test" / "set"
+    build(root, {"train_station/a": "0 .5 .5 .1 .1", "bus_stop/b": "0 .5 .5 .1 .1"}, yaml=None)
+    outside = yolo.read(root)
+    monkeypatch.chdir(root)
+    for dataset in (outside, yolo.read(Path())):
+        assert [(r.id, r.split) for r in dataset.records] == [
+            ("images/bus_stop/b.png", None),
+            ("images/train_station/a.png", None),
+        ]
+    (root / "data.yaml").write_text(NAMES + "train: ../../elsewhere\n")
+    with pytest.raises(UsageError, match="leads out"):
+        yolo.read(Path())
+
+
+def test_two_pictures_of_one_stem(tmp_path: Path) -> None:
+    """A label file of both is nobody's; `0.jpg.txt` is of the picture 0.jpg alone, or of 0.jpg.png where that is."""
+    build(tmp_path, {"0": "0 .5 .5 .1 .1\n1 .5 .5 .2 .2\n", "1": "0 .5 .5 .1 .1\n"}, yaml=None)
+    Image.new("RGB", (9, 9)).save(tmp_path / "images/0.jpg")
+    ledger = yolo.read(tmp_path).ledger
+    assert (ledger.images_used, ledger.labels_used, ledger.images_refused, ledger.labels_refused) == (1, 1, 2, 2)
+    assert [e.where for e in ledger.refused if "shares" in e.what] == ["images/0.jpg", "images/0.png"]
+    for name, row in (("0.jpg", "1 .5 .5 .3 .3"), ("0.png", "2 .5 .5 .3 .3")):
+        (tmp_path / f"labels/{name}.txt").write_text(row)
+    (tmp_path / "labels/0.txt").unlink()
+    dataset = yolo.read(tmp_path)
+    assert [dataset.classes[(r.things or [])[0].label] for r in dataset.records] == ["1", "2", "0"]
+    Image.new("RGB", (9, 9)).save(tmp_path / "images/0.jpg.png")
+    owner = {r.id: len(r.things or []) for r in yolo.read(tmp_path).records}
+    assert owner == {"images/0.jpg": 0, "images/0.jpg.png": 1, "images/0.png": 1, "images/1.png": 1}
+
+
+def test_equal_names_in_two_folders_keep_their_labels(tmp_path: Path) -> None:
+    for i, part in enumerate(("a", "b", "c")):
+        build(tmp_path / part, {"0": f"{i} .5 .5 .1 .1\n"}, yaml=None)
+    build(tmp_path, {}, NAMES + "train: [a/images, b/images]\nval: c/images\n")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/0.txt").write_text("1 .5 .5 .9 .9\n")
+    (tmp_path / "c/labels/0.txt").unlink()
+    dataset = yolo.read(tmp_path)
+    assert [e.where for e in dataset.ledger.refused] == ["labels/0.txt line 1"]
+    records = dataset.records
+    found = [[(t.label, round(t.box[2] - t.box[0])) for t in r.things or []] for r in records]
+    assert found == [[(0, 10)], [(1, 10)], []]
+    (tmp_path / "data.yaml").write_text(NAMES + "train: a/images\nval: c/images\n")
+    (tmp_path / "a/images/0.png").rename(tmp_path / "a/images/1.png")
+    (tmp_path / "a/labels/0.txt").rename(tmp_path / "a/labels/1.txt")
+    records = yolo.read(tmp_path).records
+    assert [round(t.box[2] - t.box[0]) for r in records for t in r.things or []] == [10, 90]
+
+
+def test_labels_above_the_data_set_are_not_its_own(tmp_path: Path) -> None:
+    root = build(tmp_path / "images" / "set", {"a": "0 .5 .5 .1 .1\n", "b": None})
+    (tmp_path / "labels/set").mkdir(parents=True)
+    (tmp_path / "labels/set/x.txt").write_text("0 .5 .5 .9 .9\n")
+    Image.new("RGB", (9, 9)).save(root / "x.png")
+    (root / "data.yaml").write_text(NAMES + "train: .\n")
+    assert {r.id: len(r.things or []) for r in yolo.read(root).records} == {
+        "images/a.png": 1,
+        "images/b.png": 0,
+        "x.png": 0,
+    }
+
+
+def test_class_lists_that_disagree(tmp_path: Path) -> None:
+    for split, names in (("train", "cat\ndog\n"), ("val", "dog\ncat\n")):
+        folder = tmp_path / split
+        folder.mkdir()
+        Image.new("RGB", (9, 9)).save(folder / "a.png")
+        (folder / "a.txt").write_text("0 .5 .5 .1 .1\n")
+        (folder / "classes.txt").write_text(names)
+    with pytest.raises(DataError, match=r"train/classes\.txt and val/classes\.txt name the classes differently"):
+        yolo.read(tmp_path)
+    (tmp_path / "val/classes.txt").write_text("cat\ndog\n")
+    (tmp_path / "predefined_classes.txt").write_text("cat\n")
+    dataset = yolo.read(tmp_path)
+    assert (dataset.classes, dataset.splits) == (["cat", "dog"], {"train": 1, "val": 1})
+
+
+def test_label_files_without_pictures_are_refused_wherever_they_lie(tmp_path: Path) -> None:
+    build(tmp_path, {"a": "0 .5 .5 .1 .1"}, yaml=None)
+    (tmp_path / "labels/gone").mkdir()
+    (tmp_path / "labels/gone/test.txt").write_text("0 .5 .5 .1 .1\n")
+    (entry,) = yolo.read(tmp_path).ledger.refused
+    assert entry.where == "labels/gone/test.txt line 1"
 
 
 def test_names_with_gaps_and_several_sets_in_one_folder(tmp_path: Path) -> None:
@@ -182,6 +446,15 @@ BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nnames: [*b, *b]\ntrain: images/train\n"
         (BOMB, "aliases"),
         ("- a\n- b\n", "no mapping"),
         ("[" * 5000, "data.yaml"),
+        ("names: [a]\nnames: [b]\n", "'names' stands twice"),
+        ("names: {0: a, 00: b}\n", "the id 0 more than once"),
+        ("names: {999999999: a}\n", r"the id 999999999, allowed 0\.\.99999"),
+        ("names: {" + "9" * 900 + ": a}\n", "the id 9999"),
+        ("train: x\nnc: " + "9" * 5000 + "\n", "'names' must be"),
+        ("names: [a]\nnc: " + "9" * 5000 + "\n", "'nc' is 9999"),
+        ("names: [a]\nkpt_shape: [100000000, 3]\n", r"\[1 to 1000 points, 2 or 3\], found"),
+        ("names: [a]\n---\nnames: [b]\n", "no mapping"),
+        ("? [a]\n: b\n", "a key must be text"),
     ],
 )
 def test_bad_yaml(tmp_path: Path, yaml: str, says: str) -> None:
@@ -193,6 +466,38 @@ def test_bad_yaml(tmp_path: Path, yaml: str, says: str) -> None:
 def test_names_are_text(tmp_path: Path) -> None:
     build(tmp_path, {"train/a": "0 .5 .5 .1 .1"}, "names: [no, 'null', 0, 1.5, <b>]\ntrain: images/train\n")
     assert yolo.read(tmp_path).classes == ["no", "null", "0", "1.5", "<b>"]
+
+
+def test_the_work_grows_with_the_input(tmp_path: Path) -> None:
+    """Twice the names, rows and classes cost about twice the calls; counted, as seconds depend on the machine."""
+
+    def calls(count: int) -> int:
+        root = build(tmp_path / str(count), {"train/a": "".join(f"{i} .5 .5 .1 .1\n" for i in range(count + 9))})
+        names = ", ".join(f"{2 * i}: n{i}" for i in range(count))
+        (root / "data.yaml").write_text(f"names: {{{names}}}\ntrain: images/train\n")
+        profile = cProfile.Profile()
+        profile.runcall(yolo.read, root)
+        return sum(entry.callcount for entry in profile.getstats())
+
+    calls(10)  # imports
+    first, second = calls(300), calls(600)
+    assert second < 2.3 * first
+
+
+def test_long_paths_cost_little(tmp_path: Path) -> None:
+    long = "a/" * 500_000 + "x.png"
+    build(tmp_path, {"a": "0 .5 .5 .1 .1"}, NAMES + "train: list.txt\n")
+    (tmp_path / "list.txt").write_text(f"images/a.png\n{long}\n{'b' * 3000}.png\nnul\0.png\n")
+    assert [e.where for e in yolo.read(tmp_path).ledger.refused] == ["list.txt:2", "list.txt:3", "list.txt:4"]
+    for entry in (long, "b" * 3000):
+        (tmp_path / "data.yaml").write_text(NAMES + f"train: {entry}\n")
+        with pytest.raises(UsageError, match="key 'train'"):
+            yolo.read(tmp_path)
+
+
+def test_many_gaps_are_named_in_short() -> None:
+    assert ranges([1, 2, 3, 7]) == "1..3, 7"
+    assert len(ranges(list(range(0, 100_000, 2)))) < 200
 
 
 def test_flipped_bytes_never_break_the_reader(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
 import tempfile
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +18,9 @@ from saccade.data.dataset import DataSet, Record
 from saccade.errors import DataError, ResourceError, UsageError
 
 Images = Literal["copy", "link", "none"]  # what becomes of the image files: copied, symbolic links, or left alone
+
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff\\:]")  # ends of lines, drives, no text
+_LONGEST = 240  # bytes of a stem; a file name may have 255 with its suffix
 
 
 @contextmanager
@@ -59,27 +64,34 @@ def place_image(dataset: DataSet, record: Record, target: Path, images: Images) 
 
 
 def file_names(records: list[Record]) -> dict[str, str]:
-    """Record id -> file name. Stems are unique, whatever their case; folders enter the name where they must."""
+    """Record id -> file name that any system and any format can hold. Stems are unique, whatever their case and their
+    Unicode form; folders enter the name where they must."""
     names: dict[str, str] = {}
     taken: set[str] = set()
     for record in records:
         path = PurePosixPath(record.id)
         for stem in _stems(path):
-            if stem.casefold() not in taken:
-                taken.add(stem.casefold())
-                names[record.id] = stem + path.suffix
+            plain = unicodedata.normalize("NFC", stem).casefold()
+            if plain not in taken:
+                taken.add(plain)
+                names[record.id] = stem + _UNSAFE.sub("_", path.suffix)
                 break
     return names
 
 
 def _stems(path: PurePosixPath) -> Iterator[str]:
     flat = "_".join([*path.parts[:-1], path.stem])
-    for stem in (path.stem, flat):
-        yield re.sub(r"[\x00-\x1f\x7f]", "_", stem)
-    number = 1
-    while True:
-        number += 1
-        yield re.sub(r"[\x00-\x1f\x7f]", "_", f"{flat}_{number}")
+    yield _safe(path.stem)
+    yield _safe(flat)
+    for number in itertools.count(2):
+        yield f"{_safe(flat)}_{number}"
+
+
+def _safe(stem: str) -> str:
+    """Without blanks at its ends, which lists lose; not hidden; short enough for a name of a file."""
+    text = _UNSAFE.sub("_", stem).strip() or "_"
+    text = f"_{text}" if text.startswith(".") else text
+    return text if len(text.encode()) <= _LONGEST else text.encode()[-_LONGEST:].decode(errors="ignore").lstrip()
 
 
 def sentences(lost: Counter[str]) -> list[str]:

@@ -4,27 +4,43 @@ VOC counts pixels from 1 and both corners belong to the box, so xmin ymin xmax y
 Saccade's corners. Where a data set holds a coordinate of 0, its tool counted from 0: then the numbers are taken as
 corners, and a warning says so. An object that ends on the pixel on which it starts (a click) is refused.
 
-Images are found by the name of the XML file, wherever both lie, because `filename` inside is often stale.
+An XML file belongs to the picture at its path (voc_paths.py); `filename` inside is often stale and asked only where
+several pictures could be meant. Outlines and rotated boxes are not read: such objects are refused.
 """
 
 from __future__ import annotations
 
-import csv
 import xml.etree.ElementTree as ET
-from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field
+from pathlib import Path
 from xml.parsers import expat
 
 from saccade.data.dataset import DataSet, Ledger, Record, Thing
-from saccade.data.formats.boxes import check_numbers, drop_repeats, finish, fit_box, refuse_with_image, split_of
+from saccade.data.formats.boxes import check_numbers, drop_repeats, finish, fit_box, refuse_with_image
 from saccade.data.formats.listing import is_image, list_files, list_folders, measure, relative
+from saccade.data.formats.splits import split_of_folder
+from saccade.data.formats.voc_lists import read_splits
+from saccade.data.formats.voc_paths import Places
 from saccade.errors import DataError
 
 _MAX_BYTES = 20_000_000  # of one XML file
 _MAX_DEPTH = 32
-_NO_PICTURES = {"segmentationclass", "segmentationobject"}  # folders of masks
+_MASKS = {"segmentationclass", "segmentationobject"}  # folders of masks
+_COPIES = {"mask", "masks", "thumbnails", "thumbs"}  # folders of what is made from the pictures, under their names
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
+_NO_BOXES = ("robndbox", "rotated_bndbox", "polygon", "segmentation", "mask", "points", "keypoints")
+
+
+@dataclass(slots=True)
+class _Object:
+    """One box of an <object>, as written."""
+
+    place: str
+    name: str
+    corners: list[str]  # xmin ymin xmax ymax
+    difficult: bool
+    fault: str | None = None  # why it cannot be read
 
 
 @dataclass(slots=True)
@@ -32,8 +48,11 @@ class _Page:
     """One XML file, parsed."""
 
     place: str
-    size: tuple[int, int] | None  # (height, width); None where the file says 0 or nothing
-    objects: list[tuple[str, list[str], bool]]  # name, xmin ymin xmax ymax as written, difficult
+    size: tuple[int, int] | None = None  # (height, width); None where the file says 0 or nothing
+    objects: list[_Object] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)  # place of an object -> how it was read
+    stated: list[str] = field(default_factory=list)  # the paths that it gives its picture
+    broken: str | None = None  # why it cannot be read
 
 
 def looks_like(root: Path) -> bool:
@@ -64,20 +83,17 @@ def read(root: Path, task: str | None = None) -> DataSet:
     """
     ledger = Ledger()
     files = list_files(root)
-    images = [p for p in files if is_image(p.name) and not _NO_PICTURES & {part.lower() for part in p.parts}]
-    pages, broken = _parse_all(root, [p for p in files if p.suffix.lower() == ".xml"])
-    if not pages and not broken:
-        raise DataError(f"{root}: no VOC annotation (*.xml with <annotation>) in this folder or below")
-    splits = _splits(root, files, ledger)
-    pairs = _pair(root, pages, images, splits, ledger)
-    _account_for_the_rest(root, {p.stem for p in pages}, broken, images, splits, ledger)
-    origin = _origin(pages.values(), ledger)
+    images = _pictures(root, files, ledger)
+    pages = _parse_all(root, [p for p in files if p.suffix.lower() == ".xml"])
+    pairs, splits = _pair(root, files, images, pages, ledger)
+    origin = _origin(pairs.values(), ledger)
     sizes = measure(root, list(pairs), ledger)
-    classes = sorted({name for page in pairs.values() for name, _, _ in page.objects if name})
+    classes = sorted({thing.name for page in pairs.values() for thing in page.objects if thing.name})
+    labels = {name: label for label, name in enumerate(classes)}
     records = []
     for image, page in pairs.items():
         name = relative(image, root)
-        places = _places(page)
+        places = [thing.place for thing in page.objects]
         if image not in sizes:
             refuse_with_image(name, places, ledger)
             continue
@@ -86,11 +102,29 @@ def read(root: Path, task: str | None = None) -> DataSet:
             ledger.refuse_image(name, why)
             refuse_with_image(why, places, ledger)
             continue
-        things = _things(page, sizes[image], classes, origin, ledger)
-        split = splits.get(image.stem) if splits else split_of(image.parent.name) or split_of(image.parent.parent.name)
+        things = _things(page, sizes[image], labels, origin, ledger)
+        split = splits.get(image) if splits else _folder_split(image, root)
         records.append(Record(id=name, size=sizes[image], split=split, things=things))
     records.sort(key=lambda r: r.id)
     return finish(DataSet(root, "voc", "detect", classes, records, ledger), task)
+
+
+def _pictures(root: Path, files: list[Path], ledger: Ledger) -> list[Path]:
+    """The images among the files, without masks, and without copies that lie beside them in folders called so."""
+    images = [path for path in files if is_image(path.name)]
+    folders = {path: {part.lower() for part in path.relative_to(root).parts[:-1]} for path in images}
+    images = [path for path in images if not _MASKS & folders[path]]
+    copies = [path for path in images if _COPIES & folders[path]]
+    if 0 < len(copies) < len(images):
+        ledger.warnings.append(f"{len(copies)} images, such as {relative(copies[0], root)}, lie in a folder of copies")
+        images = [path for path in images if not _COPIES & folders[path]]
+    return images
+
+
+def _folder_split(image: Path, root: Path) -> str | None:
+    """The split of the innermost folder below the root that names one."""
+    splits = map(split_of_folder, reversed(image.relative_to(root).parts[:-1]))
+    return next((split for split in splits if split), None)
 
 
 def parse_xml(path: Path, place: str) -> ET.Element | str:
@@ -133,17 +167,62 @@ def parse_xml(path: Path, place: str) -> ET.Element | str:
         return f"not well-formed XML: {error}"
 
 
-def _parse_all(root: Path, paths: list[Path]) -> tuple[dict[Path, _Page], dict[str, str]]:
-    """The annotations by file, and of those that cannot be read the reason by stem."""
-    pages, broken = {}, {}
+def _parse_all(root: Path, paths: list[Path]) -> dict[Path, _Page]:
+    """The annotations by file. Raises DataError where there is none."""
+    pages, others = {}, []
     for path in paths:
         place = relative(path, root)
         tree = parse_xml(path, place)
         if isinstance(tree, str):
-            broken[path.stem] = f"{place}: {tree}"
+            pages[path] = _Page(place, broken=tree)
         elif tree.tag == "annotation":
-            pages[path] = _Page(place, _stated_size(tree), [_parse_object(e) for e in tree.findall("object")])
-    return pages, broken
+            pages[path] = _parse_page(tree, place)
+        else:
+            others.append(f"{place} holds <{tree.tag[:40]}>")
+    if not pages:
+        seen = f"; {others[0]}" if others else ""
+        cvat = ", CVAT's own form: export 'PASCAL VOC 1.1', 'COCO 1.0' or 'YOLO 1.1'" if "<annotations>" in seen else ""
+        raise DataError(f"{root}: no VOC annotation (*.xml with <annotation>) in this folder or below{seen}{cvat}")
+    return pages
+
+
+def _parse_page(tree: ET.Element, place: str) -> _Page:
+    page = _Page(place, _stated_size(tree))
+    filename, folder, path = (tree.findtext(tag, "").strip() for tag in ("filename", "folder", "path"))
+    page.stated = [filename, f"{folder}/{filename}" if folder and filename else "", path]
+    for number, element in enumerate(tree.iter("object"), start=1):
+        where = f"{place}: object {number}"
+        boxes = element.findall("bndbox")
+        page.objects += _parse_object(element, boxes, where)
+        if len(boxes) > 1:
+            page.notes[where] = f"has {len(boxes)} <bndbox>: read as {len(boxes)} objects"
+        elif boxes and any(element.find(tag) is not None for tag in _NO_BOXES):
+            page.notes[where] = "has an outline beside its <bndbox>: VOC is read for boxes alone"
+    return page
+
+
+def _parse_object(element: ET.Element, boxes: list[ET.Element], where: str) -> list[_Object]:
+    """An object for each of its boxes; one with a fault where it has none, or what it is called is unclear."""
+    names = [(name.text or "").strip() for name in element.findall("name")]
+    difficult = element.findtext("difficult", "0").strip() == "1"
+    fault = None
+    if not any(names):
+        fault = "has no <name>"
+    elif len(names) > 1:
+        fault = f"has {len(names)} <name> ({', '.join(names)[:80]}), one is needed"
+    elif not boxes:
+        other = next((tag for tag in _NO_BOXES if element.find(tag) is not None), None)
+        fault = f"has <{other}>, which is not read here, and no <bndbox>" if other else "has no <bndbox>"
+    if fault or not boxes:
+        return [_Object(where, "", [], difficult, fault)]
+    found = []
+    for number, box in enumerate(boxes, start=1):
+        place = where if len(boxes) == 1 else f"{where}, box {number}"
+        twice = next((side for side in _SIDES if len(box.findall(side)) > 1), None)
+        fault = f"has several <{twice}> in one <bndbox>" if twice else None
+        corners = [box.findtext(side, "").strip() for side in _SIDES]
+        found.append(_Object(place, names[0], corners, difficult, fault))
+    return found
 
 
 def _stated_size(tree: ET.Element) -> tuple[int, int] | None:
@@ -154,128 +233,59 @@ def _stated_size(tree: ET.Element) -> tuple[int, int] | None:
     return (height, width) if height > 0 and width > 0 else None
 
 
-def _parse_object(element: ET.Element) -> tuple[str, list[str], bool]:
-    corners = [element.findtext(f"bndbox/{side}", "").strip() for side in ("xmin", "ymin", "xmax", "ymax")]
-    return element.findtext("name", "").strip(), corners, element.findtext("difficult", "0").strip() == "1"
-
-
-def _places(page: _Page) -> list[str]:
-    return [f"{page.place}: object {number}" for number in range(1, len(page.objects) + 1)]
-
-
 def _pair(
-    root: Path, pages: dict[Path, _Page], images: list[Path], splits: dict[str, str], ledger: Ledger
-) -> dict[Path, _Page]:
-    """Each image with its XML file: of the same stem, and among several of the longest common path."""
-    by_stem: dict[str, list[Path]] = defaultdict(list)
-    for image in images:
-        by_stem[image.stem].append(image)
+    root: Path, files: list[Path], images: list[Path], pages: dict[Path, _Page], ledger: Ledger
+) -> tuple[dict[Path, _Page], dict[Path, str]]:
+    """Each image with its XML file, and the splits that lists give. All others are refused: images without a usable
+    XML file, XML files without an image; what no list names is counted in a warning."""
+    places = Places(root, images, list(pages))
+    owners: dict[Path, Path] = {}
+    alone: dict[Path, str] = {}
+    for path, page in pages.items():
+        try:
+            owners[path] = places.picture_of(path, page.stated)
+        except DataError as error:
+            alone[path] = str(error)
+    splits = read_splits(root, files, places, owners, ledger)
     pairs: dict[Path, _Page] = {}
     unlisted = 0
     for path, page in pages.items():
-        nearest = sorted(by_stem.get(path.stem, []), key=lambda p: -_common(p, path))
-        if splits and path.stem not in splits:
+        image = owners.get(path, path)
+        labels = [thing.place for thing in page.objects]
+        if splits and image not in splits:
             unlisted += 1
-        elif not nearest:
-            ledger.refuse_image(page.place, "no image of this name")
-            refuse_with_image("no image of this name", _places(page), ledger)
-        elif nearest[0] in pairs:
-            why = f"{relative(nearest[0], root)} has two XML files, {pairs[nearest[0]].place} is used"
+        elif path in alone:
+            ledger.refuse_image(page.place, page.broken or alone[path])
+            refuse_with_image(alone[path], labels, ledger)
+        elif image in pairs:
+            why = f"{relative(image, root)} has two XML files, {pairs[image].place} is used"
             ledger.warnings.append(f"{page.place}: {why}")
-            refuse_with_image(why, _places(page), ledger)
-        elif len(nearest) > 1 and _common(nearest[0], path) == _common(nearest[1], path):
-            why = f"two images have this name: {relative(nearest[0], root)} and {relative(nearest[1], root)}"
-            ledger.refuse_image(page.place, why)
-            refuse_with_image(why, _places(page), ledger)
+            refuse_with_image(why, labels, ledger)
         else:
-            pairs[nearest[0]] = page
+            pairs[image] = page
     if unlisted:
         ledger.warnings.append(f"{unlisted} images with an XML file are in no list of the split and are left out")
-    return pairs
-
-
-def _account_for_the_rest(
-    root: Path, read: set[str], broken: dict[str, str], images: list[Path], splits: dict[str, str], ledger: Ledger
-) -> None:
-    """Refuse images without a usable XML file, damaged XML files without an image, names of nothing in the split."""
     for image in images:
-        if image.stem not in read and (not splits or image.stem in splits):
-            ledger.refuse_image(relative(image, root), broken.get(image.stem, "no XML file of this name"))
-    pictured = {image.stem for image in images}
-    for stem, why in broken.items():
-        if stem not in pictured:
-            ledger.refuse_image(why.partition(":")[0], why)
-    for stem in sorted(splits):
-        if stem not in read | pictured | set(broken):
-            ledger.refuse_image(stem, "the split names it, but there is neither an image nor an XML file")
-
-
-def _common(one: Path, other: Path) -> int:
-    return sum(a == b for a, b in zip(one.parts, other.parts, strict=False))
-
-
-def _splits(root: Path, files: list[Path], ledger: Ledger) -> dict[str, str]:
-    """Stem -> split, from lists or tables; {} where there are none."""
-    named: dict[str, list[str]] = {}
-    lists = [p for p in files if p.suffix == ".txt" and "imagesets" in {part.lower() for part in p.parts[-3:-1]}]
-    main = [p for p in lists if p.parent.name.lower() == "main"] or lists
-    for path in main:
-        if path.stem.lower() in ("train", "val", "valid", "test", "trainval"):
-            named[path.stem.lower()] = [_stem(line) for line in _lines(path, root)]
-    if not named:
-        for path in files:
-            if path.parent == root and path.suffix.lower() == ".csv" and split_of(path.stem):
-                named[path.stem.lower()] = _table(path, root)
-    if "trainval" in named and len(named) > 1 and {"train", "val", "valid"} & set(named):
-        del named["trainval"]
-    splits: dict[str, str] = {}
-    for name in sorted(named):
-        split = "train" if name == "trainval" else split_of(name) or name
-        twice = sorted(stem for stem in set(named[name]) if splits.get(stem, split) != split)
-        if twice:
-            ledger.warnings.append(f"{len(twice)} images are in {split} and in another split, such as {twice[0]}")
-        for stem in named[name]:
-            splits.setdefault(stem, split)
-    return splits
-
-
-def _lines(path: Path, root: Path) -> list[str]:
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise DataError(f"{relative(path, root)}: not UTF-8 text at byte {error.start}") from None
-
-
-def _table(path: Path, root: Path) -> list[str]:
-    """Stems of the column `filename` of a CSV file; [] where it has no such column."""
-    try:
-        rows = list(csv.DictReader(_lines(path, root)))
-    except csv.Error as error:
-        raise DataError(f"{relative(path, root)}: not a CSV table: {error}") from None
-    return list(dict.fromkeys(_stem(row["filename"]) for row in rows if row.get("filename")))
-
-
-def _stem(line: str) -> str:
-    """`2008_000008`, `2008_000008.jpg`, `JPEGImages/2008_000008.jpg`, `2008_000008 1` -> 2008_000008."""
-    name = PurePosixPath(line.replace("\\", "/")).name
-    head, _, last = name.rpartition(" ")
-    if last in ("1", "0", "-1"):
-        name = head.strip()
-    return PurePosixPath(name).stem if is_image(name) else name
+        if image in pairs and pairs[image].broken:
+            page = pairs.pop(image)
+            ledger.refuse_image(relative(image, root), f"{page.place}: {page.broken}")
+        elif image not in pairs and (not splits or image in splits):
+            ledger.refuse_image(relative(image, root), "no XML file of this name")
+    return pairs, splits
 
 
 def _origin(pages: Iterable[_Page], ledger: Ledger) -> int:
     """1 where pixels are counted from 1, as VOC does; 0 where a coordinate below 1 shows that they are not."""
     for page in pages:
-        for number, (_, corners, _) in enumerate(page.objects, start=1):
-            for corner in corners[:2]:
+        for thing in page.objects:
+            for corner in thing.corners[:2]:
                 try:
                     from_zero = 0 <= float(corner) < 1
                 except ValueError:
                     continue
                 if from_zero:
                     ledger.warnings.append(
-                        f"{page.place}: object {number} starts at {corner}: this set counts pixels from 0 "
+                        f"{thing.place} starts at {corner}: this set counts pixels from 0 "
                         "(VOC: from 1), its boxes are taken as they are"
                     )
                     return 0
@@ -288,21 +298,23 @@ def _size_differs(page: _Page, size: tuple[int, int]) -> str:
     return f"{page.place} says {width} x {height} (width x height), the image has {size[1]} x {size[0]}{turned}"
 
 
-def _things(page: _Page, size: tuple[int, int], classes: list[str], origin: int, ledger: Ledger) -> list[Thing]:
+def _things(page: _Page, size: tuple[int, int], labels: dict[str, int], origin: int, ledger: Ledger) -> list[Thing]:
     things, places = [], []
-    for place, (name, corners, difficult) in zip(_places(page), page.objects, strict=True):
+    for where, note in page.notes.items():
+        ledger.repair(where, note)
+    for found in page.objects:
         try:
-            if not name:
-                raise DataError("has no <name>")
-            x1, y1, x2, y2 = check_numbers(corners, "<bndbox>")
+            if found.fault:
+                raise DataError(found.fault)
+            x1, y1, x2, y2 = check_numbers(found.corners, "<bndbox>")
             if x1 == x2 or y1 == y2:
-                raise DataError(f"box {' '.join(corners)} (xmin ymin xmax ymax) has no area")
+                raise DataError(f"box {' '.join(found.corners)} (xmin ymin xmax ymax) has no area")
             box, repair = fit_box((x1 - origin, y1 - origin, x2, y2), size)
         except DataError as error:
-            ledger.refuse_label(place, str(error))
+            ledger.refuse_label(found.place, str(error))
             continue
         if repair:
-            ledger.repair(place, repair)
-        things.append(Thing(classes.index(name), box, difficult=difficult))
-        places.append(place)
+            ledger.repair(found.place, repair)
+        things.append(Thing(labels[found.name], box, difficult=found.difficult))
+        places.append(found.place)
     return drop_repeats(things, places, ledger)

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from saccade.data.dataset import DataSet, Record, Thing
 from saccade.data.formats.output import Images, file_names, place_image, sentences, whole_folder
+from saccade.errors import DataError
+
+_NO_XML = re.compile(r"[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # and \r, which is read back as \n
 
 
 def write(dataset: DataSet, out: Path, images: Images = "copy") -> list[str]:
@@ -18,10 +21,11 @@ def write(dataset: DataSet, out: Path, images: Images = "copy") -> list[str]:
         What VOC cannot hold, a sentence each.
 
     Raises:
-        UsageError, ResourceError, DataError: as `whole_folder` and `place_image`.
+        UsageError, ResourceError, DataError: as `whole_folder` and `place_image`; classes that are one in XML.
     """
     lost: Counter[str] = Counter()
     names = file_names(dataset.records)
+    classes = _xml_names(dataset.classes, lost)
     lists: dict[str, list[str]] = defaultdict(list)
     with whole_folder(out) as folder:
         for part in ("JPEGImages", "Annotations"):
@@ -30,7 +34,7 @@ def write(dataset: DataSet, out: Path, images: Images = "copy") -> list[str]:
             name = names[record.id]
             stem = Path(name).stem
             place_image(dataset, record, folder / "JPEGImages" / name, images)
-            tree = _annotation(record, name, dataset.classes, lost)
+            tree = _annotation(record, name, classes, lost)
             ET.indent(tree)
             (folder / "Annotations" / f"{stem}.xml").write_bytes(ET.tostring(tree, encoding="utf-8") + b"\n")
             if record.split is not None:
@@ -44,6 +48,19 @@ def write(dataset: DataSet, out: Path, images: Images = "copy") -> list[str]:
     used = {t.label for r in dataset.records for t in r.things or []}
     lost["classes without objects (VOC has no list of classes)"] = len(dataset.classes) - len(used)
     return sentences(lost)
+
+
+def _xml_names(classes: list[str], lost: Counter[str]) -> list[str]:
+    """Class names without what XML 1.0 cannot hold. Raises DataError where two classes become one by that."""
+    names = [_NO_XML.sub("_", name) for name in classes]
+    lost["class names with control characters (written as _)"] = sum(
+        a != b for a, b in zip(classes, names, strict=True)
+    )
+    for name, count in Counter(names).items():
+        if count > 1:
+            same = [classes[i] for i, other in enumerate(names) if other == name]
+            raise DataError(f"classes {same[0]!r} and {same[1]!r} would both be {name!r} in XML; rename one of them")
+    return names
 
 
 def _annotation(record: Record, name: str, classes: list[str], lost: Counter[str]) -> ET.Element:
@@ -63,7 +80,7 @@ def _annotation(record: Record, name: str, classes: list[str], lost: Counter[str
             lost["objects up to one pixel wide or high (left out)"] += 1
             continue
         found = ET.SubElement(tree, "object")
-        ET.SubElement(found, "name").text = re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", " ", classes[thing.label])
+        ET.SubElement(found, "name").text = classes[thing.label]
         ET.SubElement(found, "pose").text = "Unspecified"
         ET.SubElement(found, "truncated").text = "0"
         ET.SubElement(found, "difficult").text = str(int(thing.difficult or thing.crowd))

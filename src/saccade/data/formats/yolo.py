@@ -2,46 +2,28 @@
 
 A row is `class cx cy w h` (box), `class x1 y1 x2 y2 x3 y3 ...` (polygon, its box is the box around it), or where
 data.yaml gives `kpt_shape` `class cx cy w h x y [visibility] ...`. Fractions become pixels of the upright image.
-Names and splits come from data.yaml; without one from `classes.txt` and from folders called train, val, test.
-An image without label file is background, unless data.yaml says `skip_if_label_file_missing: true`.
-
-The label file of `images/train/a.jpg` is `labels/train/a.txt` beside the last folder called images, or beside
-data.yaml; else `a.txt` beside the image.
+Names and splits come from data.yaml or darknet's obj.data; without one from `classes.txt` and the like and from folders
+called train, val, test. An image without label file is background, unless data.yaml says
+`skip_if_label_file_missing: true`. Which file is whose stands in yolo_files.py.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from saccade.data.dataset import DataSet, Ledger, Record, Thing
-from saccade.data.formats.boxes import drop_repeats, finish, split_of
-from saccade.data.formats.listing import is_image, list_files, list_folders, list_images, measure, relative
-from saccade.data.formats.yolo_rows import parse_row, ranges
-from saccade.data.formats.yolo_yaml import NAMES, Layout, is_layout, read_layout
-from saccade.errors import DataError, UsageError
-
-_NOT_LABELS = {"classes.txt", "obj.names", "train.txt", "val.txt", "valid.txt", "test.txt", "readme.txt"}
-
-
-@dataclass(slots=True)
-class _Found:
-    """Where images and labels of a data set are."""
-
-    root: Path  # all images are below it
-    layout: Layout
-    images: dict[Path, str | None]  # image -> split
-    labels: dict[Path, Path]  # image -> its label file, where there is one
-    looked_in: str  # for the message where no label is found
+from saccade.data.formats.boxes import drop_repeats, finish
+from saccade.data.formats.listing import measure, relative
+from saccade.data.formats.yolo_files import Found, descriptions_below, find, is_described, rows_of, show
+from saccade.data.formats.yolo_rows import parse_row
+from saccade.data.formats.yolo_yaml import Layout, ranges
+from saccade.errors import DataError
 
 
 def looks_like(root: Path) -> bool:
-    """True for a data.yaml, a folder with one (or one folder down), or a folder with images/ and labels/*.txt."""
-    if root.is_file():
-        return root.suffix.lower() in (".yaml", ".yml") and is_layout(root)
-    return root.is_dir() and (_find_yaml(root, None) is not None or _has_labels(root))
+    """True for a data.yaml or obj.data, and for a folder with one, with labels/*.txt, or with rows beside pictures."""
+    return is_described(root)
 
 
 def read(root: Path, task: str | None = None) -> DataSet:
@@ -55,10 +37,13 @@ def read(root: Path, task: str | None = None) -> DataSet:
         DataError: no image, no label file, class ids that start at 1, or nothing usable.
     """
     ledger = Ledger()
-    found = _find(root, task, ledger)
-    sizes = measure(found.root, found.images, ledger)
+    found = find(root, task, ledger)
     if not found.labels:
-        raise DataError(f"{root}: 0 of {len(found.images)} images have a label file; looked in {found.looked_in}")
+        refused = "".join(f"\n  {entry.where}: {entry.what}" for entry in ledger.refused[:5])
+        count = len(found.images)
+        raise DataError(f"{root}: 0 of {count} images have a label file; looked in {found.looked_in}{refused}")
+    _settle_blank_lines(found, root, ledger)
+    sizes = measure(found.root, found.images, ledger)
     ids = list(found.layout.names)
     seen: set[int] = set()
     records = []
@@ -68,7 +53,7 @@ def read(root: Path, task: str | None = None) -> DataSet:
             if image in sizes:
                 ledger.refuse_image(name, "no label file, and skip_if_label_file_missing is true")
             continue
-        rows = [] if label is None else _rows(label, _show(label, root))
+        rows = [] if label is None else rows_of(label, show(label, root))
         if image not in sizes:
             for place, _ in rows:
                 ledger.refuse_label(place, f"its image cannot be used: {name}")
@@ -78,6 +63,8 @@ def read(root: Path, task: str | None = None) -> DataSet:
         )
     if not found.layout.names:
         ids = _names_from_ids(found.layout, records, seen)
+        aside = "".join(f"; is it {relative(path, root)}? then give its path" for path in descriptions_below(root)[:1])
+        ledger.warnings.append(f"no data.yaml or classes.txt names the classes: they are called by their ids{aside}")
     elif max(ids) + 1 in seen and 0 in ids and 0 not in seen:
         raise DataError(
             f"{root}: class {max(ids) + 1}, allowed {ranges(ids)}; no object has class 0: do your ids start at 1? "
@@ -89,171 +76,28 @@ def read(root: Path, task: str | None = None) -> DataSet:
     return finish(dataset, task)
 
 
-def _find_yaml(root: Path, task: str | None) -> Path | None:
-    """data.yaml of a folder, or of the folders in it the one for the task."""
-    for name in NAMES:
-        if (root / name).is_file() and is_layout(root / name):
-            return root / name
-    below = [child / n for child in list_folders(root) for n in NAMES if (child / n).is_file() and _has_labels(child)]
-    below = [path for path in below if is_layout(path)]
-    outlines = {path: "seg" in path.parent.name.lower() for path in below}
-    below.sort(key=lambda p: (outlines[p] != (task == "instances"), str(p)))
-    return below[0] if below else None
-
-
-def _has_labels(root: Path) -> bool:
-    """True where the folder `labels` in `root`, or in its folders train, val or test, holds label files."""
-    folders = [root, *(child for child in list_folders(root) if split_of(child.name))]
-    return any(_first_text(folder / "labels") for folder in folders)
-
-
-def _first_text(folder: Path) -> bool:
-    for _, folders, names in os.walk(folder):
-        folders.sort()
-        if any(n.endswith(".txt") and n.lower() not in _NOT_LABELS for n in names):
-            return True
-    return False
-
-
-def _find(root: Path, task: str | None, ledger: Ledger) -> _Found:
-    path = root if root.is_file() else _find_yaml(root, task)
-    base = path.parent if path else root
-    layout = read_layout(path) if path else Layout("classes.txt", _classes_txt(base))
-    if layout.splits:
-        images = _listed_images(base, layout, ledger)
-    else:
-        images = {
-            p: _folder_split(p, base) for p in list_images(base / "images" if (base / "images").is_dir() else base)
-        }
-    if not images:
-        raise DataError(f"{root}: no images; looked below {base}")
-    folders = sorted({p.parent for p in images})
-    top = base
-    if not all(f.is_relative_to(base) for f in folders):
-        inside = all(f.is_relative_to(base.parent) for f in folders)
-        top = base.parent if inside else Path(os.path.commonpath([str(f) for f in folders]))
-    labels, looked_in = _find_labels(images, base)
-    used = set(labels.values())
-    stray = [
-        p for folder in {p.parent for p in used} for p in list_files(folder) if p.suffix == ".txt" and p not in used
-    ]
-    for label in sorted(p for p in stray if p.name.lower() not in _NOT_LABELS):
-        for place, _ in _rows(label, _show(label, root)):
-            ledger.refuse_label(place, "no image belongs to this label file")
-    return _Found(top, layout, dict(sorted(images.items())), labels, looked_in)
-
-
-def _listed_images(base: Path, layout: Layout, ledger: Ledger) -> dict[Path, str | None]:
-    """Images of the splits that data.yaml names; the first split keeps an image that two name."""
-    images: dict[Path, str | None] = {}
-    for split, entries in layout.splits.items():
-        shared = 0
-        for entry in entries:
-            place = _resolve(base, layout.path, entry)
-            if place is None and split == "train":
-                raise UsageError(f"{layout.place}: key 'train': {entry!r} is neither a folder nor a list file")
-            if place is None:
-                ledger.warnings.append(
-                    f"{layout.place}: key '{split}': {entry!r} does not exist, the split is left out"
-                )
-                continue
-            for image in _from_list(place, base, ledger) if place.is_file() else list_images(place):
-                shared += image in images
-                images.setdefault(image, split)
-        if shared:
-            ledger.warnings.append(f"{shared} images of '{split}' are in another split too, and stay there")
-    return images
-
-
-def _resolve(base: Path, start: str, entry: str) -> Path | None:
-    """The folder or list of a split: as data.yaml says, or where exports leave it: beside or one above data.yaml."""
-    stripped = entry
-    while stripped.startswith("../"):
-        stripped = stripped[3:]
-    for place in (base / start / entry, base / entry, base / stripped, base.parent / entry):
-        if place.exists():
-            return Path(os.path.normpath(place))
-    return None
-
-
-def _from_list(place: Path, base: Path, ledger: Ledger) -> list[Path]:
-    """Images named in a text file, one a row, relative to it or to data.yaml; all below the folder above data.yaml."""
-    images = []
-    for number, line in enumerate(_text(place, place.name).splitlines(), start=1):
-        if not line.strip():
-            continue
-        where, found = f"{place.name}:{number}", None
-        for start in (base, place.parent, base.parent):
-            path = Path(os.path.normpath(start / line.strip()))
-            if "\0" not in line and is_image(path.name) and path.is_relative_to(base.parent) and path.is_file():
-                found = found or path
-        if found is None:
-            ledger.refuse_image(where, f"{line.strip()[:200]!r} is no image below {base.parent}")
-        else:
-            images.append(found)
-    return images
-
-
-def _folder_split(image: Path, base: Path) -> str | None:
-    parts = image.relative_to(base).parts[:-1]
-    return next((split for split in map(split_of, parts) if split), None)
-
-
-def _find_labels(images: Iterable[Path], base: Path) -> tuple[dict[Path, Path], str]:
-    labels: dict[Path, Path] = {}
-    looked_in: dict[str, None] = {}
-    for image in images:
-        for place in _label_places(image, base):
-            looked_in[str(place.parent)] = None
-            if place.is_file() and place.name.lower() not in _NOT_LABELS:
-                labels[image] = place
-                break
-    return labels, ", ".join(list(looked_in)[:4])
-
-
-def _label_places(image: Path, base: Path) -> list[Path]:
-    parts = image.parts[:-1]
-    name = f"{image.stem}.txt"
-    places = []
-    if "images" in parts:
-        last = len(parts) - 1 - parts[::-1].index("images")
-        below = Path(*parts[last + 1 :], name)
-        places = [base / "labels" / below, Path(*parts[:last], "labels") / below]
-    return [*places, image.with_name(name)]
-
-
-def _classes_txt(base: Path) -> dict[int, str]:
-    for path in (base / "classes.txt", base / "labels" / "classes.txt", base / "obj.names"):
-        if path.is_file():
-            return dict(enumerate(line.strip() for line in _text(path, path.name).splitlines() if line.strip()))
-    return {}
-
-
 def _names_from_ids(layout: Layout, records: list[Record], seen: set[int]) -> list[int]:
     """Name the classes after their ids where nothing names them; labels become indices of these names."""
-    ids = sorted(seen)
+    ids = sorted(i for i in seen if i >= 0)
     layout.names = {i: str(i) for i in ids}
+    positions = {i: position for position, i in enumerate(ids)}
     for record in records:
         for thing in record.things or []:
-            thing.label = ids.index(thing.label)
+            thing.label = positions[thing.label]
     return ids
 
 
-def _text(path: Path, place: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{place}: not UTF-8 text at byte {error.start}") from None
-
-
-def _show(path: Path, root: Path) -> str:
-    start = root.parent if root.is_file() else root
-    return relative(path, start) if path.is_relative_to(start) else path.name
-
-
-def _rows(path: Path, place: str) -> list[tuple[str, str]]:
-    lines = enumerate(_text(path, place).splitlines(), start=1)
-    return [(f"{place} line {number}", line) for number, line in lines if line.strip()]
+def _settle_blank_lines(found: Found, root: Path, ledger: Ledger) -> None:
+    """Blank lines in the middle of classes.txt count, as labelImg counts them, unless labels use their numbers."""
+    layout = found.layout
+    if not layout.lines or list(layout.names) == list(range(len(layout.names))):
+        return
+    used = {row.split()[0] for label in found.labels.values() for _, row in rows_of(label, show(label, root))}
+    blank = set(range(max(layout.names))) - set(layout.names)
+    if used & {str(i) for i in blank}:
+        found.layout = replace(layout, names=dict(enumerate(layout.names.values())))
+    last, name = list(found.layout.names.items())[-1]
+    ledger.warnings.append(f"{layout.place}: blank lines among the names; {name!r} is taken for class {last}")
 
 
 def _things(

@@ -6,11 +6,10 @@ import math
 
 from saccade.data.dataset import Thing
 from saccade.data.formats.boxes import fit_box, fit_polygons, polygon_box
-from saccade.data.formats.yolo_yaml import Layout
+from saccade.data.formats.yolo_yaml import MAX_CLASSES, Layout
 from saccade.errors import DataError
 
 _SLACK = 0.5  # share of the image by which a box may stick out before its numbers are taken for pixels
-_MAX_CLASSES = 100_000
 
 
 def parse_row(row: str, size: tuple[int, int], layout: Layout, seen: set[int]) -> tuple[Thing, str | None]:
@@ -55,34 +54,21 @@ def format_row(thing: Thing, size: tuple[int, int], polygon: list[float] | None)
     return " ".join([str(thing.label), *(f"{v:.9g}" for v in values)])
 
 
-def ranges(ids: list[int]) -> str:
-    """[1, 2, 3, 7] -> "1..3, 7"."""
-    parts: list[list[int]] = []
-    for i in sorted(ids):
-        if parts and i == parts[-1][1] + 1:
-            parts[-1][1] = i
-        else:
-            parts.append([i, i])
-    return ", ".join(f"{a}..{b}" if a != b else str(a) for a, b in parts)
-
-
 def _label(word: str, layout: Layout, seen: set[int]) -> int:
-    allowed = ranges(list(layout.names)) if layout.names else "0 and above"
     try:
         number = float(word)
     except ValueError:
         number = math.nan
-    if not number.is_integer() or abs(number) > _MAX_CLASSES:
-        raise DataError(f"class {word[:40]!r} is not a whole number; allowed {allowed}")
+    if not number.is_integer() or abs(number) > MAX_CLASSES:
+        raise DataError(f"class {word[:40]!r} is not a whole number; allowed {layout.allowed}")
     label = int(number)
     seen.add(label)
     if not layout.names and label >= 0:
         return label
-    ids = list(layout.names)
-    if label not in layout.names:
-        hint = "; do your ids start at 1?" if ids and label == max(ids) + 1 else ""
-        raise DataError(f"class {label}, allowed {allowed}{hint}")
-    return ids.index(label)
+    if label not in layout.positions:
+        hint = "; do your ids start at 1?" if layout.names and label == next(reversed(layout.names)) + 1 else ""
+        raise DataError(f"class {label}, allowed {layout.allowed}{hint}")
+    return layout.positions[label]
 
 
 def _number(word: str) -> float:

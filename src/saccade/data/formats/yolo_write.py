@@ -43,7 +43,8 @@ def write(dataset: DataSet, out: Path, images: Images = "copy") -> list[str]:
             lost["images without a split (data.yaml does not name them)"] = sum(
                 r.split is None for r in dataset.records
             )
-        text = yaml.safe_dump(described, sort_keys=False, allow_unicode=True)
+        breaks = any(set(name) & set("\x85\u2028\u2029") for name in dataset.classes)  # lost unless they are escaped
+        text = yaml.safe_dump(described, sort_keys=False, allow_unicode=not breaks)
         (folder / "data.yaml").write_text(text, encoding="utf-8")
     return sentences(lost)
 

@@ -6,6 +6,8 @@ and they are how a YAML file runs code or fills the memory.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,18 @@ import yaml
 from saccade.errors import UsageError
 
 NAMES = ("data.yaml", "data.yml", "config.yaml", "dataset.yaml")
+MAX_CLASSES = 100_000
+_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}  # key -> split
 _MAX_BYTES = 2_000_000
 _MAX_DEPTH = 10
+_MAX_KEYPOINTS = 1_000
+_EMPTY: tuple[object, ...] = (None, "", "null", "~", [])
+_PARSER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # libyaml's is 20 times faster, where PyYAML was built with it
 
 
 @dataclass(slots=True)
 class Layout:
-    """What a data.yaml says."""
+    """What a data.yaml, or the files of darknet in its place, say."""
 
     place: str  # the file's name, for messages
     names: dict[int, str]  # id in the label files -> class name, in order of id
@@ -30,43 +37,89 @@ class Layout:
     keypoints: tuple[int, int] | None = None  # (points, 2 or 3 numbers a point)
     flip: list[int] | None = None  # for each keypoint the one that it becomes in a mirror
     only_labelled: bool = False  # images without a label file are left out instead of being background
+    lines: bool = False  # ids are the numbers of lines in a list of names
+    positions: dict[int, int] = field(init=False)  # id in the label files -> index of the class
+    allowed: str = field(init=False)  # the ids in words, for messages
+
+    def __post_init__(self) -> None:
+        self.positions = {i: position for position, i in enumerate(self.names)}
+        self.allowed = ranges(list(self.names)) if self.names else "0 and above"
+
+
+def ranges(ids: list[int]) -> str:
+    """[1, 2, 3, 7] -> "1..3, 7"; of many gaps the first are named."""
+    parts: list[list[int]] = []
+    for i in sorted(ids):
+        if parts and i == parts[-1][1] + 1:
+            parts[-1][1] = i
+        else:
+            parts.append([i, i])
+    more = [f"... {parts[-1][1]}"] if len(parts) > 20 else []
+    return ", ".join([f"{a}..{b}" if a != b else str(a) for a, b in parts[:20]] + more)
 
 
 def parse_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file, every scalar a string.
 
     Raises:
-        UsageError: not YAML (with line and column), not a mapping, too large, or with tags or aliases.
+        UsageError: not YAML (with line and column), not a mapping, too large or deep, a key twice, tags or aliases.
     """
     if path.stat().st_size > _MAX_BYTES:
         raise UsageError(f"{path.name}: {path.stat().st_size} bytes, at most {_MAX_BYTES} are read")
     try:
         text = path.read_text(encoding="utf-8-sig")
-        depth = 0
-        for event in yaml.parse(text, Loader=yaml.BaseLoader):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > _MAX_DEPTH:
-                raise UsageError(f"{path.name}: nested over {_MAX_DEPTH} deep")
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None:
-                line = event.start_mark.line + 1 if event.start_mark else 1
-                raise UsageError(f"{path.name}:{line}: aliases (*name) and tags (!name) are not allowed")
-        content = yaml.load(text, Loader=yaml.BaseLoader)
+        documents = _compose(yaml.parse(text, Loader=_PARSER), path.name)
     except yaml.YAMLError as error:
         raise UsageError(f"{path.name}: not YAML: {' '.join(str(error).split())}") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path.name}: not UTF-8 text at byte {error.start}") from None
-    if not isinstance(content, dict):
+    if len(documents) != 1 or not isinstance(documents[0], dict):
         raise UsageError(f"{path.name}: expected keys such as 'names' and 'train', found no mapping")
-    return content
+    return documents[0]
+
+
+def _compose(events: Iterable[yaml.Event], name: str) -> list[Any]:
+    """The documents that YAML events describe, as dictionaries, lists and text; one pass, whatever they hold."""
+    opened: list[list[Any]] = [[]]  # the documents, then every collection that is open: its values, or keys and values
+    for event in events:
+        line = event.start_mark.line + 1 if event.start_mark else 1
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None:
+            raise UsageError(f"{name}:{line}: aliases (*name) and tags (!name) are not allowed")
+        if isinstance(event, yaml.ScalarEvent):
+            opened[-1].append(event.value)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            if len(opened) > _MAX_DEPTH:
+                raise UsageError(f"{name}:{line}: nested over {_MAX_DEPTH} deep")
+            opened.append([])
+        elif isinstance(event, yaml.CollectionEndEvent):
+            values = opened.pop()
+            opened[-1].append(_mapping(values, f"{name}:{line}") if isinstance(event, yaml.MappingEndEvent) else values)
+    return opened[0]
+
+
+def _mapping(values: list[Any], where: str) -> dict[str, Any]:
+    keys = values[0::2]
+    if not all(isinstance(key, str) for key in keys):
+        raise UsageError(f"{where}: a key must be text or a number")
+    if len(set(keys)) < len(keys):
+        raise UsageError(f"{where}: the key {repeated(keys)!r} stands twice above")
+    return dict(zip(keys, values[1::2], strict=True))
+
+
+def repeated(values: Iterable[str]) -> str:
+    """The first, in order of the alphabet, of the values that stand there more than once."""
+    return min(value for value, count in Counter(values).items() if count > 1)
 
 
 def is_layout(path: Path) -> bool:
-    """True where the file is YAML with `names`, or with `nc` and `train`."""
+    """True where the file is YAML with `names` or `nc`, and with folders of splits where its name is none of NAMES."""
     try:
         content = parse_yaml(path)
     except (UsageError, OSError):
         return path.name in NAMES[:2]  # let `read` say what is wrong with a file that claims to be one
-    return "names" in content or {"nc", "train"} <= set(content)
+    if path.name in NAMES:
+        return "names" in content or {"nc", "train"} <= set(content)
+    return not {"names", "nc"}.isdisjoint(content) and not set(_SPLITS).isdisjoint(content)
 
 
 def read_layout(path: Path) -> Layout:
@@ -78,13 +131,15 @@ def read_layout(path: Path) -> Layout:
     content = parse_yaml(path)
     names = _names(path, content.get("names"), content.get("nc"))
     splits = {}
-    for key, split in (("train", "train"), ("val", "val"), ("valid", "val"), ("validation", "val"), ("test", "test")):
+    for key, split in _SPLITS.items():
         value = content.get(key)
-        if isinstance(value, str) and value not in ("", "null", "~"):
+        if value in _EMPTY:
+            continue
+        if isinstance(value, str):
             splits[split] = [value]
-        elif isinstance(value, list) and value and all(isinstance(v, str) for v in value):
+        elif isinstance(value, list) and all(isinstance(v, str) for v in value):
             splits[split] = value
-        elif value not in (None, "", "null", "~", []):
+        else:
             raise UsageError(f"{path.name}: key '{key}' must be a folder, a list file or a list of them")
     start = content.get("path", "")
     if not isinstance(start, str):
@@ -93,8 +148,11 @@ def read_layout(path: Path) -> Layout:
     layout.only_labelled = content.get("skip_if_label_file_missing") == "true"
     if "kpt_shape" in content:
         shape = _whole_numbers(path, "kpt_shape", content["kpt_shape"])
-        if len(shape) != 2 or shape[0] < 1 or shape[1] not in (2, 3):
-            raise UsageError(f"{path.name}: key 'kpt_shape' must be [points, 2 or 3], found {shape}")
+        if len(shape) != 2 or not 1 <= shape[0] <= _MAX_KEYPOINTS or shape[1] not in (2, 3):
+            found = str(content["kpt_shape"])[:60]
+            raise UsageError(
+                f"{path.name}: key 'kpt_shape' must be [1 to {_MAX_KEYPOINTS} points, 2 or 3], found {found}"
+            )
         layout.keypoints = shape[0], shape[1]
         if "flip_idx" in content:
             layout.flip = _whole_numbers(path, "flip_idx", content["flip_idx"])
@@ -107,21 +165,25 @@ def _names(path: Path, names: object, count: object) -> dict[int, str]:
     if isinstance(names, list):
         table = dict(enumerate(names))
     elif isinstance(names, dict):
-        table = dict(zip(_whole_numbers(path, "names", list(names)), names.values(), strict=True))
-    elif names is None and isinstance(count, str) and count.isdecimal() and 0 < int(count) <= 100_000:
+        ids = _whole_numbers(path, "names", list(names))
+        table = dict(zip(ids, names.values(), strict=True))
+        if len(table) < len(ids):
+            raise UsageError(f"{path.name}: key 'names' holds the id {repeated(map(str, ids))} more than once")
+    elif names is None and isinstance(count, str) and count.isdecimal() and 0 < float(count) <= MAX_CLASSES:
         return {i: f"class {i}" for i in range(int(count))}
     else:
         raise UsageError(f"{path.name}: key 'names' must be a list of class names, or a mapping from id to name")
     if not table or any(not isinstance(name, str) or not name.strip() for name in table.values()):
         raise UsageError(f"{path.name}: key 'names' must hold at least one name, each of them a text")
     table = {i: table[i].strip() for i in sorted(table)}
-    twice = {name for name in table.values() if list(table.values()).count(name) > 1}
-    if twice:
-        raise UsageError(f"{path.name}: key 'names' holds {sorted(twice)[0]!r} more than once")
-    if min(table) < 0:
-        raise UsageError(f"{path.name}: key 'names' has the id {min(table)}, ids start at 0")
+    if len(set(table.values())) < len(table):
+        raise UsageError(f"{path.name}: key 'names' holds {repeated(table.values())!r} more than once")
+    wrong = next((i for i in (min(table), max(table)) if not 0 <= i < MAX_CLASSES), None)
+    if wrong is not None:
+        raise UsageError(f"{path.name}: key 'names' has the id {str(wrong)[:20]}, allowed 0..{MAX_CLASSES - 1}")
     if count is not None and str(len(table)) != count:
-        raise UsageError(f"{path.name}: key 'nc' is {count}, but 'names' holds {len(table)} names; make them agree")
+        stated = str(count)[:20]
+        raise UsageError(f"{path.name}: key 'nc' is {stated}, but 'names' holds {len(table)} names; make them agree")
     return table
 
 
