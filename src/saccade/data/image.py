@@ -29,10 +29,10 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from saccade.data.picture_kinds import RAW_SUFFIXES, what_it_is
 from saccade.errors import DataError, ResourceError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # as Pillow names them; PPM covers PBM, PGM and PPM
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm")
 MAX_PIXELS = 100_000_000  # 300 MB as RGB; the environment variable below replaces it
 MAX_PIXELS_VARIABLE = "SACCADE_MAX_PIXELS"
 
@@ -47,23 +47,6 @@ _REDUCED = {  # OpenCV's flags; its REDUCED_COLOR_* ask for blue first, which th
         (8, cv2.IMREAD_REDUCED_GRAYSCALE_8),
     )
 }
-_MAGIC: tuple[tuple[bytes, str], ...] = (
-    (b"%PDF", "PDF"),
-    (b"%!PS", "EPS"),
-    (b"\xc5\xd0\xd3\xc6", "EPS"),
-    (b"8BPS", "PSD"),
-    (b"PK\x03\x04", "a zip archive"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"\x80\x02", "a pickle"),
-    (b"\x80\x03", "a pickle"),
-    (b"\x80\x04", "a pickle"),
-    (b"\x80\x05", "a pickle"),
-    (b"SIMPLE  =", "FITS"),
-    (b"\x93NUMPY", "a numpy array"),
-    (b"\x00\x00\x01\x00", "ICO"),
-    (b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
-    (b"version https://git-lfs", "a Git LFS pointer, the file itself was not fetched"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +178,8 @@ def _opened(path: Path | bytes) -> Iterator[tuple[Image.Image, str]]:
             name, file = "the image", stack.enter_context(io.BytesIO(path))
         else:
             name, file = str(path), stack.enter_context(_open_regular(path))  # type: ignore[assignment]
+        if os.path.splitext(name)[1].lower() in RAW_SUFFIXES:
+            raise DataError(f"{name}: a camera's raw file, of which only a preview could be read; {_ALLOWED}")
         head = file.read(64)
         if len(head) < 2:
             raise DataError(f"{name}: empty file ({len(head)} bytes); {_ALLOWED}")
@@ -236,7 +221,7 @@ def _named(name: str, head: bytes = b"") -> Iterator[None]:
     except (DataError, ResourceError):
         raise
     except UnidentifiedImageError:
-        raise DataError(f"{name}: {_what_it_is(head)}; {_ALLOWED}") from None
+        raise DataError(f"{name}: {what_it_is(head)}; {_ALLOWED}") from None
     except Image.DecompressionBombError as error:
         raise DataError(f"{name}: too large to decode: {error}; {_how_to_raise_the_limit()}") from None
     except MemoryError:
@@ -245,24 +230,6 @@ def _named(name: str, head: bytes = b"") -> Iterator[None]:
         reason = str(error) or type(error).__name__
         kind = "truncated image" if "truncated" in reason.lower() or isinstance(error, EOFError) else "damaged image"
         raise DataError(f"{name}: {kind} ({reason}); replace the file or remove it") from None
-
-
-def _what_it_is(head: bytes) -> str:
-    for magic, kind in _MAGIC:
-        if head.startswith(magic):
-            return f"not an image that can be read (found {kind})"
-    if head[4:8] == b"ftyp":
-        kind = head[8:12].decode("ascii", "replace").strip()
-        return f"not an image that can be read (found {kind!r}: HEIC, AVIF or video; convert it to JPEG or PNG)"
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    for start, kind in ((b"<!doctype html", "HTML"), (b"<html", "HTML"), (b"<svg", "SVG"), (b"<?xml", "XML or SVG")):
-        if text.startswith(start):
-            return f"not an image (found {kind})"
-    for start, kind in ((b"\xff\xd8", "JPEG"), (b"\x89png", "PNG"), (b"riff", "WebP"), (b"gif8", "GIF")):
-        if head.lower().startswith(start):
-            return f"damaged or truncated {kind}: its header cannot be read"
-    printable = all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head)
-    return "not an image (found text)" if printable else f"not an image that can be read (starts with {head[:8].hex()})"
 
 
 def _how_to_raise_the_limit() -> str:

@@ -1,19 +1,23 @@
-"""Which files below a folder are images: one answer for every reader."""
+"""Which files below a folder are images, and which of them a label states: one answer for every reader."""
 
 from __future__ import annotations
 
 import os
+import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from saccade.data.dataset import Ledger
 from saccade.data.image import Probe, probe
+from saccade.data.picture_kinds import OTHER_SUFFIXES, SUFFIXES, is_picture_head
 from saccade.errors import DataError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".pgm", ".ppm"})
-"""Suffixes (lower case) of files that are taken for images; what is inside is judged when the file is opened."""
-
+_MAX_DEPTH = 64  # folders below each other; a path may have some 4000 characters
+_OF_TEXT = frozenset(
+    {".txt", ".xml", ".json", ".jsonl", ".csv", ".tsv", ".yaml", ".yml", ".md", ".names", ".data", ".py", ".ipynb"}
+)  # by far the most files of a data set that are no pictures: not opened to see whether they are
 _FOREIGN = frozenset({"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin"})
 
 
@@ -24,8 +28,23 @@ def is_foreign(name: str) -> bool:
 
 
 def is_image(name: str) -> bool:
-    """True where the suffix, in any case, is that of an image and the file is not foreign (see `is_foreign`)."""
-    return not is_foreign(name) and os.path.splitext(name)[1].lower() in SUFFIXES
+    """True where the suffix, in any case, is that of an image and the file is not foreign (see `is_foreign`).
+
+    That includes formats that are not read (HEIC, SVG, ...): such files are refused by name when they are opened.
+    """
+    suffix = os.path.splitext(name)[1].lower()
+    return not is_foreign(name) and (suffix in SUFFIXES or suffix in OTHER_SUFFIXES)
+
+
+def _is_picture(path: Path) -> bool:
+    """`is_image` of the name; a file of an unknown suffix or of none is judged by its first bytes."""
+    if is_image(path.name) or path.suffix.lower() in _OF_TEXT:
+        return is_image(path.name)
+    try:
+        with path.open("rb") as file:  # regular files only: `list_files` leaves out the others
+            return is_picture_head(file.read(16))
+    except OSError:
+        return False
 
 
 def list_folders(root: Path) -> list[Path]:
@@ -43,11 +62,15 @@ def list_files(root: Path) -> list[Path]:
     Links are followed. A folder is entered once, however many links lead to it, so that a link to a parent ends
     the walk and no picture is counted twice; the real place wins over links. Pipes, sockets and broken links are
     left out, but for those with the suffix of an image, which are refused by name when they are opened.
+
+    Raises:
+        DataError: folders lie in each other more than 64 deep.
     """
     found: list[Path] = []
     seen: set[str] = {os.path.realpath(root)}
     waiting = [root]
     links: list[Path] = []
+    deepest = len(root.parts) + _MAX_DEPTH + 1
     while waiting or links:
         folder = waiting.pop() if waiting else links.pop(0)
         if folder != root:
@@ -59,6 +82,8 @@ def list_files(root: Path) -> list[Path]:
             if is_foreign(entry.name):
                 continue
             path = folder / entry.name
+            if len(path.parts) > deepest:
+                raise DataError(f"{folder}: more than {_MAX_DEPTH} folders in each other; give a folder further down")
             if os.path.isdir(entry.path):  # not entry.is_dir(), which raises on a link to itself
                 (links if entry.is_symlink() else waiting).append(path)
             elif os.path.isfile(entry.path) or is_image(entry.name):
@@ -67,8 +92,12 @@ def list_files(root: Path) -> list[Path]:
 
 
 def list_images(root: Path) -> list[Path]:
-    """The images below `root`, at any depth, sorted by code point of the path relative to `root`; see `list_files`."""
-    return [p for p in list_files(root) if is_image(p.name)]
+    """The images below `root`, at any depth, sorted by code point of the path relative to `root`; see `list_files`.
+
+    A file is an image by its suffix or, where the suffix says nothing, by its first bytes. Formats that are not read
+    are among them, so that a reader uses or refuses every picture by name.
+    """
+    return [p for p in list_files(root) if _is_picture(p)]
 
 
 def images_to_look_at(folder: Path) -> list[Path]:
@@ -111,3 +140,58 @@ def measure(root: Path, paths: Iterable[Path], ledger: Ledger) -> dict[Path, tup
 def relative(path: Path, root: Path) -> str:
     """`path` relative to `root` with '/', as ids and messages name files."""
     return path.relative_to(root).as_posix()
+
+
+class Pictures:
+    """Finds the picture that a label states, among `paths` below `root`.
+
+    A label belongs to the path that it states. That path may begin above `root` (`/content/data/train/a.jpg`) or below
+    it (`a.jpg` for `train/a.jpg`, where no other folder has an `a.jpg`), and its suffix may be missing; but a stated
+    folder that the set has is never exchanged for another. Letters may differ in case and in their Unicode form.
+    """
+
+    def __init__(self, root: Path, paths: Iterable[Path]) -> None:
+        self._root = root
+        self._folders: set[str] = set()
+        self._whole: dict[str, list[Path]] = defaultdict(list)  # the path from `root`, with and without suffix
+        self._ends: dict[str, list[Path]] = defaultdict(list)  # each end of that path
+        for path in paths:
+            *folders, name = _folded(relative(path, root)).split("/")
+            self._folders.update(folders)
+            for last in {name, os.path.splitext(name)[0]}:
+                parts = [*folders, last]
+                self._whole["/".join(parts)].append(path)
+                for i in range(len(parts)):
+                    self._ends["/".join(parts[i:])].append(path)
+
+    def find(self, stated: str) -> Path:
+        """The picture of the path or name `stated` (with '/' or backslashes).
+
+        Raises:
+            DataError: there is none, or there are several; the reason alone, the reader knows the place.
+        """
+        name = "/".join(part for part in stated.strip().replace("\\", "/").split("/") if part not in ("", "."))
+        rest = _folded(name)
+        found = self._whole.get(rest) or self._ends.get(rest, [])
+        while not found and "/" in rest and rest[: rest.index("/")] not in self._folders:
+            rest = rest[rest.index("/") + 1 :]
+            found = self._whole.get(rest, [])
+        if not found:
+            raise DataError(f"no picture {stated[:200]!r} in {self._root} or below{self._hint(rest)}")
+        if len(found) > 1:  # `a.jpg` goes before `A.jpg`, and `a` before `a.jpg`
+            known = {path: f"/{relative(path, self._root)}" for path in found}
+            exact = [path for path in found if known[path].endswith(f"/{name}")]
+            found = exact or [p for p in found if os.path.splitext(known[p])[0].endswith(f"/{name}")] or found
+        if len(found) > 1:
+            several = ", ".join(relative(path, self._root) for path in found[:3])
+            raise DataError(f"{stated[:200]!r} is the name of several pictures: {several}; write the path")
+        return found[0]
+
+    def _hint(self, name: str) -> str:
+        last = name.split("/")[-1]
+        near = self._ends.get(last) or self._ends.get(os.path.splitext(last)[0])
+        return f"; there is {relative(near[0], self._root)}" if near else ""
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
