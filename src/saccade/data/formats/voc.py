@@ -10,6 +10,7 @@ Images are found by the name of the XML file, wherever both lie, because `filena
 from __future__ import annotations
 
 import csv
+import re
 import xml.etree.ElementTree as ET
 from collections import defaultdict
 from collections.abc import Iterable
@@ -50,7 +51,7 @@ def looks_like(root: Path) -> bool:
 
 def _is_annotation(path: Path) -> bool:
     with path.open("rb") as file:
-        return b"<annotation" in file.read(2000)
+        return re.search(rb"<annotation[\s>]", file.read(2000)) is not None  # CVAT's own has <annotations>
 
 
 def read(root: Path, task: str | None = None) -> DataSet:
