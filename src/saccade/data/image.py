@@ -6,7 +6,8 @@ What the pixels become:
 
 - upright: EXIF orientation (JPEG, PNG, WebP, TIFF) is applied; an unreadable or unknown one leaves the image as stored;
 - gray, 1-bit, palette, 16-bit (0..65535 becomes 0..255 linearly), CMYK and YCCK become 8-bit RGB; ICC profiles are
-  ignored;
+  ignored. Where the file states fewer bits (12 in a TIFF, the greatest value in a TIFF or PGM), that value is white. It
+  is never told from the pixels of one file: equal values of two files stay equal;
 - transparency is composed on white;
 - floating point is accepted where every value lies in [0, 1] (1 is white); 32-bit integers are refused, no scale is
   agreed;
@@ -56,6 +57,7 @@ class Probe:
     format: str  # one of FORMATS
     size: tuple[int, int]  # (height, width) in pixels, upright
     animated: bool = False  # more than one frame or page; the first is taken
+    deep: bool = False  # more than 8 bits a value
 
     def reduction(self, min_side: int | None) -> int:
         """The factor (1, 2, 4 or 8) by which `decode(path, min_side)` shrinks this image: pixel i of the result covers
@@ -249,7 +251,16 @@ def _probe(image: Image.Image, name: str) -> Probe:
     with _named(name):
         animated = bool(getattr(image, "is_animated", False))
     # a JPEG that carries a second picture (stereo, a depth map, a preview) is an MPO to Pillow; its first is the photo
-    return Probe("JPEG" if kind == "MPO" else kind, size, animated and kind != "MPO")
+    return Probe("JPEG" if kind == "MPO" else kind, size, animated and kind != "MPO", _is_deep(image))
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether a file that is not decoded yet stores more than 8 bits a value; Pillow keeps 8 of those in colour."""
+    tiles = getattr(image, "tile", None)
+    stored = tiles[0].args if tiles else ""  # how the values are packed; in a PPM the greatest value comes last
+    words = stored if isinstance(stored, tuple) else (stored,)
+    greatest = words[-1] if image.format == "PPM" and words and isinstance(words[-1], int) else 0
+    return image.mode.startswith("I") or greatest > 255 or any(";16" in str(word) for word in words)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -337,13 +348,23 @@ def _gray_to_8_bit(image: Image.Image, name: str) -> np.ndarray:
                 "save it as 8 or 16 bit"
             )
         return (values * 255 + 0.5).astype(np.uint8)
-    bits = getattr(image, "tag_v2", {}).get(258, (16,))  # TIFF BitsPerSample
-    if max(bits if isinstance(bits, tuple) else (bits,)) > 16:
+    tags = getattr(image, "tag_v2", {})
+    bits = _first_number(tags.get(258), 16)  # TIFF BitsPerSample
+    if bits > 16:
         raise DataError(f"{name}: 32-bit integer pixels have no agreed scale; save it as 8 or 16 bit")
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
         raise DataError(f"{name}: pixel values from {low} to {high}; allowed: 0 to 65535; save it as 8 or 16 bit")
-    return ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+    white = _first_number(tags.get(281), (1 << bits) - 1)  # TIFF MaxSampleValue
+    if not max(high, 255) <= white <= 65535:
+        white = 65535
+    return ((values.astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
+
+
+def _first_number(value: object, default: int) -> int:
+    """The number, or the first of several, in a TIFF's field."""
+    first = value[0] if isinstance(value, tuple) and value else value
+    return first if isinstance(first, int) else default
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -140,3 +142,29 @@ def test_a_label_goes_to_the_picture_that_it_states(stated: str, names: list[str
 )
 def test_and_to_no_other(stated: str, names: list[str], words: str) -> None:
     assert words in _find(stated, *names)
+
+
+def test_sixteen_bits_of_which_twelve_are_used_are_told(tmp_path: Path) -> None:
+    values = np.linspace(0, 4095, 54).astype(np.uint16).reshape(6, 9)
+    for i in range(50):
+        Image.fromarray(values).save(tmp_path / f"{i}.png")
+    ledger = Ledger()
+    measure(tmp_path, list_images(tmp_path), ledger)
+    assert len(ledger.warnings) == 1
+    assert "50 files of 16 bits, such as 0.png, use values up to about 4112 of 65535" in ledger.warnings[0]
+    assert "If they hold 12 bits, multiply their values by 16" in ledger.warnings[0]
+    Image.fromarray(values * 16).save(tmp_path / "0.png")
+    ledger = Ledger()
+    measure(tmp_path, list_images(tmp_path), ledger)
+    assert ledger.warnings == []
+
+
+def test_colour_of_sixteen_bits_is_told_too(tmp_path: Path) -> None:
+    dark = np.full((6, 9, 3), 4095, np.uint16)
+    cv2.imwrite(str(tmp_path / "a.png"), dark)
+    cv2.imwrite(str(tmp_path / "b.tiff"), dark)
+    (tmp_path / "c.ppm").write_bytes(b"P6 9 6 65535\n" + dark.astype(">u2").tobytes())
+    for path in list_images(tmp_path):
+        ledger = Ledger()
+        measure(tmp_path, [path], ledger)
+        assert "nearly black" in ledger.warnings[0]

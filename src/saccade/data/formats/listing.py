@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from saccade.data.dataset import Ledger
-from saccade.data.image import Probe, probe
+from saccade.data.image import Probe, decode, probe
 from saccade.data.picture_kinds import OTHER_SUFFIXES, SUFFIXES, is_picture_head
 from saccade.errors import DataError
 
@@ -112,7 +112,7 @@ def measure(root: Path, paths: Iterable[Path], ledger: Ledger) -> dict[Path, tup
     """The upright (height, width) of each image that can be opened, in the order given, without decoding.
 
     One that cannot is refused in the ledger under its path relative to `root`, and the run goes on. Files of several
-    images, of which the first is taken, get a warning.
+    images, of which the first is taken, get a warning, and so do files of 16 bits of which only dark values are used.
     """
 
     def look_at(path: Path) -> Probe | str:
@@ -134,7 +134,30 @@ def measure(root: Path, paths: Iterable[Path], ledger: Ledger) -> dict[Path, tup
         ledger.warnings.append(
             f"{files} several images, such as {relative(several[0], root)}: of each the first is taken"
         )
+    ledger.warnings += _dark_values(root, [path for path, told in known.items() if told.deep])
     return {path: told.size for path, told in known.items()}
+
+
+def _dark_values(root: Path, deep: Sequence[Path]) -> list[str]:
+    """A warning where files of 16 bits hold no value above a quarter of the range, as those of 12-bit cameras do. Some
+    20 of them are decoded, spread over the whole."""
+    looked_at = deep[:: max(1, len(deep) // 20)]
+    brightest = 0
+    for path in looked_at:
+        try:
+            brightest = max(brightest, int(decode(path).max()))
+        except DataError:
+            continue  # named when it is decoded for use
+        if brightest >= 64:
+            return []
+    if not brightest:
+        return []
+    bits = (brightest * 257 - 128).bit_length()
+    return [
+        f"{len(deep)} files of 16 bits, such as {relative(looked_at[0], root)}, use values up to about "
+        f"{brightest * 257} of 65535 ({len(looked_at)} were looked at) and are nearly black, as 65535 is white in "
+        f"every file. If they hold {bits} bits, multiply their values by {1 << (16 - bits)} and save them again"
+    ]
 
 
 def relative(path: Path, root: Path) -> str:
