@@ -178,10 +178,7 @@ def _near_equal(dataset: DataSet) -> list[str]:
         swaps = (key[:k] + key[k + 1] + key[k] + key[k + 2 :] for k in range(near - 1))
         other = next((seen[k] for k in (key, *swaps) if k in seen), None)
         if other is not None:
-            a, b = dataset.classes[other], dataset.classes[i]
-            warnings.append(
-                f"classes {a!r} ({counts[other]} labels) and {b!r} ({counts[i]} labels) are kept apart; "
-                "give them one name if they are one class"
-            )
+            a, b = (f"{dataset.classes[k][:_SWAPPED]!r} ({counts[k]} labels)" for k in (other, i))
+            warnings.append(f"classes {a} and {b} are kept apart; give them one name if they are one class")
         seen.setdefault(key, i)
     return warnings

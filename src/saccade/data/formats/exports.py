@@ -16,6 +16,7 @@ from saccade.data.formats.table import Table, head_of_table
 
 _HEAD = 16_384  # bytes of a file
 _FILES = 10  # of each suffix that are opened, in each folder
+_TABLES = 20  # that are opened in all
 _BOXES = "COCO JSON, YOLO or Pascal VOC XML"
 _OUTLINES = "COCO JSON, YOLO segmentation, or masks as PNG files with one class index a pixel"
 
@@ -71,20 +72,21 @@ def describe_layout(root: Path) -> str | None:
     if known:
         return known
     flat = flat_splits(root)
-    tables = [(path, head) for path in list_files(root) if path.suffix.lower() in (".csv", ".tsv")
-              for head in [head_of_table(path)] if head is not None][:20]  # fmt: skip
+    files = list_files(root)
+    named = [path for path in files if path.suffix.lower() in (".csv", ".tsv")][:_TABLES]
+    tables = [(path, head) for path in named if (head := head_of_table(path)) is not None]
     for path, table in tables:
         if says := _of_table(table):
             return f"{relative(path, root)}: {says}"
     if flat:
         return _of_splits(root, flat, [table for _, table in tables])
-    for path in list_files(root):
+    for path in files:
         if path.suffix.lower() == ".jsonl" and b'"file_name"' in _head(path):
             place = relative(path, root)
             return f"{place}: Hugging Face's JSON lines, which are not read; write a .csv with file_name,label instead"
         if path.suffix.lower() in (".parquet", ".arrow"):
             return f"{relative(path, root)}: a {path.suffix} table, which is not read; save its pictures as files"
-    unknown = next((path for path in list_files(root) if path.suffix.lower() == ".xml"), None)
+    unknown = next((path for path in files if path.suffix.lower() == ".xml"), None)
     tag = None if unknown is None else re.search(rb"<([A-Za-z][\w:.-]{0,40})", _head(unknown))
     if unknown is not None and tag is not None and tag[1] != b"annotation":
         return (

@@ -92,7 +92,7 @@ def _class_folders(root: Path) -> dict[str | None, list[Path]]:
         return {None: folders}
     if len(splits) > 1 or sum(bool(list_images(folder)) for folder in others) < 2:
         return {None: []}
-    return {None: [folder for folder in folders if folder in others or folder.name.lower() == "train"]}
+    return {None: [f for f in folders if not split_of_folder(f.name) or f.name.lower() == "train"]}
 
 
 def _within(root: Path) -> Path:

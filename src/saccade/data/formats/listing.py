@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +15,7 @@ from saccade.data.picture_kinds import OTHER_SUFFIXES, SUFFIXES, is_picture_head
 from saccade.errors import DataError
 
 _MAX_DEPTH = 64  # folders below each other; a path may have some 4000 characters
+_EQUALS = 100  # pictures of one name among which an exact spelling is looked for
 _OF_TEXT = frozenset(
     {".txt", ".xml", ".json", ".jsonl", ".csv", ".tsv", ".yaml", ".yml", ".md", ".names", ".data", ".py", ".ipynb"}
 )  # by far the most files of a data set that are no pictures: not opened to see whether they are
@@ -69,10 +70,10 @@ def list_files(root: Path) -> list[Path]:
     found: list[Path] = []
     seen: set[str] = {os.path.realpath(root)}
     waiting = [root]
-    links: list[Path] = []
+    links: deque[Path] = deque()
     deepest = len(root.parts) + _MAX_DEPTH + 1
     while waiting or links:
-        folder = waiting.pop() if waiting else links.pop(0)
+        folder = waiting.pop() if waiting else links.popleft()
         if folder != root:
             real = os.path.realpath(folder)
             if real in seen:
@@ -201,7 +202,7 @@ class Pictures:
             found = self._whole.get(rest, [])
         if not found:
             raise DataError(f"no picture {stated[:200]!r} in {self._root} or below{self._hint(rest)}")
-        if len(found) > 1:  # `a.jpg` goes before `A.jpg`, and `a` before `a.jpg`
+        if 1 < len(found) <= _EQUALS:  # `a.jpg` goes before `A.jpg`, and `a` before `a.jpg`
             known = {path: f"/{relative(path, self._root)}" for path in found}
             exact = [path for path in found if known[path].endswith(f"/{name}")]
             found = exact or [p for p in found if os.path.splitext(known[p])[0].endswith(f"/{name}")] or found

@@ -26,12 +26,8 @@ class Table:
 
     path: Path
     header: list[str]
+    names: list[str]  # the header's, to compare: lower case, without blanks, '_' and '-'
     rows: list[tuple[int, list[str]]]  # number of the line, cells
-
-    @property
-    def names(self) -> list[str]:
-        """The header's names as words to compare: lower case, without blanks, '_' and '-'."""
-        return ["".join(cell.lower().replace("_", " ").replace("-", " ").split()) for cell in self.header]
 
     def cells(self, column: int) -> list[str]:
         """The cells of a column, without those of rows that are too short."""
@@ -64,7 +60,7 @@ def head_of_table(path: Path) -> Table | None:
             rows.append(row)
     except DataError:
         pass  # `load_table` names the fault
-    return Table(path, [cell.strip() for cell in rows[0][1]], rows[1:]) if rows else None
+    return _table(path, rows) if rows else None
 
 
 def load_table(path: Path) -> Table:
@@ -94,7 +90,13 @@ def load_table(path: Path) -> Table:
         raise DataError(f"{path}:1: no header: the first line is {', '.join(first)[:80]!r}; it must name the columns")
     if len(rows) == 1:
         raise DataError(f"{path}:1: a header and no row; 0 pictures are labelled")
-    return Table(path, [cell.strip() for cell in rows[0][1]], rows[1:])
+    return _table(path, rows)
+
+
+def _table(path: Path, rows: list[tuple[int, list[str]]]) -> Table:
+    header = [cell.strip() for cell in rows[0][1]]
+    names = ["".join(cell.lower().replace("_", " ").replace("-", " ").split()) for cell in header]
+    return Table(path, header, names, rows[1:])
 
 
 def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
