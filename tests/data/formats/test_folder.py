@@ -160,6 +160,32 @@ def test_doubled_folders_and_folders_around_are_passed_through(tmp_path: Path) -
         read(tmp_path / "d")
 
 
+def test_pictures_beside_their_masks_are_no_classes_but_masks_may_be_one(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="If its folders are the classes, write folder:"):
+        read(_set(tmp_path / "a", "images_png/1.png", "masks_png/1.png"))
+    assert read(_set(tmp_path / "b", "with_mask/1.png", "without_mask/2.png")).classes == ["with_mask", "without_mask"]
+    assert read(f"folder:{_set(tmp_path / 'c', 'mask/1.png', 'no_mask/2.png')}").classes == ["mask", "no_mask"]
+
+
+def test_numbered_parts_are_no_classes_where_a_table_names_the_pictures(tmp_path: Path) -> None:
+    root = _set(tmp_path, "part_1/a.png", "part_2/b.png")
+    assert read(root).classes == ["part_1", "part_2"]
+    (root / "metadata.csv").write_text("lesion,image,dx,age\n1,a.png,x,70\n2,b.png,y,80\n")
+    with pytest.raises(DataError, match=r"metadata.csv:1: no column of labels among 'lesion', 'image', 'dx', 'age'"):
+        read(root)
+
+
+def test_a_table_and_documents_beside_class_folders_are_named(tmp_path: Path) -> None:
+    root = _set(tmp_path, "cat/1.png", "dog/2.png")
+    (root / "metadata.csv").write_text("file_name,text\ncat/1.png,a cat\ndog/2.png,a dog\n")
+    (root / "docs").mkdir()
+    (root / "docs" / "paper.pdf").write_bytes(b"%PDF-1.7")
+    data = read(root)
+    assert data.classes == ["cat", "dog"]
+    assert "metadata.csv is left aside: the folders are the classes" in data.ledger.warnings
+    assert [e.where for e in data.ledger.refused] == ["docs/paper.pdf"]
+
+
 def test_a_split_is_named_as_a_whole_and_below_the_root(tmp_path: Path) -> None:
     root = _set(tmp_path / "test" / "my_test_project", "bus_stop/1.png", "train_station/2.png", "contest/3.png")
     data = read(root)

@@ -138,6 +138,7 @@ def test_a_label_goes_to_the_picture_that_it_states(stated: str, names: list[str
         ("0", ["0.jpg", "0.png"], "several pictures: 0.jpg, 0.png"),
         ("0.png", ["0.jpg"], "there is 0.jpg"),
         ("", ["0.jpg"], "no picture ''"),
+        ("../../0.jpg", ["0.jpg"], "no picture '../../0.jpg'"),
     ],
 )
 def test_and_to_no_other(stated: str, names: list[str], words: str) -> None:

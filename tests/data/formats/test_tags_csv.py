@@ -248,6 +248,11 @@ def test_a_table_without_labels_does_not_hide_class_folders(tmp_path: Path) -> N
     assert read(tmp_path).format == "tags_csv"
 
 
+def test_a_column_called_class_goes_before_columns_of_flags(tmp_path: Path) -> None:
+    data = read(_set(tmp_path, "Path,ClassId,Occluded\n1.png,0,1\n2.png,1,0\n", count=2))
+    assert (data.task, data.classes) == ("classify", ["0", "1"])
+
+
 def test_columns_that_say_no_class_are_named(tmp_path: Path) -> None:
     data = read(_set(tmp_path, "image,label,age\n1.png,a,3\n2.png,b,4\n", count=2))
     assert data.ledger.warnings == ["labels.csv: columns that are not used: 'age'"]
@@ -256,7 +261,7 @@ def test_columns_that_say_no_class_are_named(tmp_path: Path) -> None:
 def test_tables_in_a_folder_of_labels(tmp_path: Path) -> None:
     _pictures(tmp_path, "images/1.png", "images/2.png")
     (tmp_path / "annotations").mkdir()
-    (tmp_path / "annotations" / "all.csv").write_text("image,label\n1.png,a\n2.png,b\n")
+    (tmp_path / "annotations" / "all.csv").write_text("image,label\n1.png,a\n../images/2.png,b\n")
     for root in (tmp_path, tmp_path / "annotations" / "all.csv"):
         assert _classes(read(root)) == {"images/1.png": "a", "images/2.png": "b"}
 

@@ -16,6 +16,7 @@ from saccade.data.dataset import DataSet, count_labels
 from saccade.data.formats.exports import describe_export, describe_layout
 from saccade.data.formats.listing import list_folders, list_images
 from saccade.data.main_object import keep_main_objects
+from saccade.data.picture_kinds import SUFFIXES
 from saccade.errors import DataError, UsageError, suggest
 from saccade.tasks import TASKS, find_task
 
@@ -128,7 +129,7 @@ def _unknown(root: Path) -> str:
     if not images:
         if known := describe_layout(root):
             return f"{root}: no picture in this folder or below; {known}"
-        return f"{root}: no picture in this folder or below (looked for .jpg .png .webp .bmp .tif .gif .pgm .ppm)"
+        return f"{root}: no picture in this folder or below (looked for {' '.join(SUFFIXES)})"
     sets = [f for f in list_folders(root) if any(_module(name).looks_like(f) for name in FORMATS if name != "folder")]
     if sets:
         return f"{root}: several data sets lie here; name one: {', '.join(str(s) for s in sets[:10])}"
@@ -136,7 +137,9 @@ def _unknown(root: Path) -> str:
         return f"{root}: {known}"
     told = [p.name for p in sorted(root.iterdir()) if p.suffix.lower() in (".csv", ".json", ".xml", ".yaml", ".yml")]
     found = ", ".join([f"{f.name}/" for f in list_folders(root)[:10]] + told[:10]) or "no folders"
-    return f"{root}: 0 of {images} pictures have a label; found {found}; looked in {root} for:{wanted}"
+    folders = sum(bool(list_images(folder)) for folder in list_folders(root)[:10])
+    hint = f"\nIf its folders are the classes, write folder:{root}" if folders > 1 else ""
+    return f"{root}: 0 of {images} pictures have a label; found {found}; looked in {root} for:{wanted}{hint}"
 
 
 def _check(dataset: DataSet) -> None:

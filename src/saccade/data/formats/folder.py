@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +20,7 @@ from pathlib import Path
 from saccade.data.dataset import DataSet, Ledger, Record
 from saccade.data.formats.listing import is_image, list_files, list_folders, list_images, measure, relative
 from saccade.data.formats.splits import split_of_folder
+from saccade.data.formats.table import list_tables
 from saccade.errors import DataError
 
 PICTURES = frozenset(
@@ -26,6 +28,7 @@ PICTURES = frozenset(
 )
 """Names of folders (lower case) that hold the pictures of another layout; never a class."""
 
+_DOCUMENTS = frozenset({".pdf", ".ps", ".eps", ".ai", ".svg"})  # lie beside pictures without being meant as some
 _AROUND = 8  # folders that may lie around the data set or around the classes of a split
 _LABELS = frozenset({"masks", "mask", "labels", "label", "annotations", "annotation", "annots", "annot", "gtfine",
                      "gtcoarse", "leftimg8bit", "rightimg8bit", "disparity"})  # fmt: skip
@@ -38,7 +41,16 @@ def looks_like(root: Path) -> bool:
         return False
     classes = [folder for folders in _class_folders(root).values() for folder in folders]
     names = {folder.name.lower() for folder in classes}
-    return not names & (PICTURES | _LABELS) and any(list_images(folder) for folder in classes)
+    words = {word for name in names for word in re.split(r"[^a-z]+", name)}
+    paired = words & PICTURES and words & _LABELS  # images_png/ beside masks_png/
+    return not names & (PICTURES | _LABELS) and not paired and any(list_images(folder) for folder in classes)
+
+
+def is_numbered(root: Path) -> bool:
+    """True where the class folders would differ by a number only, as `images_001/` and `images_002/`: parts of one set
+    rather than classes, if something else says the classes."""
+    names = [folder.name for folders in _class_folders(root).values() for folder in folders]
+    return len(names) > 1 and len({re.sub(r"\d+", "", name) for name in names} - {""}) == 1
 
 
 def read(root: Path, task: str | None) -> DataSet:
@@ -66,6 +78,8 @@ def read(root: Path, task: str | None) -> DataSet:
     ]
     if None in given and any(split_of_folder(name) for name in classes):
         ledger.warnings.append("train/ is read as a class, as it lies beside folders of other classes")
+    for path in list_tables(root):
+        ledger.warnings.append(f"{path.name} is left aside: the folders are the classes")
     _refuse_the_rest(root, pictures, ledger)
     _warn_of_two_classes(root, {path: pictures[path][1] for path in sizes}, ledger)
     return DataSet(root, "folder", "classify", classes, records, ledger)
@@ -155,7 +169,7 @@ def _classes(
     folders = {folder.name: folder for folders in given.values() for folder in folders}
     for name, folder in sorted(folders.items()):
         if not total[name]:
-            if list_files(folder) and not list_images(folder):
+            if list_files(folder) and all(path.suffix.lower() in _DOCUMENTS for path in list_images(folder)):
                 ledger.warnings.append(f"{relative(folder, root)}/ holds files but no picture: not taken for a class")
                 continue
             raise DataError(

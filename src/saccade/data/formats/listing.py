@@ -176,7 +176,7 @@ class Pictures:
 
     def __init__(self, root: Path, paths: Iterable[Path]) -> None:
         self._root = root
-        self._folders: set[str] = set()
+        self._folders = {".."}  # nothing above a label's own place is guessed
         self._whole: dict[str, list[Path]] = defaultdict(list)  # the path from `root`, with and without suffix
         self._ends: dict[str, list[Path]] = defaultdict(list)  # each end of that path
         for path in paths:

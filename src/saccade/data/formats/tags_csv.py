@@ -15,6 +15,7 @@ list is a picture without tags.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ def looks_like(root: Path) -> bool:
     if any(_labels_fault(head) is None for head in heads):
         return True
     promising = any(_image_column(head) is not None and not _BOXES & set(head.names) for head in heads)
-    return promising and (root.is_file() or not folder.looks_like(root))
+    return promising and (root.is_file() or not folder.looks_like(root) or folder.is_numbered(root))
 
 
 def read(root: Path, task: str | None) -> DataSet:
@@ -150,7 +151,7 @@ def _labels_fault(table: Table) -> str | None:
     try:
         _columns(table)
     except DataError as error:
-        return str(error)
+        return str(error).removeprefix(f"{table.path}:1: ").partition(";")[0]
     return None
 
 
@@ -171,8 +172,8 @@ def _columns(table: Table) -> _Columns:
         text = next((i for word in _CLASS for i in others if names[i] == word), None)
     if text is None:
         text = next((i for word in _CLASS for i in others if word != "name" and names[i].endswith(word)), None)
-    if text is not None and text in flags and len(flags) > 1:
-        text = None
+    if text is not None and text in flags and len(flags) > 1 and names[text] not in _CLASS:
+        text = None  # one of many tags
     if text is None and not flags and len(others) == 1 and not _all_differ(table, others[0]):
         text = others[0]
     if text is None and not flags:
@@ -215,6 +216,13 @@ def _is_flag(table: Table, column: int, bad_rows: bool) -> bool:
 def _all_differ(table: Table, column: int) -> bool:
     cells = table.cells(column)
     return len(cells) >= 10 and len(set(cells)) == len(cells)
+
+
+def _from(file: _File, stated: str) -> str:
+    """A stated path that begins at the folder of its table, `../images/1.png`, as one from the base."""
+    if not stated.startswith("../"):
+        return stated
+    return os.path.normpath(os.path.join(relative(file.path.parent, file.base), stated))
 
 
 class _CellReader:
@@ -287,7 +295,7 @@ class _Reader:
                 self.ledger.refuse_label(where, f"{len(cells)} cells, the header has {len(table.header)}")
                 continue
             try:
-                path = pictures.find(cells[columns.image])
+                path = pictures.find(_from(file, cells[columns.image]))
                 names = cell_reader.names(cells)
             except DataError as error:
                 self.ledger.refuse_label(where, str(error))
