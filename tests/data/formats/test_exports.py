@@ -54,6 +54,15 @@ def test_an_export_is_named_with_what_to_choose(tmp_path: Path, name: str, text:
         read(tmp_path)
 
 
+def test_a_single_file_is_named_too(tmp_path: Path) -> None:
+    (tmp_path / "a.xml").write_text(CVAT)
+    (tmp_path / "a.csv").write_text("filename,class,xmin,ymin,xmax,ymax\n0.jpg,a,1,1,2,2\n")
+    with pytest.raises(DataError, match=r"a.xml: CVAT's XML"):
+        read(tmp_path / "a.xml")
+    with pytest.raises(DataError, match=r"a.csv: a table of boxes"):
+        read(tmp_path / "a.csv")
+
+
 def test_cityscapes_is_named(tmp_path: Path) -> None:
     _pictures(tmp_path, "leftImg8bit/train/a/a_0_leftImg8bit.png", "gtFine/train/a/a_0_gtFine_polygons.png")
     with pytest.raises(DataError, match=r"gtFine/, leftImg8bit/: the layout of Cityscapes\. Put"):

@@ -235,6 +235,13 @@ def test_ids_without_suffix_beside_tables_without_labels(tmp_path: Path) -> None
     assert [w.partition(" is left aside")[0] for w in data.ledger.warnings] == ["sample_submission.csv", "test.csv"]
 
 
+def test_several_tables_that_are_no_splits_are_not_chosen_among(tmp_path: Path) -> None:
+    for name in ("labels.csv", "test.csv"):
+        _set(tmp_path, "image,label\n1.png,a\n2.png,b\n", name=name)
+    with pytest.raises(DataError, match=r"2 CSV files.*name one of tags_csv:.*labels.csv, tags_csv:.*test.csv"):
+        read(tmp_path)
+
+
 def test_one_table_alone_states_no_split_by_its_name(tmp_path: Path) -> None:
     data = read(_set(tmp_path, "image,label\n1.png,a\n2.png,b\n", count=2, name="test_labels.csv"))
     assert data.splits == {}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from saccade.data.dataset import DataSet, count_labels
-from saccade.data.formats.exports import describe_export, describe_layout
+from saccade.data.formats.exports import describe_export, describe_file, describe_layout
 from saccade.data.formats.listing import list_folders, list_images
 from saccade.data.main_object import keep_main_objects
 from saccade.data.picture_kinds import SUFFIXES
@@ -124,6 +124,8 @@ def _place(path: str | Path) -> Path:
 def _unknown(root: Path) -> str:
     wanted = "".join(f"\n  {name}: {what}" for name, what in _WANTED.items())
     if root.is_file():
+        if known := describe_file(root):
+            return f"{root}: {known}"
         return f"{root}: this file describes no data set that is known; give the folder, or one of:{wanted}"
     images = len(list_images(root))
     if not images:

@@ -65,6 +65,14 @@ def _of_head(path: Path, suffix: str) -> tuple[str, str] | None:
     return None
 
 
+def describe_file(path: Path) -> str | None:
+    """What labels the file at `path` holds, by which tool, and what to do; None where nothing is known."""
+    if known := _of_head(path, path.suffix.lower()):
+        return f"{known[0]}, which is not read; {known[1]}"
+    table = head_of_table(path) if path.suffix.lower() in (".csv", ".tsv") else None
+    return None if table is None else _of_table(table)
+
+
 def describe_layout(root: Path) -> str | None:
     """What the folder `root` seems to be where no reader takes it: one of the exports above, Cityscapes, tables or
     masks of Roboflow, or splits that hold pictures without labels."""

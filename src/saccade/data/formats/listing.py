@@ -16,9 +16,12 @@ from saccade.errors import DataError
 
 _MAX_DEPTH = 64  # folders below each other; a path may have some 4000 characters
 _EQUALS = 100  # pictures of one name among which an exact spelling is looked for
-_OF_TEXT = frozenset(
-    {".txt", ".xml", ".json", ".jsonl", ".csv", ".tsv", ".yaml", ".yml", ".md", ".names", ".data", ".py", ".ipynb"}
-)  # by far the most files of a data set that are no pictures: not opened to see whether they are
+_NO_PICTURES = frozenset(
+    {".txt", ".xml", ".json", ".jsonl", ".csv", ".tsv", ".yaml", ".yml", ".md", ".names", ".data", ".py", ".ipynb",
+     ".npy", ".npz", ".mat", ".h5", ".pkl", ".pt", ".pth", ".safetensors", ".onnx", ".zip", ".gz", ".tar", ".cache",
+     ".log", ".html", ".mp4", ".mov", ".avi", ".mkv", ".wav"}
+)  # fmt: skip
+"""Suffixes of by far the most files that are no pictures: these are not opened to see whether they are."""
 _FOREIGN = frozenset({"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin"})
 
 
@@ -39,7 +42,7 @@ def is_image(name: str) -> bool:
 
 def _is_picture(path: Path) -> bool:
     """`is_image` of the name; a file of an unknown suffix or of none is judged by its first bytes."""
-    if is_image(path.name) or path.suffix.lower() in _OF_TEXT:
+    if is_image(path.name) or path.suffix.lower() in _NO_PICTURES:
         return is_image(path.name)
     try:
         with path.open("rb") as file:  # regular files only: `list_files` leaves out the others

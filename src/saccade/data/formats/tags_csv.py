@@ -134,7 +134,7 @@ def _chosen(root: Path, ledger: Ledger) -> tuple[Path, list[_File]]:
     usable = usable or [f for f, head in heads.items() if head is not None and _image_column(head) is not None] or files
     chosen = usable if len(usable) == 1 else [file for file in usable if file.split]
     splits = [file.split for file in chosen]
-    if not chosen or len(set(splits)) < len(splits):
+    if not chosen or len(set(splits)) < len(splits) or (len(chosen) < len(usable) and "train" not in splits):
         several = ", ".join(f"tags_csv:{file.path}" for file in usable[:10])
         raise DataError(f"{root}: {len(usable)} CSV files, which are not one for each split; name one of {several}")
     for file, head in heads.items():
