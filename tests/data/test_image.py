@@ -325,3 +325,37 @@ def test_stored_values_of_masks(tmp_path: Path) -> None:
     assert decode_values(encoded(Image.fromarray(values > 2), "PNG")).tolist() == [[0, 0, 0], [1, 1, 1]]
     with pytest.raises(DataError, match="floating point"):
         decode_values(encoded(Image.fromarray(values.astype(np.float32)), "TIFF"))
+
+
+def _tiff(data: bytes, bits: int, *more: tuple[int, int]) -> bytes:
+    """A gray TIFF of 2 x 2 values that are stored as `data`, `bits` bits each, with further fields (tag, number)."""
+    fields = [
+        (256, 2),
+        (257, 2),
+        (258, bits),
+        (259, 1),
+        (262, 1),
+        (273, 8),
+        (277, 1),
+        (278, 2),
+        (279, len(data)),
+        *more,
+    ]
+    table = b"".join(struct.pack("<HHIHH", tag, 3, 1, number, 0) for tag, number in fields)
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", len(fields)) + table + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        (_tiff(np.array([0, 1024, 2048, 4095], "<u2").tobytes(), 16), [0, 4, 8, 16]),
+        (_tiff(np.array([0, 1024, 2048, 4095], "<u2").tobytes(), 16, (281, 4095)), [0, 64, 128, 255]),
+        (_tiff(np.array([0, 1024, 2048, 4095], "<u2").tobytes(), 16, (281, 7)), [0, 4, 8, 16]),
+        (_tiff(bytes([0, 4, 0, 128, 15, 255]), 12), [0, 64, 128, 255]),
+        (b"P5 2 2 4095\n" + np.array([0, 1024, 2048, 4095], ">u2").tobytes(), [0, 64, 128, 255]),
+        (b"P5 2 2 65535\n" + np.array([0, 1024, 2048, 4095], ">u2").tobytes(), [0, 4, 8, 16]),
+    ],
+)
+def test_the_greatest_value_that_a_file_states_is_white(content: bytes, wanted: list[int]) -> None:
+    assert decode(content)[..., 0].flatten().tolist() == wanted
+    assert probe(content).deep

@@ -6,7 +6,8 @@ What the pixels become:
 
 - upright: EXIF orientation (JPEG, PNG, WebP, TIFF) is applied; an unreadable or unknown one leaves the image as stored;
 - gray, 1-bit, palette, 16-bit (0..65535 becomes 0..255 linearly), CMYK and YCCK become 8-bit RGB; ICC profiles are
-  ignored;
+  ignored. Where the file states fewer bits (12 in a TIFF, the greatest value in a TIFF or PGM), that value is white. It
+  is never told from the pixels of one file: equal values of two files stay equal;
 - transparency is composed on white;
 - floating point is accepted where every value lies in [0, 1] (1 is white); 32-bit integers are refused, no scale is
   agreed;
@@ -29,10 +30,10 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from saccade.data.picture_kinds import RAW_SUFFIXES, what_it_is
 from saccade.errors import DataError, ResourceError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # as Pillow names them; PPM covers PBM, PGM and PPM
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm")
 MAX_PIXELS = 100_000_000  # 300 MB as RGB; the environment variable below replaces it
 MAX_PIXELS_VARIABLE = "SACCADE_MAX_PIXELS"
 
@@ -47,23 +48,6 @@ _REDUCED = {  # OpenCV's flags; its REDUCED_COLOR_* ask for blue first, which th
         (8, cv2.IMREAD_REDUCED_GRAYSCALE_8),
     )
 }
-_MAGIC: tuple[tuple[bytes, str], ...] = (
-    (b"%PDF", "PDF"),
-    (b"%!PS", "EPS"),
-    (b"\xc5\xd0\xd3\xc6", "EPS"),
-    (b"8BPS", "PSD"),
-    (b"PK\x03\x04", "a zip archive"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"\x80\x02", "a pickle"),
-    (b"\x80\x03", "a pickle"),
-    (b"\x80\x04", "a pickle"),
-    (b"\x80\x05", "a pickle"),
-    (b"SIMPLE  =", "FITS"),
-    (b"\x93NUMPY", "a numpy array"),
-    (b"\x00\x00\x01\x00", "ICO"),
-    (b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
-    (b"version https://git-lfs", "a Git LFS pointer, the file itself was not fetched"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +57,7 @@ class Probe:
     format: str  # one of FORMATS
     size: tuple[int, int]  # (height, width) in pixels, upright
     animated: bool = False  # more than one frame or page; the first is taken
+    deep: bool = False  # more than 8 bits a value
 
     def reduction(self, min_side: int | None) -> int:
         """The factor (1, 2, 4 or 8) by which `decode(path, min_side)` shrinks this image: pixel i of the result covers
@@ -195,6 +180,8 @@ def _opened(path: Path | bytes) -> Iterator[tuple[Image.Image, str]]:
             name, file = "the image", stack.enter_context(io.BytesIO(path))
         else:
             name, file = str(path), stack.enter_context(_open_regular(path))  # type: ignore[assignment]
+        if os.path.splitext(name)[1].lower() in RAW_SUFFIXES:
+            raise DataError(f"{name}: a camera's raw file, of which only a preview could be read; {_ALLOWED}")
         head = file.read(64)
         if len(head) < 2:
             raise DataError(f"{name}: empty file ({len(head)} bytes); {_ALLOWED}")
@@ -236,7 +223,7 @@ def _named(name: str, head: bytes = b"") -> Iterator[None]:
     except (DataError, ResourceError):
         raise
     except UnidentifiedImageError:
-        raise DataError(f"{name}: {_what_it_is(head)}; {_ALLOWED}") from None
+        raise DataError(f"{name}: {what_it_is(head)}; {_ALLOWED}") from None
     except Image.DecompressionBombError as error:
         raise DataError(f"{name}: too large to decode: {error}; {_how_to_raise_the_limit()}") from None
     except MemoryError:
@@ -245,24 +232,6 @@ def _named(name: str, head: bytes = b"") -> Iterator[None]:
         reason = str(error) or type(error).__name__
         kind = "truncated image" if "truncated" in reason.lower() or isinstance(error, EOFError) else "damaged image"
         raise DataError(f"{name}: {kind} ({reason}); replace the file or remove it") from None
-
-
-def _what_it_is(head: bytes) -> str:
-    for magic, kind in _MAGIC:
-        if head.startswith(magic):
-            return f"not an image that can be read (found {kind})"
-    if head[4:8] == b"ftyp":
-        kind = head[8:12].decode("ascii", "replace").strip()
-        return f"not an image that can be read (found {kind!r}: HEIC, AVIF or video; convert it to JPEG or PNG)"
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    for start, kind in ((b"<!doctype html", "HTML"), (b"<html", "HTML"), (b"<svg", "SVG"), (b"<?xml", "XML or SVG")):
-        if text.startswith(start):
-            return f"not an image (found {kind})"
-    for start, kind in ((b"\xff\xd8", "JPEG"), (b"\x89png", "PNG"), (b"riff", "WebP"), (b"gif8", "GIF")):
-        if head.lower().startswith(start):
-            return f"damaged or truncated {kind}: its header cannot be read"
-    printable = all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head)
-    return "not an image (found text)" if printable else f"not an image that can be read (starts with {head[:8].hex()})"
 
 
 def _how_to_raise_the_limit() -> str:
@@ -282,7 +251,16 @@ def _probe(image: Image.Image, name: str) -> Probe:
     with _named(name):
         animated = bool(getattr(image, "is_animated", False))
     # a JPEG that carries a second picture (stereo, a depth map, a preview) is an MPO to Pillow; its first is the photo
-    return Probe("JPEG" if kind == "MPO" else kind, size, animated and kind != "MPO")
+    return Probe("JPEG" if kind == "MPO" else kind, size, animated and kind != "MPO", _is_deep(image))
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether a file that is not decoded yet stores more than 8 bits a value; Pillow keeps 8 of those in colour."""
+    tiles = getattr(image, "tile", None)
+    stored = tiles[0].args if tiles else ""  # how the values are packed; in a PPM the greatest value comes last
+    words = stored if isinstance(stored, tuple) else (stored,)
+    greatest = words[-1] if image.format == "PPM" and words and isinstance(words[-1], int) else 0
+    return image.mode.startswith("I") or greatest > 255 or any(";16" in str(word) for word in words)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -370,13 +348,23 @@ def _gray_to_8_bit(image: Image.Image, name: str) -> np.ndarray:
                 "save it as 8 or 16 bit"
             )
         return (values * 255 + 0.5).astype(np.uint8)
-    bits = getattr(image, "tag_v2", {}).get(258, (16,))  # TIFF BitsPerSample
-    if max(bits if isinstance(bits, tuple) else (bits,)) > 16:
+    tags = getattr(image, "tag_v2", {})
+    bits = _first_number(tags.get(258), 16)  # TIFF BitsPerSample
+    if bits > 16:
         raise DataError(f"{name}: 32-bit integer pixels have no agreed scale; save it as 8 or 16 bit")
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
         raise DataError(f"{name}: pixel values from {low} to {high}; allowed: 0 to 65535; save it as 8 or 16 bit")
-    return ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+    white = _first_number(tags.get(281), (1 << bits) - 1)  # TIFF MaxSampleValue
+    if not max(high, 255) <= white <= 65535:
+        white = 65535
+    return ((values.astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
+
+
+def _first_number(value: object, default: int) -> int:
+    """The number, or the first of several, in a TIFF's field."""
+    first = value[0] if isinstance(value, tuple) and value else value
+    return first if isinstance(first, int) else default
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:

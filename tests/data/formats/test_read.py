@@ -92,6 +92,16 @@ def test_a_link_to_the_parent_counts_each_picture_once(tmp_path: Path) -> None:
     assert [r.id for r in data.records] == ["cat/1.png", "dog/2.png"]
 
 
+def test_a_set_is_the_same_from_inside_and_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = _classes(tmp_path / "train" / "pets")
+    (root / "labels.csv").write_text("image,label\ncat/1.png,a\ndog/2.png,b\n")
+    monkeypatch.chdir(root)
+    for place in (root, ".", "./", "cat/..", "../pets", "labels.csv", "tags_csv:.", "tags_csv:labels.csv"):
+        data = read(place)
+        assert (data.root.name, data.splits, [r.id for r in data.records]) == ("pets", {}, ["cat/1.png", "dog/2.png"])
+    assert read("folder:.").classes == ["cat", "dog"]
+
+
 @pytest.mark.shared
 @pytest.mark.parametrize(
     ("name", "wanted"),

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from saccade.data.dataset import DataSet, count_labels
+from saccade.data.formats.exports import describe_export, describe_file, describe_layout
 from saccade.data.formats.listing import list_folders, list_images
 from saccade.data.main_object import keep_main_objects
+from saccade.data.picture_kinds import SUFFIXES
 from saccade.errors import DataError, UsageError, suggest
 from saccade.tasks import TASKS, find_task
 
@@ -26,6 +28,10 @@ FORMATS: dict[str, str] = {  # in the order of recognition: what is most particu
     "tags_csv": "saccade.data.formats.tags_csv",
     "folder": "saccade.data.formats.folder",
 }
+
+_SWAPPED = (
+    100  # characters of the longest class name in which swapped letters are looked for: work grows with its square
+)
 
 _WANTED = {  # what each format needs to see, for the message when none fits
     "coco": "a .json file with images, annotations and categories (in the folder or in annotations/)",
@@ -51,16 +57,19 @@ def recognise(path: str | Path, task: str | None = None) -> str:
     Where a folder serves two formats (VOC photos with boxes and with class maps), `task` "segment" prefers the masks.
 
     Raises:
-        DataError: nothing there, no image, or no format fits; says what was looked for.
+        DataError: nothing there, no image, or no format fits; says what was seen and what was looked for. Folders of
+            classes in which a labelling tool has left its files: which of both is meant is not guessed.
     """
-    root = Path(path)
-    if not root.exists():
-        raise DataError(f"{root}: no such file or folder")
+    root = _place(path)
     order = sorted(FORMATS, key=lambda name: name != "masks") if task == "segment" else list(FORMATS)
     for name in order:
         if _module(name).looks_like(root):
-            return name
-    raise DataError(_unknown(root))
+            break
+    else:
+        raise DataError(_unknown(root))
+    if name == "folder" and (export := describe_export(root)):
+        raise DataError(f"{root}: {export}. To take the folders for classes, write folder:{root}")
+    return name
 
 
 def read(path: str | Path, task: str | None = None) -> DataSet:
@@ -96,28 +105,43 @@ def _module(name: str) -> Format:
 def _name_and_root(path: str | Path, task: str | None) -> tuple[str, Path]:
     prefix, colon, rest = str(path).partition(":")
     if colon and prefix in FORMATS and not (isinstance(path, Path) and path.exists()):
-        root = Path(rest)
-        if not root.exists():
-            raise DataError(f"{root}: no such file or folder")
-        return prefix, root
+        return prefix, _place(rest)
     if colon and len(prefix) > 1 and prefix.replace("_", "").isalnum() and not Path(path).exists():
         raise UsageError(f"unknown format {prefix!r} in {str(path)!r}: {suggest(prefix, FORMATS)}")
-    return recognise(path, task), Path(path)
+    return recognise(path, task), _place(path)
+
+
+def _place(path: str | Path) -> Path:
+    """The folder or file at `path`; where its last folder has no name of its own (`.`, `x/..`, `data.yaml` in `.`), as
+    an absolute path, so that a set reads and is called the same from inside and from outside."""
+    root = Path(path)
+    if not root.exists():
+        raise DataError(f"{root}: no such file or folder")
+    folder = root if root.is_dir() else root.parent
+    return root.resolve() if not folder.name or ".." in root.parts else root
 
 
 def _unknown(root: Path) -> str:
     wanted = "".join(f"\n  {name}: {what}" for name, what in _WANTED.items())
     if root.is_file():
+        if known := describe_file(root):
+            return f"{root}: {known}"
         return f"{root}: this file describes no data set that is known; give the folder, or one of:{wanted}"
     images = len(list_images(root))
     if not images:
-        return f"{root}: no picture in this folder or below (looked for .jpg .png .webp .bmp .tif .gif .pgm .ppm)"
+        if known := describe_layout(root):
+            return f"{root}: no picture in this folder or below; {known}"
+        return f"{root}: no picture in this folder or below (looked for {' '.join(SUFFIXES)})"
     sets = [f for f in list_folders(root) if any(_module(name).looks_like(f) for name in FORMATS if name != "folder")]
     if sets:
-        return f"{root}: several data sets lie here; name one: {', '.join(str(s) for s in sets)}"
+        return f"{root}: several data sets lie here; name one: {', '.join(str(s) for s in sets[:10])}"
+    if known := describe_layout(root):
+        return f"{root}: {known}"
     told = [p.name for p in sorted(root.iterdir()) if p.suffix.lower() in (".csv", ".json", ".xml", ".yaml", ".yml")]
     found = ", ".join([f"{f.name}/" for f in list_folders(root)[:10]] + told[:10]) or "no folders"
-    return f"{root}: 0 of {images} pictures have a label; found {found}; looked in {root} for:{wanted}"
+    folders = sum(bool(list_images(folder)) for folder in list_folders(root)[:10])
+    hint = f"\nIf its folders are the classes, write folder:{root}" if folders > 1 else ""
+    return f"{root}: 0 of {images} pictures have a label; found {found}; looked in {root} for:{wanted}{hint}"
 
 
 def _check(dataset: DataSet) -> None:
@@ -155,13 +179,11 @@ def _near_equal(dataset: DataSet) -> list[str]:
              for n in dataset.classes]  # fmt: skip
     seen: dict[str, int] = {}
     for i, key in enumerate(plain):
-        swaps = (key[:k] + key[k + 1] + key[k] + key[k + 2 :] for k in range(len(key) - 1) if len(key) > 3)
+        near = len(key) if 3 < len(key) <= _SWAPPED else 0
+        swaps = (key[:k] + key[k + 1] + key[k] + key[k + 2 :] for k in range(near - 1))
         other = next((seen[k] for k in (key, *swaps) if k in seen), None)
         if other is not None:
-            a, b = dataset.classes[other], dataset.classes[i]
-            warnings.append(
-                f"classes {a!r} ({counts[other]} labels) and {b!r} ({counts[i]} labels) are kept apart; "
-                "give them one name if they are one class"
-            )
+            a, b = (f"{dataset.classes[k][:_SWAPPED]!r} ({counts[k]} labels)" for k in (other, i))
+            warnings.append(f"classes {a} and {b} are kept apart; give them one name if they are one class")
         seen.setdefault(key, i)
     return warnings

@@ -22,8 +22,9 @@ from typing import Any
 import yaml
 
 from saccade.data.dataset import Ledger
-from saccade.data.formats.folder import PICTURES, SPLITS
+from saccade.data.formats.folder import PICTURES
 from saccade.data.formats.listing import is_foreign, is_image, list_folders, list_images, relative
+from saccade.data.formats.splits import SPLITS
 from saccade.errors import DataError
 
 MASKS = ("masks", "mask", "labels", "label", "annotations", "annotation", "annots", "annot", "gt", "groundtruth",

@@ -3,31 +3,54 @@
     image,desert,sea,trees          image,tags                 file,label
     1.jpg,1,0,1                     1.jpg,"desert, trees"      1.jpg,cat
 
-The delimiter (, ; tab) is told from the header; UTF-8 with or without a byte order mark. Tags of a list are separated
-by , ; | or, where none of these occurs in the column, by blanks. A column named split (or subset, set) with train,
-val, test, or files named train.csv, val.csv, test.csv, give the splits. An empty list is a picture without tags.
+The image column is known by its name (`image`, `file_name`, `fname`, `id_code`, ...) or by its cells. A column called
+label, class, breed, ... holds one class a cell, whatever is in it; one called tags, labels, ... a list, separated by
+| ; or , (the first that occurs in the column), or by blanks. 0/1 columns may say True/False, 1.0/0.0 or 1/-1.
+
+The files lie beside the pictures, in `labels/` or `annotations/` beside the folders of pictures, or in each split
+(Roboflow's `train/_classes.csv`, Hugging Face's `train/metadata.csv`). A column named split with train, val, test,
+fastai's `is_valid`, files named train.csv, val.csv, test.csv, or the folders of the pictures give the splits. An empty
+list is a picture without tags.
 """
 
 from __future__ import annotations
 
-import csv
-import difflib
+import os
 import re
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from saccade.data.dataset import DataSet, Ledger, Record
-from saccade.data.formats.folder import SPLITS
-from saccade.data.formats.listing import is_foreign, is_image, list_images, measure, relative
-from saccade.errors import DataError
+from saccade.data.formats import folder
+from saccade.data.formats.listing import Pictures, is_image, list_folders, list_images, measure, relative
+from saccade.data.formats.splits import SPLITS, split_of_file, split_of_folder, split_of_folders
+from saccade.data.formats.table import Table, head_of_table, list_tables, load_table
+from saccade.errors import DataError, suggest
 
-_IMAGE = ("image", "images", "filename", "filenames", "file", "files", "imagename", "imagepath", "imageid",
-          "path", "filepath", "img", "picture", "photo", "name", "id")  # fmt: skip
+_IMAGE = ("image", "images", "filename", "filenames", "file", "files", "fname", "imagename", "imagefile", "imagepath",
+          "imagefilename", "imageid", "imgid", "imgname", "imgpath", "idcode", "path", "paths", "filepath", "filepaths",
+          "relpath", "img", "picture", "photo", "photoid", "name", "id")  # fmt: skip
 _CLASS = ("label", "class", "classname", "name", "category", "species", "breed", "target", "classindex", "classid")
 _LIST = ("tags", "labels", "classes", "categories", "attributes", "genres")
-_SPLIT = ("split", "subset", "set")
-_BOXES = frozenset({"xmin", "ymin", "xmax", "ymax", "x1", "y1", "x2", "y2", "bbox"})
+_SPLIT = ("split", "subset", "set", "partition", "phase")
+_SPLIT_FLAGS = {  # name of a column of flags -> split where it holds, split where it does not
+    "isvalid": ("val", "train"),
+    "isval": ("val", "train"),
+    "isvalidation": ("val", "train"),
+    "istest": ("test", "train"),
+    "istrain": ("train", "test"),
+    "istraining": ("train", "test"),
+}
+_INDEX = frozenset({"", "index", "idx", "id", "row", "rowid", "no", "nr", "number", "unnamed:0"})
+_NO_LABEL = frozenset({"width", "height", "depth", "channels", "size", "bytes", "url", "link", "text", "caption",
+                       "description", "comment", "date", "time", "timestamp", "author", "license", "source", "md5",
+                       "sha1", "sha256", "hash", "imagewidth", "imageheight"})  # fmt: skip
+_BOXES = frozenset({"xmin", "ymin", "xmax", "ymax", "x1", "y1", "x2", "y2", "bbox", "bboxes", "rle", "encodedpixels"})
+_FLAGS = {"1": True, "0": False, "-1": False, "1.0": True, "0.0": False, "-1.0": False, "true": True, "false": False,
+          "yes": True, "no": False}  # fmt: skip
+_LABEL_FOLDERS = frozenset({"labels", "label", "annotations", "annotation", "csv", "meta", "metadata"})
+_HEAD = 50  # rows by which an image column is told
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +62,25 @@ class _Columns:
     flags: dict[int, str]  # 0/1 columns and the tag each stands for
     text: int | None  # the class, or the list of tags
     many: bool  # the text column holds lists
+    left_aside: list[str]  # names of the columns that say nothing of the labels
 
 
 @dataclass(frozen=True, slots=True)
-class _Table:
-    """A CSV file as read: header and (line number, cells) of each row."""
+class _File:
+    """A CSV file, the folder that its names are relative to, and the split that its name or folder states."""
 
     path: Path
-    header: list[str]
-    rows: list[tuple[int, list[str]]]
+    base: Path
+    split: str | None
 
 
 def looks_like(root: Path) -> bool:
-    """True where there is a CSV file with a column of images and without columns of boxes."""
-    return any(_promising(path) for path in _files(root))
+    """True where a CSV file has a column of images and labels; one without labels does not hide class folders."""
+    heads = [head for file in _files(root) if (head := head_of_table(file.path)) is not None]
+    if any(_labels_fault(head) is None for head in heads):
+        return True
+    promising = any(_image_column(head) is not None and not _BOXES & set(head.names) for head in heads)
+    return promising and (root.is_file() or not folder.looks_like(root) or folder.is_numbered(root))
 
 
 def read(root: Path, task: str | None) -> DataSet:
@@ -61,133 +89,185 @@ def read(root: Path, task: str | None) -> DataSet:
     Raises:
         DataError: not UTF-8, no header, no row, no usable column (with the line), or several files that are no splits.
     """
-    files = _files(root)
-    chosen = [path for path in files if _promising(path)] or files
-    if not chosen:
-        raise DataError(f"{root}: no .csv file here")
-    splits = {path: _split_of(path) for path in chosen}
-    if len(chosen) > 1 and (None in splits.values()):
-        raise DataError(f"{root}: several CSV files; name one of " + ", ".join(f"tags_csv:{p}" for p in chosen))
-    base = root.parent if root.is_file() else root
     ledger = Ledger()
-    tables = [_load(path) for path in chosen]
+    base, files = _chosen(root, ledger)
+    tables = [load_table(file.path) for file in files]
     columns = [_columns(table) for table in tables]
+    names = ", ".join(relative(file.path, base) for file in files)
     if len({(bool(c.flags), c.many) for c in columns}) > 1:
-        raise DataError(f"{root}: {', '.join(p.name for p in chosen)} have columns of different kinds")
+        raise DataError(f"{root}: {names} have columns of different kinds")
+    if len({frozenset(c.flags.values()) for c in columns}) > 1:
+        raise DataError(f"{root}: {names} have different 0/1 columns; the classes of all must be the same")
     reader = _Reader(base, ledger)
-    for table, layout in zip(tables, columns, strict=True):
-        reader.take(table, layout, splits[table.path])
-    return reader.dataset(flags=columns[0].flags, many=columns[0].many)
+    for file, table, layout in zip(files, tables, columns, strict=True):
+        reader.take(table, layout, file, alone=len(files) == 1)
+    return reader.dataset(flags=list(columns[0].flags.values()), many=columns[0].many)
 
 
-def _files(root: Path) -> list[Path]:
+def _files(root: Path) -> list[_File]:
+    """The CSV files of a data set: in its folder, else in its folders of splits and of labels."""
     if root.is_file():
-        return [root] if root.suffix.lower() in (".csv", ".tsv") else []
-    found = (
-        p for p in root.iterdir() if p.suffix.lower() in (".csv", ".tsv") and p.is_file() and not is_foreign(p.name)
-    )
-    return sorted(found, key=lambda p: p.name)
+        return [_File(root, root.parent, split_of_file(root.stem))] if root.suffix.lower() in (".csv", ".tsv") else []
+    if not root.is_dir():
+        return []
+    found = [_File(path, root, split_of_file(path.stem)) for path in list_tables(root)]
+    for below in [] if found else list_folders(root):
+        split = split_of_folder(below.name)
+        if split:
+            found += [_File(path, below, split) for path in list_tables(below)]
+        elif below.name.lower() in _LABEL_FOLDERS:
+            found += [_File(path, root, split_of_file(path.stem)) for path in list_tables(below)]
+    return found
 
 
-def _split_of(path: Path) -> str | None:
-    words = re.split(r"[^a-z]+", path.stem.lower())
-    return next((SPLITS[word] for word in words if word in SPLITS), None)
+def _chosen(root: Path, ledger: Ledger) -> tuple[Path, list[_File]]:
+    """The folder of the data set and the files to read, train first; warns of the others."""
+    files = _files(root)
+    if not files:
+        raise DataError(f"{root}: no .csv file here")
+    base = root if root.is_dir() else root.parent
+    if root.is_file() and base.name.lower() in _LABEL_FOLDERS and not list_images(base):
+        base = base.parent
+        files = [_File(root, base, split_of_file(root.stem))]
+    heads = {file: head_of_table(file.path) for file in files}
+    usable = [file for file, head in heads.items() if head is not None and _labels_fault(head) is None]
+    usable = usable or [f for f, head in heads.items() if head is not None and _image_column(head) is not None] or files
+    chosen = usable if len(usable) == 1 else [file for file in usable if file.split]
+    splits = [file.split for file in chosen]
+    if not chosen or len(set(splits)) < len(splits) or (len(chosen) < len(usable) and "train" not in splits):
+        several = ", ".join(f"tags_csv:{file.path}" for file in usable[:10])
+        raise DataError(f"{root}: {len(usable)} CSV files, which are not one for each split; name one of {several}")
+    for file, head in heads.items():
+        if file not in chosen:
+            why = "" if file in usable or head is None else f": {_labels_fault(head)}"
+            ledger.warnings.append(f"{relative(file.path, base)} is left aside{why}")
+    return base, sorted(chosen, key=lambda file: ("train", "val", "test", None).index(file.split))
 
 
-def _promising(path: Path) -> bool:
+def _labels_fault(table: Table) -> str | None:
+    """Why the table states no labels of pictures; None where it does."""
+    if boxes := _BOXES & set(table.names):
+        return f"boxes or outlines (column {sorted(boxes)[0]!r}), not classes of pictures"
     try:
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            header = [_plain(cell) for cell in _cells(file.readline(4096))]
-    except OSError:
-        return False
-    return any(cell in _IMAGE for cell in header) and not _BOXES & set(header) and len(header) > 1
+        _columns(table)
+    except DataError as error:
+        return str(error).removeprefix(f"{table.path}:1: ").partition(";")[0]
+    return None
 
 
-def _plain(cell: str) -> str:
-    return re.sub(r"[\s_\-]+", "", cell.strip().lower())
-
-
-def _delimiter(line: str) -> str:
-    return max(",;\t", key=line.count)
-
-
-def _cells(line: str) -> list[str]:
-    return next(csv.reader([line], delimiter=_delimiter(line)), [])
-
-
-def _load(path: Path) -> _Table:
-    """The whole file; a fault of structure (encoding, quotes, NUL, an endless field) is an error with its line."""
-    data = path.read_bytes()
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{path}: UTF-16 text; save it as UTF-8")
-    if b"\0" in data:
-        line = data[: data.index(b"\0")].count(b"\n") + 1
-        raise DataError(f"{path}:{line}: a NUL byte; this is not a text file or it is damaged")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise DataError(f"{path}:{line}: not UTF-8 (byte {data[error.start]:#04x}); save it as UTF-8") from None
-    lines = text.splitlines(keepends=True)
-    if not lines:
-        raise DataError(f"{path}: the file is empty; its first line must name the columns")
-    rows = list(_rows(path, lines))
-    if not rows[0][1] or all(is_image(cell) or not cell.strip() for cell in rows[0][1][:1]):
-        raise DataError(f"{path}:1: no header: the first line is {lines[0].strip()[:80]!r}; it must name the columns")
-    if len(rows) == 1:
-        raise DataError(f"{path}:1: a header and no row; 0 pictures are labelled")
-    return _Table(path, [cell.strip() for cell in rows[0][1]], rows[1:])
-
-
-def _rows(path: Path, lines: list[str]) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(lines, delimiter=_delimiter(lines[0]), strict=True)
-    start = 1
-    while True:
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            why = "a quote is opened and never closed" if "end of data" in str(error) else str(error)
-            raise DataError(f"{path}:{start}: {why}") from None
-        if any(cell.strip() for cell in cells) or start == 1:
-            yield start, cells
-        start = reader.line_num + 1
-
-
-def _columns(table: _Table) -> _Columns:
+def _columns(table: Table) -> _Columns:
     """Raises DataError where no column names images or none holds labels."""
-    plain = [_plain(cell) for cell in table.header]
-    place = f"{table.path}:1"
-    named = ", ".join(map(repr, table.header))
-    image = next((plain.index(word) for word in _IMAGE if word in plain), None)
+    names, place = table.names, f"{table.path}:1"
+    shown = ", ".join(repr(cell[:40]) for cell in table.header[:20])
+    image = _image_column(table)
     if image is None:
-        raise DataError(f"{place}: no column of image names among {named}; call it 'image'")
-    split = next((plain.index(word) for word in _SPLIT if word in plain), None)
-    others = [i for i in range(len(plain)) if i not in (image, split) and plain[i]]
-    for words, many in ((_LIST, True), (_CLASS, False)):
-        text = next((i for word in words for i in others if plain[i] == word), None)
-        if text is not None and not (len(others) > 1 and _is_flag(table, text)):
-            return _Columns(image, split, {}, text, many or _has_lists(table, text))
-    flags = {i: table.header[i] for i in others if _is_flag(table, i)}
-    if flags:
-        return _Columns(image, split, flags, None, True)
-    if len(others) == 1:
-        return _Columns(image, split, {}, others[0], _has_lists(table, others[0]))
-    raise DataError(
-        f"{place}: no column of labels among {named}; use 0/1 columns, or call the column 'label' (one class) or "
-        "'tags' (a list)"
-    )
+        raise DataError(f"{place}: no column of image names among {shown}; call it 'image'")
+    split = next((names.index(word) for word in (*_SPLIT, *_SPLIT_FLAGS) if word in names), None)
+    others = [i for i, name in enumerate(names)
+              if i not in (image, split) and name not in _NO_LABEL and not _is_index(table, i)]  # fmt: skip
+    flags = {i: table.header[i] for i in others if _is_flag(table, i, len(others) > 1)}
+    text = next((i for word in _LIST for i in others if names[i].endswith(word)), None)
+    many = text is not None
+    if text is None:
+        text = next((i for word in _CLASS for i in others if names[i] == word), None)
+    if text is None:
+        text = next((i for word in _CLASS for i in others if word != "name" and names[i].endswith(word)), None)
+    if text is not None and text in flags and len(flags) > 1 and names[text] not in _CLASS:
+        text = None  # one of many tags
+    if text is None and not flags and len(others) == 1 and not _all_differ(table, others[0]):
+        text = others[0]
+    if text is None and not flags:
+        raise DataError(
+            f"{place}: no column of labels among {shown}; use 0/1 columns, or call the column 'label' (one class) or "
+            "'tags' (a list)"
+        )
+    used = {image, split, text} if text is not None else {image, split, *flags}
+    doubled = [name for name, count in Counter(flags.values()).items() if count > 1] if text is None else []
+    if doubled:
+        raise DataError(f"{place}: two columns are called {doubled[0]!r}")
+    rest = [cell for i, cell in enumerate(table.header) if i not in used and cell and not _is_index(table, i)]
+    return _Columns(image, split, flags if text is None else {}, text, many or text is None, rest)
 
 
-def _is_flag(table: _Table, column: int) -> bool:
-    """Nearly all cells are 0 or 1; the few others are bad rows, not another kind of column."""
-    cells = [row[column].strip() for _, row in table.rows if column < len(row)]
-    return bool(cells) and sum(cell in ("0", "1") for cell in cells) > 0.9 * len(cells)
+def _image_column(table: Table) -> int | None:
+    """The column with names of image files: by its cells, else by its own name."""
+    names = table.names
+    named = [names.index(word) for word in _IMAGE if word in names]
+    heads = [[row[i].strip() for _, row in table.rows[:_HEAD] if i < len(row)] for i in range(len(names))]
+    filled = [i for i, cells in enumerate(heads) if sum(map(is_image, cells)) * 2 > len(cells)]
+    return next((i for i in named if i in filled), next(iter(filled + named), None))
 
 
-def _has_lists(table: _Table, column: int) -> bool:
-    return any(re.search(r"[,;|]", row[column]) for _, row in table.rows if column < len(row))
+def _is_index(table: Table, column: int) -> bool:
+    """Numbers of rows, as pandas writes them: counted up from the first."""
+    cells = table.cells(column)
+    if table.names[column] not in _INDEX or not all(re.fullmatch(r"[0-9]{1,9}", cell) for cell in cells):
+        return not table.names[column] and not any(cells)
+    return [int(cell) for cell in cells] == list(range(int(cells[0]), int(cells[0]) + len(cells))) if cells else True
+
+
+def _is_flag(table: Table, column: int, bad_rows: bool) -> bool:
+    """All cells are flags; where `bad_rows`, nearly all: the few others are bad rows, not another kind of column."""
+    cells = table.cells(column)
+    good = sum(cell.lower() in _FLAGS for cell in cells)
+    return bool(cells) and (good == len(cells) or (bad_rows and good > 0.9 * len(cells)))
+
+
+def _all_differ(table: Table, column: int) -> bool:
+    cells = table.cells(column)
+    return len(cells) >= 10 and len(set(cells)) == len(cells)
+
+
+def _from(file: _File, stated: str) -> str:
+    """A stated path that begins at the folder of its table, `../images/1.png`, as one from the base."""
+    if not stated.startswith("../"):
+        return stated
+    return os.path.normpath(os.path.join(relative(file.path.parent, file.base), stated))
+
+
+class _CellReader:
+    """The names of the classes that the cells of a row state."""
+
+    def __init__(self, table: Table, columns: _Columns) -> None:
+        self.columns = columns
+        self.cells = [] if columns.text is None else table.cells(columns.text)
+        self.separator = next((sign for sign in "|;," if any(sign in cell for cell in self.cells)), None)
+        zero = any(cell.startswith("0") for column in columns.flags for cell in table.cells(column))
+        # beside 0, -1 means "uncertain" (CheXpert); alone it means "no" (CelebA)
+        self.flags = {word: holds for word, holds in _FLAGS.items() if not (zero and word.startswith("-"))}
+
+    def names(self, cells: list[str]) -> list[str]:
+        """Raises DataError with the reason alone: the row states nothing that is allowed."""
+        if self.columns.text is not None:
+            text = cells[self.columns.text].strip()
+            if self.columns.many:
+                return list(dict.fromkeys(self._words(text)))
+            if not text:
+                raise DataError("the label is empty")
+            return [text]
+        words = {name: cells[i].strip() for i, name in self.columns.flags.items()}
+        bad = [f"{name} = {word!r}" for name, word in words.items() if word.lower() not in self.flags]
+        if bad:
+            raise DataError(f"{', '.join(bad[:5])}; allowed: 0 or 1")
+        return [name for name, word in words.items() if self.flags[word.lower()]]
+
+    def _words(self, text: str) -> list[str]:
+        if re.fullmatch(r"\[.*\]", text):  # a list as Python writes it: ['a', 'b']
+            return [word for part in text[1:-1].split(",") if (word := part.strip().strip("'\"").strip())]
+        return [word for part in text.split(self.separator) if (word := part.strip())]
+
+    def doubts(self) -> list[str]:
+        """Warnings of cells that may mean something else than what is read."""
+        if self.columns.many:
+            if self.separator is None and any(" " in cell for cell in self.cells):
+                return ["blanks separate the tags; call the column 'label' if each cell is one class"]
+            return []
+        known = set(self.cells)
+        for cell in known:
+            words = [word.strip() for word in re.split(r"[|;,]", cell)]
+            if len(words) > 1 and known.issuperset(words):
+                return [f"{cell!r} is one class, as the column says; call the column 'tags' if its cells are lists"]
+        return []
 
 
 class _Reader:
@@ -197,77 +277,56 @@ class _Reader:
         self.root = root
         self.ledger = ledger
         self.images = list_images(root)
-        self.by_key: dict[str, list[Path]] = {}
-        for path in self.images:
-            for key in {relative(path, root), path.name, path.stem}:
-                self.by_key.setdefault(key, []).append(path)
         self.rows: dict[Path, tuple[str | None, list[str]]] = {}  # image -> split, names of classes
         self.line: dict[Path, str] = {}  # image -> where it was named first
 
-    def take(self, table: _Table, columns: _Columns, split: str | None) -> None:
-        commas = columns.text is not None and columns.many and _has_lists(table, columns.text)
+    def take(self, table: Table, columns: _Columns, file: _File, alone: bool) -> None:
+        """Read the rows of a table; the only one of a set states no split by its name."""
+        pictures = Pictures(file.base, [path for path in self.images if path.is_relative_to(file.base)])
+        place = relative(table.path, self.root)
+        cell_reader = _CellReader(table, columns)
+        self.ledger.warnings += [f"{place}: {doubt}" for doubt in cell_reader.doubts()]
+        if columns.left_aside:
+            shown = ", ".join(repr(name[:40]) for name in columns.left_aside[:10])
+            self.ledger.warnings.append(f"{place}: columns that are not used: {shown}")
         for line, cells in table.rows:
-            where = f"{table.path.name}:{line}"
+            where = f"{place}:{line}"
             if len(cells) != len(table.header):
-                why = f"{len(cells)} cells, the header has {len(table.header)}"
-                self.ledger.refuse_label(where, why)
+                self.ledger.refuse_label(where, f"{len(cells)} cells, the header has {len(table.header)}")
                 continue
-            path = self._find(cells[columns.image].strip(), where)
-            names = self._names(cells, columns, commas, where)
-            if path is None or names is None:
+            try:
+                path = pictures.find(_from(file, cells[columns.image]))
+                names = cell_reader.names(cells)
+            except DataError as error:
+                self.ledger.refuse_label(where, str(error))
                 continue
-            own = split if columns.split is None else self._split(cells[columns.split], where)
+            split = None if columns.split is None else self._split(table, columns.split, cells, where)
+            split = split or (None if alone else file.split)
+            split = split or split_of_folders(path.relative_to(self.root).parts[:-1])
             if path in self.rows:
-                same = self.rows[path] == (own, names)
+                same = self.rows[path] == (split, names)
                 self.ledger.refuse_label(where, f"{'repeats' if same else 'contradicts'} {self.line[path]}")
                 continue
-            self.rows[path] = (own, names)
+            self.rows[path] = (split, names)
             self.line[path] = where
 
-    def _find(self, name: str, where: str) -> Path | None:
-        key = PurePosixPath(name.replace("\\", "/")).as_posix()
-        found = self.by_key.get(key) or self.by_key.get(PurePosixPath(key).name, [])
-        exact = [path for path in found if relative(path, self.root) == key] or found
-        if len(exact) == 1:
-            return exact[0]
-        if exact:
-            several = ", ".join(relative(path, self.root) for path in exact[:3])
-            self.ledger.refuse_label(where, f"{name!r} is the name of several pictures: {several}; write the path")
-        else:
-            self.ledger.refuse_label(where, f"no picture {name!r} in {self.root} or below")
-        return None
+    def _split(self, table: Table, column: int, cells: list[str], where: str) -> str | None:
+        word, name = cells[column].strip(), table.names[column]
+        if name in _SPLIT_FLAGS:
+            if word.lower() not in _FLAGS:
+                raise DataError(f"{self.root}: {where}: {table.header[column]} = {word!r}; allowed: True or False")
+            return _SPLIT_FLAGS[name][0 if _FLAGS[word.lower()] else 1]
+        if word and split_of_folder(word) is None:
+            raise DataError(f"{self.root}: {where}: unknown split {word[:40]!r}; {suggest(word[:40], SPLITS)}")
+        return split_of_folder(word)
 
-    def _names(self, cells: list[str], columns: _Columns, commas: bool, where: str) -> list[str] | None:
-        if columns.text is None:
-            bad = {name: cells[i] for i, name in columns.flags.items() if cells[i].strip() not in ("0", "1")}
-            if bad:
-                said = ", ".join(f"{name} = {value!r}" for name, value in bad.items())
-                self.ledger.refuse_label(where, f"{said}; allowed: 0 or 1")
-                return None
-            return [name for i, name in columns.flags.items() if cells[i].strip() == "1"]
-        text = cells[columns.text].strip()
-        if columns.many:
-            words = re.split(r"[,;|]" if commas else r"\s+", text)
-            return list(dict.fromkeys(word.strip() for word in words if word.strip()))
-        if not text:
-            self.ledger.refuse_label(where, "the label is empty")
-            return None
-        return [text]
-
-    def _split(self, cell: str, where: str) -> str | None:
-        word = cell.strip().lower()
-        if word and word not in SPLITS:
-            close = difflib.get_close_matches(word, SPLITS, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else "allowed: train, val, test"
-            raise DataError(f"{self.root}: {where}: unknown split {cell!r}; {hint}")
-        return SPLITS[word] if word else None
-
-    def dataset(self, flags: dict[int, str], many: bool) -> DataSet:
+    def dataset(self, flags: list[str], many: bool) -> DataSet:
+        """The data set of the rows that were taken; `flags` are its classes, if its columns say them."""
         sizes = measure(self.root, self.rows, self.ledger)
         for path in self.images:
             if path not in self.rows:
                 self.ledger.refuse_image(relative(path, self.root), "no row names it")
-        classes = list(flags.values()) or sorted({name for _, names in self.rows.values() for name in names})
+        classes = flags or sorted({name for _, names in self.rows.values() for name in names})
         number = {name: i for i, name in enumerate(classes)}
         records = []
         for path, size in sizes.items():

@@ -10,6 +10,7 @@ several pictures could be meant. Outlines and rotated boxes are not read: such o
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -69,7 +70,7 @@ def looks_like(root: Path) -> bool:
 
 def _is_annotation(path: Path) -> bool:
     with path.open("rb") as file:
-        return b"<annotation" in file.read(2000)
+        return re.search(rb"<annotation[\s>]", file.read(2000)) is not None  # CVAT's own has <annotations>
 
 
 def read(root: Path, task: str | None = None) -> DataSet:
