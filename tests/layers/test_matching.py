@@ -147,7 +147,7 @@ def test_adaptive_by_hand() -> None:
     assert match_adaptive([iou], anchors, truths, [5], [5])[0].tolist() == [BACKGROUND, 0, 0, BACKGROUND, BACKGROUND]
     assert match_adaptive([iou], anchors, truths, [5], [3])[0].tolist() == [BACKGROUND, 0] + [BACKGROUND] * 3
     cover = torch.tensor([[0.0, 1, 0, 0, 1]])
-    assert match_adaptive([iou], anchors, truths, [5], [5], cover)[0].tolist() == [BACKGROUND, 0, 0, BACKGROUND, IGNORED]
+    assert match_adaptive([iou], anchors, truths, [5], [5], cover)[0].tolist() == [-1, 0, 0, -1, IGNORED]
     assert match_adaptive([iou[:0]], anchors, truths, [5], [5], cover)[0].tolist() == [-1, IGNORED, -1, -1, IGNORED]
 
 

@@ -139,13 +139,10 @@ class Batch:
         images = self.images.to(device, non_blocking=True)
         if images.dtype == torch.uint8:
             images = images.to(torch.float32, memory_format=torch.channels_last).div_(255)
-        truth = self.truth
-        if truth is not None and any(t.semantic is not None for t in truth):
-            truth = [t if t.semantic is None else _with_map_on(t, device) for t in truth]
+        truth = None if self.truth is None else [_with_maps_on(t, device) for t in self.truth]
         return Batch(images, self.sizes, truth, self.ids, self.original_sizes, self.to_original)
 
 
-def _with_map_on(truth: Annotation, device: torch.device | str) -> Annotation:
-    assert truth.semantic is not None
-    on_device = torch.device(device).type != "cpu"  # only then is what is read next sure to come after the copy
-    return replace(truth, semantic=truth.semantic.to(device, non_blocking=on_device))
+def _with_maps_on(truth: Annotation, device: torch.device | str) -> Annotation:
+    moved = replace(truth, tags=None, objects=None).to(device)
+    return replace(moved, tags=truth.tags, objects=truth.objects)

@@ -95,7 +95,7 @@ def best_pairs(overlaps: Sequence[Tensor]) -> Tensor:
             start += count
             if rows:
                 refused = _on_device(rows, best.device)
-                left[i] = left[i].index_put((refused, asked[i][1][refused]), best.new_tensor(-1.0))
+                left[i] = left[i].index_put((refused, asked[i][1][refused]), best.new_full((), -1))
                 asked[i] = left[i].max(dim=1)
 
 

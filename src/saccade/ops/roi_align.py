@@ -119,7 +119,7 @@ def roi_align_reference(
         maps.append((start, *each.shape[2:]))
         start += each.shape[0] * each.shape[2] * each.shape[3]
     chosen = torch.tensor(maps).to(rois.device, non_blocking=True)[levels]
-    scales = torch.tensor(spatial_scales, dtype=torch.float64).to(_exact(rois), non_blocking=True)[levels]
+    scales = torch.tensor(spatial_scales, dtype=_exact(rois).dtype).to(rois.device, non_blocking=True)[levels]
     index, weight = _taps(_regions(rois, scales[:, None], aligned), chosen, height, width, sampling_ratio)
     out = F.embedding_bag(index, pixels, mode="sum", per_sample_weights=weight.to(wide))
     return out.view(-1, height, width, pixels.shape[1]).permute(0, 3, 1, 2).to(features[0].dtype)

@@ -379,7 +379,7 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[Annotation]:
-        """Boxes of each image by falling score, at most `keep`, clipped to the image, per-class NMS done; on the CPU."""
+        """Boxes of each image by falling score, at most `keep`, clipped to it, after NMS by class; on the CPU."""
         scores, boxes = self.scored_boxes(batch.images)
         best, priors = scores.topk(min(self.config.candidates, scores.shape[1]), dim=1)  # [b, k, C]
         image = torch.arange(len(boxes), device=boxes.device)[:, None, None]
