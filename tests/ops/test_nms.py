@@ -93,10 +93,38 @@ def test_reference_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_padded_form_keeps_its_shape_and_skips_absent_boxes() -> None:
     boxes = torch.stack((CHAIN, CHAIN.flip(0)))
     scores = torch.tensor([[0.9, 0.8, 0.7], [-torch.inf, 0.8, 0.7]])
-    groups = torch.zeros(3, dtype=torch.int64)
-    assert nms_padded(boxes, scores, groups, 0.3, 4).tolist() == [[0, 2, -1, -1], [1, -1, -1, -1]]
-    assert nms_padded(boxes, scores, torch.tensor([0, 1, 2]), 0.3, 2).tolist() == [[0, 1], [1, 2]]
-    torch.library.opcheck(nms_padded, (boxes, scores, groups, 0.3, 4))
+    for op in (nms_padded, module._padded_reference):
+        assert op(boxes[:, None], scores[:, None], 0.3, 4).tolist() == [[0, 2, -1, -1], [1, -1, -1, -1]]
+        assert op(boxes[:, :, None], scores[:, :, None], 0.3, 2).tolist() == [[0, 1], [1, 2]]
+        assert op(boxes[:, None, :0], scores[:, None, :0], 0.3, 2).tolist() == [[-1, -1]] * 2
+    torch.library.opcheck(nms_padded, (boxes[:, None], scores[:, None], 0.3, 4))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 3), st.integers(1, 3), st.integers(1, 40), st.sampled_from([3, 500]))
+def test_padded_form_and_its_reference_agree(seed: int, b: int, g: int, m: int, limit: int) -> None:
+    """Chains of neighbours (as long as the rounds of the reference must be), ties, absent boxes."""
+    generator = torch.Generator().manual_seed(seed)
+    corner = torch.randint(0, 40, (b, g, m, 2), generator=generator).float() * torch.tensor([1.0, 0.0])
+    boxes = torch.cat((corner, corner + 8), -1)
+    scores = torch.randint(0, 10, (b, g, m), generator=generator) / 10
+    scores[torch.rand(b, g, m, generator=generator) < 0.2] = -torch.inf
+    kept = nms_padded(boxes, scores, 0.3, limit)
+    assert torch.equal(module._padded_reference(boxes, scores, 0.3, limit), kept)
+    labels = torch.arange(g).repeat_interleave(m)
+    for i in range(b):
+        present = (scores[i].flatten() > -torch.inf).nonzero()[:, 0]
+        own = plain(boxes[i].view(-1, 4)[present], scores[i].flatten()[present], labels[present], 0.3)
+        assert kept[i][kept[i] >= 0].tolist() == present[own][:limit].tolist()
+
+
+def test_a_chain_longer_than_any_check() -> None:
+    """Each box overlaps the next alone, so that the answer takes as many rounds as there are boxes."""
+    x = torch.arange(300.0) * 4
+    boxes = torch.stack((x, torch.zeros(300), x + 10, torch.full((300,), 10.0)), 1)
+    order = torch.arange(300.0, 0, -1)
+    kept = module._padded_reference(boxes[None, None], order[None, None], 0.4, 300)[0]
+    assert kept[kept >= 0].tolist() == list(range(0, 300, 2))
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.05, 0.3, 0.5, 0.9])

@@ -6,15 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from saccade.ops import roi_align_cpu
 from saccade.ops.roi_align import (
-    _gather,
-    _regions,
-    _scatter,
-    _taps,
     roi_align,
+    roi_align_compiled,
     roi_align_levels,
     roi_align_reference,
+    to_rois,
 )
 
 MAP = torch.tensor(  # the 8x8 map of the course (SYSTEMS 11.7)
@@ -39,6 +36,21 @@ GOLDENS = [  # SYSTEMS 11.8: aligned, sampling ratio, result to four decimals fo
 ]
 
 
+def reference(
+    features: Tensor,
+    boxes: Tensor | list[Tensor],
+    output_size: int | tuple[int, int],
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = 0,
+    aligned: bool = False,
+) -> Tensor:
+    """The plain form with the arguments of `roi_align`."""
+    rois = to_rois(boxes)
+    height, width = (output_size, output_size) if isinstance(output_size, int) else output_size
+    levels = torch.zeros(len(rois), dtype=torch.int64)
+    return roi_align_reference([features], rois, levels, [spatial_scale], height, width, sampling_ratio, aligned)
+
+
 def some_rois(n: int, b: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Regions of a 40 x 56 image, some partly outside, some without area."""
     generator = torch.Generator().manual_seed(seed)
@@ -51,7 +63,7 @@ def some_rois(n: int, b: int, seed: int, dtype: torch.dtype = torch.float32) -> 
 @pytest.mark.parametrize(("aligned", "ratio", "expected"), GOLDENS)
 def test_worked_examples(aligned: bool, ratio: int, expected: list[list[float]]) -> None:
     box = [torch.tensor([[0.0, 3, 7, 8]])]
-    for op in (roi_align, roi_align_reference):
+    for op in (roi_align, reference):
         result = op(MAP, box, 2, sampling_ratio=ratio, aligned=aligned)
         torch.testing.assert_close(result[0, 0], torch.tensor(expected), atol=6e-5, rtol=0)
 
@@ -71,7 +83,7 @@ def test_compiled_equals_reference(seed: int, n: int, ratio: int, aligned: bool)
     rois = some_rois(n, 2, seed, torch.float64)
     weight = torch.randn(n, 5, 3, 2, generator=generator, dtype=torch.float64)
     answers = []
-    for op in (roi_align, roi_align_reference):
+    for op in (roi_align, reference):
         leaf = features.clone().requires_grad_()
         out = op(leaf, rois, (3, 2), 0.25, ratio, aligned)
         (out * weight).sum().backward()
@@ -79,7 +91,7 @@ def test_compiled_equals_reference(seed: int, n: int, ratio: int, aligned: bool)
     torch.testing.assert_close(answers[0], answers[1], atol=1e-12, rtol=1e-12)
 
 
-@pytest.mark.parametrize("op", [roi_align, roi_align_reference])
+@pytest.mark.parametrize("op", [roi_align, reference])
 @pytest.mark.parametrize("ratio", [0, 2])
 def test_gradcheck(op, ratio: int) -> None:  # type: ignore[no-untyped-def]
     features = torch.randn(2, 2, 5, 7, dtype=torch.float64, requires_grad=True)
@@ -87,26 +99,10 @@ def test_gradcheck(op, ratio: int) -> None:  # type: ignore[no-untyped-def]
     assert torch.autograd.gradcheck(lambda f: op(f, rois, (2, 3), 0.125, ratio, False), features)
 
 
-def test_device_path_of_the_backward_is_the_adjoint() -> None:
-    """The sums that a GPU runs, tried on the CPU."""
-    rois = some_rois(6, 2, 4, torch.float64)
-    regions = _regions(rois, 0.25, False)
-    index, weight = _taps(regions, (2, 10, 14, 3), 2, 2, 2)
-    gradient = torch.randn(6, 3, 2, 2, dtype=torch.float64)
-    values = gradient.permute(0, 2, 3, 1).reshape(-1, 3)
-    scattered, compiled = torch.zeros(2, 2, 10, 14, 3, dtype=torch.float64)
-    _scatter(scattered, index, weight, values)
-    roi_align_cpu.backward(gradient, regions, torch.arange(6), compiled, 2)
-    torch.testing.assert_close(scattered, compiled)
-    features = torch.randn(2, 10, 14, 3, dtype=torch.float64)
-    gathered = _gather(features, index, weight)
-    torch.testing.assert_close((gathered * values).sum(), (features * scattered).sum())
-
-
 def test_memory_layouts_threads_and_half_types() -> None:
     features = torch.randn(2, 64, 10, 14)
     rois = some_rois(200, 2, 2)
-    expected = roi_align_reference(features, rois, 7, 0.25, 2)
+    expected = reference(features, rois, 7, 0.25, 2)
     strided = torch.randn(2, 128, 10, 28)[:, ::2, :, ::2]
     strided.copy_(features)
     for each in (features, features.contiguous(memory_format=torch.channels_last), strided):
@@ -138,18 +134,23 @@ def test_no_regions() -> None:
     assert not features.grad.any()
 
 
-def test_levels_read_their_own_map() -> None:
-    maps = [torch.randn(2, 3, 20 // s, 28 // s, requires_grad=True) for s in (1, 2)]
-    rois = some_rois(7, 2, 5)
-    levels = torch.tensor([0, 1, 1, 0, 1, 0, 0])
-    out = roi_align_levels(maps, rois, levels, [0.5, 0.25], 3, 3, 2, False)
+@pytest.mark.parametrize("levels", [[0, 1, 1, 0, 1, 0, 0], [1] * 7, []])
+def test_levels_read_their_own_map(levels: list[int]) -> None:
+    maps = [torch.randn(2, 3, 20 // s, 28 // s, dtype=torch.float64, requires_grad=True) for s in (1, 2)]
+    rois = some_rois(len(levels), 2, 5, torch.float64)
+    which = torch.tensor(levels, dtype=torch.int64)
+    weight = torch.randn(len(levels), 3, 3, 2, dtype=torch.float64)
+    answers, gradients = [], []
+    for op in (roi_align_levels, roi_align_reference):
+        answers.append(op(maps, rois, which, [0.5, 0.25], 3, 2, 2, False))
+        gradients.append(torch.autograd.grad((answers[-1] * weight).sum(), maps))
+    torch.testing.assert_close(*answers, atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(*gradients, atol=1e-12, rtol=1e-12)
     for level, scale in enumerate([0.5, 0.25]):
-        rows = levels == level
-        torch.testing.assert_close(out[rows], roi_align_reference(maps[level], rois[rows], 3, scale, 2))
-    out.sum().backward()
-    assert all(m.grad is not None and m.grad.any() for m in maps)
-    arguments = (maps, rois, levels, [0.5, 0.25], 3, 3, 2, False)
-    torch.library.opcheck(roi_align_levels, arguments)
+        rows = which == level
+        torch.testing.assert_close(answers[0][rows], reference(maps[level], rois[rows], (3, 2), scale, 2))
+        assert gradients[0][level].any() == rows.any()
+    torch.library.opcheck(roi_align_compiled, (maps, rois, which, [0.5, 0.25], 3, 3, 2, False))
 
 
 def test_bad_regions_are_refused() -> None:

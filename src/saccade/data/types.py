@@ -7,7 +7,7 @@ Labels run from 0 to classes - 1; there is no background entry, ever. 255 in a s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import torch
@@ -130,9 +130,19 @@ class Batch:
         )
 
     def to(self, device: torch.device | str) -> Batch:
-        """Move to `device`; uint8 images become float32 in [0, 1], channels last in memory."""
+        """Move to `device` without waiting for it; uint8 images become float32 in [0, 1], channels last in memory.
+
+        Of the truth only class maps move, as large as images. What is a few numbers an image (labels, tags, objects)
+        stays where it is: a loss can look at it there without a wait, and moves what it needs of all images as one
+        tensor (`layers/truth.py`).
+        """
         images = self.images.to(device, non_blocking=True)
         if images.dtype == torch.uint8:
             images = images.to(torch.float32, memory_format=torch.channels_last).div_(255)
-        truth = None if self.truth is None else [t.to(device) for t in self.truth]
+        truth = None if self.truth is None else [_with_maps_on(t, device) for t in self.truth]
         return Batch(images, self.sizes, truth, self.ids, self.original_sizes, self.to_original)
+
+
+def _with_maps_on(truth: Annotation, device: torch.device | str) -> Annotation:
+    moved = replace(truth, tags=None, objects=None).to(device)
+    return replace(moved, tags=truth.tags, objects=truth.objects)

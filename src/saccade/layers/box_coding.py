@@ -31,7 +31,7 @@ def encode_boxes(boxes: Tensor, anchors: Tensor, weights: Weights = (1.0, 1.0, 1
     anchor_sides = anchors[..., 2:] - anchors[..., :2]
     centers = boxes[..., :2] + sides / 2
     anchor_centers = anchors[..., :2] + anchor_sides / 2
-    factors = boxes.new_tensor(weights)
+    factors = torch.tensor(weights, dtype=boxes.dtype).to(boxes.device, non_blocking=True)
     return torch.cat(((centers - anchor_centers) / anchor_sides, (sides / anchor_sides).log()), dim=-1) * factors
 
 
@@ -44,8 +44,8 @@ def decode_boxes(
     Leading dimensions broadcast. Computed in float32 at least: half floats cannot tell pixels apart beyond 2048.
     """
     dtype = torch.promote_types(deltas.dtype, torch.float32)
-    offsets = deltas.to(dtype) / anchors.new_tensor(weights).to(dtype)
     anchors = anchors.to(dtype)
+    offsets = deltas.to(dtype) / torch.tensor(weights, dtype=dtype).to(anchors.device, non_blocking=True)
     anchor_sides = anchors[..., 2:] - anchors[..., :2]
     centers = anchors[..., :2] + anchor_sides / 2 + offsets[..., :2] * anchor_sides
     half_sides = anchor_sides * offsets[..., 2:].clamp(max=clamp).exp() / 2

@@ -1,4 +1,8 @@
-"""Which truth each anchor (or proposal) answers for."""
+"""Which truth each anchor (or proposal) answers for.
+
+All images of a batch at once, and without a look at values where a GPU would have to wait for it: only `best_pairs`
+looks, once a round. Letters: b images with t_i truths (no crowd regions), a anchors.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,19 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 BACKGROUND = -1  # the anchor must find nothing
 IGNORED = -2  # the anchor takes no part in the loss
 
 
 def match(
-    iou: Tensor, high: float, low: float, force_best: bool, crowd_cover: Tensor | None = None, crowd_limit: float = 0.5
+    overlaps: Sequence[Tensor],
+    high: float,
+    low: float,
+    force_best: bool,
+    crowd_cover: Tensor | None = None,
+    crowd_limit: float = 0.5,
 ) -> Tensor:
     """Match anchors to truths by overlap.
 
@@ -20,69 +30,77 @@ def match(
     it is IGNORED. Of truths with equal IoU the first wins.
 
     Args:
-        iou: [t, a] IoU of t truths (no crowd regions) with a anchors; t may be 0.
+        overlaps: for each image the IoU [t_i, a] of its truths with the anchors; t_i may be 0.
         high: in [low, 1]. Faster R-CNN's RPN 0.7, its head 0.5, SSD 0.5 (the paper says "higher than": a tie is
             of no consequence in float32).
         low: RPN 0.3, RetinaNet 0.4; equal to `high` for no ignored band.
         force_best: also give every truth that touches any anchor one of its own, whatever the IoU: pairs are formed by
             falling IoU, each truth and each anchor once, so no truth goes without (of equal pairs the first truth,
             then the first anchor). SSD section 2.2 "Matching strategy"; RPN section 3.1.2 (i).
-        crowd_cover: [a] largest share of each anchor's area that one crowd region covers (`ops.boxes.box_iof`);
+        crowd_cover: [b, a] largest share of each anchor's area that one crowd region covers (`Targets.crowd_cover`);
             anchors that would be BACKGROUND with a share above `crowd_limit` are IGNORED, as objects there are not
             drawn one by one.
         crowd_limit: in [0, 1].
 
     Returns:
-        [a] int64: index of a truth, or BACKGROUND, or IGNORED.
+        [b, a] int64: index of a truth of the anchor's image, or BACKGROUND, or IGNORED.
 
     Raises:
         ValueError: low > high.
     """
     if low > high:
         raise ValueError(f"low {low} is above high {high}")
-    truths, anchors = iou.shape
-    if truths == 0:
-        matches = torch.full((anchors,), BACKGROUND, dtype=torch.int64, device=iou.device)
-    else:
-        best, matches = iou.max(dim=0)
-        matches = torch.where(best >= high, matches, torch.where(best < low, BACKGROUND, IGNORED))
+    best, owner = _best_truths(overlaps)
+    matches = torch.where(best >= high, owner, torch.where(best < low, BACKGROUND, IGNORED))
     if crowd_cover is not None:
         matches = torch.where((matches == BACKGROUND) & (crowd_cover > crowd_limit), IGNORED, matches)
-    if force_best and truths and anchors:
-        rows, columns = best_pairs(iou)
-        matches[columns] = rows
+    if force_best:
+        truths = [list(range(len(overlap))) for overlap in overlaps]
+        matches = _give(matches, truths, best_pairs(overlaps))
     return matches
 
 
-def best_pairs(iou: Tensor) -> tuple[Tensor, Tensor]:
-    """Pairs (truths [p], anchors [p]) of IoU > 0 by falling IoU, each truth and each anchor at most once (greedy).
+def best_pairs(overlaps: Sequence[Tensor]) -> Tensor:
+    """The anchor of every truth where pairs are formed by falling IoU > 0, each truth and each anchor once (greedy).
 
-    `iou` is [t, a] with t, a >= 1. Of equal pairs the first truth, then the first anchor comes first.
+    Of equal pairs the first truth, then the first anchor comes first. Every truth asks for the anchor that it overlaps
+    most; of those that ask for the same one the best overlap has it, and the others ask for their next. This ends in
+    the greedy pairs, mostly after one round (deferred acceptance: Gale & Shapley, "College Admissions and the Stability
+    of Marriage", 1962).
+
+    Args:
+        overlaps: for each image the IoU [t_i, a].
+
+    Returns:
+        [sum of t_i] int64, image after image; -1 for a truth that is left without one.
     """
-    best, columns = iou.max(dim=1)
-    rows = torch.arange(len(best), device=iou.device)
-    if columns.unique().numel() == len(columns):  # no two truths want the same anchor: the common case
-        touching = best > 0
-        return rows[touching], columns[touching]
-    free = iou.clone()
-    pairs: list[tuple[int, int]] = []
-    for _ in range(len(best)):
-        row = int(best.argmax())
-        if best[row] <= 0:
-            break
-        column = int(columns[row])
-        pairs.append((row, column))
-        free[row] = -1
-        free[:, column] = -1
-        stale = columns == column
-        best[stale], columns[stale] = free[stale].max(dim=1)
-        best[row] = -1
-    paired = torch.tensor(pairs, dtype=torch.int64, device=iou.device).view(-1, 2)
-    return paired[:, 0], paired[:, 1]
+    counts = [len(overlap) for overlap in overlaps]
+    left = [overlap if overlap.numel() else overlap.new_zeros(len(overlap), 1) for overlap in overlaps]
+    image = _on_device([i for i, count in enumerate(counts) for _ in range(count)], left[0].device)
+    asked = [overlap.max(dim=1) for overlap in left]
+    while True:
+        best, anchor = torch.cat([each[0] for each in asked]), torch.cat([each[1] for each in asked])
+        order = best.argsort(descending=True, stable=True)
+        seat = image * max(overlap.shape[1] for overlap in left) + anchor
+        order = order[seat[order].argsort(stable=True)]  # by anchor, then by falling IoU, then by number
+        lost = torch.zeros_like(best, dtype=torch.bool)
+        lost[order[1:]] = seat[order[1:]] == seat[order[:-1]]
+        lost &= best > 0
+        losers = lost.tolist()  # the one wait of a round
+        if not any(losers):
+            return torch.where(best > 0, anchor, -1)
+        start = 0
+        for i, count in enumerate(counts):
+            rows = [row for row in range(count) if losers[start + row]]
+            start += count
+            if rows:
+                refused = _on_device(rows, best.device)
+                left[i] = left[i].index_put((refused, asked[i][1][refused]), best.new_full((), -1))
+                asked[i] = left[i].max(dim=1)
 
 
 def match_adaptive(
-    iou: Tensor,
+    overlaps: Sequence[Tensor],
     anchors: Tensor,
     truths: Tensor,
     per_level: Sequence[int],
@@ -98,23 +116,52 @@ def match_adaptive(
     as tiny ones between cell centres would, then get the free anchor of highest IoU, an addition to the paper.
 
     Args:
-        iou: [t, a] IoU of t truths with a anchors.
+        overlaps: for each image the IoU [t_i, a].
         anchors: [a, 4] x1 y1 x2 y2, level after level.
-        truths: [t, 4].
+        truths: [b, T, 4], of which the first t_i count.
         per_level: anchors of each level; their sum is a.
         candidates: how many to take on each level; the paper's 9 for one anchor a cell.
         crowd_cover, crowd_limit: as in `match`.
 
     Returns:
-        [a] int64: index of a truth, BACKGROUND or IGNORED.
+        [b, a] int64: index of a truth of the anchor's image, BACKGROUND or IGNORED.
 
     Source: Zhang et al., "Bridging the Gap Between Anchor-based and Anchor-free Detection", CVPR 2020, algorithm 1.
     """
-    matches = torch.full((len(anchors),), BACKGROUND, dtype=torch.int64, device=iou.device)
+    matches = torch.full((len(overlaps), len(anchors)), BACKGROUND, dtype=torch.int64, device=anchors.device)
     if crowd_cover is not None:
         matches = torch.where(crowd_cover > crowd_limit, IGNORED, matches)
-    if len(truths) == 0:
+    counts = [len(overlap) for overlap in overlaps]
+    if not any(counts):
         return matches
+    each = torch.cat([boxes[:count] for boxes, count in zip(truths, counts, strict=True)])
+    chosen, claims = _claims(overlaps, anchors, each, per_level, candidates)
+    claimed = [
+        torch.full_like(overlap, -1).scatter_(1, rows, claim)
+        for overlap, rows, claim in zip(overlaps, chosen.split(counts), claims.split(counts), strict=True)
+    ]
+    best, owner = _best_truths(claimed)
+    matches = torch.where(best >= 0, owner, matches)
+    number = [(i, row) for i, count in enumerate(counts) for row in range(count)]
+    image, own = _on_device(number, matches.device).unbind(1)
+    served = (matches[image[:, None], chosen] == own[:, None]).any(dim=1).tolist()
+    alone: list[list[int]] = [[] for _ in counts]
+    for (i, row), has_one in zip(number, served, strict=True):
+        if not has_one:
+            alone[i].append(row)
+    if any(alone):
+        free = [
+            overlap[_on_device(rows, overlap.device)].masked_fill(taken >= 0, 0)
+            for overlap, rows, taken in zip(overlaps, alone, matches, strict=True)
+        ]
+        matches = _give(matches, alone, best_pairs(free))
+    return matches
+
+
+def _claims(
+    overlaps: Sequence[Tensor], anchors: Tensor, truths: Tensor, per_level: Sequence[int], candidates: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """The candidates [n, k] of every truth [n, 4] of the batch, and their IoU with it, -1 for those that it leaves."""
     centers = (anchors[:, :2] + anchors[:, 2:]) / 2
     distance = torch.cdist((truths[:, :2] + truths[:, 2:]) / 2, centers)
     nearest = []
@@ -124,17 +171,33 @@ def match_adaptive(
         nearest.append(level + start)
         start += count
     chosen = torch.cat(nearest, dim=1)
-    chosen_iou = iou.gather(1, chosen)
-    threshold = chosen_iou.mean(dim=1) + chosen_iou.std(dim=1, correction=int(chosen.shape[1] > 1))
+    rows = chosen.split([len(overlap) for overlap in overlaps])
+    iou = torch.cat([overlap.gather(1, row) for overlap, row in zip(overlaps, rows, strict=True)])
+    threshold = iou.mean(dim=1) + iou.std(dim=1, correction=int(chosen.shape[1] > 1))
     center = centers[chosen]
     inside = ((center > truths[:, None, :2]) & (center < truths[:, None, 2:])).all(dim=2)
-    claim = torch.where(inside & (chosen_iou >= threshold[:, None]), chosen_iou, -1)
-    best, owner = torch.full_like(iou, -1).scatter_(1, chosen, claim).max(dim=0)
-    matches = torch.where(best >= 0, owner, matches)
-    alone = torch.ones(len(truths), dtype=torch.bool, device=iou.device)
-    alone[owner[best >= 0]] = False
-    rows = torch.nonzero(alone).flatten()
-    if len(rows):
-        given, columns = best_pairs(iou[rows].masked_fill(matches >= 0, 0))
-        matches[columns] = rows[given]
-    return matches
+    return chosen, torch.where(inside & (iou >= threshold[:, None]), iou, -1)
+
+
+def _best_truths(overlaps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The highest IoU [b, a] of every anchor and the truth it belongs to, the first if equal; -1 and 0 without any."""
+    shape = (len(overlaps), overlaps[0].shape[1])
+    best, owner = overlaps[0].new_full(shape, -1), overlaps[0].new_zeros(shape, dtype=torch.int64)
+    for i, overlap in enumerate(overlaps):
+        if len(overlap):
+            torch.max(overlap, dim=0, out=(best[i], owner[i]))
+    return best, owner
+
+
+def _give(matches: Tensor, truths: Sequence[Sequence[int]], anchors: Tensor) -> Tensor:
+    """`matches` [b, a] in which the truths of each image have the anchors [n] (those of all images), -1: none."""
+    rows = [(i, row) for i, own in enumerate(truths) for row in own]
+    image, truth = _on_device(rows, matches.device).view(-1, 2).unbind(1)
+    given = functional.pad(matches, (0, 1))
+    given[image, anchors] = truth  # -1 is the place that was added
+    return given[:, :-1]
+
+
+def _on_device(numbers: Sequence[int] | Sequence[tuple[int, int]], device: torch.device) -> Tensor:
+    """int64, moved without waiting for the device."""
+    return torch.tensor(numbers, dtype=torch.int64).to(device, non_blocking=True)

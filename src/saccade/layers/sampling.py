@@ -11,30 +11,30 @@ from saccade.layers.matching import BACKGROUND
 def sample_anchors(
     matches: Tensor, batch: int, positive_share: float, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Draw up to `batch` anchors of one image, at most `positive_share` of them positive, the rest background.
+    """Draw up to `batch` anchors of each image, at most `positive_share` of them positive, the rest background.
+
+    Every anchor is given a random number; the highest of the positives are drawn, then the highest of the background,
+    so that nothing here depends on how many there are.
 
     Args:
-        matches: [a] from `match`: index of a truth, BACKGROUND or IGNORED (never drawn).
+        matches: [b, a] from `match`: index of a truth, BACKGROUND or IGNORED (never drawn).
         batch: RPN 256, box head 512 (128 in the first papers).
         positive_share: RPN 0.5, box head 0.25. Where positives are too few, background fills up.
-        generator: source of randomness; a CPU generator gives the same draw on every device. None: torch's own.
+        generator: source of randomness, of the device of `matches`. None: torch's own.
 
     Returns:
-        (positives [p], negatives [m]): indices into anchors, each in rising order.
+        (anchors [b, m] int64, drawn [b, m] bool), m = min(batch, a), positives first: where `drawn` is False too few
+        could be drawn, and the place counts for nothing.
 
     Source: Ren et al., "Faster R-CNN", NIPS 2015, section 3.1.3; Girshick, "Fast R-CNN", ICCV 2015, section 2.3.
     """
-    positives = torch.nonzero(matches >= 0).flatten()
-    negatives = torch.nonzero(matches == BACKGROUND).flatten()
-    positives = _draw(positives, int(batch * positive_share), generator)
-    return positives, _draw(negatives, batch - len(positives), generator)
-
-
-def _draw(indices: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
-    if len(indices) <= count:
-        return indices
-    chosen = torch.randperm(len(indices), generator=generator)[:count].sort().values
-    return indices[chosen.to(indices.device)]
+    number = torch.rand(matches.shape, generator=generator, device=matches.device)
+    quota = min(int(batch * positive_share), matches.shape[1])
+    highest, places = number.masked_fill(matches < 0, -1).topk(quota, dim=1)
+    positive = torch.zeros_like(matches, dtype=torch.bool).scatter_(1, places, highest >= 0)
+    number = number.masked_fill(matches != BACKGROUND, -1).masked_fill(positive, 2)
+    highest, anchors = number.topk(min(batch, matches.shape[1]), dim=1)
+    return anchors, highest >= 0
 
 
 def hard_negatives(losses: Tensor, matches: Tensor, ratio: float = 3.0, at_least: int = 0) -> Tensor:

@@ -3,8 +3,9 @@
 Greedy, by falling score, ties to the lower index; a box goes when its IoU with a box that was *kept* is above the
 threshold (strictly). Boxes that were suppressed suppress nothing, so that a chain A-B-C of neighbours keeps A and C.
 
-`_suppress_reference` is plain torch (and the path of the GPU); `_suppress_compiled` is the same in numba for CPUs.
-Letters: n boxes an image, b images, K places in the answer.
+`_settle` is the greedy answer in plain torch (and the path of the GPU, which waits for the device once in many rounds);
+`_suppress_compiled` is the same in numba for CPUs.
+Letters: n boxes an image, b images, g groups of m boxes an image, K places in the answer.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import numba
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from saccade.ops.boxes import box_iou
+from saccade.ops.boxes import box_iou, iou
 
 _BLOCK = 2048  # boxes that the reference compares at once: 2048^2 IoUs are 16 MiB
 
@@ -63,30 +65,46 @@ def batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: fl
 
 
 @torch.library.custom_op("saccade::nms_padded", mutates_args=())
-def nms_padded(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float, limit: int) -> Tensor:
+def nms_padded(boxes: Tensor, scores: Tensor, iou_threshold: float, limit: int) -> Tensor:
     """NMS of many images with an answer of fixed shape, for graphs that are exported.
 
     Args:
-        boxes: [b, n, 4].
-        scores: [b, n]; a box with score -inf is absent and is never kept.
-        groups: [n] int64 in 0..n-1: only boxes of the same group suppress each other.
+        boxes: [b, g, m, 4]: only boxes of the same image and group (level, class) suppress each other.
+        scores: [b, g, m]; a box with score -inf is absent and is never kept.
         iou_threshold: in [0, 1].
         limit: K, the most boxes kept an image.
 
     Returns:
-        [b, K] int64 indices by falling score, filled up with -1.
+        [b, K] int64 indices into the g m boxes of an image by falling score, filled up with -1.
     """
+    if boxes.device.type != "cpu":
+        return _padded_reference(boxes, scores, iou_threshold, limit)
     kept = boxes.new_full((len(boxes), limit), -1, dtype=torch.int64)
-    for i in range(len(boxes)):
-        present = (scores[i] != -torch.inf).nonzero()[:, 0]
-        rows = present[_keep(boxes[i, present], scores[i, present], groups[present], iou_threshold, limit)]
+    groups = torch.arange(boxes.shape[1]).repeat_interleave(boxes.shape[2])
+    for i, (box, score) in enumerate(zip(boxes.flatten(1, 2), scores.flatten(1), strict=True)):
+        present = (score != -torch.inf).nonzero()[:, 0]
+        rows = present[_keep(box[present], score[present], groups[present], iou_threshold, limit)]
         kept[i, : len(rows)] = rows
     return kept
 
 
 @nms_padded.register_fake
-def _(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float, limit: int) -> Tensor:
+def _(boxes: Tensor, scores: Tensor, iou_threshold: float, limit: int) -> Tensor:
     return boxes.new_empty((boxes.shape[0], limit), dtype=torch.int64)
+
+
+def _padded_reference(boxes: Tensor, scores: Tensor, iou_threshold: float, limit: int) -> Tensor:
+    """`nms_padded` in plain torch: the groups of all images at once."""
+    b, g, m = scores.shape
+    ranked, order = scores.flatten(0, 1).sort(dim=1, descending=True, stable=True)
+    box = boxes.flatten(0, 1).gather(1, order[..., None].expand(-1, -1, 4))
+    at_once = max(1, _BLOCK**2 // max(m, 1) ** 2)
+    over = torch.cat([iou(part[:, :, None], part[:, None]) > iou_threshold for part in box.split(at_once)])
+    stays = _settle(over.triu(1), ranked != -torch.inf)
+    stays = torch.zeros_like(stays).scatter_(1, order, stays).view(b, g * m)
+    best, kept = scores.flatten(1).masked_fill(~stays, -torch.inf).sort(dim=1, descending=True, stable=True)
+    kept = kept.masked_fill(best == -torch.inf, -1)[:, :limit]
+    return functional.pad(kept, (0, limit - kept.shape[1]), value=-1)
 
 
 def _check(boxes: Tensor, scores: Tensor, iou_threshold: float) -> None:
@@ -114,20 +132,31 @@ def _suppress_reference(boxes: Tensor, groups: Tensor, iou_threshold: float, lim
     kept = groups.new_zeros(0)
     for start in range(0, len(boxes), _BLOCK):
         block = torch.arange(start, min(start + _BLOCK, len(boxes)), device=boxes.device)
-        block = block[~_overlaps(boxes, groups, kept, block, iou_threshold).any(0)]
+        present = ~_overlaps(boxes, groups, kept, block, iou_threshold).any(0)
         over = _overlaps(boxes, groups, block, block, iou_threshold).triu(1)
-        # A box stays if no *staying* box before it overlaps it. From "all stay", each round settles at least one more
-        # box (the first depends on none, the second on the first, ...): the fixed point is the greedy answer.
-        stays = torch.ones_like(block, dtype=torch.bool)
-        while True:
-            settled = ~(over & stays[:, None]).any(0)
-            if torch.equal(settled, stays):
-                break
-            stays = settled
-        kept = torch.cat((kept, block[stays]))
+        kept = torch.cat((kept, block[_settle(over[None], present[None])[0]]))
         if len(kept) >= limit:
             break
     return kept[:limit]
+
+
+def _settle(over: Tensor, present: Tensor) -> Tensor:
+    """Which boxes of each set stay, [sets, n] bool.
+
+    Args:
+        over: [sets, n, n] bool, [s, i, j]: box i of set s suppresses j if it stays; only for i before j.
+        present: [sets, n] bool, which boxes there are.
+    """
+    # A box stays if no *staying* box before it overlaps it. From "all stay", each round settles at least one more box
+    # (the first depends on none, the second on the first, ...): the fixed point is the greedy answer. To ask whether it
+    # is reached makes a GPU wait, so that it is asked after 2, 6, 14, 30, ... rounds.
+    stays, rounds = present, 2
+    while True:
+        for _ in range(rounds):
+            before, stays = stays, present & ~(over & stays[..., None]).any(1)
+        if torch.equal(before, stays):
+            return stays
+        rounds *= 2
 
 
 def _overlaps(boxes: Tensor, groups: Tensor, first: Tensor, second: Tensor, iou_threshold: float) -> Tensor:

@@ -67,7 +67,6 @@ def to_rois(boxes: Tensor | Sequence[Tensor]) -> Tensor:
     return torch.cat([F.pad(each, (1, 0), value=i) for i, each in enumerate(boxes)])
 
 
-@torch.library.custom_op("saccade::roi_align_levels", mutates_args=())
 def roi_align_levels(
     features: Sequence[Tensor],
     rois: Tensor,
@@ -91,34 +90,68 @@ def roi_align_levels(
         aligned: as in `roi_align`.
 
     Returns:
-        [n, c, h, w], contiguous.
+        [n, c, h, w].
 
     Raises:
-        ValueError: shapes do not fit, a box is not finite, or an image's index is outside 0..b-1.
+        ValueError: shapes do not fit; on CPUs also where a box is not finite, or an image's index is outside 0..b-1
+            (a GPU would have to wait for the look; its own checks end the program).
     """
+    arguments = (list(features), rois, levels, list(spatial_scales), height, width, sampling_ratio, aligned)
     _check(features, rois, levels, spatial_scales)
+    return roi_align_compiled(*arguments) if rois.device.type == "cpu" else roi_align_reference(*arguments)
+
+
+def roi_align_reference(
+    features: Sequence[Tensor],
+    rois: Tensor,
+    levels: Tensor,
+    spatial_scales: Sequence[float],
+    height: int,
+    width: int,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
+    """`roi_align_levels` in plain torch, differentiated by autograd: one weighted sum over the pixels of all maps."""
     wide = _wide(features[0].dtype)
-    c = features[0].shape[1]
-    on_cpu = rois.device.type == "cpu"
-    shape = (len(rois), c, height, width)
-    out = empty(shape, wide) if on_cpu else torch.empty(shape, dtype=wide, device=rois.device)
+    pixels = torch.cat([each.permute(0, 2, 3, 1).reshape(-1, each.shape[1]).to(wide) for each in features])
+    maps, start = [], 0
+    for each in features:
+        maps.append((start, *each.shape[2:]))
+        start += each.shape[0] * each.shape[2] * each.shape[3]
+    chosen = torch.tensor(maps).to(rois.device, non_blocking=True)[levels]
+    scales = torch.tensor(spatial_scales, dtype=_exact(rois).dtype).to(rois.device, non_blocking=True)[levels]
+    index, weight = _taps(_regions(rois, scales[:, None], aligned), chosen, height, width, sampling_ratio)
+    out = F.embedding_bag(index, pixels, mode="sum", per_sample_weights=weight.to(wide))
+    return out.view(-1, height, width, pixels.shape[1]).permute(0, 3, 1, 2).to(features[0].dtype)
+
+
+@torch.library.custom_op("saccade::roi_align_levels", mutates_args=())
+def roi_align_compiled(
+    features: Sequence[Tensor],
+    rois: Tensor,
+    levels: Tensor,
+    spatial_scales: Sequence[float],
+    height: int,
+    width: int,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
+    """`roi_align_levels` for CPU tensors; the result is contiguous."""
+    _check_values(rois, len(features[0]))
+    wide = _wide(features[0].dtype)
+    out = empty((len(rois), features[0].shape[1], height, width), wide)
     for level, scale in enumerate(spatial_scales):
         rows = (levels == level).nonzero()[:, 0]
         if len(rows) == 0:
             continue
         last = features[level].detach().permute(0, 2, 3, 1).to(wide)
-        regions = _regions(rois[rows], scale, aligned)
-        if on_cpu:
-            # Free of copies where the map is channels last in memory already.
-            last = last if last.is_contiguous() else empty(last.shape, wide).copy_(last)
-            roi_align_cpu.forward(last, regions, rows, out, sampling_ratio)
-        else:
-            index, weight = _taps(regions, last.shape, height, width, sampling_ratio)
-            out[rows] = _gather(last, index, weight).view(-1, height, width, c).permute(0, 3, 1, 2)
+        # Free of copies where the map is channels last in memory already.
+        last = last if last.is_contiguous() else empty(last.shape, wide).copy_(last)
+        roi_align_cpu.forward(last, _regions(rois[rows], scale, aligned), rows, out, sampling_ratio)
     return out.to(features[0].dtype)
 
 
-@roi_align_levels.register_fake
+@roi_align_compiled.register_fake
 def _(
     features: Sequence[Tensor],
     rois: Tensor,
@@ -144,22 +177,14 @@ def roi_align_levels_backward(
     aligned: bool,
 ) -> list[Tensor]:
     """Gradients [b, c, H_l, W_l] of the maps for a gradient [n, c, h, w]; of the features only the shapes are used."""
-    height, width = gradient.shape[2:]
     wide = gradient.detach().to(_wide(gradient.dtype)).contiguous()
-    on_cpu = wide.device.type == "cpu"
     results = []
     for level, scale in enumerate(spatial_scales):
         b, c, map_height, map_width = features[level].shape
-        shape = (b, map_height, map_width, c)
-        total = empty(shape, wide.dtype).zero_() if on_cpu else torch.zeros(shape, dtype=wide.dtype, device=wide.device)
+        total = empty((b, map_height, map_width, c), wide.dtype).zero_()
         rows = (levels == level).nonzero()[:, 0]
         if len(rows):
-            regions = _regions(rois[rows], scale, aligned)
-            if on_cpu:
-                roi_align_cpu.backward(wide, regions, rows, total, sampling_ratio)
-            else:
-                index, weight = _taps(regions, total.shape, height, width, sampling_ratio)
-                _scatter(total, index, weight, wide[rows].permute(0, 2, 3, 1).reshape(-1, c))
+            roi_align_cpu.backward(wide, _regions(rois[rows], scale, aligned), rows, total, sampling_ratio)
         results.append(total.permute(0, 3, 1, 2).to(features[level].dtype))
     return results
 
@@ -189,28 +214,16 @@ def _differentiate(ctx, gradient: Tensor):  # type: ignore[no-untyped-def]
     return gradients, None, None, None, None, None, None, None
 
 
-roi_align_levels.register_autograd(_differentiate, setup_context=_save)
-
-
-def roi_align_reference(
-    features: Tensor,
-    boxes: Tensor | Sequence[Tensor],
-    output_size: int | tuple[int, int],
-    spatial_scale: float = 1.0,
-    sampling_ratio: int = 0,
-    aligned: bool = False,
-) -> Tensor:
-    """`roi_align` in plain torch, differentiated by autograd."""
-    rois = to_rois(boxes)
-    height, width = (output_size, output_size) if isinstance(output_size, int) else output_size
-    last = features.permute(0, 2, 3, 1).to(_wide(features.dtype))
-    index, weight = _taps(_regions(rois, spatial_scale, aligned), last.shape, height, width, sampling_ratio)
-    out = _gather(last, index, weight).view(len(rois), height, width, features.shape[1])
-    return out.permute(0, 3, 1, 2).to(features.dtype)
+roi_align_compiled.register_autograd(_differentiate, setup_context=_save)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _exact(rois: Tensor) -> Tensor:
+    """Rois in float64 (where the device has it), so that both paths round alike."""
+    return rois.detach().to(torch.float32 if rois.device.type == "mps" else torch.float64)
 
 
 def _check(features: Sequence[Tensor], rois: Tensor, levels: Tensor, spatial_scales: Sequence[float]) -> None:
@@ -218,60 +231,56 @@ def _check(features: Sequence[Tensor], rois: Tensor, levels: Tensor, spatial_sca
         raise ValueError(f"{len(features)} maps but {len(spatial_scales)} scales")
     if rois.ndim != 2 or rois.shape[1] != 5 or levels.shape != rois.shape[:1]:
         raise ValueError(f"rois must be [n, 5] and levels [n], got {list(rois.shape)} and {list(levels.shape)}")
+
+
+def _check_values(rois: Tensor, images: int) -> None:
     if len(rois) and not bool(rois.isfinite().all()):
         raise ValueError("a region is not finite (NaN or infinite corner)")
-    b = features[0].shape[0]
-    if len(rois) and not bool(((rois[:, 0] >= 0) & (rois[:, 0] < b)).all()):
-        raise ValueError(f"a region's image index is outside 0..{b - 1}")
+    if len(rois) and not bool(((rois[:, 0] >= 0) & (rois[:, 0] < images)).all()):
+        raise ValueError(f"a region's image index is outside 0..{images - 1}")
 
 
-def _regions(rois: Tensor, scale: float, aligned: bool) -> Tensor:
-    """Rois [n, 5] -> [n, 5] image index, x, y, width, height in map pixels; float64, so that both paths round alike."""
-    exact = rois.detach().to(torch.float32 if rois.device.type == "mps" else torch.float64)
+def _regions(rois: Tensor, scale: float | Tensor, aligned: bool) -> Tensor:
+    """Rois [n, 5] -> [n, 5] image index, x, y, width, height in map pixels; `scale` is one number or [n, 1]."""
+    exact = _exact(rois)
     start = exact[:, 1:3] * scale - (0.5 if aligned else 0.0)
     side = exact[:, 3:5] * scale - (0.5 if aligned else 0.0) - start
     return torch.cat((exact[:, :1], start, side if aligned else side.clamp(min=1)), 1)
 
 
-def _taps(regions: Tensor, shape: Sequence[int], height: int, width: int, sampling_ratio: int) -> tuple[Tensor, Tensor]:
-    """Flat pixel indices [n P, T] of a map [b, H, W, c] and their weights, the mean over a bin's points included."""
+def _taps(regions: Tensor, maps: Tensor, height: int, width: int, sampling_ratio: int) -> tuple[Tensor, Tensor]:
+    """Rows [n P, T] of the pixels of all maps that each bin reads, and their weights, the mean over points included.
+
+    Args:
+        regions: [n, 5] as `_regions`.
+        maps: [n, 3] int64 of the map of each region: its first row among the pixels, its height, its width.
+    """
     image, x, y, w, h = regions.unbind(1)
-    y_index, y_weight = _axis_taps(y, h, height, shape[1], sampling_ratio)  # [n, h, Ty]
-    x_index, x_weight = _axis_taps(x, w, width, shape[2], sampling_ratio)
-    base = image.to(torch.int64) * (shape[1] * shape[2])
-    index = base.view(-1, 1, 1, 1, 1) + y_index[:, :, None, :, None] * shape[2] + x_index[:, None, :, None, :]
+    first, map_height, map_width = maps.unbind(1)
+    y_index, y_weight = _axis_taps(y, h, height, map_height, sampling_ratio)  # [n, h, Ty]
+    x_index, x_weight = _axis_taps(x, w, width, map_width, sampling_ratio)
+    base = (first + image.to(torch.int64) * map_height * map_width).view(-1, 1, 1, 1, 1)
+    row = y_index[:, :, None, :, None] * map_width.view(-1, 1, 1, 1, 1)
+    index = base + row + x_index[:, None, :, None, :]
     weight = y_weight[:, :, None, :, None] * x_weight[:, None, :, None, :]
     taps = y_index.shape[2] * x_index.shape[2]
     return index.reshape(-1, taps), weight.reshape(-1, taps)
 
 
-def _axis_taps(start: Tensor, side: Tensor, bins: int, limit: int, sampling_ratio: int) -> tuple[Tensor, Tensor]:
-    """Pixels read along one axis: start [n], side [n] -> index and weight [n, bins, 2 points]; 0 for absent points."""
-    step = side / bins
+def _axis_taps(start: Tensor, side: Tensor, bins: int, limit: Tensor, sampling_ratio: int) -> tuple[Tensor, Tensor]:
+    """Pixels read along one axis: start, side, pixels there are, [n] each -> index and weight [n, bins, 2 points]; 0
+    for absent points."""
+    step, limit = (side / bins)[:, None, None], limit[:, None, None]
     points = torch.full_like(step, sampling_ratio) if sampling_ratio > 0 else step.ceil()
-    most = max(int(points.max()) if len(points) else 0, 1)
+    most = sampling_ratio if sampling_ratio > 0 else max(int(points.max()) if len(points) else 0, 1)
     bin_number = torch.arange(bins, device=start.device)
     point = torch.arange(most, device=start.device)
-    count = points.clamp(min=1)[:, None, None]
-    place = start[:, None, None] + bin_number[:, None] * step[:, None, None]
-    place = place + (point + 0.5) * step[:, None, None] / count
-    present = (point < points[:, None, None]) & (place >= -1) & (place <= limit)
-    place = place.clamp(0, limit - 1)
+    count = points.clamp(min=1)
+    place = start[:, None, None] + bin_number[:, None] * step + (point + 0.5) * step / count
+    present = (point < points) & (place >= -1) & (place <= limit)
+    place = torch.minimum(place.clamp(min=0), limit - 1)
     low = place.floor()
     part = place - low
-    index = torch.stack((low, (low + 1).clamp(max=limit - 1)), -1).to(torch.int64)
+    index = torch.stack((low, torch.minimum(low + 1, limit - 1)), -1).to(torch.int64)
     weight = torch.stack((1 - part, part), -1) * (present / count)[..., None]
     return index.flatten(2), weight.flatten(2)
-
-
-def _gather(last: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    """Weighted sums of pixels: map [b, H, W, c], index and weight [n P, T] -> [n P, c]."""
-    flat = last.reshape(-1, last.shape[-1])
-    return F.embedding_bag(index, flat, mode="sum", per_sample_weights=weight.to(flat.dtype))
-
-
-def _scatter(total: Tensor, index: Tensor, weight: Tensor, gradient: Tensor) -> None:
-    """The adjoint of `_gather`: adds gradient [n P, c] to the pixels of total [b, H, W, c]."""
-    flat = total.view(-1, total.shape[-1])
-    for tap in range(index.shape[1]):  # one at a time: all taps at once would take T times the memory of the output
-        flat.index_add_(0, index[:, tap], gradient * weight[:, tap, None].to(gradient.dtype))

@@ -24,14 +24,14 @@ from saccade.data.types import Annotation, Batch, Objects
 from saccade.layers.anchors import cell_anchors, grid_anchors, shapes_of
 from saccade.layers.box_coding import decode_boxes, encode_boxes
 from saccade.layers.fpn import FeaturePyramid, assign_levels
-from saccade.layers.matching import match
+from saccade.layers.matching import IGNORED, match
 from saccade.layers.sampling import sample_anchors
-from saccade.layers.truth import detection_truth, learnable
+from saccade.layers.truth import Targets, detection_targets
 from saccade.losses.across import mean_over_processes
 from saccade.losses.detection import smooth_l1
 from saccade.models.backbones import resnet
 from saccade.models.paper import Paper
-from saccade.ops.boxes import box_iof, box_iou, clip_boxes, valid_boxes
+from saccade.ops.boxes import clip_boxes, valid_boxes
 from saccade.ops.nms import batched_nms, nms_padded
 from saccade.ops.roi_align import roi_align_levels
 
@@ -318,27 +318,29 @@ class Model(nn.Module):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The four losses; each is a sum over sampled anchors or regions divided by how many were sampled."""
-        truths = [
-            learnable(t, self.config.classes, batch.ids[i] if batch.ids else "")
-            for i, t in enumerate(detection_truth(batch))
-        ]
+        targets = detection_targets(batch, self.config.classes)
+        sizes = torch.tensor(batch.sizes).to(batch.images.device, non_blocking=True)
         levels = self.backbone(self._fill_padding(batch.images, batch.sizes))
         logits, deltas = self.rpn.head(levels)
         anchors = self.rpn.anchors(levels, (batch.images.shape[2], batch.images.shape[3]))
-        sizes = torch.tensor(batch.sizes, device=batch.images.device)
+        losses = self._rpn_losses(torch.cat(logits, 1), torch.cat(deltas, 1), torch.cat(anchors), targets)
         proposals = self._proposals(logits, deltas, anchors, sizes, training=True)
-        losses = self._rpn_losses(torch.cat(logits, 1), torch.cat(deltas, 1), torch.cat(anchors), truths)
-        return losses | self._head_losses(levels, proposals, truths)
+        return losses | self._head_losses(levels, proposals, targets)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[Annotation]:
-        """At most `detections` objects an image, by falling score."""
-        sizes = torch.tensor(batch.sizes, device=batch.images.device)
+        """At most `detections` objects an image, by falling score; on the CPU."""
+        sizes = torch.tensor(batch.sizes).to(batch.images.device, non_blocking=True)
         images = self._fill_padding(batch.images, batch.sizes)
         _, _, proposals, logits, deltas = self._answers(images, sizes)
+        offsets = deltas.unflatten(2, (-1, 4))[:, :, 1:]
+        boxes = decode_boxes(offsets, proposals[:, :, None], self.config.box_weights)
+        boxes = clip_boxes(boxes, sizes[:, None, None])
+        scores = logits.softmax(2)[:, :, 1:].where(valid_boxes(proposals)[..., None], 0)
+        rows = torch.cat((boxes, scores[..., None]), -1).cpu()  # [b, K, C, 5], moved once
         return [
-            Annotation(size, objects=self._detect(proposals[i], logits[i], deltas[i], size))
-            for i, size in enumerate(batch.sizes)
+            Annotation(size, objects=self._detect(row[..., :4], row[..., 4]))
+            for row, size in zip(rows, batch.sizes, strict=True)
         ]
 
     def _answers(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
@@ -347,9 +349,7 @@ class Model(nn.Module):
         anchors = self.rpn.anchors(levels, (images.shape[2], images.shape[3]))
         proposals = self._proposals(logits, deltas, anchors, sizes, training=False)
         b, places = proposals.shape[:2]
-        image = torch.arange(b, device=images.device, dtype=proposals.dtype).repeat_interleave(places)
-        rois = torch.cat((image[:, None], proposals.flatten(0, 1)), 1)
-        scores, boxes = self.roi_heads(levels[:-1], self.backbone.strides, rois)
+        scores, boxes = self.roi_heads(levels[:-1], self.backbone.strides, _rois(proposals))
         return (
             torch.cat(logits, 1),
             torch.cat(deltas, 1),
@@ -363,7 +363,7 @@ class Model(nn.Module):
         height, width = images.shape[-2:]
         if all(size == (height, width) for size in sizes):
             return images
-        limit = torch.tensor(sizes, device=images.device)
+        limit = torch.tensor(sizes).to(images.device, non_blocking=True)
         inside_y = torch.arange(height, device=images.device) < limit[:, :1]
         inside_x = torch.arange(width, device=images.device) < limit[:, 1:]
         inside = inside_y[:, None, :, None] & inside_x[:, None, None, :]
@@ -377,78 +377,74 @@ class Model(nn.Module):
         """The best boxes after NMS within each level: [b, K, 4] by falling score, zeros in empty places."""
         config = self.config
         before, after = (pair[0 if training else 1] for pair in (config.rpn_before, config.rpn_after))
-        scores, boxes, groups = [], [], []
-        for i, (logit, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
+        most = min(before, max(logit.shape[1] for logit in logits))
+        scores, boxes = [], []
+        for logit, delta, anchor in zip(logits, deltas, anchors, strict=True):
             best, rows = logit.topk(min(before, logit.shape[1]), dim=1)
             offset = delta.gather(1, rows[..., None].expand(-1, -1, 4))
-            scores.append(best)
-            boxes.append(clip_boxes(decode_boxes(offset, anchor[rows]), sizes[:, None]))
-            groups.append(torch.full_like(rows[0], i))
-        box = torch.cat(boxes, 1)
-        usable = valid_boxes(box, 1e-3)
-        score = torch.cat(scores, 1).masked_fill(~usable, -torch.inf)
-        kept = nms_padded(torch.where(usable[..., None], box, 0), score, torch.cat(groups), config.rpn_nms, after)
-        chosen = box.gather(1, kept.clamp(min=0)[..., None].expand(-1, -1, 4))
+            box = clip_boxes(decode_boxes(offset, anchor[rows]), sizes[:, None])
+            usable = valid_boxes(box, 1e-3)
+            lacking = most - rows.shape[1]
+            scores.append(F.pad(best.masked_fill(~usable, -torch.inf), (0, lacking), value=-torch.inf))
+            boxes.append(F.pad(torch.where(usable[..., None], box, 0), (0, 0, 0, lacking)))
+        box = torch.stack(boxes, 1)  # [b, L, most, 4]
+        kept = nms_padded(box, torch.stack(scores, 1), config.rpn_nms, after)
+        chosen = box.flatten(1, 2).gather(1, kept.clamp(min=0)[..., None].expand(-1, -1, 4))
         return torch.where(kept[..., None] >= 0, chosen, 0)
 
-    def _rpn_losses(
-        self, logits: Tensor, deltas: Tensor, anchors: Tensor, truths: Sequence[tuple[Tensor, Tensor, Tensor]]
-    ) -> dict[str, Tensor]:
+    def _rpn_losses(self, logits: Tensor, deltas: Tensor, anchors: Tensor, targets: Targets) -> dict[str, Tensor]:
         """Binary cross-entropy of sampled anchors, smooth L1 of the positive ones (equation 1, over their count)."""
         config = self.config
-        objectness, box = (
-            logits[:0].sum(),
-            deltas[:0].sum(),
-        )  # zeros that keep both outputs in the graph, whatever is sampled
-        count = 0
-        for i, (boxes, _, crowds) in enumerate(truths):
-            cover = box_iof(anchors, crowds).amax(1) if len(crowds) else None
-            matches = match(box_iou(boxes, anchors), config.rpn_high, config.rpn_low, True, cover)
-            positive, negative = sample_anchors(matches, config.rpn_sample, 0.5)
-            count += len(positive) + len(negative)
-            objectness = objectness + F.softplus(-logits[i, positive]).sum() + F.softplus(logits[i, negative]).sum()
-            target = encode_boxes(boxes[matches[positive]], anchors[positive])
-            box = box + smooth_l1(deltas[i, positive], target, config.beta).sum()
-        whole = mean_over_processes(logits.new_tensor(float(count))).clamp(min=1)
-        return {"rpn_objectness": objectness / whole, "rpn_box": box / whole}
+        cover = targets.crowd_cover(anchors)
+        matches = match(targets.overlaps(anchors), config.rpn_high, config.rpn_low, True, cover)
+        rows, drawn = sample_anchors(matches, config.rpn_sample, 0.5)  # [b, m]; what was not drawn counts for nothing
+        matches = matches.gather(1, rows)
+        positive = drawn & (matches >= 0)
+        logit, delta = logits.gather(1, rows), deltas.gather(1, rows[..., None].expand(-1, -1, 4))
+        objectness = F.softplus(torch.where(positive, -logit, logit)).where(drawn, 0)
+        wanted, _ = targets.matched(matches)
+        target = encode_boxes(wanted, anchors[rows]).where(positive[..., None], 0)
+        box = smooth_l1(delta, target, config.beta).where(positive[..., None], 0)
+        whole = mean_over_processes(drawn.sum()).clamp(min=1)
+        return {"rpn_objectness": objectness.sum() / whole, "rpn_box": box.sum() / whole}
 
-    def _head_losses(
-        self, levels: list[Tensor], proposals: Tensor, truths: Sequence[tuple[Tensor, Tensor, Tensor]]
-    ) -> dict[str, Tensor]:
+    def _head_losses(self, levels: list[Tensor], proposals: Tensor, targets: Targets) -> dict[str, Tensor]:
         """Softmax loss of sampled regions, smooth L1 at the true class of the positive ones (Fast R-CNN equation 1)."""
         config = self.config
-        rois, classes, targets = [], [], []
-        for i, (boxes, labels, crowds) in enumerate(truths):
-            # Drawn boxes join the proposals: from the first step on there are regions that answer for them.
-            regions = torch.cat((proposals[i][valid_boxes(proposals[i])], boxes))
-            cover = box_iof(regions, crowds).amax(1) if len(crowds) else None
-            matches = match(box_iou(boxes, regions), config.head_iou, config.head_iou, False, cover)
-            positive, negative = sample_anchors(matches, config.head_sample, config.head_positive)
-            chosen = torch.cat((regions[positive], regions[negative]))
-            rois.append(F.pad(chosen, (1, 0), value=i))
-            classes.append(F.pad(labels[matches[positive]] + 1, (0, len(negative))))
-            targets.append(encode_boxes(boxes[matches[positive]], regions[positive], config.box_weights))
-        truth = torch.cat(classes)
-        logits, deltas = self.roi_heads(levels[:-1], self.backbone.strides, torch.cat(rois))
-        positive = truth.nonzero()[:, 0]
-        predicted = deltas.unflatten(1, (-1, 4))[positive, truth[positive]]
-        whole = mean_over_processes(logits.new_tensor(float(len(truth)))).clamp(min=1)
-        return {
-            "class": F.cross_entropy(logits, truth, reduction="sum") / whole,
-            "box": smooth_l1(predicted, torch.cat(targets), config.beta).sum() / whole,
-        }
+        # Drawn boxes join the proposals: from the first step on there are regions that answer for them.
+        regions = torch.cat((proposals, targets.boxes), 1)
+        cover = targets.crowd_cover(regions)
+        matches = match(targets.overlaps(regions), config.head_iou, config.head_iou, False, cover)
+        matches = matches.masked_fill(~valid_boxes(regions), IGNORED)
+        rows, drawn = sample_anchors(matches, config.head_sample, config.head_positive)
+        matches = matches.gather(1, rows).masked_fill(~drawn, IGNORED)
+        region = regions.gather(1, rows[..., None].expand(-1, -1, 4))
+        positive = matches >= 0
+        wanted, labels = targets.matched(matches)
+        classes = torch.where(positive, labels + 1, torch.where(drawn, 0, IGNORED)).flatten()
+        logits, deltas = self.roi_heads(levels[:-1], self.backbone.strides, _rois(region))
+        own = classes.clamp(min=0)[:, None, None].expand(-1, 1, 4)
+        delta = deltas.unflatten(1, (-1, 4)).gather(1, own).view_as(region)
+        target = encode_boxes(wanted, region, config.box_weights).where(positive[..., None], 0)
+        box = smooth_l1(delta, target, config.beta).where(positive[..., None], 0)
+        whole = mean_over_processes(drawn.sum()).clamp(min=1)
+        class_loss = F.cross_entropy(logits, classes, reduction="sum", ignore_index=IGNORED)
+        return {"class": class_loss / whole, "box": box.sum() / whole}
 
-    def _detect(self, proposals: Tensor, logits: Tensor, deltas: Tensor, size: tuple[int, int]) -> Objects:
-        """One image: proposals [K, 4], logits [K, C + 1], offsets [K, (C + 1) * 4] -> objects after NMS by class."""
+    def _detect(self, boxes: Tensor, scores: Tensor) -> Objects:
+        """One image: boxes [K, C, 4] and scores [K, C] on the CPU -> objects after NMS by class."""
         config = self.config
-        offsets = deltas.unflatten(1, (-1, 4))[:, 1:]
-        boxes = clip_boxes(decode_boxes(offsets, proposals[:, None], config.box_weights), size)
-        scores = logits.softmax(1)[:, 1:]
-        likely = (scores > config.score_threshold) & valid_boxes(boxes, 1e-2) & valid_boxes(proposals)[:, None]
+        likely = (scores > config.score_threshold) & valid_boxes(boxes, 1e-2)
         row, label = likely.nonzero().unbind(1)
         kept = batched_nms(boxes[row, label], scores[row, label], label, config.nms)[: config.detections]
         row, label = row[kept], label[kept]
         return Objects(boxes[row, label], label, scores[row, label])
+
+
+def _rois(boxes: Tensor) -> Tensor:
+    """Boxes [b, m, 4] -> rois [b m, 5] with the image's index first."""
+    image = torch.arange(len(boxes), dtype=boxes.dtype, device=boxes.device).repeat_interleave(boxes.shape[1])
+    return torch.cat((image[:, None], boxes.flatten(0, 1)), 1)
 
 
 def adapt(config: Config, examples: Sequence[Annotation]) -> Config:

@@ -24,21 +24,12 @@ from saccade.layers.box_coding import decode_boxes, encode_boxes
 from saccade.layers.matching import IGNORED, match, match_adaptive
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.layers.sampling import hard_negatives
-from saccade.layers.truth import detection_truth, learnable
+from saccade.layers.truth import Targets, detection_targets, learnable
 from saccade.losses.across import mean_over_processes
 from saccade.losses.detection import quality_focal, smooth_l1
 from saccade.models.backbones import resnet
 from saccade.models.paper import Paper
-from saccade.ops.boxes import (
-    box_iof,
-    box_iou,
-    clip_boxes,
-    complete_iou,
-    distance_iou,
-    generalized_iou,
-    iou,
-    valid_boxes,
-)
+from saccade.ops.boxes import clip_boxes, complete_iou, distance_iou, generalized_iou, iou, valid_boxes
 from saccade.ops.nms import batched_nms
 
 PAPER = Paper(
@@ -360,39 +351,43 @@ class Model(nn.Module):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """`class` and `box` (equation 1), each divided by the matched priors of the batch over all processes."""
-        truths = detection_truth(batch)
+        targets = detection_targets(batch, self.config.classes)
         logits, offsets, levels = self._outputs(batch.images)
         logits, priors = logits.float(), torch.cat(levels)
-        names = batch.ids or [""] * len(truths)
-        targets = [self._targets(truth, levels, name) for truth, name in zip(truths, names, strict=True)]
-        matches, labels, boxes = (torch.stack(column) for column in zip(*targets, strict=True))
-        positive = matches >= 0
-        count = mean_over_processes(positive.sum()).clamp(min=1)
-        wanted, matched_priors = boxes[positive], priors.expand_as(offsets)[positive]
-        found = decode_boxes(offsets[positive], matched_priors, VARIANCES)
+        matches = self._match(targets, levels)
+        count = mean_over_processes((matches >= 0).sum()).clamp(min=1)
+        image, prior = (matches >= 0).nonzero(as_tuple=True)  # a GPU waits here, and then no more
+        truth = matches[image, prior]
+        wanted, labels = targets.boxes[image, truth], targets.labels[image, truth]
+        moves, matched_priors = offsets[image, prior], priors[prior]
+        found = decode_boxes(moves, matched_priors, VARIANCES)
         if self.config.box_loss == "smooth_l1":
-            box = smooth_l1(offsets[positive].float(), encode_boxes(wanted, matched_priors, VARIANCES))
+            box = smooth_l1(moves.float(), encode_boxes(wanted, matched_priors, VARIANCES))
         else:
             box = 1 - OVERLAPS[self.config.box_loss](found, wanted)
         if self.config.class_loss == "softmax":
-            answers = functional.cross_entropy(
-                logits.transpose(1, 2), torch.where(positive, labels + 1, 0), reduction="none"
-            )
-            hard = hard_negatives(answers, matches, self.config.negatives, self.config.min_negatives)
-            classification = answers[positive | hard]
+            answer = torch.zeros_like(matches)
+            answer[image, prior] = labels + 1
+            each = functional.cross_entropy(logits.transpose(1, 2), answer, reduction="none")
+            hard = hard_negatives(each, matches, self.config.negatives, self.config.min_negatives)
+            classification = each.where((matches >= 0) | hard, 0)
         else:
             quality = torch.zeros_like(logits)
-            image, prior = positive.nonzero(as_tuple=True)
-            quality[image, prior, labels[positive]] = iou(found.detach(), wanted)
-            classification = quality_focal(logits, quality)[matches != IGNORED]
+            quality[image, prior, labels] = iou(found.detach(), wanted)
+            classification = quality_focal(logits, quality).where((matches != IGNORED)[..., None], 0)
         return {"class": classification.sum() / count, "box": self.config.box_weight * box.sum() / count}
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[Annotation]:
-        """Boxes of each image by falling score, at most `keep`, clipped to the image, per-class NMS done."""
+        """Boxes of each image by falling score, at most `keep`, clipped to it, after NMS by class; on the CPU."""
         scores, boxes = self.scored_boxes(batch.images)
-        found = zip(scores, boxes, batch.sizes, strict=True)
-        return [Annotation(size, objects=self._select(score, box, size)) for score, box, size in found]
+        best, priors = scores.topk(min(self.config.candidates, scores.shape[1]), dim=1)  # [b, k, C]
+        image = torch.arange(len(boxes), device=boxes.device)[:, None, None]
+        rows = torch.cat((boxes[image, priors], best[..., None]), dim=-1).cpu()  # all that NMS needs, moved once
+        return [
+            Annotation(size, objects=self._select(row[..., 4], row[..., :4], size))
+            for row, size in zip(rows, batch.sizes, strict=True)
+        ]
 
     def _outputs(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Logits, offsets, and the priors [a, 4] of each map in pixels of `images`."""
@@ -407,31 +402,24 @@ class Model(nn.Module):
         return self.head["classification_head"](maps), self.head["regression_head"](maps), priors
 
     @torch.no_grad()
-    def _targets(self, truth: Annotation, levels: list[Tensor], name: str) -> tuple[Tensor, Tensor, Tensor]:
-        """For one image: matches [A], and at matched priors the label [A] and the box [A, 4] to find."""
+    def _match(self, targets: Targets, levels: list[Tensor]) -> Tensor:
+        """[b, A]: the object that each prior answers for, or BACKGROUND, or IGNORED."""
         priors = torch.cat(levels)
-        boxes, labels, crowds = learnable(truth, self.config.classes, name)
-        overlap = box_iou(boxes, priors)
-        cover = box_iof(priors, crowds).amax(dim=1) if len(crowds) else None
-        if self.config.matching == "adaptive":
-            near = [9 * shapes for shapes in self.shapes]  # ATSS: 9 cells a level
-            matches = match_adaptive(overlap, priors, boxes, [len(level) for level in levels], near, cover)
-        else:
-            matches = match(overlap, 0.5, 0.5, force_best=True, crowd_cover=cover)
-        if len(boxes) == 0:
-            return matches, torch.zeros_like(matches), torch.zeros_like(priors)
-        owner = matches.clamp(min=0)
-        return matches, labels[owner], boxes[owner]
+        overlaps, cover = targets.overlaps(priors), targets.crowd_cover(priors)
+        if self.config.matching == "overlap":
+            return match(overlaps, 0.5, 0.5, force_best=True, crowd_cover=cover)
+        near = [9 * shapes for shapes in self.shapes]  # ATSS: 9 cells a level
+        return match_adaptive(overlaps, priors, targets.boxes, [len(level) for level in levels], near, cover)
 
     def _select(self, scores: Tensor, boxes: Tensor, size: tuple[int, int]) -> Objects:
-        """The final boxes of one image from scores [A, C] and boxes [A, 4] (section 2.2; released code)."""
-        best, priors = scores.topk(min(self.config.candidates, len(scores)), dim=0)
-        labels = torch.arange(scores.shape[1], device=scores.device).expand_as(best)
-        candidates = clip_boxes(boxes, size)[priors]
-        usable = (best > self.config.score_threshold) & valid_boxes(candidates)
-        best, labels, candidates = best[usable], labels[usable], candidates[usable]
-        kept = batched_nms(candidates, best, labels, self.config.nms_iou)[: self.config.keep]
-        return Objects(candidates[kept], labels[kept], best[kept])
+        """The final boxes of one image from the best scores [k, C] of each class and their boxes [k, C, 4] (section
+        2.2; released code)."""
+        labels = torch.arange(scores.shape[1]).expand_as(scores)
+        boxes = clip_boxes(boxes, size)
+        usable = (scores > self.config.score_threshold) & valid_boxes(boxes)
+        scores, labels, boxes = scores[usable], labels[usable], boxes[usable]
+        kept = batched_nms(boxes, scores, labels, self.config.nms_iou)[: self.config.keep]
+        return Objects(boxes[kept], labels[kept], scores[kept])
 
 
 def adapt(config: Config, examples: Sequence[Annotation]) -> Config:
