@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+FEW = 32  # input channels of a group: twice the largest block
+
 
 class _Geometry(NamedTuple):
     """As `F.conv2d` takes it."""
@@ -67,8 +69,9 @@ def _is_concerned(conv: nn.Conv2d) -> bool:
     if conv.padding_mode != "zeros":  # then the padding is an operation of its own
         return False
     depthwise = conv.weight.shape[1] == 1 and conv.in_channels > 1
-    slow = depthwise and max(conv.kernel_size) > 3 and not isinstance(conv.padding, str)
-    return slow or (max(conv.stride) > 1 and (depthwise or _is_pointwise(conv.weight)))
+    if max(conv.stride) == 1:
+        return depthwise and max(conv.kernel_size) > 3 and not isinstance(conv.padding, str)
+    return depthwise or (_is_pointwise(conv.weight) and conv.weight.shape[1] < FEW)
 
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, *, geometry: _Geometry) -> Tensor:
