@@ -54,6 +54,21 @@ def test_gradients_are_those_of_the_convolution(number: int) -> None:
             torch.testing.assert_close(one.grad, other.grad, rtol=0.03, atol=0.1)  # sums over 3 x 17 x 14 places
 
 
+@pytest.mark.parametrize(("channels", "groups"), [(20, 1), (16, 2)])
+def test_dilated_in_bfloat16_over_a_wide_map(channels: int, groups: int) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(channels, 12, 3, 1, 2, dilation=2, groups=groups).to(memory_format=torch.channels_last)
+    x = torch.randn(2, channels, 32, 32).to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    conv(x.float()).sum().backward()
+    assert conv.weight.grad is not None
+    expected = conv.weight.grad.clone()
+    conv.zero_grad()
+    mend(conv)
+    with torch.autocast("cpu", torch.bfloat16):
+        conv(x).float().sum().backward()
+    torch.testing.assert_close(conv.weight.grad, expected, rtol=0.02, atol=0.5)  # sums over 2 x 32 x 32 places
+
+
 def test_gradients_in_double_precision() -> None:
     for conv in convolutions():
         mend(conv.double())
@@ -71,6 +86,8 @@ def test_only_these_are_changed() -> None:
             nn.Conv2d(12, 12, 5, padding=2, groups=12, padding_mode="reflect"),
             nn.Conv2d(12, 12, 5, padding="same", groups=12),
             nn.Conv2d(12, 12, 1),
+            nn.Conv2d(64, 12, 1, 2),
+            nn.Conv2d(16, 12, 3, dilation=2),
         ]
     )
     ours = nn.ModuleList(convolutions())
