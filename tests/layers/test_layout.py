@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from saccade.layers.layout import global_pool, join
+from saccade.layers.layout import adaptive_pool, global_pool, join
 
 LAST = torch.channels_last
 
@@ -50,6 +50,24 @@ def test_other_uses_of_a_map_keep_their_gradients() -> None:
     (join([x, x]).sum() + 5 * x.sum()).backward()
     assert x.grad is not None
     assert torch.equal(x.grad, torch.full_like(x, 7))
+
+
+@pytest.mark.parametrize(("height", "width", "side"), [(6, 6, 6), (13, 7, 6), (5, 4, 7), (12, 18, 6), (1, 3, 4)])
+def test_the_means_of_deterministic_training_are_those_of_the_adaptive_pool(height: int, width: int, side: int) -> None:
+    x = torch.randn(2, 3, height, width, dtype=torch.float64, requires_grad=True)
+    expected = F.adaptive_avg_pool2d(x, side)
+    torch.use_deterministic_algorithms(True)
+    try:
+        found = adaptive_pool(x, side)
+        with torch.no_grad():
+            assert torch.equal(adaptive_pool(x, side), expected)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert "AdaptiveAvgPool" not in str(found.grad_fn)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+    upstream = torch.randn_like(expected)
+    gradients = [torch.autograd.grad(y, x, upstream)[0] for y in (found, expected)]
+    torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-6)
 
 
 class _Block(nn.Module):

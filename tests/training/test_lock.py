@@ -90,7 +90,7 @@ from pathlib import Path
 from saccade.training.lock import lock
 with lock(Path(sys.argv[1])):
     print("held", flush=True)
-    time.sleep(60)
+    time.sleep(600)  # it is killed before
 """
 _RACE = """
 import sys, time
@@ -131,6 +131,6 @@ def test_of_two_at_once_one_wins(tmp_path: Path) -> None:
         process.stdin.write(b"x")
         process.stdin.flush()
     for process in started:
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=600)
         assert process.returncode == 0, said.decode()
     assert not (tmp_path / "inside").exists()

@@ -118,11 +118,11 @@ def test_a_run_stopped_in_a_stage_goes_on_bit_for_bit(number: int, colours: Path
     settings = TINY | {"batch": 10, "epochs": 3, "save_every": 0}
     saccade.train("vgg13", colours, out=alone, recipe="paper", progress=False, **settings)
     process = _start(colours, killed, *FLAGS, "--epochs", "3")
-    stage, until = killed / "stages" / "1-vgg11", time.monotonic() + 200
+    stage, until = killed / "stages" / "1-vgg11", time.monotonic() + 600
     while _saved_step(stage) < 2 and process.poll() is None and time.monotonic() < until:
         time.sleep(0.01)
     os.killpg(process.pid, number)
-    _, said = process.communicate(timeout=100)
+    _, said = process.communicate(timeout=600)
     if number == signal.SIGTERM:
         assert process.returncode == 143
         assert f"saccade train vgg13 {colours} --out {killed} --resume" in said

@@ -142,7 +142,7 @@ def _process(*arguments: str, before: str = "", **more: Any) -> subprocess.Compl
     """`saccade ...` as a process of a shell; `before` stands in front of it, `{}` for it in a line of its own."""
     line = shlex.join([sys.executable, "-m", "saccade", *arguments])
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | more.pop("env", {})
-    return subprocess.run(["sh", "-c", before.format(line) or line], env=env, capture_output=True, timeout=60, **more)
+    return subprocess.run(["sh", "-c", before.format(line) or line], env=env, capture_output=True, timeout=600, **more)
 
 
 @pytest.mark.parametrize("line", ["{} | head -1", "{} <&-", "{} </dev/null", "{} 2>&-", "{} >&-"])

@@ -186,7 +186,7 @@ def test_signals_save_and_say_how_to_go_on(colours: Path, tmp_path: Path, number
     process = _start(colours, run, "--epochs", "1000")
     _wait_for_step(process, run, 3)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == code
     assert "--resume" in said
     assert "Traceback" not in said
@@ -323,7 +323,7 @@ def test_two_processes_make_one_run(colours: Path, tmp_path: Path) -> None:
         "--json",
     ]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     run = tmp_path / result["run"]

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def join(maps: Iterable[Tensor]) -> Tensor:
@@ -22,6 +23,25 @@ def join(maps: Iterable[Tensor]) -> Tensor:
 def global_pool(x: Tensor) -> Tensor:
     """The mean over each map: [b, c, H, W] -> [b, c]."""
     return whole_gradient(x).mean((2, 3))
+
+
+def adaptive_pool(x: Tensor, side: int) -> Tensor:
+    """F.adaptive_avg_pool2d: [b, c, H, W] -> [b, c, side, side].
+
+    CUDA adds its gradient in any order. Where torch may take only what gives the same bits every time, the means are
+    two products of matrices instead.
+    """
+    if not (torch.are_deterministic_algorithms_enabled() and torch.is_grad_enabled()):
+        return F.adaptive_avg_pool2d(x, side)
+    down, across = (_means(size, side).to(x) for size in x.shape[2:])
+    return down @ x @ across.T
+
+
+def _means(size: int, parts: int) -> Tensor:
+    """[parts, size]: in row i, 1/n for the n places that the mean i is taken of."""
+    index, places = torch.arange(parts)[:, None], torch.arange(size)
+    inside = (places >= index * size // parts) & (places < ((index + 1) * size + parts - 1) // parts)
+    return inside / inside.sum(1, keepdim=True)
 
 
 def whole_gradient(x: Tensor) -> Tensor:

@@ -52,4 +52,8 @@ def model_config(name: str, **changes: Any) -> Any:
 
 def create(name: str, **changes: Any) -> Any:
     """A fresh model (an nn.Module with forward, loss and predict): `create("resnet18", classes=10)`."""
-    return model_module(name).Model(model_config(name, **changes))
+    from saccade.ops.conv_gradients import mend
+
+    model = model_module(name).Model(model_config(name, **changes))
+    mend(model)
+    return model

@@ -26,7 +26,7 @@ from saccade.memory import keep_freed_memory
 from saccade.models import catalogue
 from saccade.models.dry_run import model_of_shapes, smallest_side, takes
 from saccade.models.published import WORDS
-from saccade.ops import depthwise
+from saccade.ops import conv_gradients
 from saccade.training.depth import class_tensors, find_parts, freeze, rate_scales
 from saccade.training.display import Display
 from saccade.training.optimizer import AveragedWeights, make_optimizer
@@ -157,6 +157,7 @@ def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume:
     target = pick_device(device)
     check_size(plan)
     model: nn.Module = plan.module.Model(plan.config)
+    conv_gradients.mend(model)
     saved = resume and (run / STATE).is_file()
     if plan.weights is not None and not saved:  # a run killed before its first save starts from them again
         path = weights_path(plan.model, plan.weights, shown=False)
@@ -165,8 +166,6 @@ def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume:
     frozen, scales = _set_depth(plan, model, display)
     model = model.to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     plan, precision, why = _numerics(plan, run, model.train(), target, resume)
-    if precision == "bf16" and target.type == "cpu":
-        depthwise.mend(model)
     AcceleratorState._reset_state(reset_partial_state=False)  # a process may train more than once
     accelerator = Accelerator(
         cpu=target.type == "cpu",

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from saccade.layers.response_norm import LocalResponseNorm
 from saccade.models.backbones.alexnet import SIZE, VARIANTS, Model, local_response_norm
 
 NARROW = {"classes": 4, "widths": (6, 8, 8, 8, 8), "hidden": 16}
@@ -59,7 +60,7 @@ def test_response_normalisation_has_the_papers_alpha():
     x = 50 * torch.rand(2, 9, 3, 4)
     torch.testing.assert_close(local_response_norm(2.0, 1e-4, 0.75)(x), _loop(x, 2.0, 1e-4, 0.75))
     caffe = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)
-    found = next(m for m in _narrow("caffenet").modules() if isinstance(m, nn.LocalResponseNorm))
+    found = next(m for m in _narrow("caffenet").modules() if isinstance(m, LocalResponseNorm))
     assert (found.alpha, found.beta, found.k) == (pytest.approx(caffe.alpha), caffe.beta, caffe.k)
 
 

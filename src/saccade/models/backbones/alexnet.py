@@ -17,7 +17,9 @@ from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions, logits_of
+from saccade.layers.layout import adaptive_pool
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from saccade.layers.response_norm import LocalResponseNorm
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
 from saccade.models.recipes import PHOTOGRAPHS
@@ -98,12 +100,12 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def local_response_norm(k: float, alpha: float, beta: float) -> nn.LocalResponseNorm:
+def local_response_norm(k: float, alpha: float, beta: float) -> LocalResponseNorm:
     """Section 3.3 over 5 channels: b = a / (k + alpha * sum of the 5 squares) ** beta.
 
-    Torch multiplies by alpha / 5, as Caffe does, so that the paper's alpha is five times as large there.
+    Caffe multiplies by alpha / 5, so that the paper's alpha is five times as large there.
     """
-    return nn.LocalResponseNorm(5, alpha=5 * alpha, beta=beta, k=k)
+    return LocalResponseNorm(5 * alpha, beta, k)
 
 
 def conv_layers(config: Config) -> list[nn.Module]:
@@ -206,7 +208,7 @@ class Model(nn.Module):
         maps = self.features(images)
         if self.classifier is None:
             return tuple(maps)
-        pooled = F.adaptive_avg_pool2d(F.max_pool2d(maps[-1], 3, 2, padding=1 if self.config.padded else 0), 6)
+        pooled = adaptive_pool(F.max_pool2d(maps[-1], 3, 2, padding=1 if self.config.padded else 0), 6)
         return self.classifier(pooled.flatten(1))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:

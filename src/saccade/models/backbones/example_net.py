@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions
+from saccade.layers.layout import adaptive_pool
 from saccade.layers.normalize import Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
@@ -83,7 +84,7 @@ class Model(nn.Module):
         The pooled map is averaged to 13x13 (the identity at 28), so that other sizes are classified too.
         """
         x = self.normalize(images.mean(1, keepdim=True))
-        x = F.adaptive_avg_pool2d(F.max_pool2d(F.relu(self.conv(x)), 2), 13)
+        x = adaptive_pool(F.max_pool2d(F.relu(self.conv(x)), 2), 13)
         x = F.relu(self.hidden(x.flatten(1)))
         return x if self.out is None else self.out(x)
 

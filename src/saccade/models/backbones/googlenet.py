@@ -17,8 +17,9 @@ from torch.nn import functional as F
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions
 from saccade.layers.conv import ConvNormRelu, refuse_small, scaled
-from saccade.layers.layout import global_pool, join
+from saccade.layers.layout import adaptive_pool, global_pool, join
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from saccade.layers.response_norm import LocalResponseNorm
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
 from saccade.models.recipes import PHOTOGRAPHS
@@ -159,7 +160,7 @@ class Auxiliary(nn.Module):
         if self.strided and x.shape[2:] == (14, 14):
             x = F.avg_pool2d(x, 5, 3)
         else:
-            x = F.adaptive_avg_pool2d(x, 4)
+            x = adaptive_pool(x, 4)
         x = F.relu(self.fc1(self.conv(x).flatten(1)))
         return self.fc2(F.dropout(x, self.dropout, self.training))
 
@@ -177,6 +178,7 @@ class Model(nn.Module):
         self.config = config
         stem, wide = scaled(64, config.width), scaled(192, config.width)
         self.normalize = Normalize(config.mean, config.std)
+        self.norm = LocalResponseNorm(1e-4, 0.75, 1.0)
         self.conv1 = _conv(config, 3, stem, 7, 2)
         self.conv2 = _conv(config, stem, stem, 1)
         self.conv3 = _conv(config, stem, wide, 3)
@@ -204,7 +206,7 @@ class Model(nn.Module):
 
     def _local_norm(self, x: Tensor) -> Tensor:
         """Response norm over 5 channels (the paper names none; alpha, beta and k as in the authors' Caffe release)."""
-        return x if self.config.batch_norm else F.local_response_norm(x, 5, 1e-4, 0.75, 1.0)
+        return x if self.config.batch_norm else self.norm(x)
 
     def _maps(self, images: Tensor) -> dict[str, Tensor]:
         """The output of every module by name, and "" for that of the third convolution. Pools round up (Caffe)."""

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions
 from saccade.layers.conv import ConvNormRelu, Kernel, half, refuse_small, scaled
-from saccade.layers.layout import global_pool, join
+from saccade.layers.layout import adaptive_pool, global_pool, join
 from saccade.layers.normalize import Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
@@ -217,7 +217,7 @@ class Auxiliary(nn.Module):
         self.fc = nn.Linear(scaled(768, config.width), config.classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.avg_pool2d(x, 5, 3) if min(x.shape[2:]) >= 17 else F.adaptive_avg_pool2d(x, 5)
+        x = F.avg_pool2d(x, 5, 3) if min(x.shape[2:]) >= 17 else adaptive_pool(x, 5)
         return self.fc(global_pool(self.conv1(self.conv0(x))))
 
 

@@ -26,6 +26,7 @@ from saccade.layers.classification import (
     label_tensor,
     mean_over_truth,
 )
+from saccade.layers.layout import adaptive_pool
 from saccade.layers.normalize import Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
@@ -202,7 +203,7 @@ class LeNet5(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = squash(self.s2(squash(self.c1(x))))
         x = squash(self.s4(squash(self.c3(x))))
-        x = squash(self.c5(F.adaptive_avg_pool2d(x, 5)))  # the pool is the identity at 32
+        x = squash(self.c5(adaptive_pool(x, 5)))  # the pool is the identity at 32
         x = squash(self.f6(x.flatten(1)))
         return (x[:, None] - self.get_buffer("codes")).square().sum(2)
 
@@ -221,7 +222,7 @@ class ModernLeNet5(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.max_pool2d(F.relu(self.c1(x)), 2)
         x = F.max_pool2d(F.relu(self.c3(x)), 2)
-        x = F.relu(self.c5(F.adaptive_avg_pool2d(x, 5)))
+        x = F.relu(self.c5(adaptive_pool(x, 5)))
         return self.out(F.relu(self.f6(x.flatten(1))))
 
 
@@ -239,7 +240,7 @@ class Net1990(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = squash(self.h2(squash(self.h1(x))))
         x = squash(self.h4(squash(self.h3(x))))
-        return squash(self.out(F.adaptive_avg_pool2d(x, 4).flatten(1)))  # the pool is the identity at 28
+        return squash(self.out(adaptive_pool(x, 4).flatten(1)))  # the pool is the identity at 28
 
 
 _FORMS: dict[str, type[LeNet5] | type[ModernLeNet5] | type[Net1990]] = {

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions, logits_of
+from saccade.layers.layout import adaptive_pool
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
@@ -176,7 +177,7 @@ class Model(nn.Module):
         maps = self.features(images)
         if self.classifier is None:
             return tuple(maps)
-        pooled = F.adaptive_avg_pool2d(F.max_pool2d(maps[-1], 2), 7)
+        pooled = adaptive_pool(F.max_pool2d(maps[-1], 2), 7)
         return self.classifier(pooled.flatten(1))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions, logits_of
+from saccade.layers.layout import adaptive_pool
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.backbones.alexnet import local_response_norm
@@ -153,7 +154,7 @@ class Model(nn.Module):
         if self.classifier is None:
             return tuple(maps)
         pooled = F.max_pool2d(maps[-1], 3, 2, ceil_mode=True)
-        return self.classifier(F.adaptive_avg_pool2d(pooled, 6).flatten(1))
+        return self.classifier(adaptive_pool(pooled, 6).flatten(1))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The classification loss; in training the filters are held within their limit first."""

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch, Objects
 from saccade.layers.classification import classification_loss
+from saccade.layers.layout import adaptive_pool
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.losses.detection import smooth_l1
 from saccade.models.backbones import create_trunk
@@ -192,7 +193,7 @@ class Head(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.reduce is not None:
             x = self.reduce(x)
-        return self.layers(F.adaptive_avg_pool2d(x, self.grid).flatten(1))
+        return self.layers(adaptive_pool(x, self.grid).flatten(1))
 
 
 class Model(nn.Module):
