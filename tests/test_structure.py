@@ -34,7 +34,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "losses": ("errors", "data/types", "ops"),
     "layers": ("errors", "data/types", "ops", "losses"),
     "models": ("errors", "files", "data/types", "ops", "layers", "losses"),
-    "metrics": ("errors", "tasks", "data/types", "data/dataset"),
+    "metrics": ("errors", "tasks", "data/types", "data/dataset", "data/rle"),
     "plots": ("data/types", "data/dataset"),
 }
 PAPERS_FILE = 650  # lines of a file that holds one paper's system

@@ -1,8 +1,7 @@
 """From a record to what a model is trained on or judged by: the annotation in pixels of the upright image.
 
-A mask follows the rule of pixel centres: a pixel belongs to a polygon where its centre (x + 0.5, y + 0.5) lies inside
-(even-odd rule; a centre on a left or upper edge is inside, on a right or lower edge outside), to an object of several
-polygons where it belongs to any of them. So a rectangle with whole-numbered corners covers exactly its area.
+A pixel belongs to a polygon as COCO's mask API draws it (`data/rle.py`), to an object of several polygons where it
+belongs to any of them. A rectangle with whole-numbered corners covers exactly its area.
 
 An image that was decoded at 1/s of its size (`data.image.Probe.reduction`) takes its truth at that size: coordinates
 are divided by s; class maps and stored masks give the pixel at s * i + s // 2; polygons are drawn at the small size.
@@ -10,7 +9,6 @@ are divided by s; class maps and stored masks give the pixel at s * i + s // 2; 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -22,7 +20,7 @@ from saccade.data.dataset import DataSet, Record, Thing
 from saccade.data.geometry import scaling
 from saccade.data.image import decode_values, probe_and_decode
 from saccade.data.main_object import main_object
-from saccade.data.rle import decode_rle
+from saccade.data.rle import decode_rle, draw_polygons
 from saccade.data.types import IGNORE, Annotation, Objects, Sample
 from saccade.errors import DataError
 from saccade.tasks import find_task
@@ -105,30 +103,6 @@ def read_truth(record: Record, dataset: DataSet, task: str, reduction: int = 1) 
         if task == "instances":
             _add_masks(truth.objects, things, record, dataset, reduction)
     return truth
-
-
-def draw_polygons(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:
-    """Mask [H, W] bool of the union of polygons, each x1 y1 x2 y2 ... in pixels, by the rule of pixel centres.
-
-    Along every row of pixel centres the crossings with the edges are marked; a pixel is inside where their number to
-    the left is odd. Parts outside of the image are cut off.
-    """
-    height, width = size
-    mask = np.zeros((height, width), dtype=bool)
-    for flat in polygons:
-        points = np.asarray(flat, dtype=np.float64).reshape(-1, 2)
-        top, bottom = np.clip(np.floor([points[:, 1].min(), points[:, 1].max() + 1]), 0, height).astype(int)
-        x0, y0 = points.T
-        x1, y1 = np.roll(points, -1, axis=0).T
-        centres = np.arange(top, bottom)[:, None] + 0.5  # [rows, 1] against edges [1, n]
-        rows, edges = np.nonzero((np.minimum(y0, y1) <= centres) & (centres < np.maximum(y0, y1)))
-        along = (centres[rows, 0] - y0[edges]) / (y1 - y0)[edges]
-        crossing = x0[edges] + along * (x1 - x0)[edges]
-        columns = np.clip(np.ceil(crossing - 0.5), 0, width).astype(int)
-        crossings = np.zeros((bottom - top, width + 1), dtype=np.int32)
-        np.add.at(crossings, (rows, columns), 1)
-        mask[top:bottom] |= (np.cumsum(crossings, axis=1)[:, :width] % 2).astype(bool)
-    return mask
 
 
 def _stated(value: T | None, record: Record, what: str) -> T:

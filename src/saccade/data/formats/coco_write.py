@@ -12,7 +12,7 @@ from PIL import Image
 
 from saccade.data.dataset import DataSet, Record, Thing
 from saccade.data.formats.output import Images, file_names, place_image, sentences, whole_folder
-from saccade.data.rle import encode_mask, rle_area
+from saccade.data.rle import encode_mask, encode_polygons, rle_area
 from saccade.errors import DataError
 
 
@@ -52,7 +52,8 @@ def write(dataset: DataSet, out: Path, images: Images = "copy") -> list[str]:
                 {"id": image_ids[r.id], "file_name": names[r.id], "height": r.size[0], "width": r.size[1]}
                 for r in records
             ]
-            content = {"images": described, "annotations": annotations, "categories": categories}
+            content = {"info": {"contributor": "saccade"}, "images": described, "annotations": annotations}
+            content["categories"] = categories
             file = folder / "annotations" / (f"instances_{split}.json" if split else "instances.json")
             file.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False), encoding="utf-8")
     return sentences(lost)
@@ -87,19 +88,13 @@ def _annotation(dataset: DataSet, record: Record, thing: Thing, lost: Counter[st
     if thing.area is not None:
         row["area"] = thing.area
     elif thing.polygons:
-        row["area"] = round(sum(_area(p) for p in thing.polygons), 4)
+        row["area"] = rle_area(encode_polygons(thing.polygons, record.size))
     else:
         row["area"] = rle_area(rle) if rle else round((x2 - x1) * (y2 - y1), 4)
     if thing.keypoints and dataset.keypoint_names:
         row["keypoints"] = [round(v, 4) for point in thing.keypoints for v in point]
         row["num_keypoints"] = sum(v > 0 for _, _, v in thing.keypoints)
     return row
-
-
-def _area(polygon: list[float]) -> float:
-    """Pixels^2 inside of a polygon (the shoelace formula)."""
-    x, y = np.array(polygon[0::2]), np.array(polygon[1::2])
-    return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
 
 
 def _read_mask(root: Path, mask: tuple[str, int], size: tuple[int, int]) -> dict[str, Any]:
