@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from corpus import changed, yolo
+from corpus import changed, coco, everywhere, masks, yolo
 from saccade.errors import DataError
 from saccade.training.plan import make_plan
 
@@ -27,3 +27,50 @@ def test_objects_in_val_alone_are_nothing_to_learn(tmp_path: Path) -> None:
     data = changed(yolo(), lambda root: [path.write_text("") for path in (root / "labels/train").iterdir()])(tmp_path)
     with pytest.raises(DataError, match=r"no object in train \(0 of 3 images have one\)"):
         make_plan("ssd_small", data)
+
+
+def test_a_set_of_crowds_alone_is_trained_on_as_objects(tmp_path: Path) -> None:
+    root = coco(lambda c: [a.update(iscrowd=1) for a in c["annotations"]])(tmp_path)
+    plan = make_plan("ssd_small", root)
+    assert not any(t.crowd for r in plan.training for t in r.things or [])
+    assert any("all 8 objects are marked iscrowd" in w for w in plan.dataset.ledger.warnings)
+
+
+def test_a_train_part_without_a_usable_object_is_refused(tmp_path: Path) -> None:
+    def only_crowds_in_train(content: dict) -> None:
+        for annotation in content["annotations"]:
+            annotation["iscrowd"] = int(annotation["id"] > 1)  # one sound object, in whatever part it falls
+
+    root = coco(only_crowds_in_train)(tmp_path / "crowds")
+    refused = 0
+    for seed in range(8):
+        try:
+            plan = make_plan("ssd_small", root, flags={"seed": seed})
+        except DataError as error:
+            assert "nothing to train on: of " in str(error)
+            assert "are marked crowd and 0 are narrower" in str(error)
+            refused += 1
+        else:
+            assert any(not t.crowd for r in plan.training for t in r.things or [])
+    assert 0 < refused < 8
+
+
+def test_boxes_below_a_pixel_are_nothing_to_learn(tmp_path: Path) -> None:
+    root = everywhere(lambda b: [b[0], b[1], 0.5, 20])(tmp_path / "thin")
+    with pytest.raises(DataError, match="0 are marked crowd and 6 are narrower than 1 pixel"):
+        make_plan("ssd_small", root)
+    root = everywhere(lambda b: [b[0], b[1], 1, 1])(tmp_path / "pixels")
+    assert make_plan("ssd_small", root).training
+
+
+def test_class_maps_of_one_class_are_nothing_to_learn(tmp_path: Path) -> None:
+    def blank(value: int) -> Path:
+        root = masks(lambda m: m * 0 + value)(tmp_path / str(value))
+        for name in ("1.png", "3.png", "4.png"):
+            shutil.copy(root / "masks/2.png", root / "masks" / name)
+        return root
+
+    with pytest.raises(DataError, match="nothing to tell apart: the masks of all 3 training images show soil"):
+        make_plan("unet_light", blank(0))
+    with pytest.raises(DataError, match="nothing but what is ignored"):
+        make_plan("unet_light", blank(255))
