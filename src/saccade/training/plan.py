@@ -251,8 +251,8 @@ def _training_images(dataset: DataSet, task: str) -> list[Record]:
     training = dataset.of("train")
     if not training:
         raise DataError(
-            f"{dataset.root}: no image to train on (splits: {dataset.splits or 'none'}); the names of folders, lists and "
-            "label files say which split they are: rename them, or add a train part"
+            f"{dataset.root}: no image to train on (splits: {dataset.splits or 'none'}); the names of folders, lists "
+            "and label files say which split they are: rename them, or add a train part"
         )
     if task in ("detect", "instances", "tag") and not any(record.things or record.tags for record in training):
         what = "tag" if task == "tag" else "object"
@@ -279,8 +279,8 @@ def _refuse_unusable_objects(dataset: DataSet, training: list[Record]) -> None:
     sides = [round(min(t.box[2] - t.box[0], t.box[3] - t.box[1]), 3) for t in things if not t.crowd]
     if max(sides, default=0.0) < MIN_SIDE:
         raise DataError(
-            f"{dataset.root}: nothing to train on: of {len(things)} objects in {len(training)} training images {crowds} "
-            f"are marked crowd and {len(sides)} are narrower than {MIN_SIDE:g} pixel; are coordinates in pixels?"
+            f"{dataset.root}: nothing to train on: of {len(things)} objects in {len(training)} training images "
+            f"{crowds} are marked crowd and {len(sides)} are narrower than {MIN_SIDE:g} pixel; are coordinates in pixels?"
         )
 
 
