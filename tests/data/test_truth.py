@@ -91,11 +91,11 @@ def test_class_maps_are_mapped(tmp_path: Path) -> None:
     assert semantic is not None
     assert semantic.dtype == torch.uint8
     assert semantic.tolist() == [[255, 0, 1], [2, 0, 255]]
+    with pytest.raises(DataError, match="mask is 2 x 3"):
+        read_truth(Record("a.png", (3, 3), semantic="m.png"), dataset, "segment")
     dataset.mask_values = {0: 0, 10: 1, 255: 255}
     with pytest.raises(DataError, match=r"m\.png: value 20 at x=2, y=0 .* allowed: 0, 10, 255"):
         read_truth(record, dataset, "segment")
-    with pytest.raises(DataError, match="mask is 2 x 3"):
-        read_truth(Record("a.png", (3, 3), semantic="m.png"), dataset, "segment")
 
 
 @pytest.mark.parametrize("known", [False, True])

@@ -51,7 +51,7 @@ def test_a_train_part_without_a_usable_object_is_refused(tmp_path: Path) -> None
 
 def test_boxes_below_a_pixel_are_nothing_to_learn(tmp_path: Path) -> None:
     root = everywhere(lambda b: [b[0], b[1], 0.5, 20])(tmp_path / "thin")
-    with pytest.raises(DataError, match="0 are marked crowd and 6 are narrower than 1 pixel"):
+    with pytest.raises(DataError, match="0 are marked crowd and 6 are narrower than a pixel"):
         make_plan("ssd_small", root)
     root = everywhere(lambda b: [b[0], b[1], 1, 1])(tmp_path / "pixels")
     assert make_plan("ssd_small", root).training

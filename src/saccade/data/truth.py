@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from saccade.data.cache import Kept
+from saccade.data.class_map import read_class_map
 from saccade.data.dataset import DataSet, Record, Thing
 from saccade.data.geometry import scaling
 from saccade.data.image import decode_values, probe_and_decode
@@ -125,27 +126,12 @@ def _tags(record: Record, classes: int) -> Tensor:
 def _class_map(record: Record, dataset: DataSet, reduction: int) -> np.ndarray:
     """[H, W] uint8 of class indices and IGNORE."""
     path = dataset.root / _stated(record.semantic, record, "class map")
-    values = decode_values(path)
-    _check_size(values, record, str(path))
     known = dataset.mask_values
     if known is None:
         known = {index: index for index in range(len(dataset.classes))} | {IGNORE: IGNORE}
-    found = _distinct(values)
-    unknown = [int(v) for v in found if int(v) not in known]
-    if unknown:
-        x, y = (int(v[0]) for v in np.nonzero(values == unknown[0])[::-1])
-        allowed = ", ".join(str(v) for v in sorted(known)[:20]) + (", ..." if len(known) > 20 else "")
-        raise DataError(f"{path}: value {unknown[0]} at x={x}, y={y} is no class of this data set; allowed: {allowed}")
-    table = np.zeros(int(found[-1]) + 1, dtype=np.uint8)
-    table[found] = [known[int(v)] for v in found]
-    return table[_reduced(values, reduction)]
-
-
-def _distinct(values: np.ndarray) -> np.ndarray:
-    """The values present, ascending; counting is many times faster than sorting where they are small."""
-    if values.min() >= 0 and values.max() < 1 << 16:
-        return np.flatnonzero(np.bincount(values.ravel()))
-    return np.unique(values)
+    indices = read_class_map(path, known)
+    _check_size(indices, record, str(path))
+    return _reduced(indices, reduction)
 
 
 def _objects(things: list[Thing], dataset: DataSet, reduction: int) -> Objects:

@@ -280,7 +280,7 @@ def _refuse_unusable_objects(dataset: DataSet, training: list[Record]) -> None:
     if max(sides, default=0.0) < MIN_SIDE:
         raise DataError(
             f"{dataset.root}: nothing to train on: of {len(things)} objects in {len(training)} training images "
-            f"{crowds} are marked crowd and {len(sides)} are narrower than {MIN_SIDE:g} pixel; are coordinates in pixels?"
+            f"{crowds} are marked crowd and {len(sides)} are narrower than a pixel; are coordinates in pixels?"
         )
 
 
