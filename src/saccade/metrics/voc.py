@@ -28,8 +28,11 @@ def box_iou(a: np.ndarray, b: np.ndarray, inclusive: bool = False, crowd: np.nda
 
 
 def _box_iou(a: np.ndarray, b: np.ndarray, one: float, crowd: np.ndarray | None) -> np.ndarray:
-    sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2]) + one
-    shared = np.clip(sides, 0, None).prod(2)
+    width, height = (
+        np.minimum(a[:, None, i + 2], b[None, :, i + 2]) - np.maximum(a[:, None, i], b[None, :, i]) + one
+        for i in (0, 1)
+    )
+    shared = np.maximum(width, 0) * np.maximum(height, 0)
     area_a, area_b = (np.clip(x[:, 2:] - x[:, :2] + one, 0, None).prod(1) for x in (a, b))
     union = area_a[:, None] + area_b[None] - shared
     if crowd is not None:

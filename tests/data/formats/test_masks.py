@@ -301,7 +301,7 @@ def test_a_third_level_is_a_class_and_what_is_ignored_is_said(tmp_path: Path) ->
         Image.fromarray(plane).save(tmp_path / "masks" / f"{i}.png")
     data = read(tmp_path)
     assert data.classes == ["0", "128"]
-    assert "the value 255 (12 % of the pixels) is taken for 'ignore'" in data.ledger.warnings[0]
+    assert "the value 255 (12.5 % of the pixels) is taken for 'ignore'" in data.ledger.warnings[0]
     (tmp_path / "classes.txt").write_text("0 grass\n128 sand\n255 road\n")
     data = read(tmp_path)
     assert (data.classes, data.mask_values) == (["grass", "sand", "road"], {0: 0, 128: 1, 255: 2})

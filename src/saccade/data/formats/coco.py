@@ -16,7 +16,7 @@ from typing import Any
 
 from saccade.data.dataset import DataSet, Ledger, Record, Thing
 from saccade.data.formats.boxes import finish
-from saccade.data.formats.coco_json import Id, Labels, check_id, is_coco, is_text, read_labels
+from saccade.data.formats.coco_json import Id, Labels, check_id, is_coco, read_labels
 from saccade.data.formats.coco_objects import (
     judge_fractions,
     read_object,
@@ -154,8 +154,6 @@ def _classes(files: list[Labels], ledger: Ledger) -> tuple[list[str], list[Id]]:
         seen: dict[str, Id] = {}
         for key, category in labels.categories.items():
             name = category["name"]
-            if not is_text(name):
-                raise DataError(f"{labels.place}: category {key}: the name {name!r} is no text in Unicode")
             if name in seen:
                 raise DataError(f"{labels.place}: categories {seen[name]} and {key} have the same name {name!r}")
             seen[name] = key
@@ -223,6 +221,7 @@ def _preferred(paths: list[Path], length: int, labels: Labels, base: Path) -> li
         lambda p: p.parents[length - 1] == labels.path.parent,
         lambda p: not above[p],
         lambda p: labels.split is not None and labels.split in map(split_of_folder, above[p]),
+        lambda p: len(above[p]) == 1 and above[p][0].lower() in PICTURES,
         lambda p: above[p][-1].lower() in PICTURES,
         lambda p: not _BESIDE & {folder.lower() for folder in above[p]},
     ]

@@ -14,6 +14,8 @@ Id = int | str
 
 _LISTS = re.compile(rb'"(images|annotations|categories)"\s*:\s*\[\s*[{\]]')  # lists of objects, or empty ones
 _ROWS = re.compile(rb'"(?:file_name|image_id)"\s*:')
+_SURROGATE = re.compile(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]..")
+_LONGEST_ID = 256  # digits or letters
 _CHUNK = 1 << 20  # bytes read at once
 _HEAD = 1 << 16  # bytes in which a label file shows at least one of its lists
 _OVERLAP = 256  # bytes of a chunk that are looked at again with the next: a key may lie across
@@ -92,7 +94,7 @@ def read_json(path: Path, place: str) -> Any:
     if not raw.strip():
         raise DataError(f"{place}: empty file")
     try:
-        return json.loads(raw.decode("utf-8"))
+        content = json.loads(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise DataError(f"{place}: not UTF-8 text at byte {error.start}; save it as UTF-8") from None
     except json.JSONDecodeError as error:
@@ -102,26 +104,23 @@ def read_json(path: Path, place: str) -> Any:
         raise DataError(f"{place}: {str(error)[:120]}") from None
     except RecursionError:
         raise DataError(f"{place}: brackets nested too deep") from None
+    half = _SURROGATE.search(raw)
+    if half is not None:  # no file, window or result can hold such a text
+        try:
+            json.dumps(content, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            line = raw.count(b"\n", 0, half.start()) + 1
+            raise DataError(f"{place}: line {line}: {half[0].decode()} is half of a character") from None
+    return content
 
 
 def check_id(value: object, what: str) -> Id:
     """An id as COCO files have them: a whole number or a text. Raises DataError for anything else."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    if isinstance(value, int | str) and not isinstance(value, bool) and len(shown := str(value)) <= _OVERLAP:
-        if isinstance(value, str) and not is_text(value):
-            raise DataError(f"{what} is {shown!r}, which is no text in Unicode")
+    if isinstance(value, int | str) and not isinstance(value, bool) and len(str(value)) <= _LONGEST_ID:
         return value
     raise DataError(f"{what} is {str(value)[:40]!r}, a whole number or a text needed")
-
-
-def is_text(value: str) -> bool:
-    """False for a text that no file can hold: half of a surrogate pair, which JSON can spell as an escape."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def index(rows: list[dict[str, Any]], kind: str, place: str) -> dict[Id, dict[str, Any]]:
@@ -142,6 +141,6 @@ def _safe_name(name: object, where: str) -> str:
     path = PurePosixPath(name.replace("\\", "/"))
     windows = PureWindowsPath(name)
     leads_out = "://" in name or path.is_absolute() or windows.drive or ".." in path.parts
-    if leads_out or "\0" in name or len(name) > 1000 or not is_text(name):
+    if leads_out or "\0" in name or len(name) > 1000:
         raise DataError(f"{where} has file_name {name[:80]!r}; a path inside of the data set is needed")
     return str(path)

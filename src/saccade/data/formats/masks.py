@@ -240,7 +240,7 @@ def _meaning(layout: Layout, masks: dict[str, _Mask], levels: bool, ledger: Ledg
 
 
 def _share(pixels: int, masks: dict[str, _Mask]) -> str:
-    return f"{100 * pixels / sum(sum(mask.values.values()) for mask in masks.values()):.2g} %"
+    return f"{100 * pixels / sum(sum(mask.values.values()) for mask in masks.values()):.3g} %"
 
 
 def _without_strays(values: list[int], used: Counter[int], masks: int) -> list[int]:
