@@ -348,6 +348,18 @@ def _mask_names(root: Path) -> None:
         path.rename(path.with_name(f"{path.stem}_mask.png"))
 
 
+def _pipe(root: Path) -> None:
+    (root / "masks/2.png").unlink()
+    os.mkfifo(root / "masks/2.png")
+
+
+def _double(root: Path) -> None:
+    """Move 1.png to a folder beside another of that name."""
+    for folder in ("a", "b"):
+        put(root / folder / "1.png", (root / "images/1.png").read_bytes())
+    (root / "images/1.png").unlink()
+
+
 BOMB = "<!DOCTYPE x [" + '<!ENTITY a "ha">' + "".join(
     f'<!ENTITY {b} "{f"&{a};" * 10}">' for a, b in zip("abcdefgh", "bcdefghi", strict=True)
 ) + "]>"  # fmt: skip
@@ -403,7 +415,14 @@ SETS: tuple[Case, ...] = (
         (),
         None,
     ),
-    Case("coco only crowds", coco(lambda c: [a.update(iscrowd=1) for a in c["annotations"]]), 0, (), None),
+    Case("coco only crowds", coco(lambda c: [a.update(iscrowd=1) for a in c["annotations"]]), 0, ("all 8 objects",)),
+    Case("coco empty outline", outline([[]]), 0),
+    Case("coco outline of 10^9 pixels", outline([[-1e9, -1e9, 1e9, -1e9, 0, 1e9]]), 0, ("annotation 3",)),
+    Case(
+        "coco half of a character", coco(lambda c: c["categories"][0].update(name="\ud800")), 3, ("annotations.json",)
+    ),
+    Case("coco id of 4,000 digits", coco(lambda c: c["images"][0].update(id=10**4000)), 3, ("id of image number 0",)),
+    Case("coco two files of one name", changed(coco(), _double), 0, ("a/1.png", "b/1.png"), None),
     Case("coco polygon of two points", outline([[1, 2, 3, 4]]), 0, ("annotation 3",), None),
     Case("coco polygon of odd count", outline([[1, 2, 30, 4, 30, 20, 5]]), 0, ("annotation 3",), None),
     Case(
@@ -572,6 +591,11 @@ SETS: tuple[Case, ...] = (
     Case("masks in colour with transparency", masks(lambda m: np.dstack([m * 100, m, m, m])), 0, ("2.png",), 2),
     Case("masks of 16 bits", masks(lambda m: encoded(Image.fromarray(m.astype(np.uint16)))), 0),
     Case("masks with a suffix in their names", changed(masks(lambda m: m), _mask_names), 0, (), None),
+    Case("masks as EPS", masks(lambda m: encoded(m, "EPS")), 0, ("2.png", "EPS"), 2),
+    Case("masks as DDS", masks(lambda m: encoded(np.dstack([m, m, m]), "DDS")), 0, ("2.png", "allowed: JPEG"), 2),
+    Case("masks of 400 megapixels", masks(lambda m: encoded(np.zeros((20_000, 20_000), bool))), 0, ("Mpixel",), 2),
+    Case("masks as a named pipe", changed(masks(lambda m: m), _pipe), 0, ("2.png", "pipe"), 2),
+    Case("masks of one name", changed(masks(lambda m: m), lambda r: put(r / "images/2.jpg", COPY)), 0, ("2.jpg",), 3),
     Case("masks all void", masks(lambda m: m * 0 + 255), 0),
     Case("masks all background", masks(lambda m: m * 0), 0),
     Case("masks with a palette", masks(lambda m: encoded(Image.fromarray(m).convert("P"))), 0),

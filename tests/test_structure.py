@@ -34,7 +34,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "losses": ("errors", "data/types", "ops"),
     "layers": ("errors", "data/types", "ops", "losses"),
     "models": ("errors", "config", "files", "data/types", "ops", "layers", "losses"),
-    "metrics": ("errors", "tasks", "data/types", "data/dataset"),
+    "metrics": ("errors", "tasks", "data/types", "data/dataset", "data/rle"),
     "plots": ("data/types", "data/dataset"),
 }
 PAPERS_FILE = 650  # lines of a file that holds one paper's system
@@ -200,6 +200,8 @@ def _call_fault(node: ast.Call) -> str | None:
         return "torch.load without weights_only=True"
     if called in ("yaml.load", "yaml.unsafe_load", "yaml.full_load"):
         return None if keywords.get("Loader") in ("yaml.BaseLoader", "yaml.SafeLoader") else called
+    if called == "Image.open" and "formats" not in keywords:
+        return "Image.open without formats, which starts Ghostscript for an EPS"
     if _last(node.func) in ("extractall", "urlopen", "urlretrieve") or called.startswith("torch.hub."):
         return called
     if called in ("np.load", "numpy.load") and keywords.get("allow_pickle", "False") != "False":
@@ -235,6 +237,8 @@ def test_nothing_runs_what_a_file_says() -> None:
         ("archive.extractall(p)", "archive.extractall"),
         ("np.load(p, allow_pickle=True)", "numpy.load with pickles"),
         ("torch.hub.load(p, m)", "torch.hub.load"),
+        ("Image.open(p)", "Image.open without formats, which starts Ghostscript for an EPS"),
+        ("Image.open(p, formats=FORMATS)", None),
     ],
 )
 def test_the_rule_sees_what_it_should(line: str, fault: str | None) -> None:

@@ -221,6 +221,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="folder for report.html, metrics.json and plots")] = None,
     batch: Annotated[int, typer.Option(help="images a forward pass", min=1)] = 8,
     crops: Annotated[int, typer.Option(help="classify, tag: mean over 1, 2, 10 or 144 parts of every image")] = 1,
+    corners: Annotated[str, typer.Option(help="results file: coco, or voc where its boxes count from 1")] = "coco",
     workers: Workers = None,
     device: Device = None,
     precision: Precision = "auto",
@@ -238,6 +239,7 @@ def evaluate(
         device=device,
         precision=precision,
         crops=crops,
+        corners=corners,
         out=out,
         progress=not as_json,
     )

@@ -277,7 +277,7 @@ def _next_steps(plan: Plan, run: Path) -> Section:
 
 def _plot_uri(plot: Plot) -> str:
     if plot.photo:
-        with Image.open(io.BytesIO(plot.png)) as picture:
+        with Image.open(io.BytesIO(plot.png), formats=("PNG",)) as picture:
             return _jpeg_uri(np.asarray(picture.convert("RGB")))
     return "data:image/png;base64," + base64.b64encode(plot.png).decode("ascii")
 

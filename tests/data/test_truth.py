@@ -10,39 +10,12 @@ from PIL import Image, ImageDraw
 from saccade.data.cache import Kept
 from saccade.data.dataset import DataSet, Record, Thing
 from saccade.data.rle import encode_mask
-from saccade.data.truth import draw_polygons, read_sample, read_truth
+from saccade.data.truth import read_sample, read_truth
 from saccade.errors import DataError, UsageError
 
 
 def data_set(root: Path, task: str, record: Record, **more: object) -> DataSet:
     return DataSet(root, "test", task, ["a", "b", "c"], [record], **more)  # type: ignore[arg-type]
-
-
-def test_rectangles_cover_exactly_their_area() -> None:
-    mask = draw_polygons([[2, 1, 7, 1, 7, 4, 2, 4]], (6, 9))
-    assert mask[1:4, 2:7].all()
-    assert mask.sum() == 15
-    assert draw_polygons([[2, 1, 2, 4, 7, 4, 7, 1]], (6, 9)).sum() == 15  # the direction does not matter
-    assert draw_polygons([[2.6, 1, 7.6, 1, 7.6, 4, 2.6, 4]], (6, 9))[1].nonzero()[0].tolist() == [3, 4, 5, 6, 7]
-    assert draw_polygons([[-5, -5, 50, -5, 50, 50, -5, 50]], (6, 9)).all()
-    assert draw_polygons([[20, 1, 30, 1, 30, 4]], (6, 9)).sum() == 0
-
-
-def test_polygons_agree_with_a_point_in_polygon_test() -> None:
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        points = rng.uniform(-3, 23, (7, 2))
-        x, y = np.meshgrid(np.arange(20) + 0.5, np.arange(15) + 0.5)
-        inside = np.zeros((15, 20), dtype=bool)
-        for (ax, ay), (bx, by) in zip(points, np.roll(points, -1, 0), strict=True):
-            crosses = (ay > y) != (by > y)
-            inside ^= crosses & (x >= (bx - ax) * (y - ay) / (by - ay) + ax)
-        assert np.array_equal(draw_polygons([points.ravel().tolist()], (15, 20)), inside)
-
-
-def test_several_polygons_are_united() -> None:
-    mask = draw_polygons([[0, 0, 4, 0, 4, 4, 0, 4], [2, 2, 6, 2, 6, 6, 2, 6]], (8, 8))
-    assert mask.sum() == 16 + 16 - 4
 
 
 def test_objects_with_all_fields(tmp_path: Path) -> None:
@@ -118,11 +91,11 @@ def test_class_maps_are_mapped(tmp_path: Path) -> None:
     assert semantic is not None
     assert semantic.dtype == torch.uint8
     assert semantic.tolist() == [[255, 0, 1], [2, 0, 255]]
+    with pytest.raises(DataError, match="mask is 2 x 3"):
+        read_truth(Record("a.png", (3, 3), semantic="m.png"), dataset, "segment")
     dataset.mask_values = {0: 0, 10: 1, 255: 255}
     with pytest.raises(DataError, match=r"m\.png: value 20 at x=2, y=0 .* allowed: 0, 10, 255"):
         read_truth(record, dataset, "segment")
-    with pytest.raises(DataError, match="mask is 2 x 3"):
-        read_truth(Record("a.png", (3, 3), semantic="m.png"), dataset, "segment")
 
 
 @pytest.mark.parametrize("known", [False, True])

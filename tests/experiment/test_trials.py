@@ -74,3 +74,9 @@ def test_only_what_can_be_kept_is_recommended() -> None:
     assert "better by 0.050, but it is no network that can be kept" in why[1]
     with pytest.raises(ValueError, match="no method left a run"):
         recommend(summarise(trials[:1], 0.25), "top1", 0.25)
+
+
+def test_a_difference_of_two_accuracies_lies_within_1() -> None:
+    trials = _trials("svm", [0.05, 0.95], 5) + _trials("layers", [0.95, 0.9], 90)
+    _, why = recommend(summarise(trials, 0.25), "top1", 0.25)
+    assert "0.425 less (95 % interval -1.000 to 1.000)" in why[1]

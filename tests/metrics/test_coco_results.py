@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 import torch
 from faster_coco_eval.core import mask as run_lengths
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from faster_coco_eval.core.coco import COCO
+from faster_coco_eval.core.faster_eval_api import COCOeval_faster
 
 from saccade.data.dataset import DataSet, Record
+from saccade.data.formats import read
+from saccade.data.rle import rle_counts
+from saccade.data.truth import read_truth
 from saccade.data.types import Annotation, Objects
-from saccade.errors import DataError
+from saccade.errors import DataError, UsageError
 from saccade.metrics import make_metric
-from saccade.metrics.coco_results import ResultRows, Results, read_results, run_counts
+from saccade.metrics.coco_results import MAX_ENTRIES, ResultRows, Results, read_results
 
 GOOD = {"image_id": 7, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5}
 
@@ -115,10 +118,14 @@ def test_a_stem_that_fits_two_images_fits_none(tmp_path: Path) -> None:
             GOOD | {"segmentation": {"size": [20, 10], "counts": [200]}},
             r"mask of size \[20, 10\], the image is \[10, 20\]",
         ),
-        (GOOD | {"segmentation": {"size": [10, 20], "counts": [100]}}, "do not add up to 10 x 20"),
-        (GOOD | {"segmentation": {"size": [10, 20], "counts": [300, -100]}}, "do not add up"),
-        (GOOD | {"segmentation": {"size": [10, 20], "counts": "~~é"}}, "do not add up"),
-        (GOOD | {"segmentation": {"size": [10**6, 10**6], "counts": [10**12]}}, "mask of size"),
+        (GOOD | {"segmentation": {"size": [10, 20], "counts": [100]}}, "runs sum to 100, size 10 x 20 needs 200"),
+        (GOOD | {"segmentation": {"size": [10, 20], "counts": [300, -100]}}, "entry 1: RLE has a run below 0"),
+        (GOOD | {"segmentation": {"size": [10, 20], "counts": "~~é"}}, "damaged"),
+        (GOOD | {"segmentation": {"size": [10**6, 10**6], "counts": [10**12]}}, "over the limit"),
+        (GOOD | {"segmentation": {"size": 5, "counts": [200]}}, "entry 1: RLE size 5"),
+        (GOOD | {"segmentation": 5}, "neither polygons nor run lengths"),
+        (GOOD | {"segmentation": [[0, 0, 1e9, 0, 1e9, 9]]}, "entry 1: the outline of a polygon"),
+        (GOOD | {"bbox": [1, 2, 3, 10**4000]}, "bbox"),
         (GOOD | {"segmentation": [[1, 2, 3, 4]]}, "at least 3 points"),
     ],
 )
@@ -159,7 +166,7 @@ def test_masks_of_every_form(tmp_path: Path) -> None:
     dense[2:6, 3:9] = 1
     packed = run_lengths.encode(np.asfortranarray(dense))["counts"]
     text = packed.decode() if isinstance(packed, bytes) else packed
-    counts = run_counts(text)
+    counts = rle_counts({"size": [10, 20], "counts": text}).tolist()
     forms: list[Any] = [
         {"size": [10, 20], "counts": text},
         {"size": [10, 20], "counts": counts},
@@ -174,18 +181,6 @@ def test_masks_of_every_form(tmp_path: Path) -> None:
     for mask in objects.masks:
         assert np.array_equal(mask.numpy(), dense.astype(bool))
     assert objects.boxes.tolist() == [[3, 2, 9, 6]] * 3
-
-
-@settings(deadline=None, max_examples=40)
-@given(st.integers(0, 10**6), st.integers(1, 70), st.integers(1, 70))
-def test_run_counts_reads_what_the_reference_writes(seed: int, height: int, width: int) -> None:
-    rng = np.random.default_rng(seed)
-    dense = (rng.random((height, width)) < rng.random()).astype(np.uint8)
-    packed = run_lengths.encode(np.asfortranarray(dense))["counts"]
-    counts = run_counts(packed.decode() if isinstance(packed, bytes) else packed)
-    assert counts is not None
-    values = np.repeat(np.arange(len(counts)) % 2, counts)
-    assert np.array_equal(values.reshape(width, height).T, dense)
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -222,3 +217,55 @@ def test_writing_refuses_what_json_cannot_hold(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"'c\.jpg', which is not an image"):
         write_results({"c.jpg": bad}, dataset(), tmp_path / "out.json")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_masks_of_polygons_score_as_cocos_own_evaluation_does(tmp_path: Path) -> None:
+    """Truth and results as polygons with corners between pixels and outside of the image, from the files alone."""
+    rng = np.random.default_rng(3)
+    images = [{"id": i, "file_name": f"{i}.png", "width": 120, "height": 90} for i in range(1, 5)]
+    truth, results = [], []
+    for number in range(24):
+        angle = np.sort(rng.uniform(0, 2 * np.pi, 9))
+        radius = rng.uniform(0.5, 1, 9) * rng.uniform(4, 30)
+        centre = rng.uniform(0, 90, 2)
+        points = np.stack([np.cos(angle) * radius, np.sin(angle) * radius], axis=1) + centre
+        row = {"image_id": 1 + number % 4, "category_id": 1 + number % 2}
+        x1, y1, x2, y2 = (*points.min(0).tolist(), *points.max(0).tolist())
+        row["bbox"] = [x1, y1, x2 - x1, y2 - y1]
+        truth.append({"id": number + 1, "area": 500, "iscrowd": 0, "segmentation": [points.ravel().tolist()]} | row)
+        found = points + rng.normal(0, 0.6, points.shape)
+        results.append(row | {"score": float(rng.random()), "segmentation": [found.ravel().tolist()]})
+    content = {"images": images, "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}], "annotations": truth}
+    (tmp_path / "labels.json").write_text(json.dumps(content))
+    data = read(tmp_path / "labels.json", "instances")
+    answers = read_results(file(tmp_path, results), data)
+    metric = make_metric("instances", data.classes)
+    for record in data.records:
+        metric.add(record.id, read_truth(record, data, "instances"), answers[record.id])
+    ours = metric.result(0).metrics
+    reference = COCO(content)
+    for row in results:
+        row["segmentation"] = run_lengths.merge(run_lengths.frPyObjects(row["segmentation"], 90, 120))
+    judged = COCOeval_faster(reference, reference.loadRes(results), "segm")
+    judged.evaluate()
+    judged.accumulate()
+    judged.summarize()
+    for name, index in (("mask_ap", 0), ("mask_ap50", 1), ("mask_ap75", 2), ("mask_ar_1", 6), ("mask_ar_100", 8)):
+        assert ours[name].value == pytest.approx(float(judged.stats[index]), abs=1e-12), name
+    assert 0.3 < float(judged.stats[0]) < 0.99
+
+
+def test_corners_that_count_from_1_are_read_as_those_of_voc_are(tmp_path: Path) -> None:
+    path = file(tmp_path, [GOOD | {"bbox": [5, 3, 4, 6]}])  # pixels 5 to 9 and 3 to 9, counted from 1
+    objects = read_results(path, dataset(), corners="voc")["images/0007.jpg"].objects
+    assert objects is not None
+    assert objects.boxes.tolist() == [[4, 2, 9, 9]]
+    with pytest.raises(UsageError, match="corners is 'one'; allowed: coco, voc"):
+        read_results(path, dataset(), corners="one")
+
+
+def test_more_entries_than_an_image_can_have_are_refused(tmp_path: Path) -> None:
+    rows = [GOOD | {"score": 0.5 - i * 1e-6} for i in range(MAX_ENTRIES + 1)]
+    with pytest.raises(DataError, match=r"entry 10000: image_id 7 has more than 10,000 entries"):
+        read_results(file(tmp_path, rows), dataset())
+    assert len(read_results(file(tmp_path, rows[:-1]), dataset())["images/0007.jpg"].objects or []) == MAX_ENTRIES

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
-from corpus import changed, yolo
+from corpus import changed, coco, everywhere, masks, yolo
 from saccade.errors import DataError
 from saccade.training.plan import make_plan
 
@@ -38,3 +39,43 @@ def test_epochs_and_minutes_given_together_both_end_the_run(colours: Path) -> No
     assert ends_by_epochs(epochs=3)
     assert not ends_by_epochs(minutes=1)  # the epochs of the recipe are set aside
     assert ends_by_epochs(epochs=3, minutes=1)
+
+
+def test_a_set_of_crowds_alone_is_trained_on_as_objects(tmp_path: Path) -> None:
+    root = coco(lambda c: [a.update(iscrowd=1) for a in c["annotations"]])(tmp_path)
+    plan = make_plan("ssd_small", root)
+    assert not any(t.crowd for r in plan.training for t in r.things or [])
+    assert any("all 8 objects are marked iscrowd" in w for w in plan.dataset.ledger.warnings)
+
+
+def test_a_train_part_without_a_usable_object_is_refused(tmp_path: Path) -> None:
+    root = coco()(tmp_path)
+    content = json.loads((root / "annotations.json").read_text())
+    (root / "annotations.json").unlink()
+    for split, images in (("train", {1, 2, 3}), ("val", {4})):
+        part = {"images": [i for i in content["images"] if i["id"] in images], "categories": content["categories"]}
+        rows = [a | {"iscrowd": int(split == "train")} for a in content["annotations"] if a["image_id"] in images]
+        (root / f"{split}.json").write_text(json.dumps(part | {"annotations": rows}))
+    with pytest.raises(DataError, match="of 6 objects in 3 training images 6 are marked crowd and 0 are narrower"):
+        make_plan("ssd_small", root)
+
+
+def test_boxes_below_a_pixel_are_nothing_to_learn(tmp_path: Path) -> None:
+    root = everywhere(lambda b: [b[0], b[1], 0.5, 20])(tmp_path / "thin")
+    with pytest.raises(DataError, match="0 are marked crowd and 6 are narrower than a pixel"):
+        make_plan("ssd_small", root)
+    root = everywhere(lambda b: [b[0], b[1], 1, 1])(tmp_path / "pixels")
+    assert make_plan("ssd_small", root).training
+
+
+def test_class_maps_of_one_class_are_nothing_to_learn(tmp_path: Path) -> None:
+    def blank(value: int) -> Path:
+        root = masks(lambda m: m * 0 + value)(tmp_path / str(value))
+        for name in ("1.png", "3.png", "4.png"):
+            shutil.copy(root / "masks/2.png", root / "masks" / name)
+        return root
+
+    with pytest.raises(DataError, match="nothing to tell apart: the masks of all 3 training images show soil"):
+        make_plan("unet_light", blank(0))
+    with pytest.raises(DataError, match="nothing but what is ignored"):
+        make_plan("unet_light", blank(255))

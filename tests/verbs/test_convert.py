@@ -20,7 +20,7 @@ from corpus import coco as coco_set
 from saccade.data.dataset import DataSet, Record, Thing
 from saccade.data.formats import coco, read, voc, yolo
 from saccade.data.formats.output import file_names
-from saccade.data.rle import decode_rle, encode_mask
+from saccade.data.rle import decode_rle, encode_mask, encode_polygons, rle_area
 from saccade.errors import DataError, ResourceError, UsageError
 from saccade.verbs.convert import WRITERS, convert
 
@@ -116,6 +116,20 @@ def test_parts_of_one_object_become_one_walk_of_the_same_area(tmp_path: Path) ->
     (walk,) = (yolo.read(tmp_path / "yolo").records[0].things or [])[0].polygons or []
     x, y = np.array(walk[0::2]), np.array(walk[1::2])
     assert abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2 == pytest.approx(100 + 100 + 100, abs=0.01)
+
+
+def test_polygons_that_stick_out_of_the_picture_are_cut_for_yolo_and_whole_in_coco(tmp_path: Path) -> None:
+    outline = [0.0, 0, 2 * WIDTH, 0, 0, 2 * HEIGHT]
+    dataset = build(tmp_path / "start", {"a.png": [Thing(0, (0, 0, WIDTH, HEIGHT), polygons=[outline])]}, splits=False)
+    for step in ("coco", "yolo"):
+        WRITERS[step](dataset, tmp_path / step, "copy")
+        back = READERS[step](tmp_path / step)
+        (thing,) = back.records[0].things or []
+        assert rle_area(encode_polygons(thing.polygons or [], (HEIGHT, WIDTH))) == WIDTH * HEIGHT
+    row = (tmp_path / "yolo/labels/a.txt").read_text().split()[1:]
+    assert all(0 <= float(v) <= 1 for v in row)
+    written = json.loads((tmp_path / "coco/annotations/instances.json").read_text())["annotations"][0]
+    assert (written["segmentation"], written["area"]) == ([outline], WIDTH * HEIGHT)
 
 
 def test_what_a_format_cannot_hold_is_said(tmp_path: Path) -> None:

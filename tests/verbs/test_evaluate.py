@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import saccade
-from corpus import coco, coco_content
+from corpus import coco, coco_content, page, thing, voc
 from saccade.data.dataset import DataSet
 from saccade.data.split import split as assign_splits
 from saccade.errors import DataError, UsageError
@@ -180,6 +180,24 @@ def test_a_detector_leaves_a_results_file_that_scores_the_same(tmp_path: Path, t
     assert {name: ours[name]["value"] for name in ("ap50", "ar_100")} == pytest.approx(
         {name: theirs[name]["value"] for name in ("ap50", "ar_100")}
     )
+
+
+def test_results_in_vocs_own_corners_need_the_word(run: Path, colours: Path, tmp_path: Path, shell: Shell) -> None:
+    """A detector that was trained on VOC's numbers as they stand answers the numbers of the XML files."""
+    root = voc(page(thing(), thing("30 10 50 35", "dog")))(tmp_path / "voc")
+    rows = []
+    for i in range(1, 5):
+        for category, (x1, y1, x2, y2) in ((1, (5, 5, 25, 25)), (2, (30, 10, 50, 35))):
+            row = {"image_id": f"{i}.png", "category_id": category, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+            rows.append(row | {"score": 0.9})
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(rows))
+    code, out, err = shell("evaluate", path, root, "--split", "all", "--corners", "voc", "--json")
+    assert code == 0, err
+    assert json.loads(out)["metrics"]["ap"]["value"] == pytest.approx(1)
+    assert saccade.evaluate(path, root, split="all")["metrics"]["ap"]["value"] < 0.95
+    with pytest.raises(UsageError, match="corners=voc is how a results file counts"):
+        saccade.evaluate(run, colours, corners="voc")
 
 
 def test_labels_alone_can_be_scored(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from saccade.data.image import FORMATS
+
 _BITS = 8  # of 64
 _CONTRAST = 0.1  # mean absolute difference as a share of the standard deviation
 _FLOOR = 0.5  # gray levels: what rounding does to a flat picture
@@ -54,7 +56,7 @@ def find_duplicates(thumbnails: Sequence[np.ndarray | None]) -> list[int]:
 def _thumbnail(path: Path) -> np.ndarray | None:
     """[16, 18] uint8 gray; the file as stored (duplicates share their orientation)."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             image.draft("L", (144, 128))
             if image.mode.startswith("I"):  # 16 bits: Pillow would clip
                 gray = Image.fromarray((np.asarray(image).astype(np.float64) / 257).astype(np.uint8))

@@ -22,7 +22,7 @@ import os
 import stat
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,6 +35,7 @@ from saccade.errors import DataError, ResourceError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # as Pillow names them; PPM covers PBM, PGM and PPM
 MAX_PIXELS = 100_000_000  # 300 MB as RGB; the environment variable below replaces it
+COLOUR = 1 << 24  # added to the colours that `decode_values` is asked for
 MAX_PIXELS_VARIABLE = "SACCADE_MAX_PIXELS"
 
 _ALLOWED = "allowed: JPEG, PNG, WebP, BMP, TIFF, GIF, PPM"
@@ -58,6 +59,7 @@ class Probe:
     size: tuple[int, int]  # (height, width) in pixels, upright
     animated: bool = False  # more than one frame or page; the first is taken
     deep: bool = False  # more than 8 bits a value
+    mode: str = field(default="", compare=False)  # what a pixel is, as Pillow names it: "L", "P", "I;16", "RGB", ...
 
     def reduction(self, min_side: int | None) -> int:
         """The factor (1, 2, 4 or 8) by which `decode(path, min_side)` shrinks this image: pixel i of the result covers
@@ -124,11 +126,15 @@ def probe_and_decode(path: Path | bytes, min_side: int | None = None) -> tuple[P
     return found, np.require(_upright(pixels, turn), requirements=["C", "W"])
 
 
-def decode_values(path: Path | bytes) -> np.ndarray:
+def decode_values(path: Path | bytes, colours: bool = False) -> np.ndarray:
     """The stored values of a mask or class map, upright: palette indices, gray values, 16-bit values, 0 and 1 of 1-bit.
 
     Colour images give the shared value where red, green and blue are equal everywhere (a gray map saved as colour),
     else red * 65536 + green * 256 + blue. Transparency is ignored.
+
+    Args:
+        colours: the colour of every pixel counts, of gray and palette images too: COLOUR + red * 65536 + green * 256 +
+            blue, so that no colour is taken for an index.
 
     Returns:
         [H, W] int32.
@@ -142,7 +148,9 @@ def decode_values(path: Path | bytes) -> np.ndarray:
         turn = _orientation(image)
         with _named(name):
             image.load()
-            if image.mode not in ("1", "L", "P", "I", "F", "RGB") and not image.mode.startswith("I;16"):
+            if colours:
+                image = image.convert("RGB")
+            elif image.mode not in ("1", "L", "P", "I", "F", "RGB") and not image.mode.startswith("I;16"):
                 image = image.convert({"LA": "L", "PA": "P"}.get(image.mode, "RGB"))
             values = np.asarray(image)
         if values.dtype.kind == "f":
@@ -150,8 +158,9 @@ def decode_values(path: Path | bytes) -> np.ndarray:
         values = values.astype(np.int32)
     if values.ndim == 3:
         red, green, blue = values[..., 0], values[..., 1], values[..., 2]
-        gray = np.array_equal(red, green) and np.array_equal(red, blue)
+        gray = not colours and np.array_equal(red, green) and np.array_equal(red, blue)
         values = red if gray else red << 16 | green << 8 | blue
+        values = values + COLOUR if colours else values
     return np.ascontiguousarray(_upright(values, turn))
 
 
@@ -251,7 +260,8 @@ def _probe(image: Image.Image, name: str) -> Probe:
     with _named(name):
         animated = bool(getattr(image, "is_animated", False))
     # a JPEG that carries a second picture (stereo, a depth map, a preview) is an MPO to Pillow; its first is the photo
-    return Probe("JPEG" if kind == "MPO" else kind, size, animated and kind != "MPO", _is_deep(image))
+    still = kind == "MPO"
+    return Probe("JPEG" if still else kind, size, animated and not still, _is_deep(image), image.mode)
 
 
 def _is_deep(image: Image.Image) -> bool:

@@ -5,18 +5,25 @@ fourth on its difference to the count two before) in groups of five bits, lowest
 follows, bit 4 of the last group is the sign, and 48 is added to make it printable
 (Lin et al. 2014, the mask API of COCO).
 
+Polygons become masks here and nowhere else, drawn as COCO's own mask API draws them: corners are rounded to a fifth of
+a pixel and a pixel is inside by the crossings of the upsampled outline. Scores of masks then agree with COCO's to the
+last digit; the rule of pixel centres, for one, moves their AP by half a point where objects are small.
+
 All functions check a mask before they allocate for it, and raise DataError with the reason; the caller knows the place.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from faster_coco_eval.core import mask as coco_mask
 
 from saccade.errors import DataError
 
 MAX_PIXELS = 100_000_000  # the limit of pictures too: a "size" alone must not be able to ask for memory
+MAX_OUTLINE = 2_000_000  # pixels along one polygon: drawing takes memory and time in proportion, not to the image
 _MAX_GROUPS = 7  # 35 bits hold every difference of two counts below MAX_PIXELS
 
 
@@ -27,7 +34,7 @@ def rle_size(rle: dict[str, Any]) -> tuple[int, int]:
         raise DataError(f"RLE size {str(size)[:60]} is not [height, width] with whole numbers of 1 or more")
     height, width = size
     if height * width > MAX_PIXELS:
-        raise DataError(f"RLE size {height} x {width} is over the limit of {MAX_PIXELS} pixels")
+        raise DataError(f"RLE size {str(size)[:60]} is over the limit of {MAX_PIXELS} pixels")
     return height, width
 
 
@@ -73,6 +80,44 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
     if flat[0]:
         counts = np.concatenate([[0], counts])
     return {"size": [height, width], "counts": pack_counts(counts.tolist())}
+
+
+def encode_polygons(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> dict[str, Any]:
+    """`{"size": [H, W], "counts": str}` of the union of polygons, each x1 y1 x2 y2 ... in pixels.
+
+    Parts outside of the image of `size` (height, width) are cut off. Raises DataError as `check_outline` does.
+    """
+    height, width = size
+    return {"size": [height, width], "counts": _drawn(polygons, size)["counts"].decode("ascii")}
+
+
+def draw_polygons(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:
+    """The mask [H, W] bool of `encode_polygons`."""
+    drawn = _drawn(polygons, size)
+    x, y, width, height = coco_mask.toBbox(drawn).astype(int)
+    window = np.s_[y : y + height, x : x + width]  # the rest need not be turned from columns to rows
+    mask = np.zeros(size, dtype=bool)
+    mask[window] = coco_mask.decode(drawn)[window]
+    return mask
+
+
+def check_outline(polygon: Sequence[float]) -> None:
+    """Raises DataError where a polygon has fewer than 3 points or is longer than MAX_OUTLINE pixels."""
+    points = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
+    length = np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum() if len(points) else 0.0
+    if len(points) < 3:
+        raise DataError(f"a polygon has {len(points)} points inside of the image, at least 3 are needed")
+    if not length <= MAX_OUTLINE:
+        raise DataError(f"the outline of a polygon is {length:.3g} pixels long; allowed: {MAX_OUTLINE:,}")
+
+
+def _drawn(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> dict[str, Any]:
+    """COCO's own run lengths, counts in bytes."""
+    for polygon in polygons:
+        check_outline(polygon)
+    parts = [[float(v) for v in polygon] for polygon in polygons]
+    drawn: dict[str, Any] = coco_mask.merge(coco_mask.frPyObjects(parts, *size))
+    return drawn
 
 
 def rle_area(rle: dict[str, Any]) -> int:

@@ -1,8 +1,7 @@
 """From a record to what a model is trained on or judged by: the annotation in pixels of the upright image.
 
-A mask follows the rule of pixel centres: a pixel belongs to a polygon where its centre (x + 0.5, y + 0.5) lies inside
-(even-odd rule; a centre on a left or upper edge is inside, on a right or lower edge outside), to an object of several
-polygons where it belongs to any of them. So a rectangle with whole-numbered corners covers exactly its area.
+A pixel belongs to a polygon as COCO's mask API draws it (`data/rle.py`), to an object of several polygons where it
+belongs to any of them. A rectangle with whole-numbered corners covers exactly its area.
 
 An image that was decoded at 1/s of its size (`data.image.Probe.reduction`) takes its truth at that size: coordinates
 are divided by s; class maps and stored masks give the pixel at s * i + s // 2; polygons are drawn at the small size.
@@ -10,7 +9,6 @@ are divided by s; class maps and stored masks give the pixel at s * i + s // 2; 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -18,11 +16,12 @@ import torch
 from torch import Tensor
 
 from saccade.data.cache import Kept
+from saccade.data.class_map import read_class_map
 from saccade.data.dataset import DataSet, Record, Thing
 from saccade.data.geometry import scaling
 from saccade.data.image import decode_values, probe_and_decode
 from saccade.data.main_object import main_object
-from saccade.data.rle import decode_rle
+from saccade.data.rle import decode_rle, draw_polygons
 from saccade.data.types import IGNORE, Annotation, Objects, Sample
 from saccade.errors import DataError
 from saccade.tasks import find_task
@@ -107,30 +106,6 @@ def read_truth(record: Record, dataset: DataSet, task: str, reduction: int = 1) 
     return truth
 
 
-def draw_polygons(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:
-    """Mask [H, W] bool of the union of polygons, each x1 y1 x2 y2 ... in pixels, by the rule of pixel centres.
-
-    Along every row of pixel centres the crossings with the edges are marked; a pixel is inside where their number to
-    the left is odd. Parts outside of the image are cut off.
-    """
-    height, width = size
-    mask = np.zeros((height, width), dtype=bool)
-    for flat in polygons:
-        points = np.asarray(flat, dtype=np.float64).reshape(-1, 2)
-        top, bottom = np.clip(np.floor([points[:, 1].min(), points[:, 1].max() + 1]), 0, height).astype(int)
-        x0, y0 = points.T
-        x1, y1 = np.roll(points, -1, axis=0).T
-        centres = np.arange(top, bottom)[:, None] + 0.5  # [rows, 1] against edges [1, n]
-        rows, edges = np.nonzero((np.minimum(y0, y1) <= centres) & (centres < np.maximum(y0, y1)))
-        along = (centres[rows, 0] - y0[edges]) / (y1 - y0)[edges]
-        crossing = x0[edges] + along * (x1 - x0)[edges]
-        columns = np.clip(np.ceil(crossing - 0.5), 0, width).astype(int)
-        crossings = np.zeros((bottom - top, width + 1), dtype=np.int32)
-        np.add.at(crossings, (rows, columns), 1)
-        mask[top:bottom] |= (np.cumsum(crossings, axis=1)[:, :width] % 2).astype(bool)
-    return mask
-
-
 def _stated(value: T | None, record: Record, what: str) -> T:
     if value is None:
         raise DataError(f"{record.id}: the data set states no {what} for this image, which the task needs")
@@ -151,27 +126,12 @@ def _tags(record: Record, classes: int) -> Tensor:
 def _class_map(record: Record, dataset: DataSet, reduction: int) -> np.ndarray:
     """[H, W] uint8 of class indices and IGNORE."""
     path = dataset.root / _stated(record.semantic, record, "class map")
-    values = decode_values(path)
-    _check_size(values, record, str(path))
     known = dataset.mask_values
     if known is None:
         known = {index: index for index in range(len(dataset.classes))} | {IGNORE: IGNORE}
-    found = _distinct(values)
-    unknown = [int(v) for v in found if int(v) not in known]
-    if unknown:
-        x, y = (int(v[0]) for v in np.nonzero(values == unknown[0])[::-1])
-        allowed = ", ".join(str(v) for v in sorted(known)[:20]) + (", ..." if len(known) > 20 else "")
-        raise DataError(f"{path}: value {unknown[0]} at x={x}, y={y} is no class of this data set; allowed: {allowed}")
-    table = np.zeros(int(found[-1]) + 1, dtype=np.uint8)
-    table[found] = [known[int(v)] for v in found]
-    return table[_reduced(values, reduction)]
-
-
-def _distinct(values: np.ndarray) -> np.ndarray:
-    """The values present, ascending; counting is many times faster than sorting where they are small."""
-    if values.min() >= 0 and values.max() < 1 << 16:
-        return np.flatnonzero(np.bincount(values.ravel()))
-    return np.unique(values)
+    indices = read_class_map(path, known)
+    _check_size(indices, record, str(path))
+    return _reduced(indices, reduction)
 
 
 def _objects(things: list[Thing], dataset: DataSet, reduction: int) -> Objects:

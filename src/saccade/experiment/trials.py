@@ -75,10 +75,10 @@ def interval(values: Sequence[float], ratio: float) -> tuple[float | None, float
     return mean - half, mean + half
 
 
-def _of_shares(edges: tuple[float | None, float | None]) -> tuple[float | None, float | None]:
-    """An interval of a metric, which lies in [0, 1] where Student's t does not know it."""
+def _of_shares(edges: tuple[float | None, float | None], lowest: float = 0.0) -> tuple[float | None, float | None]:
+    """An interval of a metric, which ends at 0 and 1, or of a difference, at -1 and 1: Student's t knows no ends."""
     low, high = edges
-    return None if low is None else max(low, 0.0), None if high is None else min(high, 1.0)
+    return None if low is None else max(low, lowest), None if high is None else min(high, 1.0)
 
 
 def summarise(trials: Sequence[Trial], ratio: float) -> list[Summary]:
@@ -140,7 +140,7 @@ def recommend(summaries: Sequence[Summary], metric: str, ratio: float) -> tuple[
 def _compare(best: Summary, other: Summary, ratio: float) -> str:
     seeds = sorted(set(best.values) & set(other.values))
     gains = [best.values[s] - other.values[s] for s in seeds]
-    low, high = interval(gains, ratio)
+    low, high = _of_shares(interval(gains, ratio), lowest=-1.0)
     gain = float(np.mean(gains)) if gains else best.mean - other.mean
     name = _sentence(other.method)
     if gain < 0:

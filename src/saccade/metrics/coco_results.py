@@ -16,12 +16,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from faster_coco_eval.core import mask as run_lengths
 
 from saccade.data.dataset import DataSet, Record
+from saccade.data.rle import decode_rle, encode_polygons, pack_counts, rle_box, rle_counts, rle_size
 from saccade.data.types import Annotation, Objects
-from saccade.errors import DataError
+from saccade.errors import DataError, UsageError
 from saccade.metrics.masks import encode
+
+CORNERS = ("coco", "voc")
+MAX_ENTRIES = 10_000  # an image: COCO counts 100 of a class; all are compared with all of the truth
 
 Entry = dict[str, Any]
 
@@ -46,7 +49,7 @@ class Results:
             torch.tensor([e["score"] for e in entries], dtype=torch.float64),
         )
         if entries and all(e["runs"] is not None for e in entries):
-            objects.masks = torch.stack([torch.from_numpy(run_lengths.decode(e["runs"]).astype(bool)) for e in entries])
+            objects.masks = torch.stack([torch.from_numpy(decode_rle(e["runs"])) for e in entries])
         return Annotation(size=record.size, objects=objects)
 
     def __iter__(self) -> Iterator[str]:
@@ -72,13 +75,22 @@ class Results:
         return bool(self._entries) and all(e["runs"] is not None for rows in self._entries.values() for e in rows)
 
 
-def read_results(path: Path | str, dataset: DataSet) -> Results:
+def read_results(path: Path | str, dataset: DataSet, corners: str = "coco") -> Results:
     """Read any tool's results file for the images of `dataset`. An empty list is right: nothing was found (AP 0).
 
+    Args:
+        corners: how bbox (x y width height) counts pixels. "coco": from 0, the last corner beyond the last pixel.
+            "voc": as VOC's own files, from 1 and with the last pixel inside: x1 y1 x2 y2 become x1 - 1, y1 - 1, x2, y2
+            as those of the truth do. A detector that was trained on VOC's numbers as they stand answers so.
+
     Raises:
-        DataError: not JSON, not a list, or an entry (named by its number, counting from 0) with an unknown image or
-            category, a score or box that is not finite, a negative side, or a mask that is not of the image's size.
+        DataError: not JSON, not a list, more than MAX_ENTRIES for one image, or an entry (named by its number, counting
+            from 0) with an unknown image or category, a score or box that is not finite, a negative side, or a mask
+            that is not of the image's size.
+        UsageError: another word for `corners`.
     """
+    if corners not in CORNERS:
+        raise UsageError(f"corners is {corners!r}; allowed: {', '.join(CORNERS)}")
     path = Path(path)
     entries = _load(path)
     images, labels = image_names(dataset), category_labels(dataset)
@@ -95,7 +107,10 @@ def read_results(path: Path | str, dataset: DataSet) -> Results:
                 f"{where}: image_id {entry.get('image_id')!r:.80} is not in the data set; known are ids such as "
                 f"{sorted(images)[:3]}"
             )
-        found.setdefault(record.id, []).append(_entry(where, entry, record, labels))
+        rows = found.setdefault(record.id, [])
+        if len(rows) == MAX_ENTRIES:
+            raise DataError(f"{where}: image_id {entry.get('image_id')!r:.80} has more than {MAX_ENTRIES:,} entries")
+        rows.append(_entry(where, entry, record, labels, corners))
     return Results(dataset.records, found)
 
 
@@ -147,6 +162,8 @@ def image_names(dataset: DataSet) -> dict[str, Record]:
 
 
 def _load(path: Path) -> list[Any]:
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: no regular file; a COCO results file is JSON")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -167,7 +184,7 @@ def _load(path: Path) -> list[Any]:
     return entries
 
 
-def _entry(where: str, entry: dict[str, Any], record: Record, labels: dict[int | str, int]) -> Entry:
+def _entry(where: str, entry: dict[str, Any], record: Record, labels: dict[int | str, int], corners: str) -> Entry:
     category = entry.get("category_id")
     if isinstance(category, bool) or not isinstance(category, int | str) or category not in labels:
         raise DataError(f"{where}: category_id {category!r:.80} is unknown, allowed {_some(list(labels))}")
@@ -177,51 +194,37 @@ def _entry(where: str, entry: dict[str, Any], record: Record, labels: dict[int |
     runs = _runs(where, entry["segmentation"], record) if entry.get("segmentation") else None
     box = entry.get("bbox")
     if box is None and runs is not None:
-        box = run_lengths.toBbox(runs).tolist()
+        x1, y1, x2, y2 = rle_box(runs)
+        return {"label": labels[category], "score": score, "box": [x1, y1, x2, y2], "runs": runs}
     if not isinstance(box, list) or len(box) != 4 or not all(_is_number(v) for v in box) or min(box[2:]) < 0:
         raise DataError(f"{where}: bbox {box!r:.80} is not x, y, width, height in finite pixels, width and height >= 0")
     x, y, width, height = box
-    return {"label": labels[category], "score": score, "box": [x, y, x + width, y + height], "runs": runs}
+    first = 1 if corners == "voc" else 0
+    return {
+        "label": labels[category],
+        "score": score,
+        "box": [x - first, y - first, x + width, y + height],
+        "runs": runs,
+    }
 
 
 def _runs(where: str, segmentation: Any, record: Record) -> dict[str, Any]:
-    height, width = record.size
-    if isinstance(segmentation, list):
-        parts = [p for p in segmentation if isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0]
-        if len(parts) != len(segmentation) or not all(_is_number(v) for p in parts for v in p):
-            raise DataError(f"{where}: a polygon is a list of x1, y1, x2, y2, ... with at least 3 points")
-        merged: dict[str, Any] = run_lengths.merge(run_lengths.frPyObjects(parts, height, width))
-        return merged
-    if not isinstance(segmentation, dict) or list(segmentation.get("size") or []) != [height, width]:
-        size = segmentation.get("size") if isinstance(segmentation, dict) else segmentation
-        raise DataError(f"{where}: mask of size {size!r:.80}, the image is [{height}, {width}] (height, width)")
-    given = segmentation.get("counts")
-    counts = run_counts(given) if isinstance(given, str) else given
-    good = isinstance(counts, list) and all(isinstance(c, int) and c >= 0 for c in counts)
-    if not good or sum(counts or []) != height * width:
-        raise DataError(f"{where}: the run lengths of the mask do not add up to {height} x {width} pixels")
-    if isinstance(given, str):
-        return {"size": [height, width], "counts": given.encode("ascii")}
-    packed: dict[str, Any] = run_lengths.frPyObjects({"size": [height, width], "counts": counts}, height, width)
-    return packed
-
-
-def run_counts(text: str) -> list[int] | None:
-    """Run lengths from COCO's compressed text: 5 bits a character from 48 on, differences to the last but one from
-    the fourth on. None where the text is damaged."""
-    counts: list[int] = []
-    at = 0
-    while at < len(text):
-        value, shift, more = 0, 0, True
-        while more:
-            if at >= len(text) or not 0 <= (c := ord(text[at]) - 48) < 64 or shift > 30:
-                return None
-            value |= (c & 31) << shift
-            more, shift, at = bool(c & 32), shift + 5, at + 1
-            if not more and c & 16:
-                value -= 1 << shift
-        counts.append(value + counts[-2] if len(counts) > 2 else value)
-    return counts
+    """Compressed run lengths of a mask that is stated as polygons or as run lengths."""
+    try:
+        if isinstance(segmentation, list):
+            parts = [p for p in segmentation if isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0]
+            if len(parts) != len(segmentation) or not all(_is_number(v) for p in parts for v in p):
+                raise DataError("a polygon is a list of x1, y1, x2, y2, ... with at least 3 points")
+            return encode_polygons(parts, record.size)
+        if not isinstance(segmentation, dict):
+            raise DataError(f"segmentation {segmentation!r:.80} is neither polygons nor run lengths")
+        if rle_size(segmentation) != record.size:
+            raise DataError(f"mask of size {segmentation['size']}, the image is {list(record.size)} (height, width)")
+        counts = rle_counts(segmentation)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
+    given = segmentation["counts"]
+    return {"size": list(record.size), "counts": given if isinstance(given, str) else pack_counts(counts.tolist())}
 
 
 def _rows(id: str, source: int | str, prediction: Annotation, ids: list[int | str]) -> list[dict[str, Any]]:

@@ -97,13 +97,7 @@ def overlaps(truth: Objects, prediction: Objects, masks: bool) -> np.ndarray:
         said, true = encode(prediction.masks), encode(truth.masks)
         return np.array(run_lengths.iou(said, true, crowd.astype(int).tolist()))
     a, b = (o.boxes.detach().double().cpu().numpy() for o in (prediction, truth))
-    ious = box_iou(a, b)
-    if crowd.any():
-        sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-        shared = np.clip(sides, 0, None).prod(2)
-        own = (a[:, 2:] - a[:, :2]).prod(1)[:, None]
-        ious[:, crowd] = np.divide(shared, own, out=np.zeros_like(shared), where=own > 0)[:, crowd]
-    return ious
+    return box_iou(a, b, crowd=crowd)
 
 
 def _best(ious: np.ndarray, at_least: float) -> int | None:

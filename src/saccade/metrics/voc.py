@@ -10,18 +10,33 @@ from saccade.metrics.matching import FALSE, IGNORED, TRUE
 # 0.3, 0.6 and 0.7 are one rounding too large, so that a recall of exactly 6/10 does not reach the seventh point.
 ELEVEN = np.linspace(0, 1, 11)
 EVERY = np.zeros(0)  # from 2010: area under the monotone precision curve
+_BLOCK = 250_000  # pairs of boxes compared at once: thousands of boxes an image need little memory beside the answer
 
 
-def box_iou(a: np.ndarray, b: np.ndarray, inclusive: bool = False) -> np.ndarray:
+def box_iou(a: np.ndarray, b: np.ndarray, inclusive: bool = False, crowd: np.ndarray | None = None) -> np.ndarray:
     """Intersection over union [n, m] of boxes x1 y1 x2 y2 [n, 4] and [m, 4]; 0 where both have no area.
 
-    With `inclusive` the coordinates are pixel indices and a side is x2 - x1 + 1 (VOC's development kit).
+    With `inclusive` the coordinates are pixel indices and a side is x2 - x1 + 1 (VOC's development kit). For columns
+    that are `crowd` [m] it is the intersection over the area of `a` (COCO).
     """
-    one = 1.0 if inclusive else 0.0
-    sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2]) + one
-    shared = np.clip(sides, 0, None).prod(2)
+    ious = np.zeros((len(a), len(b)))
+    some = max(1, _BLOCK // max(len(b), 1))
+    for start in range(0, len(a), some):
+        rows = slice(start, start + some)
+        ious[rows] = _box_iou(a[rows], b, 1.0 if inclusive else 0.0, crowd)
+    return ious
+
+
+def _box_iou(a: np.ndarray, b: np.ndarray, one: float, crowd: np.ndarray | None) -> np.ndarray:
+    width, height = (
+        np.minimum(a[:, None, i + 2], b[None, :, i + 2]) - np.maximum(a[:, None, i], b[None, :, i]) + one
+        for i in (0, 1)
+    )
+    shared = np.maximum(width, 0) * np.maximum(height, 0)
     area_a, area_b = (np.clip(x[:, 2:] - x[:, :2] + one, 0, None).prod(1) for x in (a, b))
     union = area_a[:, None] + area_b[None] - shared
+    if crowd is not None:
+        union = np.where(crowd[None], area_a[:, None], union)
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 

@@ -49,7 +49,7 @@ def short_names(names: Sequence[str], longest: int = 22) -> list[str]:
 
 def shown_size(png: bytes) -> tuple[int, int]:
     """Width and height in pixels at which a PNG of `to_png` is meant to be seen."""
-    with Image.open(io.BytesIO(png)) as picture:
+    with Image.open(io.BytesIO(png), formats=("PNG",)) as picture:
         return round(picture.width * SHOWN / DPI), round(picture.height * SHOWN / DPI)
 
 

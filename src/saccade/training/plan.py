@@ -21,11 +21,12 @@ from saccade.config import Settings, read_settings_file, resolve
 from saccade.data.balance import class_images, label_weights, tag_weights
 from saccade.data.dataset import DataSet, Record, count_labels
 from saccade.data.formats import read
+from saccade.data.geometry import MIN_SIDE
 from saccade.data.main_object import keep_main_objects
 from saccade.data.pipelines import Preprocessing, inference_transforms, preprocessing_of
 from saccade.data.split import split
 from saccade.data.truth import read_truth
-from saccade.data.types import Annotation, Sample
+from saccade.data.types import IGNORE, Annotation, Sample
 from saccade.errors import DataError, UsageError
 from saccade.losses.classification import CLASSIFY, TAG, Objective
 from saccade.models import catalogue, model_config, model_module
@@ -293,15 +294,22 @@ def _refuse_contradictions(task: str, settings: Settings) -> None:
 
 
 def _training_images(dataset: DataSet, task: str) -> list[Record]:
-    """Raises DataError where there is nothing to learn from: no image, no object or tag; UsageError where all labels or
-    tags are alike."""
+    """Raises DataError where there is nothing to learn from: no image, no object, tag or pixel that counts; UsageError
+    where all labels or tags are alike."""
     training = dataset.of("train")
     if not training:
         why = "".join(f"\n  {warning}" for warning in dataset.ledger.warnings[:5])
-        raise DataError(f"{dataset.root}: no image to train on (splits: {dataset.splits or 'none'}){why}")
+        raise DataError(
+            f"{dataset.root}: no image to train on (splits: {dataset.splits or 'none'}); the names of folders, lists "
+            f"and label files say which split they are: rename them, or add a train part{why}"
+        )
     if task in ("detect", "instances", "tag") and not any(record.things or record.tags for record in training):
         what = "tag" if task == "tag" else "object"
         raise DataError(f"{dataset.root}: no {what} in train (0 of {len(training)} images have one)")
+    if task in ("detect", "instances", "localize"):
+        _refuse_unusable_objects(dataset, training)
+    if task == "segment":
+        _refuse_blank_maps(dataset, training)
     counts = class_images(training, len(dataset.classes))
     if task in ("classify", "tag") and set(counts) <= {0, len(training)}:
         names = ", ".join(dataset.classes[label] for label in np.flatnonzero(counts))
@@ -311,6 +319,33 @@ def _training_images(dataset: DataSet, task: str) -> list[Record]:
             "another class, such as images without it"
         )
     return training
+
+
+def _refuse_unusable_objects(dataset: DataSet, training: list[Record]) -> None:
+    """Raises DataError where no object of train can be a target."""
+    things = [thing for record in training for thing in record.things or []]
+    crowds = sum(thing.crowd for thing in things)
+    sides = [round(min(t.box[2] - t.box[0], t.box[3] - t.box[1]), 3) for t in things if not t.crowd]
+    if max(sides, default=0.0) < MIN_SIDE:
+        raise DataError(
+            f"{dataset.root}: nothing to train on: of {len(things)} objects in {len(training)} training images "
+            f"{crowds} are marked crowd and {len(sides)} are narrower than a pixel; are coordinates in pixels?"
+        )
+
+
+def _refuse_blank_maps(dataset: DataSet, training: list[Record]) -> None:
+    """Raises DataError where the class maps of train show fewer than two classes; looks no farther than it must."""
+    seen: set[int] = set()
+    for record in training:
+        semantic = read_truth(record, dataset, "segment").semantic
+        if semantic is not None:
+            seen.update(semantic.unique().tolist())
+        if len(seen - {IGNORE}) > 1:
+            return
+    shown = ", ".join(dataset.classes[k] for k in sorted(seen - {IGNORE})) or "nothing but what is ignored"
+    raise DataError(
+        f"{dataset.root}: nothing to tell apart: the masks of all {len(training)} training images show {shown}"
+    )
 
 
 def _objective(task: str, settings: Settings, training: list[Record], classes: int) -> Objective:

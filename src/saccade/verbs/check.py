@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from saccade.data.class_map import IGNORE, read_class_map
 from saccade.data.dataset import DataSet, Record, count_labels
 from saccade.data.formats import read
-from saccade.data.image import decode
+from saccade.data.image import decode, decode_values
 from saccade.data.split import describe_use, find_leaks
 from saccade.errors import DataError, ResourceError, UsageError
 from saccade.plots.contact_sheet import Tile, draw_contact_sheet
@@ -168,14 +168,8 @@ def _count(record: Record) -> Counter[int]:
 
 
 def _class_map(dataset: DataSet, record: Record) -> np.ndarray:
-    """[H, W] int64: class index, 255 = ignore."""
-    with Image.open(dataset.root / str(record.semantic)) as image:
-        values = np.asarray(image).astype(np.int64)
-    given = dataset.mask_values or {}
-    table = np.full(max(int(values.max()), *given, 0) + 1, 255) if given else np.arange(256)
-    for value, index in given.items():
-        table[value] = index
-    return table[values]
+    """[H, W] uint8: class index, 255 = ignore."""
+    return read_class_map(dataset.root / str(record.semantic), dataset.mask_values or {})
 
 
 def _pixels(dataset: DataSet, record: Record) -> Counter[int]:
@@ -248,8 +242,7 @@ def _tile(dataset: DataSet, record: Record) -> Tile:
     tile.polygons = [(i, polygon) for i, thing in enumerate(things) for polygon in thing.polygons or ()]
     if record.semantic is not None:
         classes = _class_map(dataset, record)
-        tile.regions = np.where(classes == 255, -1, classes)
+        tile.regions = np.where(classes == IGNORE, -1, classes.astype(np.int64))
     elif things and things[0].mask is not None:
-        with Image.open(dataset.root / things[0].mask[0]) as image:
-            tile.regions = np.asarray(image).astype(np.int64) - 1  # id 0 is background
+        tile.regions = decode_values(dataset.root / things[0].mask[0]).astype(np.int64) - 1  # id 0 is background
     return tile

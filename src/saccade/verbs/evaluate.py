@@ -44,6 +44,7 @@ def evaluate(
     bootstrap: int = 1000,
     seed: int | None = None,
     crops: int = 1,
+    corners: str = "coco",
     out: str | Path | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -56,6 +57,7 @@ def evaluate(
         seed: of the split, where the data set gives none; by default that of the run, whose training images must not
             be scored as its val: read, with `holdout` and `group`, from config.json beside the checkpoint; else 0.
         crops: classify, tag: 1 view of every image, or the mean over 2, 10 or 144 (crops.py).
+        corners: "coco", or "voc" for a results file whose boxes count pixels from 1, as VOC does (`read_results`).
         out: folder for report.html, metrics.json, plots and, where a model finds objects, coco_results.json.
 
     Returns:
@@ -68,10 +70,7 @@ def evaluate(
     start = time.monotonic()
     folder = None if out is None else report_folder(Path(out))
     predictor = None if Path(run).suffix == ".json" else load(run, device, precision)
-    if crops != 1 and predictor is None:
-        raise UsageError(f"{run}: a results file has no model that could look at {crops} crops; use crops=1")
-    if predictor is not None:
-        check_crops(crops, predictor.task, predictor.preprocessing)
+    _check_words(str(run), predictor, crops, corners)
     dataset = read(data, None if predictor is None else predictor.task)
     task = dataset.task if predictor is None else predictor.task
     if predictor is not None:
@@ -83,15 +82,25 @@ def evaluate(
     gallery = None if folder is None else Gallery(task, dataset, records)
     rows = ResultRows(dataset) if folder and predictor and task in ("detect", "instances") else None
     if predictor is None:
-        result = score_file(Path(run), dataset, records, bootstrap, gallery)
+        result = score_file(Path(run), dataset, records, bootstrap, gallery, corners)
     else:
         result = score(predictor, dataset, records, batch, workers, bootstrap, progress, gallery, crops, rows)
-    summary = {"data": str(data), "split": split, "crops": crops, "images": len(records), **result.to_json()}
-    summary |= _tell(dataset, progress)
+    summary = {"data": str(data), "split": split, "crops": crops, "corners": corners, "images": len(records)}
+    summary |= result.to_json() | _tell(dataset, progress)
     summary["seconds"] = round(time.monotonic() - start, 3)
     if folder is not None and gallery is not None:
         _write_report(folder, Path(run), str(data), summary, gallery, predictor, rows)
     return summary
+
+
+def _check_words(run: str, predictor: Predictor | None, crops: int, corners: str) -> None:
+    """Raises UsageError for a word that a model, or a results file, has no use for."""
+    if crops != 1:
+        if predictor is None:
+            raise UsageError(f"{run}: a results file has no model that could look at {crops} crops; use crops=1")
+        check_crops(crops, predictor.task, predictor.preprocessing)
+    if corners != "coco" and predictor is not None:
+        raise UsageError(f"{run}: corners={corners} is how a results file counts; boxes of a model need no such word")
 
 
 def _tell(dataset: DataSet, shown: bool) -> dict[str, Any]:
@@ -139,8 +148,9 @@ def _write_report(
     if predictor is not None:
         facts += [("hardware", describe_hardware(predictor.device)), ("precision", predictor.precision)]
     command = ["saccade", "evaluate", str(run), data, "--split", summary["split"], "--out", str(folder)]
-    if summary["crops"] != 1:
-        command += ["--crops", str(summary["crops"])]
+    for name, usual in (("crops", 1), ("corners", "coco")):
+        if summary[name] != usual:
+            command += [f"--{name}", str(summary[name])]
     write_whole(folder / "metrics.json", json.dumps(summary, indent=2, allow_nan=False))
     if rows is not None:
         write_whole(folder / "coco_results.json", json.dumps(rows.rows, allow_nan=False))
@@ -207,12 +217,18 @@ def predictions(
 
 
 def score_file(
-    path: Path, dataset: DataSet, records: list[Record], bootstrap: int, gallery: Gallery | None = None
+    path: Path,
+    dataset: DataSet,
+    records: list[Record],
+    bootstrap: int,
+    gallery: Gallery | None = None,
+    corners: str = "coco",
 ) -> Result:
-    """Measure a COCO results file of any tool. Raises DataError with the number of a bad entry."""
+    """Measure a COCO results file of any tool; `corners` as in `read_results`. Raises DataError with the number of a
+    bad entry."""
     if dataset.task not in ("detect", "instances"):
         raise UsageError(f"{path}: a results file holds boxes or masks, {dataset.root} holds labels to {dataset.task}")
-    answers = read_results(path, dataset)
+    answers = read_results(path, dataset, corners)
     foreign = set(answers.named) - {record.id for record in records}
     if foreign:
         raise DataError(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import os
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFilter
 
 from saccade.data.dataset import Thing
 from saccade.data.formats import read
 from saccade.data.formats.masks import _things
+from saccade.data.truth import read_truth
 from saccade.errors import DataError
 
 SIZE = (6, 8)  # height, width
@@ -169,8 +173,8 @@ def test_each_bad_mask_is_refused_with_its_values_and_sizes(tmp_path: Path) -> N
     _mask(root / "masks" / "small.png", [0], size=(3, 4))
     _mask(root / "masks" / "stray.png", [7, 0])
     _mask(root / "masks" / "deep.png", [1000, 0], dtype=np.uint16)
-    Image.new("RGB", SIZE[::-1]).save(root / "masks" / "colour.png")
-    Image.new("RGBA", SIZE[::-1]).save(root / "masks" / "alpha.png")
+    Image.new("RGB", SIZE[::-1], "red").save(root / "masks" / "colour.png")
+    Image.new("RGBA", SIZE[::-1], "green").save(root / "masks" / "alpha.png")
     Image.new("L", SIZE[::-1]).save(root / "masks" / "jpeg.jpg")
     (root / "masks" / "cut.png").write_bytes((root / "masks" / "0.png").read_bytes()[:40])
     _mask(root / "masks" / "orphan.png", [0])
@@ -204,7 +208,7 @@ def test_all_masks_refused_is_an_error_with_the_reason(tmp_path: Path) -> None:
     for i in range(3):
         _image(tmp_path / "images" / f"{i}.jpg")
         (tmp_path / "masks").mkdir(exist_ok=True)
-        Image.new("RGB", SIZE[::-1]).save(tmp_path / "masks" / f"{i}.png")
+        Image.new("RGB", SIZE[::-1], "red").save(tmp_path / "masks" / f"{i}.png")
     with pytest.raises(DataError, match=r"(?s)all 3 pictures were refused.*masks/0.png: a mask of colours"):
         read(tmp_path)
 
@@ -234,6 +238,205 @@ def test_class_lists_that_cannot_be_right(tmp_path: Path) -> None:
         (tmp_path / "config.yaml").write_text(text)
         with pytest.raises(DataError, match=said):
             read(f"masks:{tmp_path}")
+
+
+def _scene(number: int, size: tuple[int, int] = (120, 160)) -> Image.Image:
+    """A white disc and a white triangle on black."""
+    image = Image.new("L", size[::-1])
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((20 + 4 * number, 20, 80 + 4 * number, 90), fill=255)
+    draw.polygon([(110, 10), (150, 60), (120, 110)], fill=255)
+    return image
+
+
+def _recompressed(image: Image.Image, quality: int) -> Image.Image:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return Image.open(file).convert("L")
+
+
+SOFTENED: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "blur": lambda m: m.filter(ImageFilter.GaussianBlur(4)),
+    "resize": lambda m: m.resize((80, 60), Image.Resampling.BILINEAR).resize((160, 120), Image.Resampling.BICUBIC),
+    "jpeg 50": lambda m: _recompressed(m, 50),
+    "jpeg 95": lambda m: _recompressed(m, 95),
+    "colour": lambda m: m.filter(ImageFilter.BoxBlur(1)).convert("RGB"),
+}
+
+
+@pytest.mark.parametrize("how", SOFTENED)
+def test_black_and_white_with_soft_edges_are_two_classes(tmp_path: Path, how: str) -> None:
+    for i in range(4):
+        _image(tmp_path / "images" / f"{i}.png", (120, 160))
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        SOFTENED[how](_scene(i)).save(tmp_path / "masks" / f"{i}.png")
+    data = read(tmp_path)
+    assert (data.classes, len(data.records)) == (["background", "foreground"], 4)
+    (warning,) = data.ledger.warnings
+    assert re.search(r"soft edges: [\d.]+ % of the pixels lie between 0 and 255; below 128", warning)
+    truth = read_truth(data.records[0], data, "segment").semantic
+    assert truth is not None
+    assert (truth.numpy() != (np.asarray(_scene(0)) > 127)).mean() < 0.03
+    with pytest.raises(DataError, match="save them without soft edges"):
+        read(tmp_path, "instances")
+
+
+def test_jpeg_masks_are_read_where_they_have_two_levels_and_else_refused(tmp_path: Path) -> None:
+    for name, paint in (("two", lambda m: m), ("three", lambda m: m.point(lambda v: v // 2))):
+        for i in range(4):
+            _image(tmp_path / name / "images" / f"{i}.png", (120, 160))
+            (tmp_path / name / "masks").mkdir(exist_ok=True)
+            paint(_scene(i)).save(tmp_path / name / "masks" / f"{i}.jpg", quality=90)
+    assert read(tmp_path / "two").classes == ["background", "foreground"]
+    with pytest.raises(DataError, match="a JPEG mask: compression changes the values"):
+        read(tmp_path / "three")
+
+
+def test_a_third_level_is_a_class_and_what_is_ignored_is_said(tmp_path: Path) -> None:
+    for i in range(4):
+        _image(tmp_path / "images" / f"{i}.png", (40, 60))
+        plane = np.zeros((40, 60), np.uint8)
+        plane[10:25, 10:40], plane[25:30] = 128, 255
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        Image.fromarray(plane).save(tmp_path / "masks" / f"{i}.png")
+    data = read(tmp_path)
+    assert data.classes == ["0", "128"]
+    assert "the value 255 (12.5 % of the pixels) is taken for 'ignore'" in data.ledger.warnings[0]
+    (tmp_path / "classes.txt").write_text("0 grass\n128 sand\n255 road\n")
+    data = read(tmp_path)
+    assert (data.classes, data.mask_values) == (["grass", "sand", "road"], {0: 0, 128: 1, 255: 2})
+    assert data.ledger.warnings == []
+
+
+def test_borders_of_void_between_classes_are_no_soft_edges(tmp_path: Path) -> None:
+    for i in range(4):
+        _image(tmp_path / "images" / f"{i}.png", (120, 160))
+        mask = _scene(i)
+        ImageDraw.Draw(mask).ellipse((24 + 4 * i, 24, 76 + 4 * i, 86), fill=1)
+        ImageDraw.Draw(mask).polygon([(113, 20), (144, 60), (122, 100)], fill=2)
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        mask.save(tmp_path / "masks" / f"{i}.png")
+    assert read(tmp_path).classes == ["0", "1", "2"]
+
+
+def test_colours_of_a_labelmap(tmp_path: Path) -> None:
+    """As CVAT writes them; a gray class, and one whose colour would be an index, are colours all the same."""
+    colours = {"background": (0, 0, 0), "cat": (0, 0, 7), "dog": (128, 128, 128), "void": (224, 224, 192)}
+    (tmp_path / "labelmap.txt").write_text(
+        "# label:color_rgb:parts:actions\n" + "".join(f"{n}:{r},{g},{b}::\n" for n, (r, g, b) in colours.items())
+    )
+    for i, name in enumerate([*colours, "background"]):
+        _image(tmp_path / "JPEGImages" / f"{i}.png")
+        (tmp_path / "SegmentationClass").mkdir(exist_ok=True)
+        mask = Image.new("RGB", SIZE[::-1], colours[name])
+        (mask if i else mask.convert("P", palette=Image.Palette.ADAPTIVE)).save(tmp_path / f"SegmentationClass/{i}.png")
+    data = read(tmp_path)
+    assert (data.classes, len(data.records)) == (["background", "cat", "dog"], 5)
+    maps = [read_truth(r, data, "segment").semantic for r in data.records]
+    assert [int(m.flatten()[0]) for m in maps if m is not None] == [0, 1, 2, 255, 0]
+    Image.new("RGB", SIZE[::-1], (9, 8, 7)).save(tmp_path / "SegmentationClass/4.png")
+    why = read(tmp_path).ledger.refused[0].what
+    assert why == (
+        "value (9, 8, 7) (48 pixels) is no class; allowed: (0, 0, 0), (0, 0, 7), (128, 128, 128); "
+        "name it in labelmap.txt if it is one"
+    )
+    for i in range(5):
+        _mask(tmp_path / f"SegmentationClass/{i}.png", [0, 1, 2])
+    assert read(tmp_path).mask_values == {0: 0, 1: 1, 2: 2, 3: 255, 255: 255}
+    for line in ("cat 1 2 3", "cat:1,2,300::", ":1,2,3::", "a:1,2,3::\nb:1,2,3::", "a:1,2,3::\na:1,2,4::"):
+        (tmp_path / "labelmap.txt").write_text(line + "\n")
+        with pytest.raises(DataError, match=r"labelmap\.txt"):
+            read(tmp_path)
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 9), (0, 3, 0), (9, 9, 8), (9, 8, 9)])
+def test_no_colour_is_taken_for_an_index(tmp_path: Path, colour: tuple[int, int, int]) -> None:
+    _pairs(tmp_path, "images", "masks", [0, 1])
+    Image.new("RGB", SIZE[::-1], colour).save(tmp_path / "masks" / "1.png")
+    Image.new("RGB", SIZE[::-1], (1, 1, 1)).save(tmp_path / "masks" / "2.png")  # gray, saved in colour
+    data = read(tmp_path)
+    assert [r.id for r in data.records] == ["images/0.jpg", "images/2.jpg"]
+    assert "a mask of colours (mode RGB" in data.ledger.refused[0].what
+    Image.fromarray(np.full(SIZE, 1 << 25, np.int32)).save(tmp_path / "masks" / "1.png", "TIFF")
+    assert "value 33554432; allowed: 0..65535" in read(tmp_path).ledger.refused[0].what
+
+
+def test_a_mask_is_never_shared_by_two_pictures(tmp_path: Path) -> None:
+    _pairs(tmp_path, "images", "masks", [0, 1])
+    _image(tmp_path / "images" / "1.png")
+    _image(tmp_path / "images" / "2.png")
+    _image(tmp_path / "images" / "2_rgb.png")
+    _mask(tmp_path / "masks" / "2.png.png", [0, 1])
+    _mask(tmp_path / "masks" / "0_gt.png", [0, 1])
+    data = read(tmp_path)
+    assert {r.id: r.semantic for r in data.records} == {
+        "images/0.jpg": "masks/0.png",
+        "images/2.jpg": "masks/2.png",
+        "images/2.png": "masks/2.png.png",
+    }
+    why = {entry.where: entry.what for entry in data.ledger.refused}
+    assert why["images/1.jpg"] == why["images/1.png"]
+    assert "2 images may have the mask 1.png: 1.jpg, 1.png" in why["images/1.jpg"]
+    assert why["masks/1.png"] == "of several images of this name in images/"
+    assert "2 images may have the mask 2.png" in why["images/2_rgb.png"]
+    assert why["masks/0_gt.png"] == "no image of this name in images/"
+    assert (data.ledger.images_refused, data.ledger.labels_refused) == (3, 2)
+
+
+def test_two_masks_of_one_picture_are_refused_by_name(tmp_path: Path) -> None:
+    _pairs(tmp_path, "images", "masks", [0, 1], tail="_mask")
+    _mask(tmp_path / "masks" / "0_gt.png", [0, 1])
+    data = read(tmp_path)
+    assert len(data.records) == 2
+    assert "2 masks of this name (0_gt.png, 0_mask.png)" in data.ledger.refused[0].what
+
+
+def test_lists_of_voc_hold_whole_lines(tmp_path: Path) -> None:
+    for name in ("a 1", "b", "c"):
+        _image(tmp_path / "JPEGImages" / f"{name}.jpg")
+        _mask(tmp_path / "SegmentationClass" / f"{name}.png", [0, 1])
+    lists = tmp_path / "ImageSets/Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("a 1\nb\n")
+    (lists / "val.txt").write_text("c\n")
+    assert read(tmp_path).splits == {"train": 2, "val": 1}
+    (lists / "val.txt").write_bytes(b"\xff\n")
+    with pytest.raises(DataError, match=r"val\.txt: not UTF-8"):
+        read(tmp_path)
+
+
+def test_what_is_no_sound_picture_is_no_mask(tmp_path: Path) -> None:
+    """Only the formats of pictures are opened, regular files only, and the size comes before the pixels."""
+    _pairs(tmp_path, "images", "masks", [0, 1], count=8)
+    masks = tmp_path / "masks"
+    Image.new("RGB", SIZE[::-1]).save(masks / "0.png", "DDS")
+    Image.new("L", SIZE[::-1]).save(masks / "1.png", "EPS")
+    (masks / "2.png").unlink()
+    os.mkfifo(masks / "2.png")
+    (masks / "3.png").unlink()
+    (masks / "3.png").symlink_to("nowhere.png")
+    Image.new("1", (20_000, 20_000)).save(masks / "4.png")
+    (masks / "5.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (masks / os.fsdecode(b"\xff.png")).write_bytes((masks / "7.png").read_bytes())
+    data = read(tmp_path)
+    assert [r.id for r in data.records] == ["images/6.jpg", "images/7.jpg"]
+    why = {entry.where: entry.what for entry in data.ledger.refused}
+    for name, says in (("0", "allowed: JPEG"), ("1", "EPS"), ("2", "pipe"), ("3", "leads nowhere"), ("4", "Mpixel")):
+        assert says in why[f"masks/{name}.png"], name
+    assert why["masks/" + os.fsdecode(b"\xff.png")] == "no image of this name in images/"
+
+
+def test_paths_of_a_yaml_file_may_be_mixed_and_are_named_where_they_lead_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _pairs(tmp_path / "set", "images", "masks", [0, 1])
+    _pairs(tmp_path, "far", "far_masks", [0, 1])
+    monkeypatch.chdir(tmp_path)
+    file = Path("set/masks.yaml")
+    file.write_text(f"train: {{images: images, masks: masks}}\nval: {{images: {tmp_path}/far, masks: ../far_masks}}\n")
+    data = read(file)
+    assert data.splits == {"train": 3, "val": 3}
+    assert data.ledger.warnings[0] == f"masks.yaml leads out of its folder: {tmp_path}/far, far_masks"
 
 
 @pytest.mark.shared

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 
 from saccade.data.dataset import DataSet, Entry, Ledger, Record, Thing
+from saccade.data.rle import check_outline
 from saccade.errors import DataError
 
 Box = tuple[float, float, float, float]
@@ -17,6 +18,7 @@ Box = tuple[float, float, float, float]
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
 _SPLITS |= {"dev": "val", "test": "test", "testing": "test"}
 _ROUNDING = 1.0  # pixels by which a box may stick out of the image without a word: rounding of other tools
+_FAR = 10.0  # times the longer side of the image: a corner farther outside is a slip
 
 
 def split_of(name: str) -> str | None:
@@ -70,25 +72,73 @@ def fit_box(box: Sequence[object], size: tuple[int, int]) -> tuple[Box, str | No
 
 
 def fit_polygons(polygons: object, size: tuple[int, int]) -> tuple[list[list[float]], str | None]:
-    """Polygons `[x1, y1, x2, y2, ...]` clipped point by point to an image of `size` (height, width), and the repair.
+    """The sound ones of polygons `[x1, y1, x2, y2, ...]` in an image of `size` (height, width), and what was repaired.
+
+    Corners outside of the image stay where they are, so that the edges that lead to them cross its border at the right
+    place: what lies outside is cut when the polygon is drawn (`data/rle.py`). Corners farther out than any rounding or
+    rotation puts them are cut at once, for drawing takes as long as the outline is.
 
     Raises:
-        DataError: not a list of lists, an odd count of numbers, fewer than 3 points, or numbers that are not finite.
+        DataError: not a list of lists, or none is sound: an odd count of numbers, fewer than 3 points, numbers that are
+            not finite, wholly outside of the image, or too long to draw.
     """
     if not isinstance(polygons, list) or not polygons or not all(isinstance(p, list) for p in polygons):
         raise DataError("the polygons are not a list of lists [x1, y1, x2, y2, ...]")
-    height, width = size
-    fitted, out = [], 0.0
+    fitted, faults, out = [], [], 0.0
     for polygon in polygons:
-        numbers = check_numbers(polygon, "the polygon")
-        if len(numbers) % 2:
-            raise DataError(f"a polygon has {len(numbers)} numbers, x and y in turn need an even count")
-        if len(numbers) < 6:
-            raise DataError(f"a polygon has {len(numbers) // 2} points, at least 3 are needed")
-        inside = [min(max(v, 0.0), float(height if i % 2 else width)) for i, v in enumerate(numbers)]
-        out = max(out, *(abs(a - b) for a, b in zip(inside, numbers, strict=True)))
-        fitted.append(inside)
-    return fitted, None if out <= _ROUNDING else f"polygon clipped to the image, it stuck out by {out:.1f} pixels"
+        try:
+            points, beyond = _fit_polygon(polygon, size)
+        except DataError as error:
+            faults.append(str(error))
+            continue
+        fitted.append(points)
+        out = max(out, beyond)
+    if not fitted:
+        raise DataError(faults[0])
+    repairs = [f"{len(faults)} of {len(polygons)} polygons left out: {faults[0]}"] if faults else []
+    if out > _ROUNDING:
+        repairs.append(f"polygon cut at the border of the image, it sticks out by {out:.1f} pixels")
+    return fitted, "; ".join(repairs) or None
+
+
+def _fit_polygon(polygon: list[object], size: tuple[int, int]) -> tuple[list[float], float]:
+    """The points of one polygon, and by how many pixels the farthest lies outside. Raises DataError."""
+    points = check_numbers(polygon, "the polygon")
+    if len(points) % 2:
+        raise DataError(f"a polygon has {len(points)} numbers, x and y in turn need an even count")
+    if len(points) < 6:
+        raise DataError(f"a polygon has {len(points) // 2} points, at least 3 are needed")
+    height, width = size
+    x1, y1, x2, y2 = polygon_box([points])
+    if x2 < 0 or y2 < 0 or x1 > width or y1 > height:
+        raise DataError(f"a polygon lies outside of the image of {width} x {height} (width x height)")
+    beyond = max(-x1, -y1, x2 - width, y2 - height, 0.0)
+    if beyond > _FAR * max(size):
+        points = clip_polygon(points, size)
+    check_outline(points)
+    return points, beyond
+
+
+def clip_polygon(polygon: list[float], size: tuple[int, int]) -> list[float]:
+    """The part of a polygon inside an image of `size` (height, width); [] where there is none.
+
+    Cut along one border after the other (Sutherland & Hodgman 1974, "Reentrant polygon clipping"): the area is right,
+    parts of a concave polygon may stay joined by edges along the border.
+    """
+    height, width = size
+    points = list(zip(polygon[0::2], polygon[1::2], strict=True))
+    for axis, border, sign in ((0, 0.0, 1), (1, 0.0, 1), (0, float(width), -1), (1, float(height), -1)):
+        kept: list[tuple[float, float]] = []
+        for before, point in zip([*points[-1:], *points[:-1]], points, strict=True):
+            inside, was_inside = (sign * (p[axis] - border) >= 0 for p in (point, before))
+            if inside != was_inside:
+                share = (border - before[axis]) / (point[axis] - before[axis])
+                other = before[1 - axis] + share * (point[1 - axis] - before[1 - axis])
+                kept.append((border, other) if axis == 0 else (other, border))
+            if inside:
+                kept.append(point)
+        points = kept
+    return [v for point in points for v in point]
 
 
 def polygon_box(polygons: list[list[float]]) -> Box:

@@ -7,37 +7,41 @@ Segments are polygons, or run lengths (`data/rle.py`); `iscrowd` (and the old `i
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from saccade.data.dataset import DataSet, Ledger, Record, Thing
-from saccade.data.formats.boxes import check_numbers, finish, fit_box, fit_polygons, polygon_box, split_of
-from saccade.data.formats.coco_json import Id, check_id, head_of, index, read_json
+from saccade.data.formats.boxes import finish
+from saccade.data.formats.coco_json import Id, Labels, check_id, is_coco, read_labels
+from saccade.data.formats.coco_objects import (
+    judge_fractions,
+    read_object,
+    settle_crowds,
+    warn_of_corners,
+    warn_of_repeats,
+)
+from saccade.data.formats.folder import PICTURES
 from saccade.data.formats.listing import list_files, list_images, measure, relative
-from saccade.data.rle import rle_area, rle_box, rle_size
+from saccade.data.formats.splits import SPLITS, split_of_file, split_of_folder
 from saccade.errors import DataError
 
 _OTHER_KINDS = ("captions", "panoptic", "stuff", "image_info", "predictions", "results")
+_BESIDE = frozenset({"masks", "mask", "labels", "label", "gt", "segmentation", "thumbnails", "thumbnail", "thumbs",
+                     "previews", "preview"})  # fmt: skip
+"""Folders (lower case) of files that have the names of the pictures and are not the pictures."""
 
-
-@dataclass(slots=True)
-class _Labels:
-    """One label file."""
-
-    path: Path
-    place: str
-    split: str | None
-    images: dict[Id, dict[str, Any]]
-    annotations: list[dict[str, Any]]
-    categories: dict[Id, dict[str, Any]]
+Places = dict[Id, list[Path]]
+"""The image files that an entry of "images" may mean: one where it is found, several where that is open."""
 
 
 def looks_like(root: Path) -> bool:
     """True for a COCO .json file, or a folder that holds one at most two folders down."""
     if root.is_file():
-        return root.suffix.lower() == ".json" and head_of(root)
+        return root.suffix.lower() == ".json" and is_coco(root)
     return bool(_candidates(root))
 
 
@@ -53,24 +57,28 @@ def read(root: Path, task: str | None = None) -> DataSet:
     """
     base, paths = _label_files(root, task)
     ledger = Ledger()
-    files = [_parse(path, base, ledger) for path in paths]
+    files = [read_labels(path, relative(path, base), split) for path, split in paths.items()]
+    _drop_groups(files, ledger)
     classes, ids = _classes(files, ledger)
-    located = _locate(base, files)
+    pictures = list_images(base)
+    located = _locate(base, files, pictures, ledger)
     if root.is_file() and not any(located):
         ledger.warnings.append(f"none of the images is below {base}: labels alone, good for scoring results only")
         located, sizes = _labels_alone(base, files)
     else:
-        sizes = measure(base, sorted({p for table in located for p in table.values()}), ledger)
+        sizes = measure(base, sorted({p for table in located for paths in table.values() for p in paths}), ledger)
     records: list[Record] = []
+    labels_of = {name: label for label, name in enumerate(classes)}
     for labels, table in zip(files, located, strict=True):
-        names = {i: classes.index(str(c["name"]).strip()) for i, c in labels.categories.items() if i in ids}
+        names = {i: labels_of[c["name"]] for i, c in labels.categories.items() if c["name"] in labels_of}
         records += _records(labels, table, sizes, names, base, ledger)
-        _warn_of_corners(labels, ledger)
+        warn_of_corners(labels, ledger)
     _refuse_shared_images(records)
+    settle_crowds(records, ledger)
     dataset = DataSet(base, "coco", "detect", classes, sorted(records, key=lambda r: r.id), ledger)
     dataset.category_ids = list(ids)
     _name_keypoints(dataset, files)
-    unnamed = len(set(list_images(base)) - {p for table in located for p in table.values()})
+    unnamed = len(set(pictures) - {p for table in located for paths in table.values() for p in paths})
     if unnamed:
         ledger.warnings.append(f"{unnamed} images below {base.name} are in no label file and are left out")
     return finish(dataset, task)
@@ -80,137 +88,167 @@ def _candidates(root: Path) -> list[Path]:
     if not root.is_dir():
         return []
     paths = [p for p in list_files(root) if p.suffix.lower() == ".json" and len(p.relative_to(root).parts) <= 3]
-    return [p for p in paths if not any(kind in p.name.lower() for kind in _OTHER_KINDS) and head_of(p)]
+    return [p for p in paths if not any(kind in p.name.lower() for kind in _OTHER_KINDS) and is_coco(p)]
 
 
-def _label_files(root: Path, task: str | None) -> tuple[Path, list[Path]]:
-    """The folder of the data set and its label files, train first."""
+def _label_files(root: Path, task: str | None) -> tuple[Path, dict[Path, str | None]]:
+    """The folder of the data set, and its label files, train first, with the split of each."""
     if root.is_file():
-        return root.parent.parent if root.parent.name.lower() == "annotations" else root.parent, [root]
-    groups: dict[str, list[Path]] = defaultdict(list)
-    for path in _candidates(root):
-        groups[_split(path, root) or ""].append(path)
+        base = root.parent.parent if root.parent.name.lower() == "annotations" else root.parent
+        return base, _splits([root], base)
     wanted = "person_keypoints" if task == "pose" else "instances"
-    chosen = []
-    for split in sorted(groups, key=lambda s: ({"train": 0, "val": 1, "test": 2}.get(s, 3), s)):
+    groups: dict[str | None, list[Path]] = defaultdict(list)
+    for path, split in _splits(_candidates(root), root).items():
+        groups[split].append(path)
+    chosen: dict[Path, str | None] = {}
+    for split in sorted(groups, key=lambda s: {"train": 0, "val": 1, "test": 2}.get(s or "", 3)):
         paths = groups[split]
         preferred = [p for p in paths if p.name.lower().startswith(wanted)] or paths
         if len(preferred) > 1:
             names = ", ".join(relative(p, root) for p in preferred[:6])
-            raise DataError(f"{root}: {len(preferred)} COCO files for one split: {names}; give the path of one of them")
-        chosen += preferred
+            raise DataError(
+                f"{root}: {len(preferred)} COCO files for one split: {names}; give the path of one of them, or call "
+                "them train.json, val.json, test.json"
+            )
+        chosen[preferred[0]] = split
     if not chosen:
         raise DataError(f"{root}: no COCO label file (*.json with images, annotations, categories)")
     return root, chosen
 
 
-def _split(path: Path, base: Path) -> str | None:
-    folder = path.parent.name if path.parent != base else ""
-    return split_of(path.stem) or split_of(folder)
+def _splits(paths: list[Path], base: Path) -> dict[Path, str | None]:
+    """The split of each label file: by its name, a folder above it, or the one word in which the names differ
+    (`lvis_v1_train.json` beside `lvis_v1_val.json`; alone such a name says nothing)."""
+    found: dict[Path, str | None] = {}
+    for path in paths:
+        folders = reversed(path.relative_to(base).parts[:-1])
+        found[path] = split_of_file(path.stem) or next(filter(None, map(split_of_folder, folders)), None)
+    unnamed = [path for path, split in found.items() if split is None]
+    words = list(zip(*(re.split(r"[^a-z]+", path.stem.lower()) for path in unnamed), strict=False))
+    different = [column for column in words if len(set(column)) > 1]
+    if len(different) == 1 and len(set(different[0])) == len(unnamed) and set(different[0]) <= SPLITS.keys():
+        found |= {path: SPLITS[word] for path, word in zip(unnamed, different[0], strict=True)}
+    return found
 
 
-def _parse(path: Path, base: Path, ledger: Ledger) -> _Labels:
-    place = relative(path, base)
-    content = read_json(path, place)
-    if not isinstance(content, dict):
-        kind = type(content).__name__
-        raise DataError(f"{place}: the top is a {kind}, an object with images, annotations, categories needed")
-    for part in ("images", "annotations", "categories"):
-        value = content.get(part)
-        if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
-            raise DataError(f"{place}: '{part}' is missing or is not a list of objects")
-    if not content["images"] or not content["categories"]:
-        raise DataError(f"{place}: 'images' or 'categories' is empty")
-    if any("segments_info" in a for a in content["annotations"]):
-        raise DataError(f"{place}: panoptic labels are not read here; instances needed")
-    images = index(content["images"], "image", place)
-    categories = index(content["categories"], "category", place)
-    index([a for a in content["annotations"] if "id" in a], "annotation", place)
-    names: dict[str, Id] = {}
-    for key, category in categories.items():
-        name = category.get("name")
-        if not isinstance(name, str | int) or isinstance(name, bool) or not str(name).strip():
-            raise DataError(f"{place}: category {key} has no name")
-        name = str(name).strip()
-        if name in names:
-            raise DataError(f"{place}: categories {names[name]} and {key} have the same name {name!r}")
-        names[name] = key
-    for key, image in images.items():
-        image["file_name"] = _safe_name(image.get("file_name"), f"{place}: image {key}")
-    return _Labels(path, place, _split(path, base), images, content["annotations"], categories)
+def _drop_groups(files: list[Labels], ledger: Ledger) -> None:
+    """Leave out a category that no annotation uses and that all others name as their group: Roboflow writes one."""
+    groups = []
+    for labels in files:
+        used = {key for a in labels.annotations if isinstance(key := a.get("category_id"), int | str)}
+        above = {i: str(c.get("supercategory")).strip() for i, c in labels.categories.items()}
+        named = set(above.values())
+        names = {i: c["name"] for i, c in labels.categories.items() if i not in used}
+        tops = [i for i, name in names.items() if name in named and name != above[i]]
+        if len(tops) != 1 or any(above[i] != names[tops[0]] for i in above if i != tops[0]):
+            return
+        groups.append(tops[0])
+    for labels, key in zip(files, groups, strict=True):
+        name = labels.categories.pop(key)["name"]
+        ledger.warnings.append(f"{labels.place}: category {key} {name!r} is the group of all others and is left out")
 
 
-def _safe_name(name: object, where: str) -> str:
-    """A relative path with '/'. Raises DataError for anything that could lead out of the data set."""
-    if not isinstance(name, str) or not name.strip():
-        raise DataError(f"{where} has no file_name")
-    path = PurePosixPath(name.replace("\\", "/"))
-    windows = PureWindowsPath(name)
-    if "\0" in name or "://" in name or path.is_absolute() or windows.drive or ".." in path.parts or len(name) > 1000:
-        raise DataError(f"{where} has file_name {name[:80]!r}; a path inside of the data set is needed")
-    return str(path)
-
-
-def _classes(files: list[_Labels], ledger: Ledger) -> tuple[list[str], list[Id]]:
+def _classes(files: list[Labels], ledger: Ledger) -> tuple[list[str], list[Id]]:
     """Names and ids of the classes, in order of id, as the first file says; the others may not add any."""
+    for labels in files:
+        seen: dict[str, Id] = {}
+        for key, category in labels.categories.items():
+            name = category["name"]
+            if name in seen:
+                raise DataError(f"{labels.place}: categories {seen[name]} and {key} have the same name {name!r}")
+            seen[name] = key
     first = files[0]
-    used = {a.get("category_id") for f in files for a in f.annotations if isinstance(a.get("category_id"), int | str)}
     ids = sorted(first.categories, key=lambda i: (isinstance(i, str), i))
-    groups = {str(c.get("supercategory")) for i, c in first.categories.items() if i != 0}
-    if len(ids) > 1 and ids[0] == 0 and 0 not in used and groups == {str(first.categories[0]["name"])}:
-        ledger.warnings.append(f"{first.place}: category 0 {groups.pop()!r} is the group of all others and is left out")
-        ids = ids[1:]
-    classes = [str(first.categories[i]["name"]).strip() for i in ids]
+    of_name = {first.categories[i]["name"]: i for i in ids}
     for other in files[1:]:
-        names = {str(c["name"]).strip(): i for i, c in other.categories.items() if i in ids or i in used}
-        extra = sorted(set(names) - set(classes))
-        if extra:
-            raise DataError(
-                f"{other.place}: category {extra[0]!r} is not in {first.place}; both must have the same names"
-            )
-        if any(ids[classes.index(name)] != key for name, key in names.items()):
+        names = {c["name"]: i for i, c in other.categories.items()}
+        extra = min(names.keys() - of_name.keys(), default=None)
+        if extra is not None:
+            raise DataError(f"{other.place}: category {extra!r} is not in {first.place}; both must have the same names")
+        if any(of_name[name] != key for name, key in names.items()):
             ledger.warnings.append(f"{other.place} gives categories other ids than {first.place}; names are matched")
-    return classes, ids
+    return list(of_name), ids
 
 
-def _locate(base: Path, files: list[_Labels]) -> list[dict[Id, Path]]:
-    """The image files of each label file, among those below `base`: at the path given, or below some folder."""
+def _locate(base: Path, files: list[Labels], pictures: list[Path], ledger: Ledger) -> list[Places]:
+    """The image files of each label file, among the `pictures` below `base`.
+
+    A picture is the one whose path ends as the path stated. Only where none of a file's paths fits so, the first
+    folders of all of them are taken for a place elsewhere (`/content/data/...`) and left away, with a warning.
+    """
     by_name: dict[str, list[Path]] = defaultdict(list)
-    for path in list_images(base):
-        by_name[path.name].append(path)
+    for path in pictures:
+        by_name[unicodedata.normalize("NFC", path.name)].append(path)
     tables = []
     for labels in files:
-        table = {}
-        for key, image in labels.images.items():
-            wanted = image["file_name"]
-            paths = by_name.get(PurePosixPath(wanted).name, [])
-            exact = [p for p in paths if f"/{relative(p, base)}".endswith(f"/{wanted}")]
-            near = exact or (paths if len(paths) == 1 else [])
-            near = [p for p in near if p.parent == labels.path.parent] or near
-            near = [p for p in near if labels.split in [split_of(n) for n in p.relative_to(base).parts[:-1]]] or near
-            if near:
-                table[key] = min(near, key=lambda p: len(p.parts))
+        stated = {key: PurePosixPath(_plain(image["file_name"])).parts for key, image in labels.images.items()}
+        table: Places = {}
+        for away in range(max(map(len, stated.values()))):
+            ends = {key: parts[min(away, len(parts) - 1) :] for key, parts in stated.items()}
+            common = Counter(ends.values()) if away else Counter()
+            for key, end in ends.items():
+                fitting = [p for p in by_name.get(end[-1], []) if common[end] <= 1 and _ends(p, base, end)]
+                if fitting:
+                    table[key] = _preferred(fitting, len(end), labels, base)
+            if table:
+                break
+        if table and away:
+            name, path = labels.images[next(iter(table))]["file_name"], next(iter(table.values()))[0]
+            ledger.warnings.append(
+                f"{labels.place}: no image lies where file_name says; {len(table)} are found without the first {away} "
+                f"folders of their paths, such as {relative(path, base)} for {name}"
+            )
         tables.append(table)
     return tables
 
 
-def _labels_alone(base: Path, files: list[_Labels]) -> tuple[list[dict[Id, Path]], dict[Path, tuple[int, int]]]:
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _ends(path: Path, base: Path, end: tuple[str, ...]) -> bool:
+    return len(end) == 1 or tuple(map(_plain, path.relative_to(base).parts[-len(end) :])) == end
+
+
+def _preferred(paths: list[Path], length: int, labels: Labels, base: Path) -> list[Path]:
+    """Those of several fitting files that lie where images of these labels usually do; one, if that settles it.
+
+    Args:
+        length: how many parts at the end of the path the label file states.
+    """
+    above = {path: path.relative_to(base).parts[:-length] for path in paths}
+    places: list[Callable[[Path], bool]] = [
+        lambda p: p.parents[length - 1] == labels.path.parent,
+        lambda p: not above[p],
+        lambda p: labels.split is not None and labels.split in map(split_of_folder, above[p]),
+        lambda p: len(above[p]) == 1 and above[p][0].lower() in PICTURES,
+        lambda p: above[p][-1].lower() in PICTURES,
+        lambda p: not _BESIDE & {folder.lower() for folder in above[p]},
+    ]
+    for usual in places:
+        if len(paths) == 1:
+            break
+        paths = [p for p in paths if usual(p)] or paths
+    return paths
+
+
+def _labels_alone(base: Path, files: list[Labels]) -> tuple[list[Places], dict[Path, tuple[int, int]]]:
     """Paths and sizes as the labels state them, for images that are not there; those without a size are left out."""
-    located: list[dict[Id, Path]] = []
+    located: list[Places] = []
     sizes = {}
     for labels in files:
         located.append({})
         for key, image in labels.images.items():
             height, width = image.get("height"), image.get("width")
             if type(height) is int and type(width) is int and height > 0 and width > 0:
-                located[-1][key] = base / image["file_name"]
+                located[-1][key] = [base / image["file_name"]]
                 sizes[base / image["file_name"]] = height, width
     return located, sizes
 
 
 def _records(
-    labels: _Labels,
-    table: dict[Id, Path],
+    labels: Labels,
+    table: Places,
     sizes: dict[Path, tuple[int, int]],
     names: dict[Id, int],
     base: Path,
@@ -224,148 +262,49 @@ def _records(
             ledger.refuse_label(where, f"image {key} is not among the images")
         else:
             by_image[key].append((where, annotation))
-    _refuse_fractions(labels)
+    judge_fractions(labels, ledger)
     records = []
     for key, image in labels.images.items():
-        path = table.get(key)
-        why = _unusable(image, path, sizes)
-        if why is not None or path is None:
-            if path is None or path in sizes:
-                ledger.refuse_image(f"{labels.place}: image {key}", why or "")
+        paths = table.get(key, [])
+        why = _unusable(image, paths, sizes, base)
+        if why is not None:
+            if len(paths) != 1 or paths[0] in sizes:  # else `measure` has refused it
+                ledger.refuse_image(f"{labels.place}: image {key}", why)
             for where, _ in by_image[key]:
                 ledger.refuse_label(where, f"image {key} cannot be used")
             continue
         things: list[Thing] = []
-        record = Record(relative(path, base), sizes[path], labels.split, things=things, source_id=key)
+        record = Record(relative(paths[0], base), sizes[paths[0]], labels.split, things=things, source_id=key)
         for where, annotation in by_image[key]:
-            thing = _keep(annotation, where, record.size, names, labels, ledger)
+            category = check_id(annotation.get("category_id"), f"{where}: category_id")
+            if category not in names:
+                raise DataError(f"{where}: category {category} is not among the categories of {labels.place}")
+            points = labels.categories[category].get("keypoints")
+            count = len(points) if isinstance(points, list) else 0
+            thing = read_object(annotation, where, record.size, names[category], count, ledger)
             if thing is not None:
                 things.append(thing)
-        _warn_of_repeats(record, ledger)
+        warn_of_repeats(record, ledger)
         records.append(record)
     return records
 
 
-def _unusable(image: dict[str, Any], path: Path | None, sizes: dict[Path, tuple[int, int]]) -> str | None:
-    if path is None:
+def _unusable(image: dict[str, Any], paths: list[Path], sizes: dict[Path, tuple[int, int]], base: Path) -> str | None:
+    """Why an entry of "images" cannot be used; None where it can."""
+    if not paths:
         return f"no image file {image['file_name']!r} below the data set"
-    if path not in sizes:
+    if len(paths) > 1:
+        names = ", ".join(relative(p, base) for p in paths[:4])
+        return f"{len(paths)} image files may be {image['file_name']!r}: {names}; state the folder in file_name"
+    if paths[0] not in sizes:
         return "cannot be opened"
     height, width = image.get("height"), image.get("width")
-    stated = type(height) is int and type(width) is int and height > 0 and width > 0
-    if not stated or (height, width) == sizes[path]:
+    stated = type(height) is int and type(width) is int and 0 < height < 1 << 31 and 0 < width < 1 << 31
+    if not stated or (height, width) == sizes[paths[0]]:
         return None
-    turned = "; is the image turned by its EXIF orientation?" if (width, height) == sizes[path] else ""
-    return f"is {width} x {height} (width x height) here, the file {sizes[path][1]} x {sizes[path][0]}{turned}"
-
-
-def _keep(
-    annotation: dict[str, Any], where: str, size: tuple[int, int], names: dict[Id, int], labels: _Labels, ledger: Ledger
-) -> Thing | None:
-    category = check_id(annotation.get("category_id"), f"{where}: category_id")
-    if category not in names:
-        raise DataError(f"{where}: category {category} is not among the categories of {labels.place}")
-    try:
-        thing, repairs = _thing(annotation, size, names[category])
-        points = labels.categories[category].get("keypoints")
-        thing.keypoints = _keypoints(annotation, len(points) if isinstance(points, list) else 0)
-    except DataError as error:
-        ledger.refuse_label(where, str(error))
-        return None
-    for repair in repairs:
-        ledger.repair(where, repair)
-    return thing
-
-
-def _thing(annotation: dict[str, Any], size: tuple[int, int], label: int) -> tuple[Thing, list[str]]:
-    """The object of an annotation, and what was repaired. Raises DataError with the reason."""
-    polygons, rle, repairs = None, None, []
-    segment = annotation.get("segmentation")
-    if isinstance(segment, dict):
-        if rle_size(segment) != size:
-            raise DataError(f"RLE size {segment['size']} (height, width) differs from the image {list(size)}")
-        if rle_area(segment) == 0:
-            raise DataError("the mask is empty")
-        rle = segment
-    elif segment:
-        flat = isinstance(segment, list) and not any(isinstance(p, list) for p in segment)
-        polygons, repair = fit_polygons([segment] if flat else segment, size)
-        repairs += [repair] if repair else []
-    box = annotation.get("bbox")
-    if not box and (polygons or rle):
-        corners = polygon_box(polygons) if polygons else rle_box(rle or {})
-    elif not isinstance(box, list) or len(box) != 4:
-        raise DataError(f"bbox is {str(box)[:60]}, needed are 4 numbers x y width height")
-    else:
-        x, y, width, height = check_numbers(box, "bbox")
-        if width <= 0 or height <= 0:
-            raise DataError(f"bbox {box} (x y width height) has no area or a negative size")
-        corners = (x, y, x + width, y + height)
-    fitted, repair = fit_box(corners, size)
-    repairs += [repair] if repair else []
-    area = annotation.get("area")
-    thing = Thing(label, fitted, polygons=polygons, rle=rle)
-    thing.crowd = annotation.get("iscrowd") in (1, True) or annotation.get("ignore") in (1, True)
-    thing.area = None if area is None else check_numbers([area], "area")[0]
-    thing.id = annotation["id"] if type(annotation.get("id")) is int else None
-    return thing, repairs
-
-
-def _keypoints(annotation: dict[str, Any], count: int) -> list[tuple[float, float, float]] | None:
-    values = annotation.get("keypoints")
-    if values is None or not count:
-        return None
-    if not isinstance(values, list) or len(values) != 3 * count:
-        found = len(values) if isinstance(values, list) else type(values).__name__
-        raise DataError(f"keypoints hold {found} numbers, {count} points of x y visibility need {3 * count}")
-    numbers = check_numbers(values, "keypoints")
-    return [(numbers[i], numbers[i + 1], numbers[i + 2]) for i in range(0, 3 * count, 3)]
-
-
-def _refuse_fractions(labels: _Labels) -> None:
-    """Raises DataError where no box reaches beyond 1 pixel: those are fractions of the image."""
-    farthest = 0.0
-    for annotation in labels.annotations:
-        box = _plain(annotation.get("bbox"))
-        if box is not None:
-            farthest = max(farthest, box[0] + box[2], box[1] + box[3])
-    if 0 < farthest <= 1:
-        raise DataError(f"{labels.place}: all boxes lie within 0..1: they look like fractions, COCO has pixels")
-
-
-def _plain(box: object) -> list[float] | None:
-    try:
-        return check_numbers(box, "bbox") if isinstance(box, list) and len(box) == 4 else None
-    except DataError:
-        return None  # refused where its annotation is read
-
-
-def _warn_of_corners(labels: _Labels, ledger: Ledger) -> None:
-    """Warn where every box would fit its image as x1 y1 x2 y2, and some stick out of it as x y width height."""
-    outside = []
-    for number, annotation in enumerate(labels.annotations):
-        box, image = _plain(annotation.get("bbox")), labels.images.get(annotation.get("image_id", ""), {})
-        width, height = image.get("width"), image.get("height")
-        if box is None or type(width) is not int or type(height) is not int:
-            continue
-        a, b, c, d = box
-        if not (a < c <= width + 1 and b < d <= height + 1):
-            return
-        if a + c > width + 1 or b + d > height + 1:
-            outside.append(annotation.get("id", f"number {number}"))
-    if len(outside) > 1:
-        ledger.warnings.append(
-            f"{labels.place}: boxes look like x1 y1 x2 y2: all would fit so, and {len(outside)} stick out "
-            f"of their image as x y width height, which COCO has (first: annotation {outside[0]}); they are clipped"
-        )
-
-
-def _warn_of_repeats(record: Record, ledger: Ledger) -> None:
-    """COCO's own files hold a few objects twice and its scores count both, so they stay."""
-    things = record.things or []
-    repeats = len(things) - len({(t.label, t.box, t.area, t.crowd) for t in things})
-    if repeats:
-        ledger.warnings.append(f"{record.id}: {repeats} objects repeat another one exactly; kept, as COCO scores do")
+    turned = "; is the image turned by its EXIF orientation?" if (width, height) == sizes[paths[0]] else ""
+    file = f"{sizes[paths[0]][1]} x {sizes[paths[0]][0]}"
+    return f"is {width} x {height} (width x height) here, the file {file}{turned}"
 
 
 def _refuse_shared_images(records: list[Record]) -> None:
@@ -379,7 +318,7 @@ def _refuse_shared_images(records: list[Record]) -> None:
             )
 
 
-def _name_keypoints(dataset: DataSet, files: list[_Labels]) -> None:
+def _name_keypoints(dataset: DataSet, files: list[Labels]) -> None:
     lists = [c["keypoints"] for f in files for c in f.categories.values() if isinstance(c.get("keypoints"), list)]
     lists = [names for names in lists if names]
     if not lists:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from saccade.data.dataset import DataSet, Record, Thing
 from saccade.data.formats.output import Images, file_names, place_image, sentences, whole_folder
-from saccade.data.rle import encode_mask, rle_area
+from saccade.data.image import decode_values
+from saccade.data.rle import encode_mask, encode_polygons, rle_area
 from saccade.errors import DataError
 
 
@@ -42,17 +42,19 @@ def write(dataset: DataSet, out: Path, images: Images = "copy") -> list[str]:
             annotations = []
             for record in records:
                 place_image(dataset, record, folder / "images" / names[record.id], images)
+                maps: dict[str, np.ndarray] = {}
                 for thing in record.things or []:
                     number += 1
                     lost["difficult flags"] += thing.difficult
-                    row = _annotation(dataset, record, thing, lost)
+                    row = _annotation(dataset, record, thing, maps)
                     row |= {"id": thing.id if keep_ids else number, "image_id": image_ids[record.id]}
                     annotations.append(row | {"category_id": categories[thing.label]["id"]})
             described = [
                 {"id": image_ids[r.id], "file_name": names[r.id], "height": r.size[0], "width": r.size[1]}
                 for r in records
             ]
-            content = {"images": described, "annotations": annotations, "categories": categories}
+            content = {"info": {"contributor": "saccade"}, "images": described, "annotations": annotations}
+            content["categories"] = categories
             file = folder / "annotations" / (f"instances_{split}.json" if split else "instances.json")
             file.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False), encoding="utf-8")
     return sentences(lost)
@@ -77,17 +79,21 @@ def _categories(dataset: DataSet) -> list[dict[str, Any]]:
     return rows
 
 
-def _annotation(dataset: DataSet, record: Record, thing: Thing, lost: Counter[str]) -> dict[str, Any]:
+def _annotation(dataset: DataSet, record: Record, thing: Thing, maps: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The row of one object without its ids; `maps` keeps the id masks of the image, so that each is read once."""
     x1, y1, x2, y2 = thing.box
     rle = thing.rle
     if rle is None and not thing.polygons and thing.mask is not None:
-        rle = _read_mask(dataset.root, thing.mask, record.size)
+        name, value = thing.mask
+        if name not in maps:
+            maps[name] = _read_ids(dataset.root, name, record.size)
+        rle = encode_mask(maps[name] == value)
     row: dict[str, Any] = {"bbox": [round(v, 4) for v in (x1, y1, x2 - x1, y2 - y1)], "iscrowd": int(thing.crowd)}
     row["segmentation"] = [[round(v, 4) for v in p] for p in thing.polygons] if thing.polygons else rle or []
     if thing.area is not None:
         row["area"] = thing.area
     elif thing.polygons:
-        row["area"] = round(sum(_area(p) for p in thing.polygons), 4)
+        row["area"] = rle_area(encode_polygons(thing.polygons, record.size))
     else:
         row["area"] = rle_area(rle) if rle else round((x2 - x1) * (y2 - y1), 4)
     if thing.keypoints and dataset.keypoint_names:
@@ -96,23 +102,9 @@ def _annotation(dataset: DataSet, record: Record, thing: Thing, lost: Counter[st
     return row
 
 
-def _area(polygon: list[float]) -> float:
-    """Pixels^2 inside of a polygon (the shoelace formula)."""
-    x, y = np.array(polygon[0::2]), np.array(polygon[1::2])
-    return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
-
-
-def _read_mask(root: Path, mask: tuple[str, int], size: tuple[int, int]) -> dict[str, Any]:
-    """The pixels of value mask[1] in the id mask at mask[0]."""
-    name, value = mask
-    try:
-        with Image.open(root / name) as image:
-            if (image.height, image.width) != size:
-                found = f"{image.width} x {image.height}"
-                raise DataError(f"{name}: is {found} (width x height), its image {size[1]} x {size[0]}")
-            ids = np.asarray(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{name}: the mask cannot be read: {error}") from None
-    if ids.ndim != 2:
-        raise DataError(f"{name}: a mask has one channel, this has {ids.shape[2]}")
-    return encode_mask(ids == value)
+def _read_ids(root: Path, name: str, size: tuple[int, int]) -> np.ndarray:
+    ids = decode_values(root / name)
+    if ids.shape != size:
+        found = f"{ids.shape[1]} x {ids.shape[0]}"
+        raise DataError(f"{name}: is {found} (width x height), its image {size[1]} x {size[0]}")
+    return ids

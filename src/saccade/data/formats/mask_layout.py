@@ -8,13 +8,15 @@ Known layouts (names in any case):
 - VOC's: `JPEGImages/` beside `SegmentationClass/` (splits from `ImageSets/Segmentation/*.txt`);
 - a YAML file with `train: {images: ..., masks: ...}`, paths relative to it, and `classes:` or `names:`.
 
-A mask has the name of its image, or that name with a suffix or prefix such as `_mask`, `_gt`, `_L`.
+A mask has the name of its image, or that name with a suffix or prefix such as `_mask`, `_gt`, `_L`. Where two images
+have one name (`0.jpg`, `0.png`), a mask is that of neither unless it states the whole name (`0.jpg.png`).
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,8 @@ import yaml
 from saccade.data.dataset import Ledger
 from saccade.data.formats.folder import PICTURES
 from saccade.data.formats.listing import is_foreign, is_image, list_folders, list_images, relative
-from saccade.data.formats.splits import SPLITS
+from saccade.data.formats.splits import SPLITS, split_of_folder
+from saccade.data.image import COLOUR
 from saccade.errors import DataError
 
 MASKS = ("masks", "mask", "labels", "label", "annotations", "annotation", "annots", "annot", "gt", "groundtruth",
@@ -65,7 +68,13 @@ class Layout:
 
     root: Path  # all folders lie below it; ids of records are relative to it
     folders: list[tuple[Path, Path, str | None]]  # images, masks, split
-    classes: dict[int, str] | None  # value -> name, from the user's class list
+    classes: dict[int, str] | None  # value (COLOUR + red * 65536 + green * 256 + blue in a labelmap) -> name
+    notes: tuple[str, ...] = ()  # what of the layout is worth a warning
+
+    @property
+    def colours(self) -> bool:
+        """True where the class list names colours."""
+        return self.classes is not None and max(self.classes) >= COLOUR
 
     @property
     def ids(self) -> bool:
@@ -82,7 +91,8 @@ class Layout:
     def names(self, highest: int) -> dict[int, str] | None:
         """Names of the values up to `highest`: the class list, or those of SegNet's and VOC's layouts."""
         if self.classes is not None:
-            return self.classes
+            indexed = self.colours and highest < COLOUR  # gray files beside a list of colours hold places in the list
+            return dict(enumerate(self.classes.values())) if indexed else self.classes
         names = {masks.name.lower() for _, masks, _ in self.folders}
         camvid = len(SEGNET) - 2 <= highest < len(SEGNET)
         if camvid and all(name.endswith("annot") and name != "annot" for name in names):
@@ -92,38 +102,44 @@ class Layout:
         return None
 
     def pairs(self, ledger: Ledger) -> list[Pair]:
-        """Every image with a mask; images without and masks without image are refused in the ledger."""
+        """Every image with its mask; images without, masks without image, and pairs that are open are refused."""
         found: list[Pair] = []
         voc = self._voc_splits()
         for images, masks, split in self.folders:
-            pictures, files = list_images(images), list_images(masks)
-            by_key: dict[str, Path] = {}
-            for path in files:
-                by_key.setdefault(_key(path, masks, _TAIL, _HEAD), path)
-            for path in files:  # a mask of exactly the image's name goes before decorated names
-                by_key[_key(path, masks)] = path
-            taken: set[Path] = set()
-            for path in pictures:
-                mask = by_key.get(_key(path, images)) or by_key.get(_key(path, images, _IMAGE_TAIL))
-                if mask is None:
-                    ledger.refuse_image(
-                        relative(path, self.root), f"no mask of this name in {relative(masks, self.root)}/"
-                    )
+            files = list_images(masks)
+            exact, decorated = _by_key(files, masks), _by_key(files, masks, _TAIL, _HEAD)
+            claims: dict[Path, list[tuple[int, Path]]] = defaultdict(list)  # of images on a mask: how near, which
+            for path in list_images(images):
+                rank, fitting = _masks_of(path, images, exact, decorated)
+                if len(fitting) == 1:
+                    claims[fitting[0]].append((rank, path))
                     continue
-                taken.add(mask)
-                found.append(Pair(path, mask, split or voc.get(path.stem) or _split_of(path, images)))
-            for path in files:
-                if path not in taken:
-                    why = f"no image of this name in {relative(images, self.root)}/"
-                    ledger.refuse_label(relative(path, self.root), why)
-        return found
+                place, why = relative(masks, self.root), "no mask of this name"
+                if fitting:
+                    why = f"{len(fitting)} masks of this name ({', '.join(m.name for m in fitting[:4])})"
+                ledger.refuse_image(relative(path, self.root), f"{why} in {place}/")
+            for mask in files:
+                nearest = min((rank for rank, _ in claims[mask]), default=0)
+                owners = [path for rank, path in claims[mask] if rank == nearest]
+                for path in (path for _, path in claims[mask] if len(owners) > 1 or path not in owners):
+                    names = ", ".join(p.name for _, p in claims[mask][:4])
+                    why = f"{len(claims[mask])} images may have the mask {mask.name}: {names}; give each its own"
+                    ledger.refuse_image(relative(path, self.root), why)
+                if len(owners) == 1:
+                    given = split or voc.get(_key(owners[0], images)) or voc.get(owners[0].stem)
+                    found.append(Pair(owners[0], mask, given or _split_of(owners[0], images)))
+                else:
+                    why = "of several images of this name" if owners else "no image of this name"
+                    ledger.refuse_label(relative(mask, self.root), f"{why} in {relative(images, self.root)}/")
+        return sorted(found, key=lambda pair: str(pair.image))
 
     def _voc_splits(self) -> dict[str, str]:
+        """Split of each name in VOC's lists, one a line."""
         given: dict[str, str] = {}
         for split in ("test", "val", "train"):
             path = self.root / "ImageSets" / "Segmentation" / f"{split}.txt"
             if path.is_file():
-                given.update(dict.fromkeys(path.read_text(encoding="utf-8-sig").split(), split))
+                given.update({line.strip(): split for line in _lines(path)})
         return given
 
 
@@ -147,17 +163,17 @@ def find_layout(root: Path) -> Layout | None:
 
 def _folders(root: Path) -> list[tuple[Path, Path, str | None]]:
     below = {folder.name.lower(): folder for folder in list_folders(root)}
+    splits = {name: split for name in below if (split := split_of_folder(name)) is not None}
     found: list[tuple[Path, Path, str | None]] = []
-    for name in SPLITS:
+    for name, split in splits.items():
         beside = [below[name + tail] for tail in _BESIDE if name + tail in below and list_images(below[name + tail])]
-        if name in below and beside:
-            found.append((below[name], beside[0], SPLITS[name]))
+        if beside:
+            found.append((below[name], beside[0], split))
     if found:
         return found
     found += [(images, masks, None) for images, masks in _beside(root)]
-    for name, folder in sorted(below.items()):
-        if name in SPLITS:
-            found += [(images, masks, SPLITS[name]) for images, masks in _beside(folder)]
+    for name, split in splits.items():
+        found += [(images, masks, split) for images, masks in _beside(below[name])]
     return found
 
 
@@ -177,15 +193,35 @@ def _key(path: Path, base: Path, *decorations: re.Pattern[str]) -> str:
     return (path.relative_to(base).parent / stem).as_posix()
 
 
+def _by_key(files: list[Path], base: Path, *decorations: re.Pattern[str]) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in files:
+        found[_key(path, base, *decorations)].append(path)
+    return found
+
+
+def _masks_of(
+    path: Path, images: Path, exact: dict[str, list[Path]], decorated: dict[str, list[Path]]
+) -> tuple[int, list[Path]]:
+    """The masks that fit an image best, and by which of its names: the whole, that without suffix, the bare one."""
+    whole = path.relative_to(images).as_posix()
+    for rank, name in enumerate((whole, _key(path, images), _key(path, images, _IMAGE_TAIL))):
+        fitting = exact.get(name) or decorated.get(name)
+        if fitting:
+            return rank, fitting
+    return 0, []
+
+
 def _split_of(path: Path, base: Path) -> str | None:
     parts = path.relative_to(base).parts
-    return SPLITS.get(parts[0].lower()) if len(parts) > 1 else None
+    return split_of_folder(parts[0]) if len(parts) > 1 else None
 
 
 def _class_list(root: Path) -> dict[int, str] | None:
-    path = root / "classes.txt"
-    if path.is_file():
-        return _from_text(path)
+    if (root / "classes.txt").is_file():
+        return _from_text(root / "classes.txt")
+    if (root / "labelmap.txt").is_file():
+        return _from_labelmap(root / "labelmap.txt")
     for name in ("classes.yaml", "config.yaml", "data.yaml"):
         if (root / name).is_file():
             state = _load(root / name)
@@ -193,12 +229,37 @@ def _class_list(root: Path) -> dict[int, str] | None:
     return None
 
 
-def _from_text(path: Path) -> dict[int, str]:
-    """A name a line, the first for value 0; or `value name`, `value: name`, `value,name` on every line."""
+def _lines(path: Path) -> list[str]:
+    """Raises DataError where a text file is not UTF-8."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        return path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
+
+
+def _from_labelmap(path: Path) -> dict[int, str]:
+    """CVAT's list of colours, `name:red,green,blue:parts:actions` on every line."""
+    names: dict[int, str] = {}
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        match = re.fullmatch(r"(.*?):\s*(\d{1,3}),\s*(\d{1,3}),\s*(\d{1,3})\s*(:.*)?", line.strip())
+        colour = [int(v) for v in match.groups()[1:4]] if match else [256]
+        if match is None or max(colour) > 255 or not match[1].strip():
+            raise DataError(f"{path}:{number}: {line[:60]!r} is not name:red,green,blue:parts:actions, colours 0..255")
+        red, green, blue = colour
+        value = COLOUR + (red << 16 | green << 8 | blue)
+        if value in names:
+            raise DataError(f"{path}:{number}: the colour of {names[value]!r} and {match[1].strip()!r} is one")
+        names[value] = match[1].strip()
+    if not names or len(set(names.values())) < len(names):
+        raise DataError(f"{path}: {len(names)} colours have {len(set(names.values()))} names; all must differ")
+    return names
+
+
+def _from_text(path: Path) -> dict[int, str]:
+    """A name a line, the first for value 0; or `value name`, `value: name`, `value,name` on every line."""
+    lines = _lines(path)
     rows = [(i, line.strip()) for i, line in enumerate(lines, start=1) if line.strip() and not line.startswith("#")]
     numbered = [re.match(r"(\d+)\s*[\s:,;]\s*(\S.*)$", line) for _, line in rows]
     if rows and all(numbered):
@@ -254,8 +315,15 @@ def _from_yaml(path: Path) -> Layout | None:
             folders.append((images, masks, SPLITS[str(key).lower()]))
         elif SPLITS[str(key).lower()] == "train":
             raise DataError(f"{path}: {key}: no folder {images if not images.is_dir() else masks}")
-    root = Path(os.path.commonpath([path.parent, *(p for images, masks, _ in folders for p in (images, masks))]))
-    return Layout(root, folders, _names(state, path)) if folders else None
+    if not folders:
+        return None
+    places = [place for images, masks, _ in folders for place in (images, masks)]
+    outside = [str(p) for p in places if not Path(os.path.abspath(p)).is_relative_to(os.path.abspath(path.parent))]
+    notes = (f"{path.name} leads out of its folder: {', '.join(outside[:4])}",) if outside else ()
+    if any(place.is_absolute() for place in places) != path.is_absolute():
+        folders = [(Path(os.path.abspath(i)), Path(os.path.abspath(m)), split) for i, m, split in folders]
+        path, places = Path(os.path.abspath(path)), [place for i, m, _ in folders for place in (i, m)]
+    return Layout(Path(os.path.commonpath([path.parent, *places])), folders, _names(state, path), notes)
 
 
 def _names(state: dict[Any, Any], path: Path) -> dict[int, str] | None:

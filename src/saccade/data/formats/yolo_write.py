@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from saccade.data.dataset import DataSet, Record, Thing
-from saccade.data.formats.boxes import polygon_box
+from saccade.data.formats.boxes import clip_polygon, polygon_box
 from saccade.data.formats.output import Images, file_names, place_image, sentences, whole_folder
 from saccade.data.formats.yolo_rows import format_row
 
@@ -58,10 +58,13 @@ def _row(thing: Thing, record: Record, lost: Counter[str]) -> str | None:
     lost["masks (their boxes are kept)"] += not thing.polygons and bool(thing.rle or thing.mask)
     if not thing.polygons:
         return format_row(thing, record.size, None)
-    around = polygon_box(thing.polygons)
+    polygons = [inside for p in thing.polygons if len(inside := clip_polygon(p, record.size)) >= 6]  # YOLO has 0 to 1
+    if not polygons:
+        return format_row(thing, record.size, None)
+    around = polygon_box(polygons)
     differs = any(abs(a - b) > 0.01 for a, b in zip(around, thing.box, strict=True))
     lost["boxes that differ from the box around their polygon (which replaces them)"] += differs
-    return format_row(thing, record.size, _joined(thing.polygons))
+    return format_row(thing, record.size, _joined(polygons))
 
 
 def _joined(polygons: list[list[float]]) -> list[float]:
