@@ -13,19 +13,27 @@ from saccade.errors import UsageError
 
 
 def pick_device(name: str | torch.device | None = None) -> torch.device:
-    """The device of that name, or the best one here. Raises UsageError where it does not exist."""
-    if isinstance(name, torch.device):
-        return name
+    """The device of that name, or the best one here, with its number where it has one, as its tensors have it. Raises
+    UsageError where it does not exist. "cpu" asks nothing of CUDA."""
+    if isinstance(name, torch.device) or name == "cpu":
+        return _numbered(torch.device(name))
     available = ["cpu"]
     if torch.cuda.is_available():
         available += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     if torch.backends.mps.is_available():
         available.append("mps")
     if name is None:
-        return torch.device("cuda" if "cuda" in available else "mps" if "mps" in available else "cpu")
+        return _numbered(torch.device("cuda" if "cuda" in available else "mps" if "mps" in available else "cpu"))
     if name not in available:
         raise UsageError(f"--device {name!r} is not on this machine; available: {', '.join(available)}")
-    return torch.device(name)
+    return _numbered(torch.device(name))
+
+
+def _numbered(device: torch.device) -> torch.device:
+    if device.type == "cpu" or device.index is not None:
+        return device
+    chosen = device.type == "cuda" and torch.cuda.is_initialized()
+    return torch.device(device.type, torch.cuda.current_device() if chosen else 0)
 
 
 def has_fast_bf16(device: torch.device) -> bool:

@@ -49,7 +49,7 @@ class Predictor:
         precision: str = "auto",
         thresholds: Sequence[float] = (),
     ) -> None:
-        self.device = torch.device(device)
+        self.device = pick_device(device)
         if precision not in ("auto", "fp32", "bf16"):
             raise UsageError(f"precision {precision!r} for prediction, allowed: auto, fp32, bf16")
         self.precision = ("bf16" if has_fast_bf16(self.device) else "fp32") if precision == "auto" else precision

@@ -284,7 +284,7 @@ def _evaluate(parts: Parts) -> Result:
 def _save(parts: Parts, counters: Progress) -> None:
     """The state to go on from, and the weights as they are."""
     if parts.accelerator.is_main_process:
-        save_state(parts.run, counters, parts.model, parts.optimizer, parts.averaged)
+        save_state(parts.run, counters, parts.model, parts.optimizer, parts.averaged, parts.accelerator.scaler)
         _save_checkpoint(parts, parts.run / "last.safetensors", {})
 
 
