@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from saccade.errors import UsageError
 
@@ -48,6 +49,40 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
+
+
+class Reading:
+    """Scalars of a device, asked for now and read later: only `floats` waits, and for no more than their copy.
+
+    Args:
+        values: [n].
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self._values, self._copied = values, None
+        if values.is_cuda:
+            self._values = values.to("cpu", non_blocking=True)  # into pinned memory
+            self._copied = torch.cuda.Event()
+            self._copied.record(torch.cuda.current_stream(values.device))
+
+    def floats(self) -> list[float]:
+        """The values; what the device was asked after them may still be under way."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        values: list[float] = self._values.tolist()
+        return values
+
+
+@contextmanager
+def timed_convolutions(wanted: bool) -> Iterator[None]:
+    """Inside, if `wanted`, cuDNN times its algorithms for every new shape and keeps the fastest: worth it where shapes
+    repeat. Which one wins may differ from run to run, and with it the last bits."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = wanted
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 @contextmanager

@@ -88,7 +88,10 @@ def check(name: str, long: bool) -> Iterator[str]:
         on_cpu.eval(), model.eval()
         preprocessing = Preprocessing(None if task == "segment" else (side, side), "stretch")
         answers = [
-            [answer for _, answer in Predictor(m, task, list("abcd"), preprocessing, d, "fp32").predict_batches([batch])]
+            [
+                answer
+                for _, answer in Predictor(m, task, list("abcd"), preprocessing, d, "fp32").predict_batches([batch])
+            ]
             for m, d in ((on_cpu, "cpu"), (model, device))
         ]
         yield from _other_answers(*answers)

@@ -1,7 +1,7 @@
 """CUDA devices played on the CPU: tensors that say `cuda:0`, refuse to meet those of another device, have no numpy and
 no data pointer, and compute for real on the CPU underneath.
 
-Import this before torch, in a process of its own: it loads the library (guard.cpp) that SACCADE_PLAYED_CUDA names.
+Import this before torch, in a process of its own (guard.py).
 Inside `with PlayedCuda() as gpu:` the device "cuda" works everywhere, and `gpu.waits` counts, by place in the source,
 what would make a program wait for a real GPU.
 """
@@ -9,31 +9,15 @@ what would make a program wait for a real GPU.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import importlib.util
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from guard import PACKAGE  # before torch
 
-def _preload() -> None:
-    """The guard must be there before torch asks for its CUDA hooks, which it does once."""
-    assert "torch" not in sys.modules, "import played before torch"
-    torch = importlib.util.find_spec("torch")
-    assert torch is not None
-    libraries = Path(str(torch.origin)).parent / "lib"
-    ctypes.CDLL(str(libraries / "libtorch_global_deps.so"), mode=ctypes.RTLD_GLOBAL)
-    ctypes.CDLL(str(libraries / "libtorch_cpu.so"))
-    ctypes.CDLL(os.environ["SACCADE_PLAYED_CUDA"])
-
-
-_preload()
-PACKAGE = f"{Path(str(importlib.util.find_spec('saccade').origin)).parent}{os.sep}"  # type: ignore[union-attr]
-
+# isort: split
 import torch
 from torch import Tensor
 from torch.optim import optimizer as optimizers
@@ -52,19 +36,41 @@ INDEXED = {
 }
 COPIES = {"_to_copy", "_copy_from", "copy", "copy_", "_foreach_copy_", "lift_fresh", "set_", "record_stream"}
 # whose result, or its shape, the program looks at
-WAITING = set(
-    "nonzero unique_consecutive _unique2 _unique unique_dim equal masked_select bincount _local_scalar_dense is_nonzero "
-    "histc one_hot _assert_async".split()
-)
+WAITING = {
+    "nonzero",
+    "unique_consecutive",
+    "_unique2",
+    "_unique",
+    "unique_dim",
+    "equal",
+    "masked_select",
+    "bincount",
+    "_local_scalar_dense",
+    "is_nonzero",
+    "histc",
+    "one_hot",
+    "_assert_async",
+}
 NUMBERS = {"equal", "_local_scalar_dense", "is_nonzero", "is_same_size", "is_pinned"}  # which give no tensors
 PRODUCTS = {"convolution", "convolution_backward", "_convolution", "mm", "addmm", "bmm", "baddbmm"}
 # with an atomic sum on CUDA, of torch 2.13 (documentation of `torch.use_deterministic_algorithms`)
-NOT_DETERMINISTIC = set(
-    "upsample_bilinear2d_backward _upsample_bilinear2d_aa_backward upsample_bicubic2d_backward "
-    "upsample_linear1d_backward reflection_pad2d_backward adaptive_avg_pool2d_backward _adaptive_avg_pool2d_backward "
-    "adaptive_max_pool2d_backward avg_pool3d_backward nll_loss2d_forward put_ histc median grid_sampler_2d_backward "
-    "cumsum".split()
-)
+NOT_DETERMINISTIC = {
+    "upsample_bilinear2d_backward",
+    "_upsample_bilinear2d_aa_backward",
+    "upsample_bicubic2d_backward",
+    "upsample_linear1d_backward",
+    "reflection_pad2d_backward",
+    "adaptive_avg_pool2d_backward",
+    "_adaptive_avg_pool2d_backward",
+    "adaptive_max_pool2d_backward",
+    "avg_pool3d_backward",
+    "nll_loss2d_forward",
+    "put_",
+    "histc",
+    "median",
+    "grid_sampler_2d_backward",
+    "cumsum",
+}
 
 
 class PlayedTensor(Tensor):
@@ -164,7 +170,7 @@ class PlayedCuda(TorchDispatchMode):
             return torch.device("cuda" if device is None else device).index or 0
 
         def restore(state: Tensor, device: Any = None) -> None:
-            assert type(state) is Tensor and state.dtype == torch.uint8 and state.device.type == "cpu", state
+            assert (type(state), state.dtype) == (Tensor, torch.uint8)
             seeds[index(device)] = state.clone()
 
         calls: dict[str, Any] = {

@@ -13,7 +13,8 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -23,6 +24,9 @@ import torch
 
 import saccade
 from saccade import checkpoint
+from saccade.data.pipelines import Preprocessing
+from saccade.predictor import Predictor
+from saccade.training.state import STATE
 from saccade.verbs import train as loop
 
 BATCH = 4
@@ -44,7 +48,7 @@ def _boxes(root: Path) -> Path:
 TASKS: dict[str, tuple[str, Maker, dict[str, Any]]] = {
     "classify": ("resnet20", inputs.class_folders, MIXED),
     "rescaled": ("resnet20", inputs.class_folders, SMALL | {"multi_scale": 0.5, "size": 64, "ema": 0.9}),
-    "tag": ("mobilenet_v3_small", inputs.tags, {"width": 0.25, "size": 32, "optimizer": "rmsprop"}),
+    "tag": ("mobilenet_v3_small", inputs.tags, {"width": 0.25, "size": 32, "optimizer": "rmsprop", "lr": 1e-4}),
     "localize": ("localizer_small", _one_box, {"size": 64, "trunk_width": 8, "task": "localize"}),
     "segment": ("unet", inputs.masks, {"size": 64, "width": 4, "border": 10.0, "multi_scale": 0.3}),
     "ssd": ("ssd_small", _boxes, {"size": 64, "width": 8, "channels": 16, "mosaic": 0.5}),
@@ -71,7 +75,7 @@ def _steps(gpu: PlayedCuda) -> Iterator[list[Counter[str]]]:
 
 
 def _dearest(marks: list[Counter[str]]) -> dict[str, int]:
-    whole = [after - before for i, (before, after) in enumerate(zip(marks, marks[1:], strict=False), 1) if i % STEPS]
+    whole = [after - before for i, (before, after) in enumerate(pairwise(marks), 1) if i % STEPS]
     return dict(max(whole, key=lambda waits: waits.total()))
 
 
@@ -107,19 +111,27 @@ def verbs(folder: Path) -> dict[str, Any]:
     whole, parts = folder / "whole", folder / "parts"
     with PlayedCuda():
         saccade.train("resnet20", data, out=whole, device="cuda", progress=False, **settings)
-        with mock.patch.object(loop, "_end_of_epoch", _stop_after_the_first(loop._end_of_epoch)):
-            try:
-                saccade.train("resnet20", data, out=parts, device="cuda", progress=False, save_every=0.0, **settings)
-            except InterruptedError:
-                pass
+        stop = mock.patch.object(loop, "_end_of_epoch", _stop_after_the_first(loop._end_of_epoch))
+        with stop, suppress(InterruptedError):
+            saccade.train("resnet20", data, out=parts, device="cuda", progress=False, save_every=0.0, **settings)
         saccade.train("resnet20", data, out=parts, device="cuda", progress=False, resume=True)
         answers = saccade.predict(whole, picture, device="cuda", workers=0)
         explained = saccade.explain(whole, picture, device="cuda", out=folder / "explained")
         quick = {"epochs": 1, "batch": BATCH, "workers": 0, "precision": "fp32"}
         out = folder / "transfer"
         found = saccade.transfer(data, weights=whole, out=out, device="cuda", seeds=1, progress=False, **quick)
-    assert answers and explained and found
+    assert answers[0]["label"] in ("red", "green", "blue")
+    assert explained
+    assert found
+    scalers = [_header(run)["scaler"] for run in (whole, parts)]
+    assert scalers[0]["_growth_tracker"] == 2 * STEPS
+    assert scalers[0] == scalers[1], f"fp16 goes on with another scaler: {scalers}"
     return {"waits": {}, "distance": _distance(whole, parts)}
+
+
+def _header(run: Path) -> dict[str, Any]:
+    header: dict[str, Any] = json.loads(checkpoint.read_tensors(run / STATE)[0]["state"])
+    return header
 
 
 def _stop_after_the_first(end_of_epoch: Callable[..., None]) -> Callable[..., None]:
@@ -142,6 +154,10 @@ def devices(folder: Path) -> dict[str, Any]:
         assert gpu.devices == expected, f"{name} computed on {gpu.devices}"
         if name == "cpu":
             assert not gpu.touched, f"a run on the CPU asks CUDA for {gpu.touched}"
+    with PlayedCuda(), mock.patch("saccade.predictor.copy") as copies:
+        model = saccade.create("resnet20", classes=3).to("cuda")
+        Predictor(model, "classify", list("abc"), Preprocessing((32, 32), "stretch"), "cuda")
+    assert not copies.deepcopy.called, "a model that is on the device is copied to it"
     return {"waits": {}, "distance": 0.0}
 
 

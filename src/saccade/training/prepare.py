@@ -26,6 +26,7 @@ from saccade.models import catalogue
 from saccade.models.dry_run import model_of_shapes, smallest_side, takes
 from saccade.models.published import WORDS
 from saccade.ops import depthwise
+from saccade.training.border import BorderWeights
 from saccade.training.depth import class_tensors, find_parts, freeze, rate_scales
 from saccade.training.display import Display
 from saccade.training.optimizer import AveragedWeights, make_optimizer
@@ -101,6 +102,9 @@ def make_loader(plan: Plan, device: torch.device, processes: int, rank: int, mos
     settings = plan.settings
     stride = getattr(plan.module, "STRIDE", 1)
     transforms = training_transforms(plan.task, settings, stride, plan.dataset.flip_pairs or ())
+    border = getattr(plan.config, "border", 0.0)
+    if border > 0:
+        transforms.append(BorderWeights(border))
     rare = settings.repeat_threshold
     repeats = repeat_factors(plan.training, len(plan.dataset.classes), rare) if rare else None
     return Loader(
