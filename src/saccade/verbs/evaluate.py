@@ -155,8 +155,9 @@ def score(
 ) -> Result:
     """Predict every record and measure the answers against its truth, in pixels of the originals.
 
-    Without a `batch` the device decides (`batch_for`). A gallery is shown every image as well, and keeps the pictures of a report; `rows` takes every answer. With several
-    `crops` the probabilities are means over parts of the image (crops.py).
+    Without a `batch` the device decides (`batch_for`). A gallery is shown every image as well, and keeps the pictures
+    of a report; `rows` takes every answer. With several `crops` the probabilities are means over parts of the image
+    (crops.py).
     """
     metric = make_metric(predictor.task, dataset.classes, thresholds=predictor.thresholds or 0.5)
     batch = batch or batch_for(predictor)
