@@ -8,24 +8,33 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from saccade.errors import UsageError
 
 
 def pick_device(name: str | torch.device | None = None) -> torch.device:
-    """The device of that name, or the best one here. Raises UsageError where it does not exist."""
-    if isinstance(name, torch.device):
-        return name
+    """The device of that name, or the best one here, with its number where it has one, as its tensors have it. Raises
+    UsageError where it does not exist. "cpu" asks nothing of CUDA."""
+    if isinstance(name, torch.device) or name == "cpu":
+        return _numbered(torch.device(name))
     available = ["cpu"]
     if torch.cuda.is_available():
         available += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     if torch.backends.mps.is_available():
         available.append("mps")
     if name is None:
-        return torch.device("cuda" if "cuda" in available else "mps" if "mps" in available else "cpu")
+        return _numbered(torch.device("cuda" if "cuda" in available else "mps" if "mps" in available else "cpu"))
     if name not in available:
         raise UsageError(f"--device {name!r} is not on this machine; available: {', '.join(available)}")
-    return torch.device(name)
+    return _numbered(torch.device(name))
+
+
+def _numbered(device: torch.device) -> torch.device:
+    if device.type == "cpu" or device.index is not None:
+        return device
+    chosen = device.type == "cuda" and torch.cuda.is_initialized()
+    return torch.device(device.type, torch.cuda.current_device() if chosen else 0)
 
 
 def has_fast_bf16(device: torch.device) -> bool:
@@ -40,6 +49,40 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
+
+
+class Reading:
+    """Scalars of a device, asked for now and read later: only `floats` waits, and for no more than their copy.
+
+    Args:
+        values: [n].
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self._values, self._copied = values, None
+        if values.is_cuda:
+            self._values = values.to("cpu", non_blocking=True)  # into pinned memory
+            self._copied = torch.cuda.Event()
+            self._copied.record(torch.cuda.current_stream(values.device))
+
+    def floats(self) -> list[float]:
+        """The values; what the device was asked after them may still be under way."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        values: list[float] = self._values.tolist()
+        return values
+
+
+@contextmanager
+def timed_convolutions(wanted: bool) -> Iterator[None]:
+    """Inside, if `wanted`, cuDNN times its algorithms for every new shape and keeps the fastest: worth it where shapes
+    repeat. Which one wins may differ from run to run, and with it the last bits."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = wanted
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 @contextmanager

@@ -50,6 +50,7 @@ class DivergedError(SaccadeError):
 
 _NO_MEMORY = (
     "out of memory",  # CUDA, MPS
+    "_status_alloc_failed",  # cuBLAS, cuDNN and their siblings, for memory of their own
     "can't allocate memory",  # torch on Linux
     "cannot allocate memory",  # the operating system
     "not enough memory",  # torch elsewhere

@@ -13,6 +13,7 @@ from torch import nn
 
 from saccade import __version__, checkpoint
 from saccade.data.loader import collate
+from saccade.data.packing import pack, unpack
 from saccade.data.pipelines import Preprocessing, inference_side, inference_transforms, to_original
 from saccade.data.sources import read_image
 from saccade.data.types import Annotation, Batch, Sample
@@ -49,7 +50,7 @@ class Predictor:
         precision: str = "auto",
         thresholds: Sequence[float] = (),
     ) -> None:
-        self.device = torch.device(device)
+        self.device = pick_device(device)
         if precision not in ("auto", "fp32", "bf16"):
             raise UsageError(f"precision {precision!r} for prediction, allowed: auto, fp32, bf16")
         self.precision = ("bf16" if has_fast_bf16(self.device) else "fp32") if precision == "auto" else precision
@@ -90,14 +91,17 @@ class Predictor:
         for batch in batches:
             with autocast(self.device, self.precision):
                 answers = self.network.predict(batch.to(self.device))  # type: ignore[operator]
+            if self.device.type != "cpu":
+                buffer, layout = pack(answers)
+                answers = unpack(buffer.cpu(), layout)  # one copy, one wait
             for index, answer in enumerate(answers):
                 self.decide(answer)
-                yield batch.ids[index], to_original(answer.to("cpu"), batch, index)
+                yield batch.ids[index], to_original(answer, batch, index)
 
     def decide(self, answer: Annotation) -> None:
         """Give the tags whose probability reaches their threshold, where the model has thresholds."""
         if self.thresholds and answer.tags is not None and answer.scores is not None:
-            answer.tags = answer.scores >= torch.tensor(self.thresholds, device=answer.scores.device)
+            answer.tags = answer.scores >= torch.tensor(self.thresholds)
 
 
 def load(run: str | Path, device: str | torch.device | None = None, precision: str = "auto") -> Predictor:

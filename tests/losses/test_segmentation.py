@@ -7,15 +7,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from saccade.data.types import Annotation
+from saccade.data.types import Annotation, Sample
 from saccade.losses.segmentation import (
     balanced_weights,
     border_weights,
     cross_entropy_and_dice,
     dice_loss,
     pixel_cross_entropy,
+    stack_border_weights,
     stack_targets,
 )
+from saccade.training.border import BorderWeights
 
 
 def test_cross_entropy_averages_over_labelled_pixels_only():
@@ -163,3 +165,20 @@ def test_targets_are_padded_with_ignore():
         stack_targets([semantic([1, 2])], 1, 1, torch.device("cpu"))
     with pytest.raises(ValueError, match="has no class map"):
         stack_targets([Annotation((2, 2))], 2, 2, torch.device("cpu"))
+
+
+def test_border_weights_made_by_the_loader_are_those_of_the_batch():
+    rng = np.random.default_rng(0)
+    plain, made = [], []
+    for height, width in ((20, 24), (16, 30)):
+        plane = (rng.random((height, width)) < 0.1).astype(np.uint8)
+        plane[:3] = 255
+        sample = Sample(
+            np.zeros((height, width, 3), np.uint8), Annotation((height, width), semantic=torch.from_numpy(plane))
+        )
+        plain.append(sample.truth)
+        made.append(BorderWeights(10.0)(sample, rng).truth)
+    target = stack_targets(plain, 20, 30, torch.device("cpu"))
+    expected = stack_border_weights(plain, target, 10.0)
+    assert expected.max() > 1.5
+    torch.testing.assert_close(stack_border_weights(made, target, 10.0), expected)

@@ -16,7 +16,9 @@ def _batch() -> Batch:
     image[:, :, 32:64, 48:96] = 1
     semantic = (image[0, 0] > 0).to(torch.uint8)
     objects = Objects(torch.tensor([[48.0, 32.0, 96.0, 64.0]]), torch.tensor([0]))
-    return Batch(image, [(128, 192)], [Annotation((128, 192), semantic=semantic, objects=objects)], ["a"])
+    return Batch(
+        image, [(128, 192)], [Annotation((128, 192), semantic=semantic, objects=objects, weights=1.0 + semantic)], ["a"]
+    )
 
 
 def test_off_changes_nothing() -> None:
@@ -42,6 +44,7 @@ def test_boxes_and_maps_follow_the_image() -> None:
         rows, columns = torch.nonzero(truth.semantic, as_tuple=True)
         found = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]).float()
         torch.testing.assert_close(found, truth.objects.boxes[0], atol=1.0, rtol=0)
+        torch.testing.assert_close(truth.weights, 1.0 + truth.semantic)
     assert len(shapes) > 5
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import shutil
@@ -20,8 +21,9 @@ import torch
 import saccade
 from saccade import checkpoint
 from saccade.data import sources
-from saccade.data.types import Sample
+from saccade.data.types import Batch, Sample
 from saccade.errors import DivergedError, UsageError
+from saccade.training.prepare import Step
 from saccade.training.state import STATE
 
 Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
@@ -203,6 +205,34 @@ def test_divergence_names_step_rate_and_images(colours: Path, tmp_path: Path) ->
             **SMALL | {"lr": 1e30, "warmup": 0.0, "clip_norm": 0.0, "epochs": 20},
         )
     assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("broken", ["loss", "gradient"])
+def test_what_has_diverged_is_named_by_its_own_step_and_never_saved(
+    broken: str, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Losses are read a step late: the third step breaks, the fourth fails because of it."""
+    seen: list[list[str]] = []
+    forward = Step.forward
+
+    def breaking(self: Step, batch: Batch) -> dict[str, torch.Tensor]:
+        seen.append(batch.ids)
+        if len(seen) == 4:
+            raise ValueError("weights that are not finite")
+        losses = forward(self, batch)
+        if len(seen) < 3:
+            return losses
+        if broken == "loss":
+            return {name: loss * math.nan for name, loss in losses.items()}
+        return {name: loss + 0 * (loss - loss.detach()).sqrt() for name, loss in losses.items()}  # the slope of a root
+
+    monkeypatch.setattr(Step, "forward", breaking)
+    run = tmp_path / "run"
+    with pytest.raises(DivergedError, match=r"no longer finite at step 2 \(lr .*the last good state is") as caught:
+        saccade.train("resnet20", colours, out=run, progress=False, **SMALL | {"save_every": 0.0})
+    assert f"Images: {', '.join(seen[2])}." in str(caught.value)
+    tensors = checkpoint.read_tensors(run / STATE)[1].values()
+    assert all(bool(tensor.isfinite().all()) for tensor in tensors if tensor.is_floating_point())
 
 
 def test_minutes_bound_the_run(colours: Path, tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ def _data_loader(source: Source, plan: _Plan, workers: int, multiple_of: int, pe
         timeout=_POLL if workers else 0,  # of a look at the workers, see `_Patient`
         worker_init_fn=_start_worker,
         persistent_workers=persistent and workers > 0,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=torch.cuda.is_initialized(),  # the network is on a GPU; another one is not woken
         generator=torch.Generator(),  # otherwise every epoch would draw from the run's own random numbers
     )
 

@@ -69,7 +69,7 @@ def _pack_fields(holder: Annotation | Objects, chunks: list[Tensor]) -> dict[str
             layout[field.name] = ("tensor", value.dtype, tuple(value.shape))
             flat = value.contiguous().view(-1).view(torch.uint8)
             chunks.append(flat)
-            chunks.append(torch.zeros(-len(flat) % _ALIGN, dtype=torch.uint8))
+            chunks.append(flat.new_zeros(-len(flat) % _ALIGN))
         else:
             layout[field.name] = value
     return layout

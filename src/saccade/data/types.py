@@ -16,6 +16,11 @@ from torch import Tensor
 IGNORE = 255  # the value of a semantic map that takes no part in loss or score (VOC's border, CamVid's void)
 
 
+def _moved(value: Tensor, device: torch.device | str) -> Tensor:
+    """On `device`, where what is asked next comes after the copy; on the CPU it has arrived."""
+    return value.to(device, non_blocking=torch.device(device).type != "cpu")
+
+
 @dataclass(slots=True)
 class Objects:
     """Things in one image, one row each. Fields other than boxes and labels are None where the task has no use of them.
@@ -57,7 +62,8 @@ class Objects:
         return Objects(*(None if v is None else v[rows] for v in self._values()))  # type: ignore[arg-type]
 
     def to(self, device: torch.device | str) -> Objects:
-        return Objects(*(None if v is None else v.to(device) for v in self._values()))  # type: ignore[arg-type]
+        moved = (None if v is None else _moved(v, device) for v in self._values())
+        return Objects(*moved)  # type: ignore[arg-type]
 
     def _values(self) -> list[Tensor | None]:
         return [getattr(self, f.name) for f in fields(self)]
@@ -74,11 +80,14 @@ class Annotation:
     semantic: Tensor | None = None  # [H, W] uint8 class per pixel, 255 = ignore: segment
     objects: Objects | None = None  # localize, detect, instances, pose
     mixed: tuple[Annotation, float] | None = None  # in training: truth of the image blended in, its weight in [0, 1]
+    weights: Tensor | None = None  # [H, W] float32 of each pixel in the loss; in training, where a model wants them
 
     def to(self, device: torch.device | str) -> Annotation:
         move = {f.name: getattr(self, f.name) for f in fields(self)}
         for name, value in move.items():
-            if isinstance(value, Tensor | Objects):
+            if isinstance(value, Tensor):
+                move[name] = _moved(value, device)
+            elif isinstance(value, Objects):
                 move[name] = value.to(device)
         if self.mixed is not None:
             move["mixed"] = (self.mixed[0].to(device), self.mixed[1])

@@ -173,7 +173,7 @@ def _compute(
     workers: int | None,
     progress: bool,
 ) -> dict[str, Tensor]:
-    network = prepare_for_inference(without_output_layer(model, head)).to(device)
+    network = prepare_for_inference(without_output_layer(model, head).to(device))
     transforms = inference_transforms(task, preprocessing)
     processes = min(loader_workers(workers, device), len(records) // BATCH)
     side = inference_side(preprocessing)

@@ -34,7 +34,7 @@ def classification_loss(
         if task == "classify":
             return label_losses(logits, label_tensor(of, logits.device), objective)
         if task == "tag":
-            return tag_losses(logits, tag_tensor(of).to(logits), objective)
+            return tag_losses(logits, tag_tensor(of).to(logits.device, logits.dtype, non_blocking=True), objective)
         raise ValueError(f"task {task!r} is not classify or tag")
 
     return {"classification": mean_over_truth(losses, truth)}
@@ -55,8 +55,8 @@ def mean_over_truth(losses: Callable[[Sequence[Annotation]], Tensor], truth: Seq
     if all(t.mixed is None for t in truth):
         return own.mean()
     others = losses([t if t.mixed is None else t.mixed[0] for t in truth])
-    shares = torch.tensor([0.0 if t.mixed is None else t.mixed[1] for t in truth]).to(own)
-    return torch.lerp(own, others, shares).mean()
+    shares = torch.tensor([0.0 if t.mixed is None else t.mixed[1] for t in truth])
+    return torch.lerp(own, others, shares.to(own.device, own.dtype, non_blocking=True)).mean()
 
 
 def label_tensor(truth: Sequence[Annotation], device: torch.device) -> Tensor:
@@ -64,7 +64,7 @@ def label_tensor(truth: Sequence[Annotation], device: torch.device) -> Tensor:
     labels = [t.label for t in truth]
     if any(label is None for label in labels):
         raise ValueError(f"image {labels.index(None)} of the batch has no label; classify needs one an image")
-    return torch.tensor(labels, dtype=torch.int64, device=device)
+    return torch.tensor(labels, dtype=torch.int64).to(device, non_blocking=True)
 
 
 def tag_tensor(truth: Sequence[Annotation]) -> Tensor:

@@ -65,7 +65,7 @@ def tag_losses(logits: Tensor, tags: Tensor, objective: Objective = CROSS_ENTROP
 def _weights(logits: Tensor, objective: Objective) -> Tensor | None:
     if not objective.class_weights:
         return None
-    return torch.tensor(objective.class_weights, dtype=logits.dtype, device=logits.device)
+    return torch.tensor(objective.class_weights, dtype=logits.dtype).to(logits.device, non_blocking=True)
 
 
 def multiclass_hinge(logits: Tensor, labels: Tensor, margin: float = 1.0) -> Tensor:
@@ -142,4 +142,4 @@ def rank_weights(ranks: Tensor, classes: int) -> Tensor:
     """L(r) = 1 + 1/2 + ... + 1/r of ranks 0 .. classes; L(0) = 0."""
     steps = torch.arange(classes + 1, dtype=torch.float64)
     steps[1:] = 1 / steps[1:]
-    return steps.cumsum(0).float().to(ranks.device)[ranks]
+    return steps.cumsum(0).float().to(ranks.device, non_blocking=True)[ranks]

@@ -31,8 +31,22 @@ def stack_targets(truth: Sequence[Annotation] | None, height: int, width: int, d
         h, w = annotation.semantic.shape
         if h > height or w > width:
             raise ValueError(f"image {i} of the batch has a class map of {h}x{w}, the batch is {height}x{width}")
-        target[i, :h, :w] = annotation.semantic.to(device)
+        target[i, :h, :w] = annotation.semantic.to(device, non_blocking=True)
     return target
+
+
+def stack_border_weights(truth: Sequence[Annotation], target: Tensor, strength: float) -> Tensor:
+    """1 plus U-Net's border weights of a batch, [b, H, W] as `target`: those that the loader has made
+    (`Annotation.weights`), else of the class maps, for which a GPU waits."""
+    if any(annotation.weights is None for annotation in truth):
+        extra = [torch.from_numpy(border_weights(plane, strength)) for plane in target.cpu().numpy()]
+        return torch.stack(extra).to(target.device) + 1
+    weights = torch.ones(target.shape, device=target.device)
+    for i, annotation in enumerate(truth):
+        if annotation.weights is not None:
+            h, w = annotation.weights.shape
+            weights[i, :h, :w] = annotation.weights.to(target.device, non_blocking=True)
+    return weights
 
 
 def pixel_cross_entropy(

@@ -9,6 +9,7 @@ import dataclasses
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from saccade.config import Settings
 from saccade.data.types import Batch
@@ -36,32 +37,49 @@ def mix(batch: Batch, settings: Settings, step: int, progress: float, rank: int 
         return batch
     count, (height, width) = len(batch), batch.images.shape[-2:]
     partners = rng.permutation(count)
-    weight = np.zeros((count, 1, 1, 1), np.float32)  # of the other image, everywhere alike
+    shares = np.zeros(count, np.float32)  # of the other image
+    windows = np.tile(np.array([0, 0, height, width]), (count, 1))  # where it is seen: everywhere
+    weights = shares  # there
     if settings.mixup:
-        weight[:, 0, 0, 0] = rng.beta(settings.mixup, settings.mixup, count)
+        shares = weights = rng.beta(settings.mixup, settings.mixup, count).astype(np.float32)
     if settings.cutmix:
-        windows = cutmix_masks(rng.beta(settings.cutmix, settings.cutmix, count), height, width, rng)
+        cuts = cutmix_windows(rng.beta(settings.cutmix, settings.cutmix, count), height, width, rng)
         cut = rng.random(count) < (0.5 if settings.mixup else 1.0)
-        weight = np.where(cut[:, None, None, None], windows, weight)
-    order = torch.from_numpy(partners).to(batch.images.device)
-    images = torch.lerp(batch.images, batch.images[order], torch.from_numpy(weight).to(batch.images))
-    shares = weight.mean(axis=(1, 2, 3), dtype=np.float64).tolist()
+        windows, weights = np.where(cut[:, None], cuts, windows), np.where(cut, 1, weights)
+        shares = np.where(cut, (cuts[:, 2:] - cuts[:, :2]).prod(1) / (height * width), shares)
+    images = _blend(batch.images, partners, windows, weights)
     truth = [
         dataclasses.replace(own, mixed=(batch.truth[partner], share))
-        for own, partner, share in zip(batch.truth, partners, shares, strict=True)
+        for own, partner, share in zip(batch.truth, partners, shares.tolist(), strict=True)
     ]
     return dataclasses.replace(batch, images=images, truth=truth)
 
 
-def cutmix_masks(shares: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """[b, 1, height, width] float32: 1 in windows of the aspect of the frame, about random points, cut at the frame.
+def cutmix_windows(shares: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """[b, 4] int64 top, left, bottom, right (exclusive) of windows of the aspect of the frame, about random points, cut
+    at the frame; they hold the pixels whose centres are inside.
 
     Args:
         shares: [b], area of each window as a part of the frame, before it is cut.
     """
-    half_h, half_w = np.sqrt(shares) * height / 2, np.sqrt(shares) * width / 2
+    half = np.sqrt(shares)[:, None] * [height / 2, width / 2]
     y, x = rng.uniform(0, height, len(shares)), rng.uniform(0, width, len(shares))
-    rows, columns = np.arange(height) + 0.5, np.arange(width) + 0.5
-    inside_y = np.abs(rows - y[:, None]) < half_h[:, None]
-    inside_x = np.abs(columns - x[:, None]) < half_w[:, None]
-    return (inside_y[:, None, :, None] & inside_x[:, None, None, :]).astype(np.float32)
+    centre = np.stack([y, x], 1)
+    first = np.floor(centre - half + 0.5).clip(0, [height, width])
+    end = np.ceil(centre + half - 0.5).clip(first, [height, width])
+    return np.concatenate([first, end], 1).astype(np.int64)
+
+
+def _blend(images: Tensor, partners: np.ndarray, windows: np.ndarray, weights: np.ndarray) -> Tensor:
+    """Each image with its partner at `weights` [b] inside of `windows` [b, 4], on their device and without a wait."""
+
+    def moved(numbers: np.ndarray) -> Tensor:
+        return torch.from_numpy(numbers).to(images.device, non_blocking=True)
+
+    height, width = images.shape[-2:]
+    top, left, bottom, right = moved(windows)[:, :, None, None, None].unbind(1)
+    rows = torch.arange(height, device=images.device)[:, None]
+    columns = torch.arange(width, device=images.device)
+    inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
+    weight = inside * moved(weights)[:, None, None, None]
+    return torch.lerp(images, images[moved(partners)], weight.to(images.dtype))

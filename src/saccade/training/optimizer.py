@@ -32,13 +32,16 @@ def make_optimizer(
         free = [p for s, p in trained if s == scale and p.ndim < 2]
         groups.append({"params": decaying, "weight_decay": settings.weight_decay, "lr_scale": scale})
         groups.append({"params": free, "weight_decay": 0.0, "lr_scale": scale})
+    fused = (
+        True if all(p.is_cuda for _, p in trained) else None
+    )  # one kernel for all; on a CPU it would change the bits
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.momentum, 0.999))
+        return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.momentum, 0.999), fused=fused)
     if settings.optimizer == "rmsprop":
         return torch.optim.RMSprop(
             groups, lr=settings.lr, alpha=settings.rms_decay, eps=settings.rms_eps, momentum=settings.momentum
         )
-    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.nesterov)
+    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.nesterov, fused=fused)
 
 
 def learning_rate(settings: Settings, progress: float) -> float:
@@ -72,8 +75,8 @@ class AveragedWeights:
         decay = min(self.decay, (1 + step) / (10 + step))
         averaged, current = _tensors(self.model), _tensors(model)
         torch._foreach_lerp_(averaged[0], current[0], 1 - decay)
-        for ours, theirs in zip(averaged[1], current[1], strict=True):
-            ours.copy_(theirs)
+        if averaged[1]:
+            torch._foreach_copy_(averaged[1], current[1])
 
 
 def _tensors(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:

@@ -88,7 +88,8 @@ def _loss_once(model: nn.Module, batch: Batch, device: torch.device, precision: 
 def _undisturbed(model: nn.Module) -> Iterator[None]:
     """Buffers (running statistics) and random generators are put back afterwards."""
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    device = next(model.parameters()).device
+    devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         yield
     with torch.no_grad():

@@ -19,7 +19,7 @@ from saccade.data.balance import repeat_factors
 from saccade.data.loader import Loader
 from saccade.data.pipelines import mosaic_off, training_side, training_transforms
 from saccade.data.types import Batch
-from saccade.device import loader_workers, pick_device
+from saccade.device import loader_workers
 from saccade.errors import UsageError, suggest
 from saccade.files import make_folder, remove_leftovers, write_whole
 from saccade.memory import keep_freed_memory
@@ -27,11 +27,13 @@ from saccade.models import catalogue
 from saccade.models.dry_run import model_of_shapes, smallest_side, takes
 from saccade.models.published import WORDS
 from saccade.ops import conv_gradients
+from saccade.training.border import BorderWeights
 from saccade.training.depth import class_tensors, find_parts, freeze, rate_scales
 from saccade.training.display import Display
 from saccade.training.optimizer import AveragedWeights, make_optimizer
 from saccade.training.plan import FITTED, Plan
 from saccade.training.precision import choose_precision, find_batch
+from saccade.training.processes import make_accelerator, own_device
 from saccade.training.rescale import scaled_side
 from saccade.training.state import STATE, Log, Progress, load_state
 from saccade.training.weights import start_from, weights_path
@@ -104,6 +106,9 @@ def make_loader(plan: Plan, device: torch.device, processes: int, rank: int, mos
     settings = plan.settings
     stride = getattr(plan.module, "STRIDE", 1)
     transforms = training_transforms(plan.task, settings, stride, plan.dataset.flip_pairs or ())
+    border = getattr(plan.config, "border", 0.0)
+    if border > 0:
+        transforms.append(BorderWeights(border))
     rare = settings.repeat_threshold
     repeats = repeat_factors(plan.training, len(plan.dataset.classes), rare) if rare else None
     return Loader(
@@ -150,11 +155,8 @@ def check_size(plan: Plan) -> None:
 
 def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume: bool) -> tuple[Parts, Progress]:
     """Build model and optimiser, choose precision and batch, write config.json, load the state of a resumed run."""
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
     keep_freed_memory()
-    target = pick_device(device)
+    target = own_device(device)
     check_size(plan)
     model: nn.Module = plan.module.Model(plan.config)
     conv_gradients.mend(model)
@@ -166,12 +168,7 @@ def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume:
     frozen, scales = _set_depth(plan, model, display)
     model = model.to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     plan, precision, why = _numerics(plan, run, model.train(), target, resume)
-    AcceleratorState._reset_state(reset_partial_state=False)  # a process may train more than once
-    accelerator = Accelerator(
-        cpu=target.type == "cpu",
-        mixed_precision="no" if precision == "fp32" else precision,
-        step_scheduler_with_optimizer=False,
-    )
+    accelerator = make_accelerator(target, precision)
     step, optimizer = accelerator.prepare(Step(model), make_optimizer(model, plan.settings, scales))
     averaged = AveragedWeights(model, plan.settings.ema) if plan.settings.ema else None
     loader = make_loader(plan, target, accelerator.num_processes, accelerator.process_index, mosaic=False)
@@ -183,7 +180,7 @@ def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume:
         make_folder(run)
         remove_leftovers(run, (run / STATE).parent, run / "plots")
     if saved:
-        counters = load_state(run, model, optimizer, averaged)
+        counters = load_state(run, model, optimizer, averaged, accelerator.scaler)
         counters.finished = parts.share(counters) >= 1
     if accelerator.is_main_process:
         if not resume:

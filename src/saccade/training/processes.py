@@ -6,7 +6,9 @@ import atexit
 import gc
 import os
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import distributed
 
 from saccade.device import pick_device
@@ -26,6 +28,31 @@ def join_processes(device: str | None) -> None:
         PartialState(cpu=target.type == "cpu")  # sets up the process group, and each process's own GPU
         atexit.unregister(leave_processes)
         atexit.register(leave_processes)
+
+
+def own_device(name: str | None) -> torch.device:
+    """Where this process computes: on the device of that name; one of several on that which is its own."""
+    if _is_one_of_several():
+        from accelerate import PartialState
+
+        return torch.device(PartialState().device)
+    return pick_device(name)
+
+
+def make_accelerator(device: torch.device, precision: str) -> Any:
+    """Accelerate (`accelerate.Accelerator`) on this device, whatever an earlier run of the process was on."""
+    from accelerate import Accelerator, PartialState
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedDataParallelKwargs
+
+    AcceleratorState._reset_state(reset_partial_state=not _is_one_of_several())
+    PartialState(cpu=device.type == "cpu").device = device  # which by itself would be the first
+    return Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision="no" if precision == "fp32" else precision,
+        step_scheduler_with_optimizer=False,
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+    )
 
 
 def leave_processes() -> None:

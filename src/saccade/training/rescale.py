@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from saccade.config import Settings
@@ -40,9 +42,19 @@ def scaled_side(side: int, factor: float) -> int:
 
 
 def _scaled(truth: Annotation, size: tuple[int, int], fy: float, fx: float) -> Annotation:
-    semantic, objects = truth.semantic, truth.objects
+    semantic, weights, objects = truth.semantic, truth.weights, truth.objects
     if semantic is not None:
-        semantic = F.interpolate(semantic[None, None].float(), size, mode="nearest")[0, 0].to(semantic.dtype)
+        semantic = _nearest(semantic, size)
+    if weights is not None:
+        weights = _nearest(weights, size)
     if objects is not None:
-        objects = dataclasses.replace(objects, boxes=objects.boxes * objects.boxes.new_tensor([fx, fy, fx, fy]))
-    return dataclasses.replace(truth, size=size, semantic=semantic, objects=objects)
+        objects = dataclasses.replace(objects, boxes=objects.boxes * _factors(objects.boxes, fx, fy))
+    return dataclasses.replace(truth, size=size, semantic=semantic, weights=weights, objects=objects)
+
+
+def _nearest(plane: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(plane[None, None].float(), size, mode="nearest")[0, 0].to(plane.dtype)
+
+
+def _factors(boxes: Tensor, fx: float, fy: float) -> Tensor:
+    return torch.tensor([fx, fy, fx, fy], dtype=boxes.dtype).to(boxes.device, non_blocking=True)

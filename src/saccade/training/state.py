@@ -49,8 +49,9 @@ def save_state(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     averaged: AveragedWeights | None,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> None:
-    """Write the state of a run. Raises ResourceError."""
+    """Write the state of a run; `scaler` is that of a run in fp16. Raises ResourceError."""
     make_folder((run / STATE).parent)
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     if averaged is not None:
@@ -63,18 +64,23 @@ def save_state(
             else:
                 scalars[f"{index}.{name}"] = value
     tensors["random.cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
-    header = {"progress": asdict(progress), "optimizer": scalars}
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        tensors["random.cuda"] = torch.cuda.get_rng_state(device)
+    header = {"progress": asdict(progress), "optimizer": scalars, "scaler": scaler.state_dict() if scaler else {}}
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     metadata = {"state": json.dumps(header, sort_keys=True)}
     write_whole(run / STATE, lambda temporary: save_file(plain, temporary, metadata))
 
 
 def load_state(
-    run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, averaged: AveragedWeights | None
+    run: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    averaged: AveragedWeights | None,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> Progress:
-    """Put a saved state back into model, optimiser, averaged weights and random generators.
+    """Put a saved state back into model, optimiser, averaged weights, random generators and the scaler of fp16.
 
     Raises:
         ModelFileError: no state, a damaged one, or one of another architecture.
@@ -93,8 +99,11 @@ def load_state(
             slots.setdefault(int(index), {})[name] = value
         optimizer.load_state_dict(dict(optimizer.state_dict(), state=slots))
         torch.set_rng_state(tensors["random.cpu"])
-        if torch.cuda.is_available() and "random.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random.cuda"])
+        if scaler is not None:
+            scaler.load_state_dict(header["scaler"])
+        device = next(model.parameters()).device
+        if device.type == "cuda" and "random.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random.cuda"], device)
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise ModelFileError(f"{path}: cannot go on from here: {error}") from error
     return progress

@@ -31,13 +31,15 @@ from saccade.metrics import Result, make_metric
 from saccade.metrics.coco_results import ResultRows, read_results
 from saccade.predictor import Predictor, load
 
+LARGEST_BATCH = 256  # images a forward pass
+
 
 def evaluate(
     run: str | Path,
     data: str | Path,
     *,
     split: str | None = None,
-    batch: int = 8,
+    batch: int | None = None,
     workers: int | None = None,
     device: str | None = None,
     precision: str = "auto",
@@ -161,7 +163,7 @@ def score(
     predictor: Predictor,
     dataset: DataSet,
     records: list[Record],
-    batch: int = 8,
+    batch: int | None = None,
     workers: int | None = None,
     bootstrap: int = 0,
     progress: bool = False,
@@ -171,10 +173,12 @@ def score(
 ) -> Result:
     """Predict every record and measure the answers against its truth, in pixels of the originals.
 
-    A gallery is shown every image as well, and keeps the pictures of a report; `rows` takes every answer. With several
-    `crops` the probabilities are means over parts of the image (crops.py).
+    Without a `batch` the device decides (`batch_for`). A gallery is shown every image as well, and keeps the pictures
+    of a report; `rows` takes every answer. With several `crops` the probabilities are means over parts of the image
+    (crops.py).
     """
     metric = make_metric(predictor.task, dataset.classes, thresholds=predictor.thresholds or 0.5)
+    batch = batch or batch_for(predictor)
     if crops == 1:
         answers = predictions(predictor, dataset, records, batch, workers, progress)
     else:
@@ -187,6 +191,14 @@ def score(
         if rows is not None:
             rows.add(record.id, prediction)
     return metric.result(bootstrap=bootstrap)
+
+
+def batch_for(predictor: Predictor) -> int:
+    """Images a forward pass: 8, or on a GPU, which small ones leave idle, the pixels of 8 images of 512 x 512."""
+    size = predictor.preprocessing.size
+    if predictor.device.type == "cpu" or size is None:
+        return 8
+    return min(LARGEST_BATCH, max(8, 8 * 512 * 512 // (size[0] * size[1])))
 
 
 def predictions(

@@ -21,8 +21,8 @@ from torch import Tensor
 from saccade import checkpoint
 from saccade.data.loader import Loader
 from saccade.data.types import Batch
-from saccade.device import describe_hardware, only_deterministic
-from saccade.errors import DivergedError, memory_errors
+from saccade.device import describe_hardware, only_deterministic, timed_convolutions
+from saccade.errors import memory_errors
 from saccade.files import write_whole
 from saccade.gallery import Gallery
 from saccade.memory import hand_back_memory
@@ -40,7 +40,8 @@ from saccade.training.prepare import Parts, check_model_name, make_loader, prepa
 from saccade.training.processes import agreed_run_folder, is_main_process, join_processes, run_folder
 from saccade.training.rescale import random_scale
 from saccade.training.stages import discard_stages, find_stages, run_stages
-from saccade.training.state import STATE, Progress, save_state
+from saccade.training.state import Progress, save_state
+from saccade.training.taken import Taken
 from saccade.training.weights import weights_path
 from saccade.verbs.evaluate import score
 
@@ -127,7 +128,8 @@ def fit(
             f"{plan.model} and batches of {plan.settings.batch or 'some'} images of size {plan.settings.size}"
         ):
             parts, counters = prepare(plan, run, device, display, resume)
-            with display, Interrupt() as interrupt:
+            repeated = plan.settings.multi_scale == 0 and not plan.settings.deterministic  # shapes of batches
+            with display, Interrupt() as interrupt, timed_convolutions(repeated):
                 _fit(parts, counters, interrupt)
         hand_back_memory()
         return _finish(parts, counters)
@@ -152,6 +154,7 @@ def _fit(parts: Parts, counters: Progress, interrupt: Interrupt) -> None:
     session, before = time.monotonic(), counters.elapsed
     saved = session
     loader: Loader | None = None
+    taken: Taken | None = None  # the last step, while its losses are not read
     mosaic = settings.mosaic > 0
     while not counters.finished:
         if loader is None or (mosaic and parts.share(counters) >= LAST_PART):
@@ -169,28 +172,34 @@ def _fit(parts: Parts, counters: Progress, interrupt: Interrupt) -> None:
                 group["lr"] = counters.rate * group["lr_scale"]
             batch = random_scale(batch.to(accelerator.device), settings, counters.step)
             batch = mix(batch, settings, counters.step, parts.share(counters), accelerator.process_index)
-            losses = _backward(parts, batch)
+            try:
+                losses = _backward(parts, batch)
+            except Exception:
+                _settle(parts, counters, taken)  # a step after one that diverged may fail in any way
+                raise
             norm = accelerator.clip_grad_norm_(parts.step.parameters(), settings.clip_norm or math.inf)
-            scaled = parts.precision == "fp16"  # there an infinite gradient only makes the scaler skip the step
-            if not all(map(math.isfinite, losses.values())) or not (scaled or math.isfinite(float(norm))):
-                raise _diverged(parts, counters, losses | {"gradient": float(norm)}, batch)
             parts.optimizer.step()
             parts.optimizer.zero_grad(set_to_none=True)
             if parts.averaged is not None:
                 parts.averaged.update(parts.model, counters.step)
+            _settle(parts, counters, taken)
+            scaled = parts.precision == "fp16"
+            taken = Taken(counters.step, counters.rate, batch.ids, losses, norm, scaled)
             now = time.monotonic()
-            _count(counters, losses, len(batch) * accelerator.num_processes, now - started)
+            _count(counters, len(batch) * accelerator.num_processes, now - started)
             counters.elapsed, signal = _agree(parts, before + now - session, interrupt.number)
             _show(parts, counters)
+            if signal or now - saved >= 60 * settings.save_every:
+                _settle(parts, counters, taken)  # what has diverged is not saved
+                _save(parts, counters)
+                saved, taken = now, None
             if signal:
-                _save(parts, counters)
                 raise Stopped(signal, f"stopped after step {counters.step}; {_how_to_go_on(parts)}")
-            if now - saved >= 60 * settings.save_every:
-                _save(parts, counters)
-                saved = now
             if counters.elapsed >= budget:
                 break
             started = time.monotonic()
+        _settle(parts, counters, taken)
+        taken = None
         counters.epoch, counters.step_in_epoch = counters.epoch + 1, 0
         counters.finished = parts.share(counters) >= 1
         _end_of_epoch(parts, counters)
@@ -202,11 +211,11 @@ def _fit(parts: Parts, counters: Progress, interrupt: Interrupt) -> None:
         loader.close()
 
 
-def _backward(parts: Parts, batch: Batch) -> dict[str, float]:
-    """Gradients of one batch, in as many forward passes as `accumulate` says; returns the losses."""
+def _backward(parts: Parts, batch: Batch) -> dict[str, Tensor]:
+    """Gradients of one batch, in as many forward passes as `accumulate` says; returns the losses, on the device."""
     pieces = min(parts.plan.settings.accumulate, len(batch))
     edges = [round(i * len(batch) / pieces) for i in range(pieces + 1)]
-    sums: dict[str, float] = {}
+    sums: dict[str, Tensor] = {}
     for i in range(pieces):
         part = batch[edges[i] : edges[i + 1]]
         share = len(part) / len(batch)
@@ -215,18 +224,24 @@ def _backward(parts: Parts, batch: Batch) -> dict[str, float]:
             total = torch.stack([loss.float() for loss in losses.values()]).sum() * share
             parts.accelerator.backward(total)
         for name, loss in losses.items():
-            sums[name] = sums.get(name, 0.0) + float(loss.detach()) * share
+            value = loss.detach().float() * share
+            sums[name] = sums[name] + value if name in sums else value
     return sums
 
 
-def _count(counters: Progress, losses: dict[str, float], images: int, seconds: float) -> None:
+def _count(counters: Progress, images: int, seconds: float) -> None:
     counters.step += 1
     counters.step_in_epoch += 1
-    counters.steps += 1
     counters.images += images
     counters.seconds += seconds
-    for name, value in losses.items():
-        counters.sums[name] = counters.sums.get(name, 0.0) + value
+
+
+def _settle(parts: Parts, counters: Progress, taken: Taken | None) -> None:
+    """Read the losses of a step and count them, once. Raises DivergedError."""
+    if taken is not None:
+        counters.steps += 1
+        for name, value in taken.losses(parts.run).items():
+            counters.sums[name] = counters.sums.get(name, 0.0) + value
 
 
 def _agree(parts: Parts, elapsed: float, signal: int) -> tuple[float, int]:
@@ -279,13 +294,14 @@ def _evaluate(parts: Parts) -> Result:
     predictor = Predictor(
         model, plan.task, plan.dataset.classes, plan.preprocessing, parts.accelerator.device, precision
     )
-    return score(predictor, plan.dataset, plan.validation, workers=plan.settings.workers)
+    with timed_convolutions(torch.backends.cudnn.benchmark and plan.preprocessing.size is not None):
+        return score(predictor, plan.dataset, plan.validation, workers=plan.settings.workers)
 
 
 def _save(parts: Parts, counters: Progress) -> None:
     """The state to go on from, and the weights as they are."""
     if parts.accelerator.is_main_process:
-        save_state(parts.run, counters, parts.model, parts.optimizer, parts.averaged)
+        save_state(parts.run, counters, parts.model, parts.optimizer, parts.averaged, parts.accelerator.scaler)
         _save_checkpoint(parts, parts.run / "last.safetensors", {})
 
 
@@ -334,16 +350,6 @@ def _finish(parts: Parts, counters: Progress) -> dict[str, Any]:
     hardware = describe_hardware(parts.accelerator.device)
     write_training_report(run, plan, rows, summary, gallery, hardware, parts.precision)
     return summary
-
-
-def _diverged(parts: Parts, counters: Progress, losses: dict[str, float], batch: Batch) -> DivergedError:
-    bad = ", ".join(f"{name} {value}" for name, value in losses.items())
-    good = parts.run / STATE
-    kept = f"the last good state is {good}" if good.is_file() else "no state was saved yet"
-    return DivergedError(
-        f"loss or gradient is no longer finite at step {counters.step} (lr {counters.rate:.3g}): {bad}. Images: "
-        f"{', '.join(batch.ids)}. {kept}. Try a smaller lr (--set lr={counters.rate / 10:.1g}) or --precision fp32"
-    )
 
 
 def _how_to_go_on(parts: Parts) -> str:

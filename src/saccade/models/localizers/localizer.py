@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch, Objects
-from saccade.layers.classification import classification_loss
+from saccade.layers.classification import classification_loss, label_tensor
 from saccade.layers.layout import adaptive_pool
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.losses.detection import smooth_l1
@@ -230,9 +230,9 @@ class Model(nn.Module):
         losses = classification_loss(logits, batch.truth, "classify", self.config.objective)
         truth = batch.truth or []
         height, width = batch.images.shape[-2:]
-        target = true_boxes(truth, (height, width)).to(boxes)
+        target = true_boxes(truth, (height, width)).to(boxes.device, boxes.dtype, non_blocking=True)
         if self.config.per_class:
-            labels = torch.tensor([t.label for t in truth], device=boxes.device)
+            labels = label_tensor(truth, boxes.device)
             own = boxes[torch.arange(len(truth), device=boxes.device), labels]
         else:
             own = boxes[:, 0]
@@ -251,10 +251,11 @@ class Model(nn.Module):
         rows = order if self.config.per_class else torch.zeros_like(order)
         height, width = batch.images.shape[-2:]
         chosen = corners(boxes.detach().gather(1, rows[:, :, None].expand(-1, -1, 4)), (height, width))
+        labels = order[:, 0].tolist()
         return [
             Annotation(
                 size,
-                label=int(order[i, 0]),
+                label=labels[i],
                 scores=scores[i],
                 objects=Objects(clip_boxes(chosen[i], size), order[i], scores[i, order[i]]),
             )
@@ -274,13 +275,13 @@ def true_boxes(truth: Sequence[Annotation], size: tuple[int, int]) -> Tensor:
             raise ValueError(f"image {i} of the batch has {found} boxes; localize needs one an image")
     boxes = torch.cat([t.objects.boxes for t in truth if t.objects is not None])
     low, high = boxes[:, :2], boxes[:, 2:]
-    sides = boxes.new_tensor([size[1], size[0]])
+    sides = torch.tensor([size[1], size[0]], dtype=boxes.dtype).to(boxes.device, non_blocking=True)
     return torch.cat([(low + high) / 2 / sides, (high - low) / sides], 1)
 
 
 def corners(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """[..., 4] centre x, centre y, width, height in shares of `size` (height, width) -> x1 y1 x2 y2 in pixels."""
-    sides = boxes.new_tensor([size[1], size[0]])
+    sides = torch.tensor([size[1], size[0]], dtype=boxes.dtype).to(boxes.device, non_blocking=True)
     centre, half = boxes[..., :2] * sides, boxes[..., 2:] * sides / 2
     return torch.cat([centre - half, centre + half], -1)
 

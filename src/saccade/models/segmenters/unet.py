@@ -21,9 +21,9 @@ from saccade.layers.layout import join, whole_gradient
 from saccade.layers.normalize import Normalize
 from saccade.losses.segmentation import (
     balanced_weights,
-    border_weights,
     cross_entropy_and_dice,
     pixel_cross_entropy,
+    stack_border_weights,
     stack_targets,
 )
 from saccade.models.backbones import create_trunk
@@ -380,10 +380,8 @@ class Model(nn.Module):
         height, width = logits.shape[-2:]
         target = stack_targets(batch.truth, height, width, logits.device)
         classes = self.class_weights if isinstance(self.class_weights, Tensor) else None
-        pixels = None
-        if self.config.border > 0:
-            extra = [torch.from_numpy(border_weights(t, self.config.border)) for t in target.cpu().numpy()]
-            pixels = torch.stack(extra).to(logits.device) + 1
+        border = self.config.border
+        pixels = stack_border_weights(batch.truth or [], target, border) if border > 0 else None
         if self.config.dice == 0:
             return {"cross_entropy": pixel_cross_entropy(logits, target, classes, pixels)}
         cross_entropy, dice = cross_entropy_and_dice(logits, target, classes, pixels)

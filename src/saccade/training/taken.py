@@ -1,0 +1,50 @@
+"""Steps whose numbers are read one step late, so that a GPU has the next step to do while the processor reads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from saccade.device import Reading
+from saccade.errors import DivergedError
+from saccade.training.state import STATE
+
+
+class Taken:
+    """A step that was taken: its losses and the norm of its gradient may still be on their way from the device.
+
+    Args:
+        step: number of steps before it.
+        rate: its learning rate.
+        ids: its images.
+        losses, norm: scalars on the device.
+        scaled: in fp16 an infinite gradient only makes the scaler skip the step.
+    """
+
+    def __init__(
+        self, step: int, rate: float, ids: Sequence[str], losses: Mapping[str, Tensor], norm: Tensor, scaled: bool
+    ) -> None:
+        self.step, self.rate, self.ids, self.names, self.scaled = step, rate, ids, list(losses), scaled
+        self._values = Reading(torch.stack([*losses.values(), norm.to(torch.float32)]))
+
+    def losses(self, run: Path) -> dict[str, float]:
+        """The losses by name.
+
+        Raises:
+            DivergedError: one of them, or the gradient, is not finite; with the step's number, rate and images.
+        """
+        *losses, norm = self._values.floats()
+        values = dict(zip(self.names, losses, strict=True))
+        if all(map(math.isfinite, losses)) and (self.scaled or math.isfinite(norm)):
+            return values
+        bad = ", ".join(f"{name} {value}" for name, value in (values | {"gradient": norm}).items())
+        good = run / STATE
+        kept = f"the last good state is {good}" if good.is_file() else "no state was saved yet"
+        raise DivergedError(
+            f"loss or gradient is no longer finite at step {self.step} (lr {self.rate:.3g}): {bad}. Images: "
+            f"{', '.join(self.ids)}. {kept}. Try a smaller lr (--set lr={self.rate / 10:.1g}) or --precision fp32"
+        )
