@@ -8,23 +8,21 @@ a gradient run today; a fit by a solver needs a kind of stage and a branch there
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
+from saccade.checkpoint import write_tensors
 from saccade.config import resolve
 from saccade.device import pick_device
-from saccade.files import make_folder, write_whole
+from saccade.files import inside, make_folder
 from saccade.models import model_module
 from saccade.models.stage import Stage
 from saccade.training.plan import Plan
-from saccade.training.prepare import stored_plan
+from saccade.training.state import read_config, write_config
 
 FOLDER = "stages"
 ADOPTED = "adopted.safetensors"  # of a stage's folder; it is there when the stage is finished
@@ -67,17 +65,16 @@ def run_stages(
         shutil.rmtree(run / FOLDER, ignore_errors=True)
     if main:
         make_folder(run)
-        write_whole(run / "config.json", json.dumps(plan.to_json(), indent=2))
+        write_config(run, plan.to_json())
     start: Path | None = None
     for number, stage in enumerate(stages, 1):
-        folder = run / FOLDER / f"{number}-{stage.name}"
-        adopted = folder / ADOPTED
+        adopted = inside(run, FOLDER, f"{number}-{stage.name}", ADOPTED)
+        folder = adopted.parent
         if not (resume and adopted.is_file()):
             going_on = resume and (folder / "config.json").is_file()
             tensors = fit(stage, _stage_plan(plan, stage, start, folder if going_on else None), folder, going_on)
             if main:
-                handed = {name: tensor.contiguous() for name, tensor in stage.adopt(dict(tensors)).items()}
-                write_whole(adopted, partial(save_file, handed))
+                write_tensors(adopted, stage.adopt(dict(tensors)), {})
             PartialState().wait_for_everyone()
         start = adopted
     return dataclasses.replace(plan, weights=str(start))
@@ -113,7 +110,7 @@ def _stage_plan(plan: Plan, stage: Stage, start: Path | None, begun: Path | None
     config = dataclasses.replace(theirs, **{name: getattr(plan.config, name) for name in common})
     settings = dataclasses.replace(plan.settings, **stage.settings)
     if begun is not None:
-        settings, _, _ = resolve([("resumed", stored_plan(begun)["settings"])])
+        settings, _, _ = resolve([("resumed", read_config(begun)["settings"])])
     origins = plan.origins | dict.fromkeys(stage.settings, f"stage {stage.name}")
     return dataclasses.replace(
         plan,

@@ -33,8 +33,9 @@ def weights_path(model: str, source: str | Path, shown: bool = True) -> Path:
     """
     if str(source) in WORDS:
         return _download(find_published(model, str(source)), shown)
-    if not Path(source).exists():
-        raise ModelFileError(f"{source}: no such file or run; published weights are named by {', '.join(WORDS)}")
+    if not (Path(source).is_file() or Path(source).is_dir()):
+        what = "neither a file nor a run folder" if Path(source).exists() else "no such file or run"
+        raise ModelFileError(f"{source}: {what}; published weights are named by {', '.join(WORDS)}")
     return Path(source)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import time
 from collections.abc import Iterator
@@ -22,12 +23,13 @@ from saccade.data.split import split as assign_splits
 from saccade.data.truth import read_truth
 from saccade.data.types import Annotation
 from saccade.device import describe_hardware, loader_workers
-from saccade.errors import DataError, UsageError
+from saccade.errors import DataError, ModelFileError, UsageError
 from saccade.files import report_folder, write_whole
 from saccade.gallery import Gallery
 from saccade.metrics import Result, make_metric
 from saccade.metrics.coco_results import ResultRows, read_results
 from saccade.predictor import Predictor, load
+from saccade.training.state import read_config
 
 
 def evaluate(
@@ -103,10 +105,12 @@ def _tell(dataset: DataSet, shown: bool) -> dict[str, Any]:
 
 def _seed_of(run: Path, dataset: DataSet, split: str) -> int:
     """The seed of the run that wrote a checkpoint; 0, with a warning if a split must be drawn, where it is unknown."""
-    config = checkpoint.find(run).parent / "config.json"
+    folder = checkpoint.find(run).parent
     try:
-        return int(json.loads(config.read_text(encoding="utf-8"))["settings"]["seed"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return int(read_config(folder)["settings"]["seed"])
+    except (ModelFileError, ValueError, KeyError, TypeError) as error:
+        if run.is_dir() and os.path.lexists(folder / "config.json"):  # beside a lone checkpoint it may be anybody's
+            raise ModelFileError(f"{folder}: what the run was cannot be read: {error}") from error
         if split != "all" and not set(dataset.splits) - {"train"}:
             dataset.ledger.warnings.append(
                 f"the data set has no split of its own: {split} is drawn by seed 0. If the model was trained on this "

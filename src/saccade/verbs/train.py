@@ -36,11 +36,11 @@ from saccade.training.lock import lock
 from saccade.training.mixup import mix
 from saccade.training.optimizer import learning_rate
 from saccade.training.plan import Plan, make_plan
-from saccade.training.prepare import Parts, check_model_name, make_loader, prepare, stored_plan
+from saccade.training.prepare import Parts, check_model_name, make_loader, prepare
 from saccade.training.processes import agreed_run_folder, is_main_process, join_processes, run_folder
 from saccade.training.rescale import random_scale
 from saccade.training.stages import discard_stages, find_stages, run_stages
-from saccade.training.state import STATE, Progress, save_state
+from saccade.training.state import STATE, Progress, read_config, save_state
 from saccade.training.weights import weights_path
 from saccade.verbs.evaluate import score
 
@@ -90,7 +90,7 @@ def train(
     check_model_name(model)
     join_processes(device)
     run = agreed_run_folder(out, model, data, resume, overwrite)
-    stored = stored_plan(run) if resume else None
+    stored = read_config(run) if resume else None
     if weights is not None:
         weights_path(model, weights, progress and is_main_process())  # what is wrong with them comes before slow work
     file = None if config is None else Path(config)
