@@ -57,12 +57,22 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on_when_there_is
         code, said = train(shell, colours, run, "--resume", "--epochs", "3", "--set", "save_every=0")
     assert code == 5
     assert "no space left" in said
-    assert str(run) in said
+    assert f"--out {run} --resume" in said
     assert digest(run) == before
     assert not list(run.rglob("*.tmp"))
     assert not (run / "lock").exists()
     assert train(shell, colours, run, "--resume", "--epochs", "3")[0] == 0
     assert digest(run) != before
+
+
+def test_a_full_disk_in_another_verb_has_nothing_to_resume(
+    run: Path, colours: Path, tmp_path: Path, shell: Shell
+) -> None:
+    with largest_file(10):
+        code, _, said = shell("evaluate", run, colours, "--out", tmp_path / "scores", "--workers", 0)
+    assert code == 5
+    assert "no space left" in said
+    assert "--resume" not in said
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +17,7 @@ from torch import nn
 
 from saccade import __version__
 from saccade.checkpoint import Checkpoint
-from saccade.config import Settings, read_settings_file, resolve
+from saccade.config import Settings, height_width, read_settings_file, resolve
 from saccade.data.balance import class_images, label_weights, tag_weights
 from saccade.data.dataset import DataSet, Record
 from saccade.data.formats import read
@@ -53,6 +53,7 @@ class Plan:
     recipe: str
     given: dict[str, str | None]  # split of each image id as the files state it, before the rest was assigned
     weights: str | None = None  # where the run started from, if not at random
+    asked: Mapping[str, Any] = field(default_factory=dict)  # by file and flags, before batch and rate were found
 
     def to_json(self) -> dict[str, Any]:
         """What `config.json` of the run holds."""
@@ -69,6 +70,7 @@ class Plan:
             "origins": self.origins,
             "recipe": self.recipe,
             "weights": self.weights,
+            "asked": dict(self.asked),
             "preprocessing": self.preprocessing.to_json(),
             "saccade": __version__,
         }
@@ -116,32 +118,34 @@ def make_plan(
     free = fields - {"objective"}  # it follows from settings
     word, published = recognise(model, weights) if weights is not None and stored is None else ("", None)
     of_weights = [] if published is None else [(f"weights {word}", published.settings)]
-    settings, changes, origins = resolve(_layers(module, model, recipe, of_weights, config, flags or {}, stored), free)
+    in_file = {} if config is None else read_settings_file(config)
+    if stored is None:
+        layers = [*_recipe(module, model, recipe), *of_weights, (str(config), in_file), ("flag", flags or {})]
+    else:
+        layers = [("resumed", stored["settings"]), ("flag", _changes(stored, in_file | dict(flags or {}), free))]
+    settings, changes, origins = resolve(layers, free)
+    asked = {name: _plain(name, value, free) for name, value in (in_file | dict(flags or {})).items()}
     if stored is not None:
-        weights, recipe = stored["weights"], stored["recipe"]
+        asked = stored.get("asked", {}) | asked
+        weights, recipe = _same_start(stored, weights, recipe)
         origins = {name: stored["origins"].get(name, o) if o == "resumed" else o for name, o in origins.items()}
     _refuse_contradictions(task, settings)
     given = {record.id: record.split for record in dataset.records}
     split(dataset, seed=settings.seed)
     _refuse_bad_data(dataset, settings)
     training, validation = _training_images(dataset, task), dataset.of("val")
-    stride = getattr(module, "STRIDE", 1)
-    shape = preprocessing_of(task, settings, stride)
+    shape = preprocessing_of(task, settings, getattr(module, "STRIDE", 1))
     if stored is None:
-        known: dict[str, Any] = {"classes": len(dataset.classes), "task": task}
+        known: dict[str, Any] = {"classes": len(dataset.classes), "task": task, "size": shape.size}
         known["objective"] = _objective(task, settings, training, len(dataset.classes))
-        if shape.size is not None:
-            known["size"] = shape.size
-        changes = {k: v for k, v in known.items() if k in fields} | changes
+        changes = {k: v for k, v in known.items() if k in fields and v is not None} | changes
         built = model_config(model, **changes)
         if hasattr(module, "adapt") and published is None:  # their anchors are those they were trained with
             built = module.adapt(built, _examples(dataset, training, task, shape))
     else:
         built = config_from_json(module, model, stored["config"])
-    start = None if weights is None else str(weights)
-    plan = Plan(
-        model, module, built, task, dataset, training, validation, settings, origins, shape, recipe, given, start
-    )
+    about = settings, origins, shape, recipe, given, None if weights is None else str(weights), asked
+    plan = Plan(model, module, built, task, dataset, training, validation, *about)
     if stored is not None:
         _refuse_changes(plan, stored)
     return plan
@@ -182,31 +186,52 @@ def fingerprint(records: list[Record]) -> str:
     return total.hexdigest()
 
 
-def _layers(
-    module: ModuleType,
-    model: str,
-    recipe: str,
-    of_weights: Sequence[tuple[str, Mapping[str, Any]]],
-    config: Path | None,
-    flags: Mapping[str, Any],
-    stored: Mapping[str, Any] | None,
-) -> list[tuple[str, Mapping[str, Any]]]:
-    if stored is not None:
-        refused = sorted(set(flags) - CHANGEABLE)
-        if refused:
-            raise UsageError(
-                f"--resume cannot change {', '.join(refused)}; allowed: {', '.join(sorted(CHANGEABLE))}. "
-                "Start a new run with another --out instead"
-            )
-        return [("resumed", stored["settings"]), ("flag", flags)]
+def _recipe(module: ModuleType, model: str, recipe: str) -> list[tuple[str, Mapping[str, Any]]]:
     recipes = module.RECIPES
     if recipe not in recipes:
         raise UsageError(f"model {model} has no recipe {recipe!r}; it has: {', '.join(sorted(recipes))}")
-    own = recipes[recipe].get("*", {}) | recipes[recipe].get(model, {})
-    layers: list[tuple[str, Mapping[str, Any]]] = [(f"recipe {recipe}", own), *of_weights]
-    if config is not None:
-        layers.append((str(config), read_settings_file(config)))
-    return [*layers, ("flag", flags)]
+    return [(f"recipe {recipe}", recipes[recipe].get("*", {}) | recipes[recipe].get(model, {}))]
+
+
+def _changes(stored: Mapping[str, Any], given: Mapping[str, Any], free: set[str]) -> dict[str, Any]:
+    """What of the given settings differs from those of the run, so that the same command goes on with it: queue systems
+    start the same line again. A value may equal the one that was asked for, or what came of it.
+
+    Raises:
+        UsageError: one of them cannot change.
+    """
+    has = stored["config"] | stored["settings"] | stored.get("asked", {})
+    changed, refused = {}, []
+    for name, value in given.items():
+        plain = _plain(name, value, free)
+        came = stored["config" if name in free else "settings"].get(name)
+        if plain in (_plain(name, has.get(name), free), _plain(name, came, free)):
+            continue
+        changed[name] = value
+        if name not in CHANGEABLE:
+            refused.append(f"{name} ({has.get(name)} in the run, {value} now)")
+    if refused:
+        raise UsageError(
+            f"--resume cannot change {', '.join(sorted(refused))}; allowed: {', '.join(sorted(CHANGEABLE))}. "
+            "Start a new run with another --out instead"
+        )
+    return changed
+
+
+def _plain(name: str, value: Any, free: set[str]) -> Any:
+    """A setting as `config.json` holds it, however it was written: 32 and "32x32" are one size."""
+    if name not in free and value is not None:
+        value = getattr(resolve([("flag", {name: value})])[0], name)
+        value = height_width(value) if name == "size" else value
+    return json.loads(json.dumps(value))
+
+
+def _same_start(stored: Mapping[str, Any], weights: str | Path | None, recipe: str) -> tuple[str | None, str]:
+    """Weights and recipe of the run. Raises UsageError where it is asked to start from others, or to follow another."""
+    for name, now, nothing in (("weights", weights, None), ("recipe", recipe, "default")):
+        if now is not nothing and now != nothing and str(now) != stored[name]:
+            raise UsageError(f"--resume cannot change {name} ({stored[name]} in the run, {now} now)")
+    return stored["weights"], stored["recipe"]
 
 
 def _read_for(module: ModuleType, model: str, data: str | Path, task: str | None) -> tuple[str, DataSet]:

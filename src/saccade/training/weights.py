@@ -11,7 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from torch import Tensor, nn
 
 from saccade import checkpoint
-from saccade.download import cache_folder, digest, fetch
+from saccade.download import LARGEST, cache_folder, digest, fetch
 from saccade.errors import ModelFileError, UsageError
 from saccade.models.published import PUBLISHED, WORDS, Published, find_published
 
@@ -78,6 +78,7 @@ def _download(published: Published, shown: bool) -> Path:
             published.sha256,
             folder,
             lambda there, total: bar.update(task, completed=there, total=total),
+            largest=LARGEST if published.mebibytes is None else int((published.mebibytes + 1) * 2**20),
         )
 
 

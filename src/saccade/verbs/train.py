@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from saccade import checkpoint
 from saccade.data.loader import Loader
 from saccade.data.types import Batch
 from saccade.device import describe_hardware, only_deterministic
-from saccade.errors import DivergedError, memory_errors
-from saccade.files import write_whole
+from saccade.errors import DivergedError, ResourceError, memory_errors
+from saccade.files import DISK_FULL, error_number, write_whole
 from saccade.gallery import Gallery
 from saccade.memory import hand_back_memory
 from saccade.metrics import Result
@@ -126,10 +126,21 @@ def fit(
             f"{plan.model} and batches of {plan.settings.batch or 'some'} images of size {plan.settings.size}"
         ):
             parts, counters = prepare(plan, run, device, display, resume)
-            with display, Interrupt() as interrupt:
+            with display, Interrupt() as interrupt, _full_disk(plan, run):
                 _fit(parts, counters, interrupt)
         hand_back_memory()
         return _finish(parts, counters)
+
+
+@contextmanager
+def _full_disk(plan: Plan, run: Path) -> Iterator[None]:
+    """What to do about a disk that is full in mid-run."""
+    try:
+        yield
+    except ResourceError as error:
+        if error_number(error.__cause__) not in DISK_FULL:
+            raise
+        raise ResourceError(f"{error}; what was saved is whole, {_how_to_go_on(plan, run)}") from error
 
 
 def _fit_stage(
@@ -139,8 +150,9 @@ def _fit_stage(
     try:
         fit(plan, folder, device, progress, resume)
     except Stopped as stopped:
-        advice = f"go on with: saccade train {main.model} {main.dataset.root} --out {run} --resume"
-        raise Stopped(stopped.exit_code - 128, f"stopped in stage {stage.name}; {advice}") from stopped
+        raise Stopped(
+            stopped.exit_code - 128, f"stopped in stage {stage.name}; {_how_to_go_on(main, run)}"
+        ) from stopped
     return checkpoint.load(folder / "last.safetensors").weights
 
 
@@ -183,7 +195,7 @@ def _fit(parts: Parts, counters: Progress, interrupt: Interrupt) -> None:
             _show(parts, counters)
             if signal:
                 _save(parts, counters)
-                raise Stopped(signal, f"stopped after step {counters.step}; {_how_to_go_on(parts)}")
+                raise Stopped(signal, f"stopped after step {counters.step}; {_how_to_go_on(parts.plan, parts.run)}")
             if now - saved >= 60 * settings.save_every:
                 _save(parts, counters)
                 saved = now
@@ -341,8 +353,8 @@ def _diverged(parts: Parts, counters: Progress, losses: dict[str, float], batch:
     )
 
 
-def _how_to_go_on(parts: Parts) -> str:
-    return f"go on with: saccade train {parts.plan.model} {parts.plan.dataset.root} --out {parts.run} --resume"
+def _how_to_go_on(plan: Plan, run: Path) -> str:
+    return f"go on with: saccade train {plan.model} {plan.dataset.root} --out {run} --resume"
 
 
 def _show(parts: Parts, counters: Progress) -> None:
