@@ -32,6 +32,7 @@ from saccade.training.display import Display
 from saccade.training.optimizer import AveragedWeights, make_optimizer
 from saccade.training.plan import Plan
 from saccade.training.precision import choose_precision, find_batch
+from saccade.training.processes import from_all, processes_here
 from saccade.training.rescale import scaled_side
 from saccade.training.state import STATE, Log, Progress, load_state, read_config, write_config
 from saccade.training.weights import start_from, weights_path
@@ -99,7 +100,7 @@ def make_loader(plan: Plan, device: torch.device, processes: int, rank: int, mos
         transforms if mosaic else mosaic_off(transforms),
         settings.batch,
         seed=settings.seed,
-        workers=loader_workers(settings.workers, device),
+        workers=loader_workers(settings.workers, device, processes_here()),
         shuffle=True,
         drop_last=len(plan.training) >= settings.batch,  # a last batch of one would upset batch norm
         processes=processes,
@@ -248,9 +249,12 @@ def _numerics(plan: Plan, run: Path, model: nn.Module, device: torch.device, res
         return plan, precision, "as before"
     probe = dataclasses.replace(settings, batch=settings.batch or min(8, len(plan.training)), workers=0)
     batch = next(iter(make_loader(dataclasses.replace(plan, settings=probe), device, 1, 0, mosaic=False).epoch(0)))
-    precision, why = choose_precision(settings.precision, model, batch, device)
+    found = from_all(choose_precision(settings.precision, model, batch, device))
+    precision, why = min(found, key=lambda choice: choice[0] != "fp32")  # bf16 only where it is good for all of them
     if settings.batch == 0:
-        size = find_batch(model, batch, device, precision, len(plan.training))
+        share = -(-len(plan.training) // len(found))
+        size = len(found) * min(from_all(find_batch(model, batch, device, precision, settings, share)))
+        size = min(size, len(plan.training))
         usual = plan.module.RECIPES["default"].get("*", {}).get("batch", 16)
         settings = dataclasses.replace(settings, batch=size, lr=settings.lr * size / usual)
         plan.origins.update(batch="found", lr=f"{plan.origins['lr']}, times {size}/{usual} for the batch found")

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from saccade.checkpoint import write_tensors
 from saccade.config import resolve
-from saccade.device import pick_device
 from saccade.files import inside, make_folder
 from saccade.models import model_module
 from saccade.models.stage import Stage
 from saccade.training.plan import Plan
+from saccade.training.processes import from_first, is_main_process
 from saccade.training.state import read_config, write_config
 
 FOLDER = "stages"
@@ -44,9 +44,7 @@ def has_begun(stored: Mapping[str, Any]) -> bool:
     return "precision" in stored
 
 
-def run_stages(
-    plan: Plan, stages: Sequence[Stage], run: Path, device: str | None, fit: Fit, *, resume: bool = False
-) -> Plan:
+def run_stages(plan: Plan, stages: Sequence[Stage], run: Path, fit: Fit, *, resume: bool = False) -> Plan:
     """Make the fits that stand before a run. A finished one is skipped, a killed one goes on if `resume`.
 
     Minutes are divided evenly among the fits, the main run included; epochs are those of every fit.
@@ -57,9 +55,7 @@ def run_stages(
     Raises:
         What `fit` raises. The run's folder then holds what `resume` needs.
     """
-    from accelerate import PartialState
-
-    main = PartialState(cpu=pick_device(device).type == "cpu").is_main_process  # as the fits will ask for
+    main = is_main_process()
     plan = _share_minutes(plan, len(stages) + 1)
     if main and not resume:
         shutil.rmtree(run / FOLDER, ignore_errors=True)
@@ -75,7 +71,7 @@ def run_stages(
             tensors = fit(stage, _stage_plan(plan, stage, start, folder if going_on else None), folder, going_on)
             if main:
                 write_tensors(adopted, stage.adopt(dict(tensors)), {})
-            PartialState().wait_for_everyone()
+            from_first(None)  # the others wait for what it evaluates and writes
         start = adopted
     return dataclasses.replace(plan, weights=str(start))
 

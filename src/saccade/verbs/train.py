@@ -37,7 +37,14 @@ from saccade.training.mixup import mix
 from saccade.training.optimizer import learning_rate
 from saccade.training.plan import Plan, make_plan
 from saccade.training.prepare import Parts, check_model_name, make_loader, prepare
-from saccade.training.processes import agreed_run_folder, is_main_process, join_processes, run_folder
+from saccade.training.processes import (
+    agreed_run_folder,
+    from_first,
+    is_main_process,
+    join_processes,
+    largest,
+    run_folder,
+)
 from saccade.training.rescale import random_scale
 from saccade.training.stages import discard_stages, find_stages, run_stages
 from saccade.training.state import STATE, Progress, read_config, save_state
@@ -101,7 +108,7 @@ def train(
         stages = find_stages(plan, stored)
         if stages:
             make = partial(_fit_stage, plan, run, device, progress)
-            plan = run_stages(plan, stages, run, device, make, resume=resume)
+            plan = run_stages(plan, stages, run, make, resume=resume)
         elif not resume:
             discard_stages(run)
         return fit(plan, run, device, progress, resume and not stages)
@@ -153,6 +160,7 @@ def _fit_stage(
         raise Stopped(
             stopped.exit_code - 128, f"stopped in stage {stage.name}; {_how_to_go_on(main, run)}"
         ) from stopped
+    from_first(None)  # which writes the file
     return checkpoint.load(folder / "last.safetensors").weights
 
 
@@ -183,15 +191,16 @@ def _fit(parts: Parts, counters: Progress, interrupt: Interrupt) -> None:
             losses = _backward(parts, batch)
             norm = accelerator.clip_grad_norm_(parts.step.parameters(), settings.clip_norm or math.inf)
             scaled = parts.precision == "fp16"  # there an infinite gradient only makes the scaler skip the step
-            if not all(map(math.isfinite, losses.values())) or not (scaled or math.isfinite(float(norm))):
-                raise _diverged(parts, counters, losses | {"gradient": float(norm)}, batch)
+            lost = not all(map(math.isfinite, losses.values())) or not (scaled or math.isfinite(float(norm)))
             parts.optimizer.step()
             parts.optimizer.zero_grad(set_to_none=True)
             if parts.averaged is not None:
                 parts.averaged.update(parts.model, counters.step)
             now = time.monotonic()
+            counters.elapsed, signal, lost = _agree(before + now - session, interrupt.number, lost)
+            if lost:
+                raise _diverged(parts, counters, losses | {"gradient": float(norm)}, batch)
             _count(counters, losses, len(batch) * accelerator.num_processes, now - started)
-            counters.elapsed, signal = _agree(parts, before + now - session, interrupt.number)
             _show(parts, counters)
             if signal:
                 _save(parts, counters)
@@ -205,7 +214,7 @@ def _fit(parts: Parts, counters: Progress, interrupt: Interrupt) -> None:
         counters.epoch, counters.step_in_epoch = counters.epoch + 1, 0
         counters.finished = parts.share(counters) >= 1
         _end_of_epoch(parts, counters)
-        counters.elapsed, _ = _agree(parts, before + time.monotonic() - session, 0)
+        counters.elapsed = from_first(before + time.monotonic() - session)
         if counters.finished or time.monotonic() - saved >= 60 * settings.save_every:
             _save(parts, counters)
             saved = time.monotonic()
@@ -240,13 +249,11 @@ def _count(counters: Progress, losses: dict[str, float], images: int, seconds: f
         counters.sums[name] = counters.sums.get(name, 0.0) + value
 
 
-def _agree(parts: Parts, elapsed: float, signal: int) -> tuple[float, int]:
-    """One clock and one decision for all processes: rates and stops must not differ between them."""
-    if parts.accelerator.num_processes == 1:
-        return elapsed, signal
-    both = torch.tensor([elapsed, float(signal)], dtype=torch.float64, device=parts.accelerator.device)
-    torch.distributed.all_reduce(both, torch.distributed.ReduceOp.MAX)
-    return float(both[0]), int(both[1])
+def _agree(elapsed: float, signal: int, lost: bool) -> tuple[float, int, bool]:
+    """One clock and one decision for all processes: rates and ends must not differ between them, and where the loss is
+    lost in one, the others must not wait for it."""
+    elapsed, number, bad = largest([elapsed, signal, lost])
+    return elapsed, int(number), bool(bad)
 
 
 def _end_of_epoch(parts: Parts, counters: Progress) -> None:
@@ -272,10 +279,10 @@ def _end_of_epoch(parts: Parts, counters: Progress) -> None:
             if counters.best is None or (value is not None and value > counters.best):
                 counters.best, counters.best_at = value or 0.0, share
                 _save_checkpoint(parts, parts.run / "best.safetensors", metrics, _thresholds(parts, result))
+        counters.best, counters.best_at = from_first((counters.best, counters.best_at))
         counters.evaluated = share
         patience = parts.plan.settings.patience
-        stop = patience is not None and share - counters.best_at > patience
-        counters.finished = bool(_agree(parts, 0.0, int(counters.finished or stop))[1])
+        counters.finished |= patience is not None and share - counters.best_at > patience
     counters.sums, counters.steps, counters.images, counters.seconds, counters.waited = {}, 0, 0, 0.0, 0.0
     if parts.accelerator.is_main_process:
         parts.log.add(row)
