@@ -336,9 +336,11 @@ def test_two_processes_make_one_run(colours: Path, tmp_path: Path) -> None:
         "resnet20",
         str(colours),
         *FLAGS[:-1],
-        "8",
+        "0",
         "--epochs",
         "2",
+        "--set",
+        "patience=0.6",  # that of the first process, which alone evaluates
         "--json",
     ]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -347,7 +349,8 @@ def test_two_processes_make_one_run(colours: Path, tmp_path: Path) -> None:
     result = json.loads(done.stdout)
     run = tmp_path / result["run"]
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [run.name]
-    assert [(row["epoch"], row["step"]) for row in _rows(run)] == [(1, 5), (2, 10)]
+    assert [(row["epoch"], row["step"]) for row in _rows(run)] == [(1, 1), (2, 2)]
+    assert read_config(run)["settings"]["batch"] == 32  # of both together: 16 is the largest power of two of 20 images
 
 
 @pytest.mark.slow
