@@ -28,7 +28,7 @@ def main() -> NoReturn:
     other = stranger()
     if other is not None:
         sys.exit(_refuse(other))
-    from saccade.cli import main as run
+    from saccade.__main__ import main as run
 
     run()
 

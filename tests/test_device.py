@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
-from saccade.device import Reading, only_deterministic, pick_device, timed_convolutions
+from saccade.device import Reading, loader_workers, only_deterministic, pick_device, timed_convolutions
 from saccade.errors import UsageError, is_out_of_memory
+
+
+def test_processes_side_by_side_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(16), raising=False)
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    found = [(loader_workers(None, cpu, n), loader_workers(None, gpu, n)) for n in (1, 2, 4, 8, 32)]
+    assert found == [(8, 8), (4, 8), (2, 4), (1, 2), (1, 1)]
+    assert loader_workers(3, cpu, 8) == loader_workers(3, gpu, 8) == 3
 
 
 def test_an_operation_without_a_deterministic_algorithm_is_named() -> None:

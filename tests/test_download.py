@@ -27,7 +27,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 class Server:
     """Serves CONTENT on localhost. /cut-N/... breaks off after N bytes; /moved/... redirects; /whole/... ignores
-    ranges; /gone/... is 404. `asked` are the paths and ranges."""
+    ranges; /gone/... is 404; /endless/... states no length and never ends. `asked` are the paths and ranges."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str | None]] = []
@@ -62,8 +62,11 @@ class Server:
             request.send_error(416)
             return
         request.send_response(206 if start else 200)
-        request.send_header("Content-Length", str(len(CONTENT) - start))
+        if kind != "endless":
+            request.send_header("Content-Length", str(len(CONTENT) - start))
         request.end_headers()
+        while kind == "endless":
+            request.wfile.write(CONTENT)
         end = start + int(kind.removeprefix("cut-")) if kind.startswith("cut-") else len(CONTENT)
         request.wfile.write(CONTENT[start:end])
 
@@ -91,6 +94,15 @@ def plain() -> OpenerDirector:
 
 def get(server: Server, kind: str, folder: Path, sha256: str = SHA256[:8]) -> Path:
     return fetch(f"{server.url}/{kind}/file.pth", sha256, folder, opener=plain())
+
+
+@pytest.mark.parametrize("kind", ["endless", "file"])
+def test_what_is_larger_than_the_file_can_be_is_not_taken(server: Server, kind: str, tmp_path: Path) -> None:
+    largest = {"endless": 2**20, "file": len(CONTENT) - 1}[kind]
+    with pytest.raises(ResourceError, match="more than 1 MiB come"):
+        fetch(f"{server.url}/{kind}/file.pth", SHA256, tmp_path, opener=plain(), largest=largest)
+    assert not list(tmp_path.glob("*.part"))
+    fetch(f"{server.url}/file/file.pth", SHA256, tmp_path, opener=plain(), largest=len(CONTENT))
 
 
 @pytest.mark.parametrize("kind", ["file", "moved", "whole"])

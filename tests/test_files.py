@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from saccade.errors import ResourceError
-from saccade.files import remove_leftovers, write_whole
+from saccade.errors import ModelFileError, ResourceError
+from saccade.files import inside, open_regular, remove_leftovers, write_whole
 
 
 def test_the_old_file_survives_a_failed_write(tmp_path: Path) -> None:
@@ -132,3 +132,59 @@ def test_other_faults_are_passed_on(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not of the disk"):
         write_whole(tmp_path / "a", fail)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_a_new_file_has_the_mode_of_the_umask(tmp_path: Path, mask: int) -> None:
+    """Also where a library makes it for its owner alone, as safetensors does."""
+
+    def private(temporary: Path) -> None:
+        temporary.unlink()
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o600))
+
+    before = os.umask(mask)
+    try:
+        write_whole(tmp_path / "text", "x")
+        write_whole(tmp_path / "library", private)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o666 & ~mask}
+
+
+def test_nothing_is_written_through_links(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_text("precious")
+    for name in ("a", f".a.{os.getpid()}.tmp", f".b.{os.getpid()}.tmp"):
+        (tmp_path / name).symlink_to(target)
+    write_whole(tmp_path / "a", "x")
+    write_whole(tmp_path / "b", lambda temporary: temporary.write_text("x"))
+    assert target.read_text() == "precious"
+    assert not (tmp_path / "a").is_symlink()
+    assert not (tmp_path / "b").is_symlink()
+
+
+def test_what_leads_elsewhere_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "file").write_text("x")
+    (tmp_path / "link").symlink_to("real")
+    os.mkfifo(tmp_path / "pipe")
+    assert inside(tmp_path / "link", "file").read_text() == "x"  # the folder itself is the user's word
+    assert inside(tmp_path, "real", "none", "deeper") == tmp_path / "real/none/deeper"
+    for parts in (("link",), ("link", "file"), ("link", "none"), ("pipe",)):
+        with pytest.raises(ModelFileError, match=parts[0]):
+            inside(tmp_path, *parts)
+    (tmp_path / "file").symlink_to("real/file")
+    with open_regular(tmp_path / "file", links=True) as file:
+        assert file.read() == b"x"
+    (tmp_path / "to pipe").symlink_to("pipe")
+    for name, mode, links in (
+        ("file", "rb", False),
+        ("file", "ab", False),
+        ("pipe", "rb", True),
+        ("to pipe", "rb", True),
+        ("pipe", "ab", False),
+        ("real", "rb", True),
+        ("none", "rb", True),
+    ):
+        with pytest.raises(OSError):
+            open_regular(tmp_path / name, mode, links)

@@ -23,7 +23,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "errors": (),
     "files": ("errors",),
     "device": ("errors",),
-    "config": ("errors",),
+    "config": ("errors", "files"),
     "tasks": ("errors",),
     "checkpoint": ("errors", "files"),
     "download": ("errors", "files"),

@@ -11,6 +11,7 @@ import hashlib
 import json
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from saccade.errors import ModelFileError
-from saccade.files import write_whole
+from saccade.files import inside, open_regular, write_whole
 
+CHECKSUM = "saccade_sha256"  # entry of a file of tensors that is no checkpoint, see `write_tensors`
 FORMAT = 1  # raised when older readers could no longer understand the header
 
 
@@ -87,7 +89,7 @@ def find(run: str | Path) -> Path:
     path = Path(run)
     if path.is_dir():
         for name in ("best.safetensors", "last.safetensors"):
-            if (path / name).is_file():
+            if inside(path, name).is_file():
                 return path / name
         raise ModelFileError(f"{path}: no best.safetensors or last.safetensors here; is this a run folder?")
     if not path.is_file():
@@ -153,15 +155,31 @@ def _refuse_bomb(path: Path, most: int) -> None:
         )
 
 
+def write_tensors(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """A safetensors file, whole or not at all, with a checksum that `read_tensors` verifies. Raises ResourceError."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    entries = dict(metadata)
+    entries[CHECKSUM] = _digest_of_all(plain, entries)
+    write_whole(path, lambda temporary: save_file(plain, temporary, entries))
+
+
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of a safetensors file. Raises ModelFileError."""
+    """Metadata and tensors of a safetensors file, the checksum verified where `write_tensors` left one.
+
+    Raises:
+        ModelFileError: missing, truncated, foreign or damaged.
+    """
     _refuse_obvious(path)
     try:
         with safe_open(path, framework="pt") as handle:
             metadata = dict(handle.metadata() or {})
-        return metadata, load_file(path)
+        tensors = load_file(path)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise ModelFileError(f"{path}: truncated or not a safetensors file ({error})") from error
+    entries = {name: text for name, text in metadata.items() if name != CHECKSUM}
+    if CHECKSUM in metadata and metadata[CHECKSUM] != _digest_of_all(tensors, entries):
+        raise ModelFileError(f"{path}: the checksum differs; the file is damaged")
+    return metadata, tensors
 
 
 def digest(weights: dict[str, Tensor]) -> str:
@@ -172,6 +190,10 @@ def digest(weights: dict[str, Tensor]) -> str:
         total.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
+
+
+def _digest_of_all(tensors: dict[str, Tensor], entries: dict[str, str]) -> str:
+    return hashlib.sha256(f"{digest(tensors)} {json.dumps(entries, sort_keys=True)}".encode()).hexdigest()
 
 
 def _digest_of_header(header: dict[str, Any]) -> str:
@@ -203,7 +225,7 @@ def _without_weights(checkpoint: Checkpoint) -> Checkpoint:
 def _refuse_obvious(path: Path) -> None:
     """Name what people really have in hand when a download went wrong."""
     try:
-        with path.open("rb") as handle:
+        with open_regular(path, links=True) as handle:
             start = handle.read(512)
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror})") from error

@@ -26,6 +26,7 @@ from saccade.cli_output import (
     show_weights,
     transfer_lines,
     warn_of_notes,
+    without_reader,
 )
 from saccade.config import parse_assignments
 
@@ -184,7 +185,9 @@ def train(
         device=device,
         **settings,
     )
-    if os.environ.get("RANK", "0") == "0":  # of several processes the first one speaks
+    from saccade.training.processes import is_main_process
+
+    if is_main_process():  # of several processes the first one speaks
         print_json(result) if as_json else show_training(result)
 
 
@@ -375,24 +378,27 @@ def _main() -> int:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()  # what is still held back meets a reader that has left here, not when Python ends
         return code if isinstance(code, int) else 0
     except typer.Exit as stop:
         return stop.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except SystemExit as stop:  # click ends with 1 where the reader of our output has gone; that is no fault
+        return without_reader()
+    except SystemExit as stop:  # click and rich end with 1 where the reader of our output has left
         if isinstance(stop.__context__, BrokenPipeError):
-            return 0
+            return without_reader()
         raise
     except Exception as error:
         show = getattr(error, "show", None)  # typer's own complaints; their class moved between its versions
-        if show is None:
-            return say_fault(error)
-        show()
-        return 2
+        try:
+            if show is None:
+                return say_fault(error)
+            show()
+        except OSError:  # the terminal is gone; the code still says what happened
+            without_reader()
+        return 2 if show is not None else getattr(error, "exit_code", 1)
 
 
 def _words(text: str) -> list[str]:

@@ -91,6 +91,16 @@ def say_fault(error: Exception) -> int:
     return 1 if code is None else code
 
 
+def without_reader() -> int:
+    """Send what is still to be printed nowhere; the exit code of a command whose reader has left (128 + SIGPIPE)."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return 141
+
+
 def plain(result: dict[str, Any]) -> str:
     """A line a key."""
     return "\n".join(f"{name}: {value}" for name, value in result.items())

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from saccade.errors import UsageError, suggest
+from saccade.files import open_regular
 
 Size = int | tuple[int, int]
 VIEW = 8 / 7  # test view of classifiers: 256 pixels for a crop of 224
@@ -287,7 +288,8 @@ def read_settings_file(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with open_regular(path, links=True) as file:
+            text = file.read().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read as a settings file ({error})") from error
     try:

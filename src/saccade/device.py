@@ -110,16 +110,17 @@ def only_deterministic(wanted: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
-def loader_workers(wanted: int | None, device: torch.device) -> int:
+def loader_workers(wanted: int | None, device: torch.device, processes: int = 1) -> int:
     """Processes that prepare batches: as asked, or one for each core that this process may use, at most 8.
 
     Where the network computes on the same cores, one for every second core: more of them only take its time
-    (benchmarks/README.md, "Training speed").
+    (benchmarks/README.md, "Training speed"). `processes` that train side by side share the cores.
     """
     if wanted is not None:
         return wanted
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, max(1, cores // 2) if device.type == "cpu" else cores)
+    own = max(1, cores // processes)
+    return min(8, max(1, own // 2) if device.type == "cpu" else own)
 
 
 def describe_hardware(device: torch.device) -> str:

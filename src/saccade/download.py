@@ -34,6 +34,7 @@ from saccade.files import make_folder
 TIMEOUT = 30.0  # seconds without a byte
 ATTEMPTS = 5  # connections for one file, as long as each brings something
 PIECE = 1 << 18  # bytes between two looks at the progress
+LARGEST = 1 << 30  # bytes of a file whose size nobody states
 Progress = Callable[[int, int | None], None]  # bytes that are there, bytes of the whole file where known
 
 
@@ -45,7 +46,12 @@ def cache_folder() -> Path:
 
 
 def fetch(
-    url: str, sha256: str, folder: Path, progress: Progress | None = None, opener: OpenerDirector | None = None
+    url: str,
+    sha256: str,
+    folder: Path,
+    progress: Progress | None = None,
+    opener: OpenerDirector | None = None,
+    largest: int = LARGEST,
 ) -> Path:
     """A file of the web as a file in `folder`, downloaded unless it is there; several processes get it once.
 
@@ -53,6 +59,7 @@ def fetch(
         sha256: of its content: all hexadecimal digits or the first few.
         progress: is told now and then how much is there.
         opener: opens connections; by default https alone.
+        largest: bytes from which on what comes cannot be the file; nothing beyond is taken.
 
     Raises:
         ResourceError: no connection, an answer that is not the file, no room or no permission in `folder`.
@@ -63,7 +70,7 @@ def fetch(
         make_folder(folder)
         with _alone(path.with_name(path.name + ".part")) as part:
             if not path.is_file():  # another process may have brought it meanwhile
-                _complete(url, part, progress or _silent, opener or https_only())
+                _complete(url, part, progress or _silent, opener or https_only(), largest)
                 found = digest(part)
                 if not found.startswith(sha256):
                     part.unlink()
@@ -99,12 +106,12 @@ def https_only() -> OpenerDirector:
     return opener
 
 
-def _complete(url: str, part: Path, progress: Progress, opener: OpenerDirector) -> None:
+def _complete(url: str, part: Path, progress: Progress, opener: OpenerDirector, largest: int) -> None:
     """Bring what is missing of a file, with new connections where one breaks off."""
     for attempt in range(ATTEMPTS):
         before = _size(part)
         try:
-            total = _continue(url, part, progress, opener)
+            total = _continue(url, part, progress, opener, largest)
         except HTTPError as error:
             if error.code == 416 and before:  # nothing from there on: it is whole, or not the file of today
                 return
@@ -127,7 +134,7 @@ def _complete(url: str, part: Path, progress: Progress, opener: OpenerDirector) 
     raise ResourceError(f"{url}: the connection broke off again and again{_brought(part)}; try again later")
 
 
-def _continue(url: str, part: Path, progress: Progress, opener: OpenerDirector) -> int | None:
+def _continue(url: str, part: Path, progress: Progress, opener: OpenerDirector, largest: int) -> int | None:
     """One connection: append what comes to `part`, or begin it anew where the server sends all. Bytes of the whole."""
     have = _size(part)
     request = Request(url, headers={"User-Agent": "saccade", "Accept-Encoding": "identity"})
@@ -139,22 +146,35 @@ def _continue(url: str, part: Path, progress: Progress, opener: OpenerDirector) 
             have = 0
         length = answer.headers.get("Content-Length")
         total = have + int(length) if length and length.isdigit() else None
+        if (total or 0) > largest:
+            raise _too_large(url, part, largest)
         _check_room(part, (total or 0) - have)
         with _cache_errors(part):
             file = part.open("ab" if have else "wb")
         with file:
-            _copy(answer, file, part, lambda brought: progress(have + brought, total))
+            for brought in _copy(answer, file, part):
+                progress(have + brought, total)
+                if have + brought > largest:
+                    raise _too_large(url, part, largest)
     return total
 
 
-def _copy(answer: Any, file: BinaryIO, part: Path, progress: Callable[[int], None]) -> None:
+def _too_large(url: str, part: Path, largest: int) -> ResourceError:
+    part.unlink(missing_ok=True)
+    return ResourceError(
+        f"{url}: more than {largest / 2**20:.0f} MiB come, so it is not the file. {_by_hand(url, part)}"
+    )
+
+
+def _copy(answer: Any, file: BinaryIO, part: Path) -> Iterator[int]:
+    """Write what comes to `file`; the bytes so far, piece by piece."""
     brought = 0
     while piece := answer.read(PIECE):
         with _cache_errors(part):
             file.write(piece)
             file.flush()
         brought += len(piece)
-        progress(brought)
+        yield brought
 
 
 def _check_room(part: Path, needed: int) -> None:

@@ -1,15 +1,70 @@
-"""Files that are whole or absent: written beside their place under a temporary name, flushed, then renamed."""
+"""Files that are whole or absent: written beside their place under a temporary name, flushed, then renamed.
+
+What stands in a run folder may come from a stranger: nothing in it is read or written through a link (`inside`,
+`open_regular`), and nothing is opened that could make the reader wait, such as a named pipe.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 
-from saccade.errors import ResourceError, UsageError
+from saccade.errors import ModelFileError, ResourceError, UsageError
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def inside(folder: Path, *parts: str) -> Path:
+    """`folder`/parts, whether it is there or not. `folder` is the user's word and may itself be a link.
+
+    Raises:
+        ModelFileError: one of the parts is a link, or neither a file nor a folder.
+    """
+    path = folder
+    for part in parts:
+        path = path / part
+        try:
+            kind = path.lstat().st_mode
+        except OSError:
+            continue
+        if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+            what = "a symbolic link" if stat.S_ISLNK(kind) else "a pipe, socket or device"
+            raise ModelFileError(f"{path}: {what}; in a folder of results only files and folders are used: remove it")
+    return path
+
+
+def open_regular(path: Path, mode: str = "rb", links: bool = False) -> FileIO:
+    """Open a regular file, unbuffered; what else stands there is refused at once, where a pipe would have to be waited
+    for.
+
+    Args:
+        mode: "rb", or "ab" and "a+b", which make the file.
+        links: follow a symbolic link: for files that the user names, not for those of a folder of results.
+
+    Raises:
+        OSError: no such file, no permission, a link, a pipe, a device, a folder.
+    """
+
+    def opener(name: str, flags: int) -> int:
+        flags |= getattr(os, "O_NONBLOCK", 0) | (0 if links else getattr(os, "O_NOFOLLOW", 0))
+        try:
+            handle = os.open(name, flags, 0o666)
+        except OSError as error:
+            if error.errno == errno.ELOOP and path.is_symlink():
+                raise OSError(errno.ELOOP, "a symbolic link is not followed here; remove it", name) from None
+            raise
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise OSError(errno.EINVAL, "not a regular file", name)
+        return handle
+
+    return FileIO(str(path), mode, opener=opener)
 
 
 def write_whole(path: Path, content: bytes | str | Callable[[Path], object]) -> None:
@@ -25,10 +80,15 @@ def write_whole(path: Path, content: bytes | str | Callable[[Path], object]) -> 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path):
         try:
+            temporary.unlink(missing_ok=True)
+            with open(temporary, "xb") as file:  # a new file: never one that a link leads to
+                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)  # as the umask has it
+                if not callable(content):
+                    file.write(content.encode() if isinstance(content, str) else content)
             if callable(content):
                 content(temporary)
-            else:
-                temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+                if stat.S_IMODE(temporary.stat().st_mode) != mode:  # safetensors makes files for their owner alone
+                    temporary.chmod(mode)
             _flush(temporary)
             os.replace(temporary, path)
             _flush(path.parent)
@@ -56,9 +116,9 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        number = _errno(error)
-        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise ResourceError(f"{path}: no space left on the disk; free some, then go on with --resume") from error
+        number = error_number(error)
+        if number in DISK_FULL:
+            raise ResourceError(f"{path}: no space left on the disk; free some and try again") from error
         if number in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise ResourceError(f"{path}: no permission to write there; choose another folder with --out") from error
         if number is None and not isinstance(error, OSError):
@@ -66,13 +126,13 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise ResourceError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _errno(error: Exception) -> int | None:
+def error_number(error: BaseException | None) -> int | None:
     """The number of a fault of the operating system; libraries written in Rust, safetensors among them, have it only in
     their text: "No space left on device (os error 28)"."""
     if isinstance(error, OSError):
         return error.errno
-    said = re.search(r"\(os error (\d+)\)", str(error))
-    return None if said is None else int(said[1])
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return None if found is None else int(found[1])
 
 
 def remove_leftovers(*folders: Path) -> None:

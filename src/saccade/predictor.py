@@ -22,7 +22,7 @@ from saccade.errors import ModelFileError, UsageError
 from saccade.inference import prepare_for_inference
 from saccade.memory import keep_freed_memory
 from saccade.models import catalogue, model_module
-from saccade.training.plan import config_from_json, unknown_fields
+from saccade.models.configs import config_from_json, unknown_fields
 
 
 class Predictor:

@@ -22,7 +22,7 @@ from PIL import Image
 from saccade import __version__
 from saccade.config import Settings
 from saccade.data.dataset import DataSet
-from saccade.files import make_folder, write_whole
+from saccade.files import inside, make_folder, write_whole
 from saccade.gallery import Gallery
 from saccade.metrics.curves import SCORE
 from saccade.models.paper import paper_of
@@ -149,7 +149,7 @@ def write_evaluation_report(
 
 def write_page(folder: Path, page: Page) -> None:
     """Render a page to `folder`/report.html and its plots to `folder`/plots. Raises ResourceError."""
-    plots = make_folder(folder / "plots")
+    plots = make_folder(inside(folder, "plots"))
     for section in page.sections:
         for plot in section.plots:
             write_whole(plots / f"{plot.name}.png", plot.png)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from saccade.errors import UsageError
+from saccade.errors import ResourceError, UsageError
 from saccade.training.lock import NAME, lock
 
 
@@ -37,23 +39,82 @@ def test_a_run_that_wrote_nothing_leaves_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "there").is_dir()
 
 
-def _ended() -> int:
-    """The id of a process that is no more."""
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
+@pytest.mark.parametrize("left", [b"", b'{"pid": ', b"[]", b'{"pid": "x"}', b'{"pid": 1}', b"\xff\x00", b"9" * 5000])
+def test_what_a_dead_process_left_is_taken_over(tmp_path: Path, left: bytes) -> None:
+    """Also where its id is another's today: the lock is the system's, the content only says who has it."""
+    (tmp_path / NAME).write_bytes(left)
+    with lock(tmp_path):
+        assert json.loads((tmp_path / NAME).read_text())["pid"] == os.getpid()
 
 
-@pytest.mark.parametrize(
-    "left", ["", '{"pid": ', "[]", '{"pid": "x"}', '{"pid": 99999999999999999999}', "another start", "dead", "boot"]
-)
-def test_what_a_dead_process_left_is_taken_over(tmp_path: Path, left: str) -> None:
+def test_a_holder_whose_id_means_nothing_here_still_holds(tmp_path: Path) -> None:
+    """A container counts its processes for itself, and on a network folder the holder is on another machine."""
+    with lock(tmp_path):
+        (tmp_path / NAME).write_text('{"pid": 99999999, "host": "elsewhere"}')
+        with pytest.raises(UsageError, match="process 99999999 on 'elsewhere' is training"), lock(tmp_path):
+            pass
+        (tmp_path / NAME).write_text("")
+        with pytest.raises(UsageError, match="another process is training"), lock(tmp_path):
+            pass
+
+
+def test_a_loader_process_that_outlives_its_run_does_not_hold_the_folder(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    with lock(tmp_path):
+        child = os.fork()
+        if child == 0:
+            os.close(write)
+            os.read(read, 1)
+            os._exit(0)
+    with lock(tmp_path):  # while the child lives
+        pass
+    os.close(write)
+    os.close(read)
+    os.waitpid(child, 0)
+
+
+def test_where_a_file_system_has_no_locks_a_living_process_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
     with lock(tmp_path):
         own = json.loads((tmp_path / NAME).read_text())
-    changed = {"another start": {"started": "1"}, "dead": {"pid": _ended()}, "boot": {"boot": "another"}}
-    (tmp_path / NAME).write_text(json.dumps(own | changed[left]) if left in changed else left)
-    with lock(tmp_path):
-        assert json.loads((tmp_path / NAME).read_text()) == own
+        with pytest.raises(UsageError, match=f"process {os.getpid()} is training"), lock(tmp_path):
+            pass
+    for change in ({"started": "1"}, {"boot": "another"}, {"pid": 99999999999999999999}):
+        (tmp_path / NAME).write_text(json.dumps(own | change))
+        with lock(tmp_path):
+            assert json.loads((tmp_path / NAME).read_text()) == own
+
+
+@pytest.mark.parametrize("kind", ["link", "broken link", "pipe", "folder"])
+def test_a_lock_that_leads_elsewhere_is_refused(tmp_path: Path, kind: str) -> None:
+    target, path = tmp_path / "target", tmp_path / "run" / NAME
+    path.parent.mkdir()
+    if kind == "link":
+        target.write_text("precious")
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(target)
+    with pytest.raises(ResourceError, match=str(path)), lock(path.parent):
+        pass
+    assert target.exists() == (kind == "link")
+    assert kind != "link" or target.read_text() == "precious"
+
+
+def test_a_run_folder_may_itself_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "run").symlink_to("there")
+    with lock(tmp_path / "run"):
+        assert (tmp_path / "there" / NAME).is_file()
+        with pytest.raises(UsageError), lock(tmp_path / "there"):
+            pass
 
 
 def test_a_process_that_nobody_waited_for_is_dead(tmp_path: Path) -> None:
@@ -77,9 +138,10 @@ def _state(pid: int) -> str:
 
 
 def test_only_the_first_of_several_processes_of_a_run_holds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")  # left over from elsewhere: there are no others
     with lock(tmp_path) as first:
         assert first
-        monkeypatch.setenv("RANK", "1")
+        monkeypatch.setattr("saccade.training.lock.is_main_process", lambda: False)
         with lock(tmp_path) as first:
             assert not first
 

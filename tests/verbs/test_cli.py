@@ -154,6 +154,54 @@ def test_a_reader_that_leaves_and_streams_that_are_closed(line: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "arguments", [["models"], ["models", "--json"], ["settings"], ["--help"], ["train", "--help"], ["--version"]]
+)
+def test_a_reader_that_has_left_is_141(arguments: list[str]) -> None:
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "saccade", *arguments]
+    done = subprocess.run(command, env=env, stdout=write, stderr=subprocess.PIPE, timeout=60)
+    both = subprocess.run(command, env=env, stdout=write, stderr=write, timeout=60)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+    assert both.returncode == 141
+
+
+def test_a_fault_that_nobody_reads_keeps_its_code(tmp_path: Path) -> None:
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    read, write = os.pipe()
+    os.close(read)
+    for arguments, code in ((["check", tmp_path / "none"], 3), (["train", "none", tmp_path], 2), (["train"], 2)):
+        command = [sys.executable, "-m", "saccade", *map(str, arguments)]
+        assert subprocess.run(command, env=env, stderr=write, timeout=60).returncode == code
+    os.close(write)
+
+
+_INTERRUPTED = """
+import os, signal, sys
+class Interrupting:  # Ctrl-C while the module of this name is looked for
+    def find_spec(self, name, *_):
+        if name == "{module}":
+            os.kill(os.getpid(), signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Interrupting())
+sys.argv = ["saccade", "train", "resnet20", "none"]
+from saccade.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["typer", "saccade.cli_output", "saccade.verbs.train", "torch", "numpy"])
+def test_ctrl_c_before_anything_has_begun(module: str) -> None:
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    program = _INTERRUPTED.format(module=module)
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, timeout=120)
+    assert (done.returncode, done.stdout) == (130, b"")
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
     ("env", "name"),
     [
         ({"LC_ALL": "C"}, "\N{OWL}".encode()),

@@ -14,7 +14,8 @@ import saccade
 from corpus import coco, coco_content, page, thing, voc
 from saccade.data.dataset import DataSet
 from saccade.data.split import split as assign_splits
-from saccade.errors import DataError, UsageError
+from saccade.errors import DataError, ModelFileError, UsageError
+from saccade.training.state import write_config
 
 Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
 
@@ -110,6 +111,9 @@ def test_a_split_that_training_drew_is_drawn_again(
     config = json.loads((run / "config.json").read_text())
     config["settings"] |= {"seed": 5, "holdout": 0.5}
     (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelFileError, match="checksum differs"):
+        saccade.evaluate(copy, data, bootstrap=0, workers=0)
+    write_config(copy, {name: value for name, value in config.items() if name != "sha256"})
     for path in (copy, copy / "best.safetensors"):
         assert saccade.evaluate(path, data, bootstrap=0, workers=0)["warnings"] == []
     saccade.evaluate(copy, data, bootstrap=0, workers=0, seed=7)

@@ -23,8 +23,9 @@ from saccade import checkpoint
 from saccade.data import sources
 from saccade.data.types import Batch, Sample
 from saccade.errors import DivergedError, UsageError
+from saccade.training.plan import make_plan
 from saccade.training.prepare import Step
-from saccade.training.state import STATE
+from saccade.training.state import STATE, read_config
 
 Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
 SMALL: dict[str, Any] = {"epochs": 3, "batch": 8, "workers": 0, "width": 4, "depths": [1, 1, 1], "precision": "fp32"}
@@ -182,7 +183,7 @@ def test_killed_in_the_middle_of_an_epoch_and_resumed_bit_for_bit(colours: Path,
     _stop_and_resume(colours, tmp_path, [7])
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_signals_save_and_say_how_to_go_on(colours: Path, tmp_path: Path, number: int, code: int) -> None:
     run = tmp_path / "run"
     process = _start(colours, run, "--epochs", "1000")
@@ -313,10 +314,39 @@ def test_refusals(colours: Path, tmp_path: Path) -> None:
     saccade.train("resnet20", colours, out=run, progress=False, **SMALL | {"epochs": 1})
     with pytest.raises(UsageError, match="holds a run already"):
         saccade.train("resnet20", colours, out=run, progress=False)
-    with pytest.raises(UsageError, match="cannot change lr"):
-        saccade.train("resnet20", colours, out=run, progress=False, resume=True, lr=1.0)
+    with pytest.raises(UsageError, match=r"cannot change lr \(0\.\d+ in the run, 1\.0 now\); allowed"):
+        saccade.train("resnet20", colours, out=run, progress=False, resume=True, lr=1.0, batch=8, width=4)
+    with pytest.raises(UsageError, match=r"cannot change width \(4 in the run, 8 now\); allowed"):
+        saccade.train("resnet20", colours, out=run, progress=False, resume=True, width=8)
+    with pytest.raises(UsageError, match=r"cannot change weights \(None in the run, imagenet now\)"):
+        make_plan("resnet20", colours, weights="imagenet", stored=read_config(run))
+    with pytest.raises(UsageError, match=r"cannot change recipe \(default in the run, paper now\)"):
+        saccade.train("resnet20", colours, out=run, progress=False, resume=True, recipe="paper")
     with pytest.raises(UsageError, match=r"model differ .*resnet20 then, resnet32 now"):
         saccade.train("resnet32", colours, out=run, progress=False, resume=True)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--batch", "4", "--size", "32"],
+        ["--batch", "64", "--size", "32x32"],  # cut to all images
+        ["--batch", "0", "--set", "lr=0.05"],  # both found
+    ],
+)
+def test_the_same_command_goes_on_with_its_run(given: list[str], colours: Path, tmp_path: Path, shell: Shell) -> None:
+    """Queue systems start the same line again; other settings may then differ."""
+    (tmp_path / "settings.yaml").write_text("depths: [1, 1, 1]\nwidth: 4\nmilestones: [0.6, 0.9]\n")
+    command = ["train", "resnet20", colours, "--out", tmp_path / "run", "--workers", 0, "--precision", "fp32", *given]
+    command += ["--config", tmp_path / "settings.yaml"]
+    assert shell(*command, "--epochs", 1)[0] == 0
+    before = read_config(tmp_path / "run")["settings"]
+    for epochs in (2, 3, 2):
+        code, _, err = shell(*command, "--epochs", epochs, "--resume")
+        assert code == 0, err
+        assert read_config(tmp_path / "run")["settings"] == before | {"epochs": epochs}
+    code, _, err = shell(*command, "--set", "lr=0.06", "--resume")
+    assert (code, "cannot change lr (" in err, "batch" in err) == (2, True, False)
 
 
 @pytest.mark.parametrize("name", ["report.html", "stages/notes.txt", "best.safetensors"])
@@ -347,9 +377,11 @@ def test_two_processes_make_one_run(colours: Path, tmp_path: Path) -> None:
         "resnet20",
         str(colours),
         *FLAGS[:-1],
-        "8",
+        "0",
         "--epochs",
         "2",
+        "--set",
+        "patience=0.6",  # that of the first process, which alone evaluates
         "--json",
     ]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -358,7 +390,8 @@ def test_two_processes_make_one_run(colours: Path, tmp_path: Path) -> None:
     result = json.loads(done.stdout)
     run = tmp_path / result["run"]
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [run.name]
-    assert [(row["epoch"], row["step"]) for row in _rows(run)] == [(1, 5), (2, 10)]
+    assert [(row["epoch"], row["step"]) for row in _rows(run)] == [(1, 1), (2, 2)]
+    assert read_config(run)["settings"]["batch"] == 32  # of both together: 16 is the largest power of two of 20 images
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from saccade import checkpoint
-from saccade.data import sources
+from saccade.data import loader, sources
 from saccade.training.lock import lock
 from saccade.training.prepare import Step
 from saccade.verbs import train as loop
@@ -57,12 +57,22 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on_when_there_is
         code, said = train(shell, colours, run, "--resume", "--epochs", "3", "--set", "save_every=0")
     assert code == 5
     assert "no space left" in said
-    assert str(run) in said
+    assert f"--out {run} --resume" in said
     assert digest(run) == before
     assert not list(run.rglob("*.tmp"))
     assert not (run / "lock").exists()
     assert train(shell, colours, run, "--resume", "--epochs", "3")[0] == 0
     assert digest(run) != before
+
+
+def test_a_full_disk_in_another_verb_has_nothing_to_resume(
+    run: Path, colours: Path, tmp_path: Path, shell: Shell
+) -> None:
+    with largest_file(3000):
+        code, _, said = shell("evaluate", run, colours, "--out", tmp_path / "scores", "--workers", 0)
+    assert code == 5
+    assert "no space left" in said
+    assert "--resume" not in said
 
 
 @contextlib.contextmanager
@@ -148,6 +158,25 @@ def test_a_killed_worker_is_a_clear_error(
     assert "a loader process died" in said
     assert "--workers" in said
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.skipif(multiprocessing.get_start_method() != "fork", reason="workers do not inherit the fault")
+def test_no_room_in_shared_memory_is_said_at_once(
+    run: Path, colours: Path, tmp_path: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a full /dev/shm does to a worker: what it may write there is less than a batch."""
+    start = loader._start_worker
+
+    def cramped(worker: int) -> None:
+        start(worker)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+
+    monkeypatch.setattr(loader, "_start_worker", cramped)
+    monkeypatch.setattr(loader, "TIMEOUT", 1e9)  # it is not found out by waiting
+    code, said = train(shell, colours, tmp_path / "new", *SMALL, workers=1)
+    assert (code, "no room in shared memory" in said, "--workers" in said) == (5, True, True)
+    code, _, said = shell("predict", run, colours / "val", "--json", "--workers", 1)
+    assert (code, "no room in shared memory" in said) == (5, True)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_saved(

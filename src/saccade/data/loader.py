@@ -30,6 +30,7 @@ from saccade.errors import DataError, ResourceError, SaccadeError, UsageError
 
 TIMEOUT = 300.0  # seconds that a batch may take before the workers are given up
 _POLL = 5.0  # seconds between looks at whether the workers live
+_ROOM = "use a smaller --batch or fewer --workers; --workers 0 reads in the main process"
 
 
 class Loader:
@@ -210,7 +211,9 @@ def _start_worker(worker: int) -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     gc.freeze()  # a collection would write to every object of the parent, and so copy its memory
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGHUP"):  # a terminal sends them to all; Windows has no SIGHUP
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
@@ -218,7 +221,11 @@ _Parcel = tuple[Tensor, Tensor, dict[str, Any], list[tuple[int, SaccadeError]]]
 
 
 def _collate_and_pack(found: list[Sample | tuple[int, SaccadeError]], multiple_of: int) -> _Parcel:
-    """Two tensors a batch: torch passes each tensor between processes as an open file, of which there are few."""
+    """Two tensors a batch: torch passes each tensor between processes as an open file, of which there are few.
+
+    A worker moves them to shared memory here. Left to torch, that happens in a thread of its own, which drops a batch
+    for which there is no room, and the main process waits for it in vain.
+    """
     batch = collate([sample for sample in found if isinstance(sample, Sample)], multiple_of)
     failures = [failure for failure in found if not isinstance(failure, Sample)]
     buffer, layout = pack(batch.truth or [])
@@ -229,6 +236,15 @@ def _collate_and_pack(found: list[Sample | tuple[int, SaccadeError]], multiple_o
         "original_sizes": batch.original_sizes,
         "to_original": batch.to_original,
     }
+    if torch.utils.data.get_worker_info() is not None:
+        try:
+            batch.images.share_memory_()
+            buffer.share_memory_()
+        except (RuntimeError, OSError) as error:
+            reason = str(error).split("\n")[0]
+            return _collate_and_pack(
+                [(-1, ResourceError(f"no room in shared memory ({reason}); {_ROOM}"))], multiple_of
+            )
     return batch.images, buffer, rest, failures
 
 
@@ -275,8 +291,7 @@ def _drain(loader: DataLoader) -> Iterator[tuple[Batch, list[tuple[int, SaccadeE
             names = [loader.dataset.name(index) for _, index in due.steps[number][:3]]  # type: ignore[attr-defined]
             raise ResourceError(
                 f"a loader process died or hangs ({reason}) when {', '.join(names)} and others were due; the usual "
-                "cause is too little memory or shared memory (/dev/shm): use a smaller --batch or fewer --workers; "
-                "--workers 0 reads in the main process"
+                f"cause is too little memory or shared memory (/dev/shm): {_ROOM}"
             ) from None
         number += 1
         layout = rest.pop("layout")

@@ -12,7 +12,6 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,7 +20,6 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from saccade import checkpoint
@@ -30,7 +28,7 @@ from saccade.data.loader import Loader
 from saccade.data.pipelines import Preprocessing, inference_side, inference_transforms
 from saccade.device import loader_workers
 from saccade.errors import ModelFileError, UsageError
-from saccade.files import make_folder, write_whole
+from saccade.files import inside, make_folder
 from saccade.inference import prepare_for_inference
 from saccade.training.depth import class_tensors
 from saccade.training.weights import start_from
@@ -131,7 +129,7 @@ def cached_features(
     """
     records = sorted(dataset.records, key=lambda record: record.id)
     key = feature_key(model, head, dataset.root, records, preprocessing)
-    path = folder / f"{key[:16]}.safetensors"
+    path = inside(folder, f"{key[:16]}.safetensors")
     kept = _read(path, key)
     if kept is not None:
         return kept
@@ -140,7 +138,7 @@ def cached_features(
     seconds = time.monotonic() - start
     header = {"key": key, "ids": json.dumps([record.id for record in records]), "seconds": str(seconds)}
     make_folder(folder)
-    write_whole(path, partial(save_file, tensors, metadata=header))
+    checkpoint.write_tensors(path, tensors, header)
     return _features([record.id for record in records], tensors, seconds, cached=False)
 
 

@@ -12,6 +12,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any, Literal
 
 from saccade.config import Settings
@@ -107,6 +108,37 @@ def _number(value: Any) -> float | int | None:
         except ValueError:
             return None
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def config_from_json(module: ModuleType, model: str, state: Mapping[str, Any]) -> Any:
+    """A model's Config from JSON: lists become the tuples, dictionaries the dataclasses that frozen configs hold."""
+    return _from_json(module.VARIANTS[model], _renamed(module.VARIANTS[model], state))
+
+
+def unknown_fields(module: ModuleType, model: str, state: Mapping[str, Any]) -> list[str]:
+    """Names in a stored Config that the model's Config does not have, nor had under an older name."""
+    made = module.VARIANTS[model]
+    return sorted(set(_renamed(made, state)) - {field.name for field in dataclasses.fields(made)})
+
+
+def _renamed(made: Any, state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A stored Config in today's names: `label_smoothing` of the first classifiers is a part of `objective`."""
+    if "label_smoothing" not in state or "objective" in state or not hasattr(made, "objective"):
+        return state
+    kept = {name: value for name, value in state.items() if name != "label_smoothing"}
+    return kept | {"objective": {"label_smoothing": state["label_smoothing"]}}
+
+
+def _from_json(made: Any, state: Mapping[str, Any]) -> Any:
+    values = {}
+    for name, value in state.items():
+        now = getattr(made, name, None)
+        values[name] = _from_json(now, value) if dataclasses.is_dataclass(now) else _tuples(value)
+    return dataclasses.replace(made, **values)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
 def describe_type(hint: Any) -> str:

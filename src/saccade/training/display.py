@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from contextlib import suppress
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+
+
+class LastingStderr:
+    """stderr for a run that outlives its reader: after a terminal was closed, what is written is lost, and no error."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return sys.stderr.isatty()
+
+    def fileno(self) -> int:
+        return sys.stderr.fileno()
+
+    @property
+    def encoding(self) -> str:
+        return sys.stderr.encoding
 
 
 class Display:
     """Progress on stderr; nothing at all if not `shown`. The bar appears on terminals only."""
 
     def __init__(self, shown: bool) -> None:
-        self.console = Console(stderr=True, quiet=not shown, soft_wrap=True)
+        self.console = Console(file=LastingStderr(), quiet=not shown, soft_wrap=True)  # type: ignore[arg-type]
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),

@@ -1,8 +1,9 @@
-"""One run, one process: `RUN/lock` names the process that trains there.
+"""One run, one process: an operating-system lock on `RUN/lock`, held as long as the run lasts.
 
-It holds the process id, the boot id of the machine, and the start time of the process, so that a lock that a kill or a
-power cut left behind is told from a living one, also where process ids are used again (containers). Between machines
-that share a folder a lock of the other one counts as left behind.
+The kernel gives it up when the process ends, however it ends, and knows it across containers and, on network folders
+that pass locks on, across machines. The content of the file (process id, host, boot id, start time) is for the message;
+it decides only where a file system has no locks: a process of the same boot that still lives then holds the folder,
+anything else counts as left behind.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from saccade.errors import UsageError
-from saccade.files import disk_errors, make_folder
+from saccade.files import disk_errors, make_folder, open_regular
+from saccade.training.processes import is_main_process
 
 NAME = "lock"
 
@@ -26,71 +30,89 @@ def lock(run: Path) -> Iterator[bool]:
     (`accelerate launch`) the first, for which the value is true, holds it for all.
 
     Raises:
-        UsageError: a living process holds it.
-        ResourceError: the folder cannot be made or written to.
+        UsageError: another process, or another block of this one, holds it.
+        ResourceError: the folder cannot be made or written to, or its lock is a link.
     """
-    if os.environ.get("RANK", "0") != "0":
+    if not is_main_process():
         yield False
         return
     path = run / NAME
     new = [folder for folder in (run, *run.parents) if not folder.exists()]
     make_folder(run)
-    own = _identity(os.getpid())
     try:
-        with disk_errors(path), _guarded(path) as file:
-            holder = _holder(file.read())
-            if holder is not None:
-                raise UsageError(
-                    f"{run}: process {holder['pid']} is training in this folder; wait until it has ended, or choose "
-                    "another --out"
-                )
-            file.seek(0)
-            file.truncate()
-            file.write(json.dumps(own))
+        with disk_errors(path):
+            file = _hold(path)
         try:
             yield True
         finally:
-            path.unlink(missing_ok=True)
+            if _is_in_place(file, path):
+                path.unlink()
+            file.close()
     finally:
         with contextlib.suppress(OSError):  # a folder that is not empty
             for folder in new:
                 folder.rmdir()  # where the run failed before it wrote anything
 
 
-@contextlib.contextmanager
-def _guarded(path: Path) -> Iterator[Any]:
-    """The lock file, open for reading and writing by one process at a time."""
+def _hold(path: Path) -> FileIO:
+    """The locked file, with this process's name in it. Raises UsageError where it is held."""
     while True:
-        with path.open("a+", encoding="utf-8") as file:
-            _wait_for_turn(file.fileno())
-            try:
-                current = os.path.samestat(os.fstat(file.fileno()), path.stat())
-            except FileNotFoundError:
-                current = False
-            if current:  # else its holder has removed it in between
-                file.seek(0)
-                yield file
-                return
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(open_regular(path, "a+b"))
+            file.seek(0)
+            holder = _holder(file.read(4096))
+            locked = _lock(file)
+            if locked is False or (locked is None and holder is not None and _lives(holder)):
+                who = "another process" if holder is None else f"process {holder['pid']}{_elsewhere(holder)}"
+                raise UsageError(
+                    f"{path.parent}: {who} is training in this folder; wait until it has ended, or choose another --out"
+                )
+            if not _is_in_place(file, path):  # its holder has removed it in between
+                continue
+            file.truncate(0)
+            file.write(json.dumps(_identity(os.getpid())).encode())
+            if hasattr(os, "register_at_fork"):  # a loader's process that outlives this one must not hold the lock
+                os.register_at_fork(after_in_child=file.close)
+            stack.pop_all()
+            return file
 
 
-def _wait_for_turn(handle: int) -> None:
-    """A lock of the operating system for the moment between reading and writing; given up when the file is closed."""
+def _lock(file: FileIO) -> bool | None:
+    """Whether this process now has the lock; None where the system or the file system knows no locks."""
     try:
         import fcntl
 
-        fcntl.lockf(handle, fcntl.LOCK_EX)
-    except (ImportError, OSError):  # a system or a network folder that has none: two starts in one moment may collide
-        return
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        return None
+    return True
 
 
-def _holder(text: str) -> dict[str, Any] | None:
-    """The living process that a lock names, if any."""
+def _is_in_place(file: FileIO, path: Path) -> bool:
     try:
-        said = json.loads(text)
-        alive = said == _identity(int(said["pid"]))
-    except (ValueError, KeyError, TypeError):
-        return None  # empty, or cut short when the power failed
-    return said if alive else None
+        return os.path.samestat(os.fstat(file.fileno()), path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def _holder(content: bytes) -> dict[str, Any] | None:
+    """The process that a lock names; None where it is empty, or cut short when the power failed."""
+    try:
+        holder = json.loads(content)
+        return holder if isinstance(holder, dict) and isinstance(holder["pid"], int) else None
+    except (ValueError, KeyError, RecursionError):
+        return None
+
+
+def _elsewhere(holder: dict[str, Any]) -> str:
+    host = holder.get("host")
+    return f" on {host!r:.60}" if host != platform.node() else ""
+
+
+def _lives(holder: dict[str, Any]) -> bool:
+    return holder == _identity(holder["pid"])
 
 
 def _identity(pid: int) -> dict[str, Any] | None:
@@ -106,7 +128,8 @@ def _identity(pid: int) -> dict[str, Any] | None:
     fields = stat.rpartition(")")[2].split()
     if fields[:1] in (["Z"], ["X"]):
         return None
-    return {"pid": pid, "boot": boot.strip(), "started": fields[19] if len(fields) > 19 else ""}
+    started = fields[19] if len(fields) > 19 else ""
+    return {"pid": pid, "host": platform.node(), "boot": boot.strip(), "started": started}
 
 
 def _text(path: Path) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,11 +30,12 @@ from saccade.data.types import IGNORE, Annotation, Sample
 from saccade.errors import DataError, UsageError
 from saccade.losses.classification import CLASSIFY, TAG, Objective
 from saccade.models import catalogue, model_config, model_module
+from saccade.models.configs import config_from_json
 from saccade.models.dry_run import model_of_shapes
 from saccade.tasks import TASKS
+from saccade.training.resume import changed_settings, kept_origins, plain_setting, refuse_changes, start_of
 from saccade.training.weights import recognise
 
-CHANGEABLE = {"epochs", "minutes", "patience", "workers", "save_every", "cache"}  # on --resume
 FITTED = "fitted to the training images"  # origin of a value that a model's `adapt` chose
 FIT_IMAGES = 1000  # labels of this many training images are shown to a model that fits its anchors to the data
 
@@ -57,6 +58,7 @@ class Plan:
     recipe: str
     given: dict[str, str | None]  # split of each image id as the files state it, before the rest was assigned
     weights: str | None = None  # where the run started from, if not at random
+    asked: Mapping[str, Any] = field(default_factory=dict)  # by file and flags, before batch and rate were found
 
     @property
     def ends_by_epochs(self) -> bool:
@@ -80,6 +82,7 @@ class Plan:
             "origins": self.origins,
             "recipe": self.recipe,
             "weights": self.weights,
+            "asked": dict(self.asked),
             "preprocessing": self.preprocessing.to_json(),
             "saccade": __version__,
         }
@@ -127,36 +130,37 @@ def make_plan(
     free = fields - {"objective"}  # it follows from settings
     word, published = recognise(model, weights) if weights is not None and stored is None else ("", None)
     of_weights = [] if published is None else [(f"weights {word}", published.settings)]
-    settings, changes, origins = resolve(_layers(module, model, recipe, of_weights, config, flags or {}, stored), free)
-    if stored is not None:
-        weights, recipe = stored["weights"], stored["recipe"]
-        origins = _origins_of_resumed(origins, stored["origins"])
-    _refuse_contradictions(task, settings)
-    given = {record.id: record.split for record in dataset.records}
-    split(dataset, settings.seed, settings.holdout, settings.group)
-    _refuse_bad_data(dataset, settings)
-    training, validation, testing = _training_images(dataset, task), dataset.of("val"), dataset.of("test")
-    if not any(map(count_labels, testing)):
-        testing = []
-    stride = getattr(module, "STRIDE", 1)
-    shape = preprocessing_of(task, settings, stride)
+    in_file = {} if config is None else read_settings_file(config)
+    asked = {**in_file, **(flags or {})}
     if stored is None:
-        known: dict[str, Any] = {"classes": len(dataset.classes), "task": task}
-        known["objective"] = _objective(task, settings, training, len(dataset.classes))
-        if shape.size is not None:
-            known["size"] = shape.size
-        built = model_config(model, **{k: v for k, v in known.items() if k in fields} | changes)
-        check_buildable(module, model, built, changes)
-        if hasattr(module, "adapt") and published is None:  # their anchors are those they were trained with
-            built, fitted = _fit_to_data(module, built, _examples(dataset, training, task, shape), set(changes))
-            origins |= dict.fromkeys(fitted, FITTED)
+        layers = [*_recipe(module, model, recipe), *of_weights, (str(config), in_file), ("flag", flags or {})]
     else:
-        built = config_from_json(module, model, stored["config"])
-    start = None if weights is None else str(weights)
-    parts = training, validation, testing
-    plan = Plan(model, module, built, task, dataset, *parts, settings, origins, shape, recipe, given, start)
+        layers = [("resumed", stored["settings"]), ("flag", changed_settings(stored, asked, free))]
+    settings, changes, origins = resolve(layers, free)
+    asked = {name: plain_setting(name, value, free) for name, value in asked.items()}
     if stored is not None:
-        _refuse_changes(plan, stored)
+        weights, recipe = start_of(stored, weights, recipe)
+        origins = kept_origins(origins, stored["origins"])
+        asked = stored.get("asked", {}) | asked
+    _refuse_contradictions(task, settings)
+    given = _split(dataset, settings)
+    training, validation, testing = _training_images(dataset, task), dataset.of("val"), dataset.of("test")
+    testing = testing if any(map(count_labels, testing)) else []
+    shape = preprocessing_of(task, settings, getattr(module, "STRIDE", 1))
+    if stored is not None:
+        built = config_from_json(module, model, stored["config"])
+    else:
+        known: dict[str, Any] = {"classes": len(dataset.classes), "task": task, "size": shape.size}
+        known["objective"] = _objective(task, settings, training, len(dataset.classes))
+        built = model_config(model, **{k: v for k, v in known.items() if k in fields and v is not None} | changes)
+        check_buildable(module, model, built, changes)
+    if hasattr(module, "adapt") and stored is None and published is None:  # whose anchors are those of their training
+        built, fitted = _fit_to_data(module, built, _examples(dataset, training, task, shape), set(changes))
+        origins |= dict.fromkeys(fitted, FITTED)
+    parts, start = (training, validation, testing), None if weights is None else str(weights)
+    plan = Plan(model, module, built, task, dataset, *parts, settings, origins, shape, recipe, given, start, asked)
+    if stored is not None:
+        refuse_changes(plan.to_json(), stored)
     return plan
 
 
@@ -188,33 +192,6 @@ def _fit_to_data(module: ModuleType, config: Any, examples: list[Annotation], gi
     return dataclasses.replace(config, **{name: getattr(adapted, name) for name in changed}), changed
 
 
-def config_from_json(module: ModuleType, model: str, state: Mapping[str, Any]) -> Any:
-    """A model's Config from JSON: lists become the tuples, dictionaries the dataclasses that frozen configs hold."""
-    return _from_json(module.VARIANTS[model], _renamed(module.VARIANTS[model], state))
-
-
-def unknown_fields(module: ModuleType, model: str, state: Mapping[str, Any]) -> list[str]:
-    """Names in a stored Config that the model's Config does not have, nor had under an older name."""
-    made = module.VARIANTS[model]
-    return sorted(set(_renamed(made, state)) - {field.name for field in dataclasses.fields(made)})
-
-
-def _renamed(made: Any, state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A stored Config in today's names: `label_smoothing` of the first classifiers is a part of `objective`."""
-    if "label_smoothing" not in state or "objective" in state or not hasattr(made, "objective"):
-        return state
-    kept = {name: value for name, value in state.items() if name != "label_smoothing"}
-    return kept | {"objective": {"label_smoothing": state["label_smoothing"]}}
-
-
-def _from_json(made: Any, state: Mapping[str, Any]) -> Any:
-    values = {}
-    for name, value in state.items():
-        now = getattr(made, name, None)
-        values[name] = _from_json(now, value) if dataclasses.is_dataclass(now) else _tuples(value)
-    return dataclasses.replace(made, **values)
-
-
 def fingerprint(records: list[Record]) -> str:
     """SHA-256 over ids, sizes and labels: a resumed run must see the same data."""
     total = hashlib.sha256()
@@ -223,39 +200,11 @@ def fingerprint(records: list[Record]) -> str:
     return total.hexdigest()
 
 
-def _layers(
-    module: ModuleType,
-    model: str,
-    recipe: str,
-    of_weights: Sequence[tuple[str, Mapping[str, Any]]],
-    config: Path | None,
-    flags: Mapping[str, Any],
-    stored: Mapping[str, Any] | None,
-) -> list[tuple[str, Mapping[str, Any]]]:
-    if stored is not None:
-        refused = sorted(set(flags) - CHANGEABLE)
-        if refused:
-            raise UsageError(
-                f"--resume cannot change {', '.join(refused)}; allowed: {', '.join(sorted(CHANGEABLE))}. "
-                "Start a new run with another --out instead"
-            )
-        return [("resumed", stored["settings"]), ("flag", flags)]
+def _recipe(module: ModuleType, model: str, recipe: str) -> list[tuple[str, Mapping[str, Any]]]:
     recipes = module.RECIPES
     if recipe not in recipes:
         raise UsageError(f"model {model} has no recipe {recipe!r}; it has: {', '.join(sorted(recipes))}")
-    own = recipes[recipe].get("*", {}) | recipes[recipe].get(model, {})
-    layers: list[tuple[str, Mapping[str, Any]]] = [(f"recipe {recipe}", own), *of_weights]
-    if config is not None:
-        layers.append((str(config), read_settings_file(config)))
-    return [*layers, ("flag", flags)]
-
-
-def _origins_of_resumed(origins: Mapping[str, str], stored: Mapping[str, str]) -> dict[str, str]:
-    """What a resumed run keeps has the origin that it had; minutes that are new take the place of epochs given then."""
-    found = {name: stored.get(name, origin) if origin == "resumed" else origin for name, origin in origins.items()}
-    if origins["minutes"] != "resumed" and origins["epochs"] == "resumed":
-        found["epochs"] = "default"
-    return found
+    return [(f"recipe {recipe}", recipes[recipe].get("*", {}) | recipes[recipe].get(model, {}))]
 
 
 def _read_for(module: ModuleType, model: str, data: str | Path, task: str | None) -> tuple[str, DataSet]:
@@ -360,6 +309,14 @@ def _objective(task: str, settings: Settings, training: list[Record], classes: i
     return Objective(settings.loss, settings.label_smoothing, settings.focal_gamma, weights)
 
 
+def _split(dataset: DataSet, settings: Settings) -> dict[str, str | None]:
+    """Split the data set; what its files state of each image. Raises DataError where too much of it is refused."""
+    given = {record.id: record.split for record in dataset.records}
+    split(dataset, settings.seed, settings.holdout, settings.group)
+    _refuse_bad_data(dataset, settings)
+    return given
+
+
 def _refuse_bad_data(dataset: DataSet, settings: Settings) -> None:
     ledger = dataset.ledger
     for kind, refused, used in (
@@ -374,18 +331,6 @@ def _refuse_bad_data(dataset: DataSet, settings: Settings) -> None:
             )
 
 
-def _refuse_changes(plan: Plan, stored: Mapping[str, Any]) -> None:
-    now = json.loads(json.dumps(plan.to_json()))
-    for name in ("model", "task", "classes", "fingerprint"):
-        if now[name] != stored[name]:
-            what = "images or labels" if name == "fingerprint" else name
-            raise UsageError(
-                f"--resume: {what} differ from those of the run"
-                + ("" if name == "fingerprint" else f" ({stored[name]} then, {now[name]} now)")
-                + "; start a new run with another --out"
-            )
-
-
 def _examples(dataset: DataSet, records: list[Record], task: str, preprocessing: Preprocessing) -> list[Annotation]:
     """Truth of training images in network pixels; the images themselves stay on the disk."""
     transforms = inference_transforms(task, preprocessing)
@@ -397,7 +342,3 @@ def _examples(dataset: DataSet, records: list[Record], task: str, preprocessing:
             sample = transform(sample, np.random.default_rng(0))
         examples.append(sample.truth)
     return examples
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value

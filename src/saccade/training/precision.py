@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from saccade.config import Settings
 from saccade.data.types import Batch
 from saccade.device import autocast, has_fast_bf16
 from saccade.errors import ResourceError, UsageError, is_out_of_memory
+from saccade.training.optimizer import AveragedWeights, make_optimizer
+from saccade.training.processes import processes_here
 
 AGREEMENT = 0.05  # largest relative difference of the first batch's loss at which bf16 is chosen by itself
 LARGEST_BATCH = 256
@@ -38,8 +42,11 @@ def choose_precision(wanted: str, model: nn.Module, batch: Batch, device: torch.
     return "fp32", f"bf16 disagrees: first loss {rough:.4g}, {exact:.4g} in fp32"
 
 
-def find_batch(model: nn.Module, batch: Batch, device: torch.device, precision: str, most: int) -> int:
-    """The largest power of two of images whose training step fits into 70 % of the free memory.
+def find_batch(
+    model: nn.Module, batch: Batch, device: torch.device, precision: str, settings: Settings, most: int
+) -> int:
+    """The largest power of two of images whose training step fits into 70 % of the free memory of this process: a copy
+    of the model takes whole steps, with gradients, the optimiser's state and averaged weights.
 
     Args:
         batch: two typical images or more; they are repeated.
@@ -50,14 +57,21 @@ def find_batch(model: nn.Module, batch: Batch, device: torch.device, precision: 
     """
     before = _memory_in_use(device)
     free = 0.7 * _memory_free(device)
-    with _undisturbed(model), torch.enable_grad():
+    trial = copy.deepcopy(model)
+    optimizer = make_optimizer(trial, settings)
+    averaged = AveragedWeights(trial, settings.ema) if settings.ema else None
+    with _undisturbed(trial), torch.enable_grad():
         largest, size = 0, 1
         while size <= min(most, LARGEST_BATCH):
             try:
                 with autocast(device, precision):
-                    losses = model.loss(_repeat(batch, size).to(device))  # type: ignore[operator]
-                used = _memory_in_use(device) - before  # the graph of the forward pass is the peak
+                    losses = trial.loss(_repeat(batch, size).to(device))  # type: ignore[operator]
+                graph = _memory_in_use(device)
                 torch.stack(list(losses.values())).sum().backward()
+                optimizer.step()
+                if averaged is not None:
+                    averaged.update(trial, 0)
+                used = max(graph, _most_memory_in_use(device)) - before
             except ValueError:  # batch norm of maps of one pixel needs two images
                 if size > 1:
                     raise
@@ -68,7 +82,7 @@ def find_batch(model: nn.Module, batch: Batch, device: torch.device, precision: 
                     raise
                 break
             finally:
-                model.zero_grad(set_to_none=True)
+                optimizer.zero_grad(set_to_none=True)
             if used > free:
                 break
             largest, size = size, size * 2
@@ -111,9 +125,15 @@ def _memory_in_use(device: torch.device) -> float:
     return float(psutil.Process().memory_info().rss)
 
 
+def _most_memory_in_use(device: torch.device) -> float:
+    """At any time so far; on a CPU now, which is much the same, as freed memory is kept (memory.py)."""
+    return float(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else _memory_in_use(device)
+
+
 def _memory_free(device: torch.device) -> float:
+    """What this process may take; processes on one CPU share its memory."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
     import psutil
 
-    return float(psutil.virtual_memory().available)
+    return float(psutil.virtual_memory().available) / processes_here()

@@ -14,14 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from saccade import checkpoint
 from saccade.config import height_width
 from saccade.data.balance import repeat_factors
 from saccade.data.loader import Loader
 from saccade.data.pipelines import mosaic_off, training_side, training_transforms
 from saccade.data.types import Batch
 from saccade.device import loader_workers
-from saccade.errors import UsageError, suggest
-from saccade.files import make_folder, remove_leftovers, write_whole
+from saccade.errors import ModelFileError, UsageError, suggest
+from saccade.files import inside, make_folder, remove_leftovers, write_whole
 from saccade.memory import keep_freed_memory
 from saccade.models import catalogue
 from saccade.models.dry_run import model_of_shapes, smallest_side, takes
@@ -33,9 +34,9 @@ from saccade.training.display import Display
 from saccade.training.optimizer import AveragedWeights, make_optimizer
 from saccade.training.plan import FITTED, Plan
 from saccade.training.precision import choose_precision, find_batch
-from saccade.training.processes import make_accelerator, own_device
+from saccade.training.processes import from_all, make_accelerator, own_device, processes_here
 from saccade.training.rescale import scaled_side
-from saccade.training.state import STATE, Log, Progress, load_state
+from saccade.training.state import STATE, Log, Progress, load_state, read_config, write_config
 from saccade.training.weights import start_from, weights_path
 
 
@@ -84,17 +85,6 @@ class Parts:
         return min(1.0, done)
 
 
-def stored_plan(run: Path) -> dict[str, Any]:
-    """`config.json` of a run. Raises UsageError where it is damaged."""
-    try:
-        stored: dict[str, Any] = json.loads((run / "config.json").read_text(encoding="utf-8"))
-        return stored
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{run / 'config.json'}: cannot be read ({error}); start a new run with another --out"
-        ) from error
-
-
 def check_model_name(name: str) -> None:
     """Raises UsageError before anything slow happens."""
     if name not in catalogue():
@@ -118,7 +108,7 @@ def make_loader(plan: Plan, device: torch.device, processes: int, rank: int, mos
         transforms if mosaic else mosaic_off(transforms),
         settings.batch,
         seed=settings.seed,
-        workers=loader_workers(settings.workers, device),
+        workers=loader_workers(settings.workers, device, processes_here()),
         shuffle=True,
         drop_last=len(plan.training) >= settings.batch,  # a last batch of one would upset batch norm
         processes=processes,
@@ -178,17 +168,19 @@ def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume:
     counters = Progress()
     if accelerator.is_main_process:
         make_folder(run)
-        remove_leftovers(run, (run / STATE).parent, run / "plots")
+        remove_leftovers(run, inside(run, *STATE.parent.parts), inside(run, "plots"))
     if saved:
         counters = load_state(run, model, optimizer, averaged, accelerator.scaler)
+        if counters.best is not None:
+            checkpoint.load(inside(run, "best.safetensors"))  # what the run will end with: damage is told now
         counters.finished = parts.share(counters) >= 1
     if accelerator.is_main_process:
         if not resume:
             _clear(run)
         described = plan.to_json() | {"precision": precision, "device": str(target)} | _surroundings()
-        write_whole(run / "config.json", json.dumps(described, indent=2))
+        write_config(run, described)
         write_whole(run / "data_report.json", json.dumps(plan.dataset.ledger.to_json(), indent=2))
-        log.cut(counters.step)
+        log.cut(counters)
     accelerator.wait_for_everyone()
     tested = f", {len(plan.testing)} test" if plan.testing else ""
     display.say(
@@ -262,13 +254,18 @@ def _numerics(plan: Plan, run: Path, model: nn.Module, device: torch.device, res
     """Precision and batch of the run; a resumed run keeps those it began with."""
     settings = plan.settings
     if resume:
-        precision = stored_plan(run)["precision"]
+        precision = read_config(run).get("precision")
+        if precision not in ("fp32", "bf16", "fp16"):
+            raise ModelFileError(f"{run / 'config.json'}: damaged (precision {precision!r}); start a new run")
         return plan, precision, "as before"
     probe = dataclasses.replace(settings, batch=settings.batch or min(8, len(plan.training)), workers=0)
     batch = next(iter(make_loader(dataclasses.replace(plan, settings=probe), device, 1, 0, mosaic=False).epoch(0)))
-    precision, why = choose_precision(settings.precision, model, batch, device)
+    found = from_all(choose_precision(settings.precision, model, batch, device))
+    precision, why = min(found, key=lambda choice: choice[0] != "fp32")  # bf16 only where it is good for all of them
     if settings.batch == 0:
-        size = find_batch(model, batch, device, precision, len(plan.training))
+        share = -(-len(plan.training) // len(found))
+        size = len(found) * min(from_all(find_batch(model, batch, device, precision, settings, share)))
+        size = min(size, len(plan.training))
         usual = plan.module.RECIPES["default"].get("*", {}).get("batch", 16)
         settings = dataclasses.replace(settings, batch=size, lr=settings.lr * size / usual)
         plan.origins.update(batch="found", lr=f"{plan.origins['lr']}, times {size}/{usual} for the batch found")
@@ -280,5 +277,6 @@ def _numerics(plan: Plan, run: Path, model: nn.Module, device: torch.device, res
 
 def _clear(run: Path) -> None:
     """Remove what an overwritten run left."""
-    for name in ("log.jsonl", "best.safetensors", "last.safetensors", "metrics.json", "report.html", str(STATE)):
+    for name in ("log.jsonl", "best.safetensors", "last.safetensors", "metrics.json", "report.html"):
         (run / name).unlink(missing_ok=True)
+    inside(run, *STATE.parts).unlink(missing_ok=True)

@@ -1,18 +1,27 @@
-"""Several processes of one run (`torchrun`, `accelerate launch`): who writes, and into which folder."""
+"""Several processes of one run (`torchrun`, `accelerate launch`): who writes, into which folder, what they agree on.
+
+They agree by messages of a group of its own (gloo), beside the one that adds up gradients: a GPU is not waited for, and
+who waits there for the first process, which evaluates for hours perhaps, meets no time limit.
+"""
 
 from __future__ import annotations
 
 import atexit
+import functools
 import gc
 import os
+from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed
 
 from saccade.device import pick_device
 from saccade.errors import UsageError
+
+T = TypeVar("T")
 
 # what a new run removes or writes over in its folder
 FILES = ("log.jsonl", "best.safetensors", "last.safetensors", "metrics.json", "report.html", "data_report.json")
@@ -57,14 +66,55 @@ def make_accelerator(device: torch.device, precision: str) -> Any:
 
 def leave_processes() -> None:
     """End the threads of a gloo group while the interpreter still runs: one that wants it later aborts the process."""
-    if _is_one_of_several() and distributed.get_backend() == "gloo":
+    if _is_one_of_several():
         gc.collect()  # a wrapped network holds the group, in cycles
-        distributed.destroy_process_group()
+        distributed.destroy_process_group(None if distributed.get_backend() == "gloo" else _messages())
 
 
 def is_main_process() -> bool:
     """Whether this process writes files and speaks: the only one, or the first."""
     return not _is_one_of_several() or distributed.get_rank() == 0
+
+
+def processes_here() -> int:
+    """Processes of this run on this machine, which share its cores and memory."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if _is_one_of_several() else 1
+
+
+def from_first(value: T) -> T:
+    """The first process's value in all of them, which wait for it as long as it takes."""
+    if not _is_one_of_several():
+        return value
+    box: list[Any] = [value]
+    distributed.broadcast_object_list(box, group=_messages())
+    answer: T = box[0]
+    return answer
+
+
+def from_all(value: T) -> list[T]:
+    """The values of all processes, in order, in each of them."""
+    if not _is_one_of_several():
+        return [value]
+    values: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, value, group=_messages())
+    return values
+
+
+def largest(values: Sequence[float]) -> list[float]:
+    """Of each number the largest among the processes."""
+    if not _is_one_of_several():
+        return list(values)
+    numbers = torch.tensor(values, dtype=torch.float64)
+    distributed.all_reduce(numbers, distributed.ReduceOp.MAX, group=_messages())
+    found: list[float] = numbers.tolist()
+    return found
+
+
+@functools.cache
+def _messages() -> distributed.ProcessGroup:
+    """The group for what they say to each other; made together by the first message."""
+    group: distributed.ProcessGroup = distributed.new_group(backend="gloo", timeout=timedelta(days=365))
+    return group
 
 
 def _is_one_of_several() -> bool:
@@ -73,17 +123,16 @@ def _is_one_of_several() -> bool:
 
 def agreed_run_folder(out: str | Path | None, model: str, data: str | Path, resume: bool, overwrite: bool) -> Path:
     """The folder of a run, chosen by the first process for all. Raises UsageError in all of them."""
-    answer: list[Path | UsageError | None] = [None]
+    answer: Path | UsageError = Path()
     if is_main_process():
         try:
-            answer = [run_folder(out, model, data, resume, overwrite)]
+            answer = run_folder(out, model, data, resume, overwrite)
         except UsageError as error:
-            answer = [error]
-    if _is_one_of_several():
-        distributed.broadcast_object_list(answer)
-    if isinstance(answer[0], Path):
-        return answer[0]
-    raise answer[0] or UsageError("the first process named no run folder")
+            answer = error
+    answer = from_first(answer)
+    if isinstance(answer, UsageError):
+        raise answer
+    return answer
 
 
 def run_folder(out: str | Path | None, model: str, data: str | Path, resume: bool, overwrite: bool) -> Path:

@@ -8,23 +8,21 @@ a gradient run today; a fit by a solver needs a kind of stage and a branch there
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
+from saccade.checkpoint import write_tensors
 from saccade.config import resolve
-from saccade.device import pick_device
-from saccade.files import make_folder, write_whole
+from saccade.files import inside, make_folder
 from saccade.models import model_module
 from saccade.models.stage import Stage
 from saccade.training.plan import Plan
-from saccade.training.prepare import stored_plan
+from saccade.training.processes import from_first, is_main_process
+from saccade.training.state import read_config, write_config
 
 FOLDER = "stages"
 ADOPTED = "adopted.safetensors"  # of a stage's folder; it is there when the stage is finished
@@ -46,9 +44,7 @@ def has_begun(stored: Mapping[str, Any]) -> bool:
     return "precision" in stored
 
 
-def run_stages(
-    plan: Plan, stages: Sequence[Stage], run: Path, device: str | None, fit: Fit, *, resume: bool = False
-) -> Plan:
+def run_stages(plan: Plan, stages: Sequence[Stage], run: Path, fit: Fit, *, resume: bool = False) -> Plan:
     """Make the fits that stand before a run. A finished one is skipped, a killed one goes on if `resume`.
 
     Minutes are divided evenly among the fits, the main run included; epochs are those of every fit.
@@ -59,26 +55,23 @@ def run_stages(
     Raises:
         What `fit` raises. The run's folder then holds what `resume` needs.
     """
-    from accelerate import PartialState
-
-    main = PartialState(cpu=pick_device(device).type == "cpu").is_main_process  # as the fits will ask for
+    main = is_main_process()
     plan = _share_minutes(plan, len(stages) + 1)
     if main and not resume:
         shutil.rmtree(run / FOLDER, ignore_errors=True)
     if main:
         make_folder(run)
-        write_whole(run / "config.json", json.dumps(plan.to_json(), indent=2))
+        write_config(run, plan.to_json())
     start: Path | None = None
     for number, stage in enumerate(stages, 1):
-        folder = run / FOLDER / f"{number}-{stage.name}"
-        adopted = folder / ADOPTED
+        adopted = inside(run, FOLDER, f"{number}-{stage.name}", ADOPTED)
+        folder = adopted.parent
         if not (resume and adopted.is_file()):
             going_on = resume and (folder / "config.json").is_file()
             tensors = fit(stage, _stage_plan(plan, stage, start, folder if going_on else None), folder, going_on)
             if main:
-                handed = {name: tensor.contiguous() for name, tensor in stage.adopt(dict(tensors)).items()}
-                write_whole(adopted, partial(save_file, handed))
-            PartialState().wait_for_everyone()
+                write_tensors(adopted, stage.adopt(dict(tensors)), {})
+            from_first(None)  # the others wait for what it evaluates and writes
         start = adopted
     return dataclasses.replace(plan, weights=str(start))
 
@@ -113,7 +106,7 @@ def _stage_plan(plan: Plan, stage: Stage, start: Path | None, begun: Path | None
     config = dataclasses.replace(theirs, **{name: getattr(plan.config, name) for name in common})
     settings = dataclasses.replace(plan.settings, **stage.settings)
     if begun is not None:
-        settings, _, _ = resolve([("resumed", stored_plan(begun)["settings"])])
+        settings, _, _ = resolve([("resumed", read_config(begun)["settings"])])
     origins = plan.origins | dict.fromkeys(stage.settings, f"stage {stage.name}")
     return dataclasses.replace(
         plan,

@@ -1,26 +1,72 @@
-"""What a run needs to go on exactly where it stopped, in one file that is whole or absent.
+"""What a run needs to go on exactly where it stopped; every file of it is checked against a SHA-256 before it is used.
 
 `state/resume.safetensors` holds tensors (weights, averaged weights, optimiser, random generators) and, as JSON in
-its header, counters. The log is cut back to the saved step, so that no row is doubled or missing.
+its header, counters. The log is cut back to where it stood when they were saved, so that no row is doubled or missing.
+`config.json` says what the run is.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from saccade.checkpoint import read_tensors
+from saccade.checkpoint import CHECKSUM, read_tensors, write_tensors
 from saccade.errors import ModelFileError
-from saccade.files import disk_errors, make_folder, write_whole
+from saccade.files import disk_errors, inside, make_folder, open_regular, write_whole
 from saccade.training.optimizer import AveragedWeights
 
 STATE = Path("state") / "resume.safetensors"
+STATED = {  # what `config.json` must hold, of which types
+    "model": str,
+    "config": dict,
+    "task": str,
+    "classes": list,
+    "fingerprint": str,
+    "settings": dict,
+    "origins": dict,
+    "recipe": str,
+    "weights": str | None,
+}
+
+
+def write_config(run: Path, content: Mapping[str, Any]) -> None:
+    """Write `config.json` with its checksum. Raises ResourceError."""
+    state: dict[str, Any] = json.loads(json.dumps(content))  # as it will be read
+    write_whole(run / "config.json", json.dumps(state | {"sha256": _digest(state)}, indent=2))
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """`config.json` of a run. Raises ModelFileError where it is missing, damaged or a link."""
+    path = inside(run, "config.json")
+    try:
+        with open_regular(path) as file:
+            state = json.loads(file.read())
+        for name, kind in STATED.items():
+            if not isinstance(state[name], kind):
+                raise TypeError(f"{name} is {state[name]!r:.80}")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        raise ModelFileError(f"{path}: missing or damaged ({reason}); start a new run with another --out") from error
+    expected = state.pop("sha256", None)  # a damaged name of this entry leaves the others as they are
+    if expected not in (None, _digest(state)):
+        raise ModelFileError(
+            f"{path}: the checksum differs; the file is damaged, or was changed by hand: copy it again, or start a new "
+            "run with another --out"
+        )
+    return dict(state)
+
+
+def _digest(state: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(slots=True)
@@ -41,6 +87,8 @@ class Progress:
     waited: float = 0.0  # of these, until their images came
     evaluated: float = 0.0  # share of the run at the last evaluation
     finished: bool = False
+    log_size: int = 0  # bytes of the log when this was saved
+    log_sha256: str = hashlib.sha256().hexdigest()  # of these bytes
 
 
 def save_state(
@@ -51,8 +99,16 @@ def save_state(
     averaged: AveragedWeights | None,
     scaler: torch.amp.GradScaler | None = None,
 ) -> None:
-    """Write the state of a run; `scaler` is that of a run in fp16. Raises ResourceError."""
-    make_folder((run / STATE).parent)
+    """Write the state of a run; `scaler` is that of a run in fp16.
+
+    Raises:
+        ResourceError: no space, no permission.
+        ModelFileError: a link stands in its place.
+    """
+    path = inside(run, *STATE.parts)
+    make_folder(path.parent)
+    rows = Log(run / "log.jsonl").read()
+    progress.log_size, progress.log_sha256 = len(rows), hashlib.sha256(rows).hexdigest()
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     if averaged is not None:
         tensors |= {f"averaged.{k}": v for k, v in averaged.model.state_dict().items()}
@@ -68,9 +124,8 @@ def save_state(
     if device.type == "cuda":
         tensors["random.cuda"] = torch.cuda.get_rng_state(device)
     header = {"progress": asdict(progress), "optimizer": scalars, "scaler": scaler.state_dict() if scaler else {}}
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    metadata = {"state": json.dumps(header, sort_keys=True)}
-    write_whole(run / STATE, lambda temporary: save_file(plain, temporary, metadata))
+    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}  # no two share memory
+    write_tensors(path, own, {"state": json.dumps(header, sort_keys=True)})
 
 
 def load_state(
@@ -85,8 +140,10 @@ def load_state(
     Raises:
         ModelFileError: no state, a damaged one, or one of another architecture.
     """
-    path = run / STATE
+    path = inside(run, *STATE.parts)
     metadata, tensors = read_tensors(path)
+    if CHECKSUM not in metadata:
+        raise ModelFileError(f"{path}: no state of this Saccade (it has no checksum); start a new run")
     try:
         header = json.loads(metadata["state"])
         progress = Progress(**header["progress"])
@@ -119,21 +176,40 @@ class Log:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def read(self) -> bytes:
+        """All that is there; nothing where there is no file. Raises ModelFileError where it cannot be read."""
+        try:
+            with open_regular(self.path) as file:
+                return file.read()
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise ModelFileError(f"{self.path}: cannot be read ({error.strerror})") from error
+
     def rows(self) -> list[dict[str, Any]]:
-        """All whole rows; a line that a kill cut short is left out."""
+        """All whole rows; one that a kill cut short is left out. Raises ModelFileError for any other that is none."""
         rows = []
-        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []:
+        for number, line in enumerate(self.read().split(b"\n")[:-1], 1):
             try:
-                rows.append(json.loads(line))
-            except ValueError:
-                break
+                rows.append(dict(json.loads(line)))
+            except (ValueError, TypeError, RecursionError) as error:
+                raise ModelFileError(f"{self.path} line {number}: damaged ({error})") from error
         return rows
 
-    def cut(self, step: int) -> None:
-        """Forget the rows that were written after `step`."""
-        kept = [row for row in self.rows() if row["step"] <= step]
-        write_whole(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+    def cut(self, progress: Progress) -> None:
+        """Forget the rows that were written after `progress` was saved. Raises ModelFileError where those before it are
+        not as they were."""
+        kept = self.read()[: progress.log_size]
+        if hashlib.sha256(kept).hexdigest() != progress.log_sha256:
+            raise ModelFileError(
+                f"{self.path}: damaged: its first {progress.log_size} bytes are not those that the saved state belongs "
+                "to; copy it again, or start a new run with another --out"
+            )
+        write_whole(self.path, kept)
 
     def add(self, row: dict[str, Any]) -> None:
-        with disk_errors(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
+        """Append a row, on the disk when this returns: a saved state refers to it. Raises ResourceError."""
+        with disk_errors(self.path), io.BufferedWriter(open_regular(self.path, "ab")) as file:
+            file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())

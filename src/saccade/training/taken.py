@@ -31,20 +31,17 @@ class Taken:
         self.step, self.rate, self.ids, self.names, self.scaled = step, rate, ids, list(losses), scaled
         self._values = Reading(torch.stack([*losses.values(), norm.to(torch.float32)]))
 
-    def losses(self, run: Path) -> dict[str, float]:
-        """The losses by name.
-
-        Raises:
-            DivergedError: one of them, or the gradient, is not finite; with the step's number, rate and images.
-        """
+    def read(self, run: Path) -> tuple[dict[str, float], DivergedError | None]:
+        """The losses by name; and what is wrong where one of them, or the gradient, is not finite: the step's number,
+        rate and images, and what of `run` is kept."""
         *losses, norm = self._values.floats()
         values = dict(zip(self.names, losses, strict=True))
         if all(map(math.isfinite, losses)) and (self.scaled or math.isfinite(norm)):
-            return values
+            return values, None
         bad = ", ".join(f"{name} {value}" for name, value in (values | {"gradient": norm}).items())
         good = run / STATE
         kept = f"the last good state is {good}" if good.is_file() else "no state was saved yet"
-        raise DivergedError(
+        return values, DivergedError(
             f"loss or gradient is no longer finite at step {self.step} (lr {self.rate:.3g}): {bad}. Images: "
             f"{', '.join(self.ids)}. {kept}. Try a smaller lr (--set lr={self.rate / 10:.1g}) or --precision fp32"
         )

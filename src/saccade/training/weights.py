@@ -11,7 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from torch import Tensor, nn
 
 from saccade import checkpoint
-from saccade.download import cache_folder, digest, fetch
+from saccade.download import LARGEST, cache_folder, digest, fetch
 from saccade.errors import ModelFileError, UsageError
 from saccade.models.published import PUBLISHED, WORDS, Published, find_published
 
@@ -33,8 +33,9 @@ def weights_path(model: str, source: str | Path, shown: bool = True) -> Path:
     """
     if str(source) in WORDS:
         return _download(find_published(model, str(source)), shown)
-    if not Path(source).exists():
-        raise ModelFileError(f"{source}: no such file or run; published weights are named by {', '.join(WORDS)}")
+    if not (Path(source).is_file() or Path(source).is_dir()):
+        what = "neither a file nor a run folder" if Path(source).exists() else "no such file or run"
+        raise ModelFileError(f"{source}: {what}; published weights are named by {', '.join(WORDS)}")
     return Path(source)
 
 
@@ -77,6 +78,7 @@ def _download(published: Published, shown: bool) -> Path:
             published.sha256,
             folder,
             lambda there, total: bar.update(task, completed=there, total=total),
+            largest=LARGEST if published.mebibytes is None else int((published.mebibytes + 1) * 2**20),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import time
@@ -24,12 +25,13 @@ from saccade.data.split import split as assign_splits
 from saccade.data.truth import read_truth
 from saccade.data.types import Annotation
 from saccade.device import describe_hardware, loader_workers
-from saccade.errors import DataError, UsageError
+from saccade.errors import DataError, ModelFileError, UsageError
 from saccade.files import report_folder, write_whole
 from saccade.gallery import Gallery
 from saccade.metrics import Result, make_metric
 from saccade.metrics.coco_results import ResultRows, read_results
 from saccade.predictor import Predictor, load
+from saccade.training.state import read_config
 
 LARGEST_BATCH = 256  # images a forward pass
 
@@ -117,15 +119,17 @@ def _tell(dataset: DataSet, shown: bool) -> dict[str, Any]:
 def _split_of_run(run: Path, dataset: DataSet, split: str) -> dict[str, Any]:
     """`seed`, `share` and `group` by which the run that wrote a checkpoint split its data; nothing, with a warning if a
     split must be drawn, where that is unknown."""
-    config = checkpoint.find(run).parent / "config.json"
+    folder = checkpoint.find(run).parent
     try:
-        settings = json.loads(config.read_text(encoding="utf-8"))["settings"]
+        settings = read_config(folder)["settings"]
         how = {"seed": int(settings["seed"]), "share": settings.get("holdout", HOLDOUT)}
         group = settings.get("group", "auto")
         if group in ("auto", "none") or any(re.search(group, record.id) for record in dataset.records):
             how["group"] = group
         return how
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ModelFileError, ValueError, KeyError, TypeError) as error:
+        if run.is_dir() and os.path.lexists(folder / "config.json"):  # beside a lone checkpoint it may be anybody's
+            raise ModelFileError(f"{folder}: what the run was cannot be read: {error}") from error
         if split in ("train", "val") and "val" not in dataset.splits:
             dataset.ledger.warnings.append(
                 f"the data set has no val of its own: {split} is drawn by seed 0. If the model was trained on this "

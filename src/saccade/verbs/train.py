@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from saccade import checkpoint
 from saccade.data.loader import Loader
 from saccade.data.types import Batch
 from saccade.device import describe_hardware, only_deterministic, timed_convolutions
-from saccade.errors import memory_errors
-from saccade.files import write_whole
+from saccade.errors import DivergedError, ResourceError, memory_errors
+from saccade.files import DISK_FULL, error_number, write_whole
 from saccade.gallery import Gallery
 from saccade.memory import hand_back_memory
 from saccade.metrics import Result
@@ -36,11 +36,18 @@ from saccade.training.lock import lock
 from saccade.training.mixup import mix
 from saccade.training.optimizer import learning_rate
 from saccade.training.plan import Plan, make_plan
-from saccade.training.prepare import Parts, check_model_name, make_loader, prepare, stored_plan
-from saccade.training.processes import agreed_run_folder, is_main_process, join_processes, run_folder
+from saccade.training.prepare import Parts, check_model_name, make_loader, prepare
+from saccade.training.processes import (
+    agreed_run_folder,
+    from_first,
+    is_main_process,
+    join_processes,
+    largest,
+    run_folder,
+)
 from saccade.training.rescale import random_scale
 from saccade.training.stages import discard_stages, find_stages, run_stages
-from saccade.training.state import Progress, save_state
+from saccade.training.state import Progress, read_config, save_state
 from saccade.training.taken import Taken
 from saccade.training.weights import weights_path
 from saccade.verbs.evaluate import score
@@ -92,7 +99,7 @@ def train(
     check_model_name(model)
     join_processes(device)
     run = agreed_run_folder(out, model, data, resume, overwrite)
-    stored = stored_plan(run) if resume else None
+    stored = read_config(run) if resume else None
     if weights is not None:
         weights_path(model, weights, progress and is_main_process())  # what is wrong with them comes before slow work
     file = None if config is None else Path(config)
@@ -103,7 +110,7 @@ def train(
         stages = find_stages(plan, stored)
         if stages:
             make = partial(_fit_stage, plan, run, device, progress)
-            plan = run_stages(plan, stages, run, device, make, resume=resume)
+            plan = run_stages(plan, stages, run, make, resume=resume)
         elif not resume:
             discard_stages(run)
         return fit(plan, run, device, progress, resume and not stages)
@@ -129,10 +136,21 @@ def fit(
         ):
             parts, counters = prepare(plan, run, device, display, resume)
             repeated = plan.settings.multi_scale == 0 and not plan.settings.deterministic  # shapes of batches
-            with display, Interrupt() as interrupt, timed_convolutions(repeated):
+            with display, Interrupt() as interrupt, timed_convolutions(repeated), _full_disk(plan, run):
                 _fit(parts, counters, interrupt)
         hand_back_memory()
         return _finish(parts, counters)
+
+
+@contextmanager
+def _full_disk(plan: Plan, run: Path) -> Iterator[None]:
+    """What to do about a disk that is full in mid-run."""
+    try:
+        yield
+    except ResourceError as error:
+        if error_number(error.__cause__) not in DISK_FULL:
+            raise
+        raise ResourceError(f"{error}; what was saved is whole, {_how_to_go_on(plan, run)}") from error
 
 
 def _fit_stage(
@@ -142,8 +160,10 @@ def _fit_stage(
     try:
         fit(plan, folder, device, progress, resume)
     except Stopped as stopped:
-        advice = f"go on with: saccade train {main.model} {main.dataset.root} --out {run} --resume"
-        raise Stopped(stopped.exit_code - 128, f"stopped in stage {stage.name}; {advice}") from stopped
+        raise Stopped(
+            stopped.exit_code - 128, f"stopped in stage {stage.name}; {_how_to_go_on(main, run)}"
+        ) from stopped
+    from_first(None)  # which writes the file
     return checkpoint.load(folder / "last.safetensors").weights
 
 
@@ -174,9 +194,9 @@ def _fit(parts: Parts, counters: Progress, interrupt: Interrupt) -> None:
             batch = mix(batch, settings, counters.step, parts.share(counters), accelerator.process_index)
             try:
                 losses = _backward(parts, batch)
-            except Exception:
-                _settle(parts, counters, taken)  # a step after one that diverged may fail in any way
-                raise
+            except Exception as error:  # a step after one that diverged may fail in any way
+                fault = taken and taken.read(parts.run)[1]
+                raise fault or error from error
             norm = accelerator.clip_grad_norm_(parts.step.parameters(), settings.clip_norm or math.inf)
             parts.optimizer.step()
             parts.optimizer.zero_grad(set_to_none=True)
@@ -187,14 +207,14 @@ def _fit(parts: Parts, counters: Progress, interrupt: Interrupt) -> None:
             taken = Taken(counters.step, counters.rate, batch.ids, losses, norm, scaled)
             now = time.monotonic()
             _count(counters, len(batch) * accelerator.num_processes, now - started)
-            counters.elapsed, signal = _agree(parts, before + now - session, interrupt.number)
+            counters.elapsed, signal = _agree(before + now - session, interrupt.number)
             _show(parts, counters)
             if signal or now - saved >= 60 * settings.save_every:
                 _settle(parts, counters, taken)  # what has diverged is not saved
                 _save(parts, counters)
                 saved, taken = now, None
             if signal:
-                raise Stopped(signal, f"stopped after step {counters.step}; {_how_to_go_on(parts)}")
+                raise Stopped(signal, f"stopped after step {counters.step}; {_how_to_go_on(parts.plan, parts.run)}")
             if counters.elapsed >= budget:
                 break
             started = time.monotonic()
@@ -203,7 +223,7 @@ def _fit(parts: Parts, counters: Progress, interrupt: Interrupt) -> None:
         counters.epoch, counters.step_in_epoch = counters.epoch + 1, 0
         counters.finished = parts.share(counters) >= 1
         _end_of_epoch(parts, counters)
-        counters.elapsed, _ = _agree(parts, before + time.monotonic() - session, 0)
+        counters.elapsed = from_first(before + time.monotonic() - session)
         if counters.finished or time.monotonic() - saved >= 60 * settings.save_every:
             _save(parts, counters)
             saved = time.monotonic()
@@ -237,20 +257,21 @@ def _count(counters: Progress, images: int, seconds: float) -> None:
 
 
 def _settle(parts: Parts, counters: Progress, taken: Taken | None) -> None:
-    """Read the losses of a step and count them, once. Raises DivergedError."""
-    if taken is not None:
-        counters.steps += 1
-        for name, value in taken.losses(parts.run).items():
-            counters.sums[name] = counters.sums.get(name, 0.0) + value
+    """Read the losses of a step and count them, once. Raises DivergedError in all processes where one has lost them."""
+    if taken is None:
+        return
+    losses, fault = taken.read(parts.run)
+    if largest([fault is not None])[0]:
+        raise fault or DivergedError(f"the loss of another process is no longer finite at step {taken.step}")
+    counters.steps += 1
+    for name, value in losses.items():
+        counters.sums[name] = counters.sums.get(name, 0.0) + value
 
 
-def _agree(parts: Parts, elapsed: float, signal: int) -> tuple[float, int]:
-    """One clock and one decision for all processes: rates and stops must not differ between them."""
-    if parts.accelerator.num_processes == 1:
-        return elapsed, signal
-    both = torch.tensor([elapsed, float(signal)], dtype=torch.float64, device=parts.accelerator.device)
-    torch.distributed.all_reduce(both, torch.distributed.ReduceOp.MAX)
-    return float(both[0]), int(both[1])
+def _agree(elapsed: float, signal: int) -> tuple[float, int]:
+    """One clock and one decision for all processes: rates and ends must not differ between them."""
+    elapsed, number = largest([elapsed, signal])
+    return elapsed, int(number)
 
 
 def _end_of_epoch(parts: Parts, counters: Progress) -> None:
@@ -276,10 +297,10 @@ def _end_of_epoch(parts: Parts, counters: Progress) -> None:
             if counters.best is None or (value is not None and value > counters.best):
                 counters.best, counters.best_at = value or 0.0, share
                 _save_checkpoint(parts, parts.run / "best.safetensors", metrics, _thresholds(parts, result))
+        counters.best, counters.best_at = from_first((counters.best, counters.best_at))
         counters.evaluated = share
         patience = parts.plan.settings.patience
-        stop = patience is not None and share - counters.best_at > patience
-        counters.finished = bool(_agree(parts, 0.0, int(counters.finished or stop))[1])
+        counters.finished |= patience is not None and share - counters.best_at > patience
     counters.sums, counters.steps, counters.images, counters.seconds, counters.waited = {}, 0, 0, 0.0, 0.0
     if parts.accelerator.is_main_process:
         parts.log.add(row)
@@ -352,8 +373,8 @@ def _finish(parts: Parts, counters: Progress) -> dict[str, Any]:
     return summary
 
 
-def _how_to_go_on(parts: Parts) -> str:
-    return f"go on with: saccade train {parts.plan.model} {parts.plan.dataset.root} --out {parts.run} --resume"
+def _how_to_go_on(plan: Plan, run: Path) -> str:
+    return f"go on with: saccade train {plan.model} {plan.dataset.root} --out {run} --resume"
 
 
 def _show(parts: Parts, counters: Progress) -> None:

@@ -38,15 +38,16 @@ from saccade.experiment.runs import (
     training_plan,
 )
 from saccade.experiment.trials import METHODS, TRAINED, Trial, recommend, summarise
-from saccade.files import make_folder, report_folder, write_whole
+from saccade.files import inside, make_folder, report_folder, write_whole
 from saccade.gallery import Gallery
 from saccade.models import model_module
+from saccade.models.configs import config_from_json
 from saccade.models.published import WORDS
 from saccade.predictor import load
 from saccade.tasks import TASKS
 from saccade.training.depth import class_tensors, find_parts
 from saccade.training.lock import lock
-from saccade.training.plan import Plan, config_from_json, fingerprint, make_plan
+from saccade.training.plan import Plan, fingerprint, make_plan
 from saccade.training.prepare import check_model_name
 from saccade.training.weights import weights_path
 from saccade.verbs.evaluate import score
@@ -128,7 +129,7 @@ def transfer(
     divisions = divide(plan, seeds)
     for division in divisions:
         check_enough(plan.dataset, targets_of(plan.dataset, division.training, plan.task), plan.task)
-    place, told = folder / "features", (plan.dataset, plan.task, plan.preprocessing, pick_device(device))
+    place, told = inside(folder, "features"), (plan.dataset, plan.task, plan.preprocessing, pick_device(device))
     features = cached_features(place, network, head, *told, plan.settings.workers, progress)
     whence = "from the disk" if features.cached else f"computed in {features.seconds:.1f} s"
     console.print(f"features of {len(features.ids)} images {whence}", highlight=False, markup=False)
@@ -237,7 +238,7 @@ def _linear_trials(experiment: Experiment, division: Division, method: str) -> I
     metrics = scored(plan.dataset, division.held, plan.task, choice.probe.scores(plain[held]), choice.thresholds)
     run: str | None = None
     if division.seed == 0 and not method.endswith("_depths"):
-        path = experiment.out / "runs" / method / "best.safetensors"
+        path = inside(experiment.out, "runs", method, "best.safetensors")
         model = keep_probe(plan, experiment.network, experiment.head, choice.probe, choice.thresholds, metrics, path)
         check_linear(plan, model, choice.probe, experiment.features)
         told = {name: {"value": value, "low": None, "high": None} for name, value in metrics.items()}
@@ -290,8 +291,8 @@ def _training_trial(
     parts = find_parts(experiment.network, class_tensors(plan.module, plan.config))
     own = training_plan(plan, method, seed, fitting, choosing, start, len(parts))
     key = _key(own, division.held, start if method != "scratch" else None)
-    kept = experiment.out / "trials" / f"{name}.json"
-    run = experiment.out / "runs" / name
+    kept = inside(experiment.out, "trials", f"{name}.json")
+    run = inside(experiment.out, "runs", name)
     ready = str(run) if share == 1 and seed == 0 else None
     known = _known(kept, key)
     if known is not None and (ready is None or (run / "last.safetensors").is_file()):

@@ -14,6 +14,7 @@ from saccade import __version__, checkpoint
 from saccade.config import resolve
 from saccade.data.pipelines import Preprocessing, preprocessing_of
 from saccade.errors import UsageError
+from saccade.files import open_regular
 from saccade.models import model_config, model_module
 from saccade.models.published import PUBLISHED, WORDS, Published, class_names
 from saccade.predictor import fit_weights
@@ -91,7 +92,8 @@ def _names(classes: str | Path | None, word: str, number: int) -> list[str]:
         names = class_names(str(classes))
     else:
         try:
-            lines = Path(classes).read_text(encoding="utf-8-sig").splitlines()
+            with open_regular(Path(classes), links=True) as file:
+                lines = file.read().decode("utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"--classes {classes}: cannot be read ({error}); allowed: {', '.join(WORDS)}") from error
         names = [line.strip() for line in lines if line.strip()]

@@ -20,9 +20,9 @@ import torch
 from saccade.config import resolve
 from saccade.data.types import Annotation, Batch
 from saccade.models import create, model_config, model_module
+from saccade.models.configs import config_from_json
 from saccade.models.make_catalogue import model_modules
 from saccade.models.paper import paper_of
-from saccade.training.plan import config_from_json
 
 CLASSES = 4
 SLOW = pytest.mark.slow

@@ -11,9 +11,9 @@ import torch
 
 from saccade.data.types import Annotation, Batch, Objects
 from saccade.models import catalogue, create
+from saccade.models.configs import config_from_json
 from saccade.models.localizers import localizer
 from saccade.models.localizers.localizer import VARIANTS, box_losses, corners, from_public, true_boxes
-from saccade.training.plan import config_from_json
 
 SIDE = 64
 TINY: dict[str, Any] = {"classes": 3, "trunk_width": 8, "reduced": 16, "box_hidden": (32,)}

@@ -1,0 +1,79 @@
+"""What `--resume` may change of a run, and what must be as it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from saccade.config import height_width, resolve
+from saccade.errors import UsageError
+
+CHANGEABLE = {"epochs", "minutes", "patience", "workers", "save_every", "cache"}
+
+
+def changed_settings(stored: Mapping[str, Any], given: Mapping[str, Any], free: set[str]) -> dict[str, Any]:
+    """What of the given settings differs from those of the run, so that the same command goes on with it: queue systems
+    start the same line again. A value may equal the one that was asked for, or what came of it.
+
+    Raises:
+        UsageError: one of them cannot change.
+    """
+    has = stored["config"] | stored["settings"] | stored.get("asked", {})
+    changed, refused = {}, []
+    for name, value in given.items():
+        plain = plain_setting(name, value, free)
+        came = stored["config" if name in free else "settings"].get(name)
+        if plain in (plain_setting(name, has.get(name), free), plain_setting(name, came, free)):
+            continue
+        changed[name] = value
+        if name not in CHANGEABLE:
+            refused.append(f"{name} ({has.get(name)} in the run, {value} now)")
+    if refused:
+        raise UsageError(
+            f"--resume cannot change {', '.join(sorted(refused))}; allowed: {', '.join(sorted(CHANGEABLE))}. "
+            "Start a new run with another --out instead"
+        )
+    return changed
+
+
+def plain_setting(name: str, value: Any, free: set[str]) -> Any:
+    """A setting as `config.json` holds it, however it was written: 32 and "32x32" are one size."""
+    if name not in free and value is not None:
+        value = getattr(resolve([("flag", {name: value})])[0], name)
+        value = height_width(value) if name == "size" else value
+    return json.loads(json.dumps(value))
+
+
+def start_of(stored: Mapping[str, Any], weights: str | Path | None, recipe: str) -> tuple[str | None, str]:
+    """Weights and recipe of the run. Raises UsageError where it is asked to start from others, or to follow another."""
+    for name, now, nothing in (("weights", weights, None), ("recipe", recipe, "default")):
+        if now is not nothing and now != nothing and str(now) != stored[name]:
+            raise UsageError(f"--resume cannot change {name} ({stored[name]} in the run, {now} now)")
+    return stored["weights"], stored["recipe"]
+
+
+def kept_origins(origins: Mapping[str, str], stored: Mapping[str, str]) -> dict[str, str]:
+    """What a resumed run keeps has the origin that it had; minutes that are new take the place of epochs given then."""
+    found = {name: stored.get(name, origin) if origin == "resumed" else origin for name, origin in origins.items()}
+    if origins["minutes"] != "resumed" and origins["epochs"] == "resumed":
+        found["epochs"] = "default"
+    return found
+
+
+def refuse_changes(now: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
+    """Compare the `config.json` that a resumed run would write now with the one that it has.
+
+    Raises:
+        UsageError: model, task, classes, images or labels differ.
+    """
+    now = json.loads(json.dumps(now))
+    for name in ("model", "task", "classes", "fingerprint"):
+        if now[name] != stored[name]:
+            what = "images or labels" if name == "fingerprint" else name
+            raise UsageError(
+                f"--resume: {what} differ from those of the run"
+                + ("" if name == "fingerprint" else f" ({stored[name]} then, {now[name]} now)")
+                + "; start a new run with another --out"
+            )
