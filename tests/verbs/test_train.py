@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import select
 import shutil
 import signal
 import subprocess
@@ -183,7 +184,7 @@ def test_killed_in_the_middle_of_an_epoch_and_resumed_bit_for_bit(colours: Path,
     _stop_and_resume(colours, tmp_path, [7])
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_save_and_say_how_to_go_on(colours: Path, tmp_path: Path, number: int, code: int) -> None:
     run = tmp_path / "run"
     process = _start(colours, run, "--epochs", "1000")
@@ -194,6 +195,36 @@ def test_signals_save_and_say_how_to_go_on(colours: Path, tmp_path: Path, number
     assert "--resume" in said
     assert "Traceback" not in said
     assert _saved_step(run) >= 3
+
+
+_IN_A_TERMINAL = """
+import fcntl, os, signal, sys, termios
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests run under `nohup`
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, "-m", "saccade", *sys.argv[1:]])
+"""
+
+
+def test_a_terminal_that_is_closed_in_mid_run(colours: Path, tmp_path: Path) -> None:
+    """It shows a bar; when it is gone, what is written there is an error, and the run is saved all the same."""
+    import pty
+
+    run = tmp_path / "run"
+    ours, theirs = pty.openpty()
+    arguments = ["train", "resnet20", str(colours), "--out", str(run), *FLAGS, "--epochs", "1000"]
+    command = [sys.executable, "-c", _IN_A_TERMINAL, *arguments]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm"}
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env)
+    os.close(theirs)
+    shown = b""
+    while not (run / STATE).is_file() or b"images/s" not in shown:
+        assert process.poll() is None, shown
+        if select.select([ours], [], [], 0.1)[0]:
+            shown += os.read(ours, 65536)
+    os.close(ours)
+    assert process.wait(timeout=60) == 129
+    assert _saved_step(run) > 0
 
 
 def test_divergence_names_step_rate_and_images(colours: Path, tmp_path: Path) -> None:

@@ -13,24 +13,27 @@ from rich.progress import BarColumn, Progress, TextColumn
 class LastingStderr:
     """stderr for a run that outlives its reader: after a terminal was closed, what is written is lost, and no error."""
 
+    def __init__(self) -> None:
+        self.stream = sys.stderr  # a bar puts a stream of its own in that place, which comes back to this one
+
     def write(self, text: str) -> int:
         with suppress(OSError):
-            sys.stderr.write(text)
+            self.stream.write(text)
         return len(text)
 
     def flush(self) -> None:
         with suppress(OSError):
-            sys.stderr.flush()
+            self.stream.flush()
 
     def isatty(self) -> bool:
-        return sys.stderr.isatty()
+        return self.stream.isatty()
 
     def fileno(self) -> int:
-        return sys.stderr.fileno()
+        return self.stream.fileno()
 
     @property
     def encoding(self) -> str:
-        return sys.stderr.encoding
+        return self.stream.encoding
 
 
 class Display:
