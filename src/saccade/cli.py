@@ -15,14 +15,13 @@ from saccade.cli_output import (
     converted,
     explained,
     plain,
-    predicted,
     print_json,
     say_fault,
+    show_answers,
     show_models,
     show_scores,
     show_weights,
     transfer_lines,
-    warn_of_notes,
 )
 from saccade.config import Settings, parse_assignments
 
@@ -257,10 +256,11 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Answer for images, folders, videos or a camera; draws the answers into pictures."""
-    from saccade.verbs.predict import predict as run_predict
+    from saccade.training.interrupt import Stopped
+    from saccade.verbs.predict import answers
 
     folder = out if out is not None or as_json else Path("predictions")
-    results = run_predict(
+    found = answers(
         run,
         sources,
         out=folder,
@@ -270,10 +270,15 @@ def predict(
         device=device,
         precision=precision,
         frames=frames,
-        progress=not as_json,
     )
-    warn_of_notes(results)
-    print_json(results) if as_json else typer.echo(predicted(results, str(folder)))
+    results: list[dict[str, Any]] = []
+    try:
+        for result in show_answers(found, as_json):
+            results += [result] if as_json else []
+    except Stopped:
+        print_json(results) if as_json else None
+        raise
+    print_json(results) if as_json else typer.echo(f"pictures and predictions.json: {folder}")
 
 
 @app.command()

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import typer
@@ -100,17 +101,14 @@ def converted(result: dict[str, Any]) -> str:
     return "\n".join([*lines, *(f"warning: {warning}" for warning in result["warnings"])])
 
 
-def predicted(results: list[dict[str, Any]], folder: str) -> str:
-    """A line an image, and where the pictures are."""
-    lines = [f"{result['image']}: {short_answer(result)}" for result in results]
-    return "\n".join([*lines, f"pictures and predictions.json: {folder}"])
-
-
-def warn_of_notes(results: list[dict[str, Any]]) -> None:
-    """What is to be known of an answer, on stderr, once a file."""
-    notes = [f"warning: {result['image']}: {note}" for result in results for note in result.get("notes", ())]
-    for line in dict.fromkeys(notes):
-        typer.echo(line, err=True)
+def show_answers(results: Iterable[dict[str, Any]], as_json: bool) -> Iterator[dict[str, Any]]:
+    """Hand on what `predict` says, with a line an image as it comes, on stderr what else is to be known of it."""
+    for result in results:
+        if not as_json:
+            typer.echo(f"{result['image']}: {short_answer(result)}")
+        for note in result.get("notes", ()):
+            typer.echo(f"warning: {result['image']}: {note}", err=True)
+        yield result
 
 
 def explained(result: dict[str, Any]) -> str:

@@ -58,7 +58,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     except Exception as error:
         number = _errno(error)
         if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise ResourceError(f"{path}: no space left on the disk; free some, then go on with --resume") from error
+            raise ResourceError(f"{path}: no space left on the disk; free some and try again") from error
         if number in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise ResourceError(f"{path}: no permission to write there; choose another folder with --out") from error
         if number is None and not isinstance(error, OSError):
