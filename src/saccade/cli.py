@@ -16,6 +16,7 @@ from saccade.cli_output import (
     explained,
     plain,
     print_json,
+    say,
     say_fault,
     show_answers,
     show_models,
@@ -24,6 +25,7 @@ from saccade.cli_output import (
     transfer_lines,
 )
 from saccade.config import Settings, parse_assignments
+from saccade.terminal import printable
 
 # How often a thread of torch looks whether the others have finished before it lets the core go. libgomp's own 300,000
 # times are lost to the one that is waited for where another process (a loader's worker) holds its core: beside two busy
@@ -57,7 +59,7 @@ def _global(
     debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
 ) -> None:
     if version:
-        typer.echo(f"saccade {__version__}")
+        say(f"saccade {__version__}")
         raise typer.Exit
     if debug:
         os.environ["SACCADE_DEBUG"] = "1"
@@ -103,7 +105,7 @@ def check(
     from saccade.verbs.check import describe
 
     result = run(data, task=task, out=out)
-    print_json(result) if as_json else typer.echo(describe(result))
+    print_json(result) if as_json else say(describe(result))
 
 
 @app.command()
@@ -121,7 +123,7 @@ def convert(
     summary = {"out": str(done.out), "format": done.format, "images": done.images, "objects": done.objects}
     summary |= {"splits": done.splits, "classes": done.classes, "lost": done.lost}
     summary |= done.ledger.to_json()
-    print_json(summary) if as_json else typer.echo(converted(summary))
+    print_json(summary) if as_json else say(converted(summary))
 
 
 @app.command()
@@ -207,7 +209,7 @@ def transfer(
     result = run(
         data, weights=weights, model=model, out=out, task=task, methods=tried, seeds=seeds, device=device, **settings
     )
-    print_json(result) if as_json else typer.echo(transfer_lines(result))
+    print_json(result) if as_json else say(transfer_lines(result))
 
 
 @app.command()
@@ -256,7 +258,6 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Answer for images, folders, videos or a camera; draws the answers into pictures."""
-    from saccade.training.interrupt import Stopped
     from saccade.verbs.predict import answers
 
     folder = out if out is not None or as_json else Path("predictions")
@@ -271,14 +272,9 @@ def predict(
         precision=precision,
         frames=frames,
     )
-    results: list[dict[str, Any]] = []
-    try:
-        for result in show_answers(found, as_json):
-            results += [result] if as_json else []
-    except Stopped:
-        print_json(results) if as_json else None
-        raise
-    print_json(results) if as_json else typer.echo(f"pictures and predictions.json: {folder}")
+    show_answers(found, as_json)
+    if not as_json:
+        say(f"pictures and predictions.json: {folder}")
 
 
 @app.command()
@@ -304,7 +300,7 @@ def explain(
     if layers == "list":
         found = {name: list(shape) for name, shape in list_layers(run, images[0], device).items()}
         lines = [f"{name:<40} {c} maps of {w} x {h}" for name, (c, h, w) in found.items()]
-        print_json(found) if as_json else typer.echo("\n".join(lines))
+        print_json(found) if as_json else say("\n".join(lines))
         return
     folder = out if out is not None or as_json else Path("explanations")
     result = run_explain(
@@ -318,7 +314,7 @@ def explain(
         device=device,
         progress=not as_json,
     )
-    print_json(result) if as_json else typer.echo(explained(result))
+    print_json(result) if as_json else say(explained(result))
 
 
 @app.command()
@@ -334,7 +330,7 @@ def export(
     from saccade.verbs.export import export as run_export
 
     result = run_export(run, to=to, out=out, batch=batch, size=size)
-    print_json(result) if as_json else typer.echo(plain(result))
+    print_json(result) if as_json else say(plain(result))
 
 
 @app.command()
@@ -354,7 +350,7 @@ def settings(as_json: Json = False) -> None:
     """List every training setting with its default."""
     rows = [{"name": f.name, "default": f.default, "help": f.metadata["help"]} for f in dataclasses.fields(Settings)]
     lines = [f"{row['name']:<18} {row['default']!s:<16} {row['help']}" for row in rows]
-    print_json(rows) if as_json else typer.echo("\n".join(lines))
+    print_json(rows) if as_json else say("\n".join(lines))
 
 
 def main() -> NoReturn:
@@ -387,6 +383,7 @@ def _main() -> int:
         show = getattr(error, "show", None)  # typer's own complaints; their class moved between its versions
         if show is None:
             return say_fault(error)
+        error.message = printable(getattr(error, "message", ""))  # type: ignore[attr-defined]
         show()
         return 2
 

@@ -7,6 +7,8 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from saccade.terminal import printable
+
 
 class Display:
     """Progress on stderr; nothing at all if not `shown`. The bar appears on terminals only."""
@@ -33,7 +35,7 @@ class Display:
         self.bar.stop()
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(printable(text), highlight=False, markup=False)
 
     def step(self, epoch: int, progress: float, losses: dict[str, float], rate: float) -> None:
         """Show the mean losses of the epoch, images/s and the time left at this pace."""
