@@ -62,7 +62,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Path:
 @pytest.fixture
 def shell(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
     """`saccade ...` in this process: exit code, stdout and stderr. A traceback or a fault of ours fails the test."""
-    from saccade.cli import _main
+    from saccade.cli_start import run as _main
 
     def run(*arguments: str | Path | int) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["saccade", *map(str, arguments)])

@@ -146,3 +146,71 @@ def test_numpy_archives_are_read_without_running_code(tmp_path: Path):
     for name in ("b.npz", "c.npz"):
         with pytest.raises(ModelFileError, match="not a numpy archive of plain numbers"):
             checkpoint.read_public(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("thresholds", "0.5"),
+        ("thresholds", ["0.5", "0.5"]),
+        ("thresholds", [0.5, 7.0]),
+        ("thresholds", [0.5, True]),
+        ("classes", "cat"),
+        ("classes", [1, 2]),
+        ("classes", {"cat": 0}),
+        ("config", [1]),
+        ("preprocessing", None),
+        ("metrics", [0.5]),
+        ("versions", 3),
+        ("task", ["classify"]),
+        ("model", None),
+    ],
+)
+def test_a_header_with_values_of_other_types(tmp_path: Path, field: str, value: object) -> None:
+    state = _example()
+    setattr(state, field, value)
+    checkpoint.save(state, tmp_path / "a.safetensors")
+    with pytest.raises(ModelFileError, match="the header of this checkpoint is damaged"):
+        checkpoint.load(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({3: torch.ones(2)}, "a tensor is called 3"),
+        ({"a": torch.eye(2).to_sparse()}, "a is torch.sparse_coo"),
+        ({"a": torch.empty(2, device="meta")}, "a is no numbers"),
+        ({"a": torch.quantize_per_tensor(torch.ones(2), 1.0, 0, torch.qint8)}, "a is quantised"),
+        ({"a": torch.ones(2, dtype=torch.complex64)}, "a is torch.complex64; save plain tensors"),
+        ({"a": torch.ones(2).to(torch.float8_e4m3fn)}, "a is torch.float8_e4m3fn"),
+        ({"a": torch.tensor([1.0, float("nan")])}, "a hold NaN or infinite"),
+        ({"a": torch.ones(1).expand(10**9)}, "a .1000000000. is more than the file holds"),
+        ({"a": [torch.ones(1)]}, "expected a dictionary of tensors"),
+        (torch.ones(1), "expected a dictionary of tensors"),
+    ],
+)
+def test_tensors_that_are_not_plain_numbers(tmp_path: Path, content: object, message: str) -> None:
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(ModelFileError, match=message):
+        checkpoint.read_public(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("fault", ["encrypted", "packing", "head", "no archive"])
+def test_numpy_archives_that_are_malformed(tmp_path: Path, fault: str) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, a=np.ones(16, np.float32))
+    data = bytearray(path.read_bytes())
+    central = data.index(b"PK\x01\x02")
+    if fault == "encrypted":
+        data[6] |= 1
+        data[central + 8] |= 1
+    elif fault == "packing":
+        data[8] = data[central + 10] = 99
+    elif fault == "head":
+        data[data.index(b"{'descr'") : data.index(b"{'descr'") + 4] = b"\xff{{{"
+    path.write_bytes(data)
+    if fault == "no archive":
+        np.save(tmp_path / "b.npy", np.ones(3))
+        (tmp_path / "b.npy").rename(path)
+    with pytest.raises(ModelFileError, match="not a numpy archive of plain numbers"):
+        checkpoint.read_public(path, 2**20)

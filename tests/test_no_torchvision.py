@@ -17,7 +17,7 @@ def watch(event, arguments):
         raise RuntimeError(f"network: {event} {arguments}")
 
 sys.addaudithook(watch)
-from saccade.cli import _main
+from saccade.cli_start import run as _main
 
 data, out = sys.argv[1:]
 small = ["--set", "width=4", "--set", "depths=[1,1,1]", "--epochs", "1", "--workers", "0", "--precision", "fp32"]

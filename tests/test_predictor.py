@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,3 +99,38 @@ def test_weights_become_the_parameters_in_the_models_own_type() -> None:
     assert model.fc.weight.requires_grad
     with pytest.raises(UsageError, match=r"fc\.weight"):
         fit_weights(model, {**weights, "fc.weight": torch.zeros(1)}, Path("run"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"width": 10**7}, "weights of another architecture.*of another shape"),
+        ({"width": 10**15}, "configuration of resnet20 does not fit"),
+        ({"width": -4}, "configuration of resnet20 does not fit"),
+        ({"width": "wide"}, "configuration of resnet20 does not fit"),
+        ({"depths": [10**9, 1, 1]}, "does not fit .a network of more than"),
+        ({"depths": 3}, "configuration of resnet20 does not fit"),
+        ({"mean": "gray"}, "configuration of resnet20 does not fit"),
+        ({"mean": [0.5, 0.5]}, "does not fit .mean .0.5, 0.5. and std"),
+        ({"mean": [0.5, None, 0.5]}, "configuration of resnet20 does not fit"),
+    ],
+)
+def test_a_configuration_that_is_not_that_of_the_weights_takes_no_memory(
+    changes: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network is compared in shapes alone: it is never made of numbers."""
+    model, config = create("resnet20", **SMALL), dataclasses.asdict(model_config("resnet20", **SMALL))
+    state = Checkpoint(
+        "resnet20", config | changes, ["a", "b", "c"], "classify", PREPROCESSING.to_json(), model.state_dict()
+    )
+    save(state, tmp_path / "a.safetensors")
+    make, devices = torch.nn.Conv2d.__init__, set()
+
+    def watched(self: torch.nn.Conv2d, *given: Any, **named: Any) -> None:
+        make(self, *given, **named)
+        devices.add(self.weight.device.type)
+
+    monkeypatch.setattr(torch.nn.Conv2d, "__init__", watched)
+    with pytest.raises(ModelFileError, match=message):
+        load(tmp_path / "a.safetensors")
+    assert devices <= {"meta"}

@@ -21,6 +21,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # `predictor`, `training`, the reports and the verbs stand above all of these and may import any of them.
 LAYERS: dict[str, tuple[str, ...]] = {
     "errors": (),
+    "terminal": (),
     "files": ("errors",),
     "device": ("errors",),
     "config": ("errors", "files"),

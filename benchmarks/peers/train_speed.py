@@ -26,7 +26,7 @@ from typing import Any
 
 from environment import peers_python
 
-from saccade.cli import SPINS
+from saccade.cli_start import SPINS
 
 HERE = Path(__file__).resolve().parent
 WARMUP = 3  # steps that nobody counts

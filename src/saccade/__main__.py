@@ -18,7 +18,7 @@ def main() -> NoReturn:
     watched = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else ignored, as in a background job
     if watched:
         signal.signal(signal.SIGINT, _leave)
-    from saccade.cli import main as run
+    from saccade.cli_start import main as run
 
     try:
         if watched:

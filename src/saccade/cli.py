@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
@@ -15,9 +14,9 @@ from saccade.cli_output import (
     converted,
     explained,
     plain,
-    predicted,
     print_json,
-    say_fault,
+    say,
+    show_answers,
     show_layers,
     show_models,
     show_scores,
@@ -25,15 +24,8 @@ from saccade.cli_output import (
     show_training,
     show_weights,
     transfer_lines,
-    warn_of_notes,
-    without_reader,
 )
 from saccade.config import parse_assignments
-
-# How often a thread of torch looks whether the others have finished before it lets the core go. libgomp's own 300,000
-# times are lost to the one that is waited for where another process (a loader's worker) holds its core: beside two busy
-# processes training was 1.5 to 8 times as fast with this. Read when torch is loaded.
-SPINS = "10000"
 
 app = typer.Typer(
     help="Train, evaluate, explain and export visual recognition on your own images.",
@@ -50,7 +42,7 @@ def _global(
     debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
 ) -> None:
     if version:
-        typer.echo(f"saccade {__version__}")
+        say(f"saccade {__version__}")
         raise typer.Exit
     if debug:
         os.environ["SACCADE_DEBUG"] = "1"
@@ -107,7 +99,7 @@ def check(
     from saccade.verbs.check import describe
 
     result = run(data, task=task, out=out)
-    print_json(result) if as_json else typer.echo(describe(result))
+    print_json(result) if as_json else say(describe(result))
 
 
 @app.command()
@@ -125,7 +117,7 @@ def convert(
     summary = {"out": str(done.out), "format": done.format, "images": done.images, "objects": done.objects}
     summary |= {"splits": done.splits, "classes": done.classes, "lost": done.lost}
     summary |= done.ledger.to_json()
-    print_json(summary) if as_json else typer.echo(converted(summary))
+    print_json(summary) if as_json else say(converted(summary))
 
 
 @app.command()
@@ -213,7 +205,7 @@ def transfer(
     result = run(
         data, weights=weights, model=model, out=out, task=task, methods=tried, seeds=seeds, device=device, **flags
     )
-    print_json(result) if as_json else typer.echo(transfer_lines(result))
+    print_json(result) if as_json else say(transfer_lines(result))
 
 
 @app.command()
@@ -264,10 +256,10 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Answer for images, folders, videos or a camera; draws the answers into pictures."""
-    from saccade.verbs.predict import predict as run_predict
+    from saccade.verbs.predict import answers
 
     folder = out if out is not None or as_json else Path("predictions")
-    results = run_predict(
+    found = answers(
         run,
         sources,
         out=folder,
@@ -277,10 +269,10 @@ def predict(
         device=device,
         precision=precision,
         frames=frames,
-        progress=not as_json,
     )
-    warn_of_notes(results)
-    print_json(results) if as_json else typer.echo(predicted(results, str(folder)))
+    show_answers(found, as_json)
+    if not as_json:
+        say(f"pictures and predictions.json: {folder}")
 
 
 @app.command()
@@ -306,7 +298,7 @@ def explain(
     if layers == "list":
         found = {name: list(shape) for name, shape in list_layers(run, images[0], device).items()}
         lines = [f"{name:<40} {c} maps of {w} x {h}" for name, (c, h, w) in found.items()]
-        print_json(found) if as_json else typer.echo("\n".join(lines))
+        print_json(found) if as_json else say("\n".join(lines))
         return
     folder = out if out is not None or as_json else Path("explanations")
     result = run_explain(
@@ -320,7 +312,7 @@ def explain(
         device=device,
         progress=not as_json,
     )
-    print_json(result) if as_json else typer.echo(explained(result))
+    print_json(result) if as_json else say(explained(result))
 
 
 @app.command()
@@ -336,7 +328,7 @@ def export(
     from saccade.verbs.export import export as run_export
 
     result = run_export(run, to=to, out=out, batch=batch, size=size)
-    print_json(result) if as_json else typer.echo(plain(result))
+    print_json(result) if as_json else say(plain(result))
 
 
 @app.command()
@@ -362,43 +354,6 @@ def settings(
 
     rows = describe_settings(model, recipe)
     print_json(rows) if as_json else show_settings(rows)
-
-
-def main() -> NoReturn:
-    """Run the command line; faults become one clear line and the exit code of docs/cli.md."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the caller
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
-        getattr(sys, name).reconfigure(errors="backslashreplace")  # names that the terminal's encoding has no sign for
-    sys.exit(_main())
-
-
-def _main() -> int:
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
-    try:
-        code = app(standalone_mode=False)
-        sys.stdout.flush()  # what is still held back meets a reader that has left here, not when Python ends
-        return code if isinstance(code, int) else 0
-    except typer.Exit as stop:
-        return stop.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        return 130
-    except BrokenPipeError:
-        return without_reader()
-    except SystemExit as stop:  # click and rich end with 1 where the reader of our output has left
-        if isinstance(stop.__context__, BrokenPipeError):
-            return without_reader()
-        raise
-    except Exception as error:
-        show = getattr(error, "show", None)  # typer's own complaints; their class moved between its versions
-        try:
-            if show is None:
-                return say_fault(error)
-            show()
-        except OSError:  # the terminal is gone; the code still says what happened
-            without_reader()
-        return 2 if show is not None else getattr(error, "exit_code", 1)
 
 
 def _words(text: str) -> list[str]:

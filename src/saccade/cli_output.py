@@ -6,15 +6,22 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Iterable
 from typing import Any
 
 import typer
 
 from saccade.errors import SaccadeError, is_out_of_memory
+from saccade.terminal import printable
+
+
+def say(text: str, err: bool = False) -> None:
+    """Everything that the command line says to people: a line on stdout or stderr, without control characters."""
+    typer.echo(printable(text), err=err)
 
 
 def print_json(value: Any) -> None:
-    """One JSON value on stdout."""
+    """One JSON value on stdout, as it is: JSON escapes what a terminal would obey."""
     typer.echo(json.dumps(value, allow_nan=False, default=str))
 
 
@@ -74,20 +81,18 @@ def say_fault(error: Exception) -> int:
         traceback.print_exc()
     code: int | None = getattr(error, "exit_code", None)
     if isinstance(error, SaccadeError):
-        typer.echo(f"saccade: error: {error}", err=True)
+        say(f"saccade: error: {error}", err=True)
     elif code is not None:  # stopped by a signal, after saving
-        typer.echo(f"saccade: {error}", err=True)
+        say(f"saccade: {error}", err=True)
     elif is_out_of_memory(error):
         code = 5
-        typer.echo("saccade: error: out of memory; use a smaller --batch or --size", err=True)
+        say("saccade: error: out of memory; use a smaller --batch or --size", err=True)
     elif isinstance(error, OSError):
         code = 5
-        typer.echo(f"saccade: error: {error.filename or ''}: {error.strerror or error}", err=True)
+        say(f"saccade: error: {error.filename or ''}: {error.strerror or error}", err=True)
     else:
         text = f"{type(error).__name__}: {error}"
-        typer.echo(
-            f"saccade: this is a fault of ours: {text}\nRun again with `saccade --debug ...` and report it.", err=True
-        )
+        say(f"saccade: this is a fault of ours: {text}\nRun again with `saccade --debug ...` and report it.", err=True)
     return 1 if code is None else code
 
 
@@ -110,11 +115,11 @@ def show_scores(result: dict[str, Any], footer: str) -> None:
     """A table of the metrics with their intervals."""
     for name, m in result["metrics"].items():
         if m["value"] is None:
-            typer.echo(f"{name:<24}      -   (nothing of this kind in the truth)")
+            say(f"{name:<24}      -   (nothing of this kind in the truth)")
         else:
             interval = "" if m["low"] is None else f"   95 % interval {m['low']:.4f} to {m['high']:.4f}"
-            typer.echo(f"{name:<24} {m['value']:.4f}{interval}")
-    typer.echo(footer)
+            say(f"{name:<24} {m['value']:.4f}{interval}")
+    say(footer)
 
 
 def show_training(result: dict[str, Any]) -> None:
@@ -154,17 +159,24 @@ def converted(result: dict[str, Any]) -> str:
     return "\n".join([*lines, *(f"warning: {warning}" for warning in result["warnings"])])
 
 
-def predicted(results: list[dict[str, Any]], folder: str) -> str:
-    """A line an image, and where the pictures are."""
-    lines = [f"{result['image']}: {short_answer(result)}" for result in results]
-    return "\n".join([*lines, f"pictures and predictions.json: {folder}"])
-
-
-def warn_of_notes(results: list[dict[str, Any]]) -> None:
-    """What is to be known of an answer, on stderr, once a file."""
-    notes = [f"warning: {result['image']}: {note}" for result in results for note in result.get("notes", ())]
-    for line in dict.fromkeys(notes):
-        typer.echo(line, err=True)
+def show_answers(results: Iterable[dict[str, Any]], as_json: bool) -> None:
+    """What `predict` says: a line an image as it comes, or all as one JSON list, also where a signal ends the work;
+    what else is to be known of an image on stderr."""
+    known: list[dict[str, Any]] = []
+    try:
+        for result in results:
+            for note in result.get("notes", ()):
+                say(f"warning: {result['image']}: {note}", err=True)
+            if as_json:
+                known.append(result)
+            else:
+                say(f"{result['image']}: {short_answer(result)}")
+    except Exception as error:
+        if as_json and getattr(error, "exit_code", 0) > 128:  # a signal
+            print_json(known)
+        raise
+    if as_json:
+        print_json(known)
 
 
 def explained(result: dict[str, Any]) -> str:
@@ -189,6 +201,6 @@ def transfer_lines(result: dict[str, Any]) -> str:
 
 def show_weights(model: str, done: dict[str, Any]) -> None:
     """What a checkpoint of published weights is, and whose."""
-    typer.echo(f"{done['checkpoint']}: {model} to {done['task']} {done['classes']} classes, from {done['source']}")
+    say(f"{done['checkpoint']}: {model} to {done['task']} {done['classes']} classes, from {done['source']}")
     if facts := "; ".join(done[name] for name in ("owner", "licence", "score") if done[name]):
-        typer.echo(facts)
+        say(facts)

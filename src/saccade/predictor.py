@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +22,9 @@ from saccade.inference import prepare_for_inference
 from saccade.memory import keep_freed_memory
 from saccade.models import catalogue, model_module
 from saccade.models.configs import config_from_json, unknown_fields
+from saccade.models.dry_run import model_of_shapes
+
+ROOM = 2**24  # numbers that a network may hold besides as many as its weights: priors, masks of positions
 
 
 class Predictor:
@@ -140,16 +142,22 @@ def build(state: checkpoint.Checkpoint, path: Path) -> nn.Module:
             f"{path}: made by {maker}, whose {state.model} has settings that Saccade {__version__} does not know: "
             f"{', '.join(unknown)}. Use that version or a newer one"
         )
-    try:
-        model: Any = module.Model(config_from_json(module, state.model, state.config))
-    except (UsageError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
-        raise ModelFileError(f"{path}: {maker}'s configuration of {state.model} does not fit ({error})") from error
     if state.task not in module.TASKS or state.config.get("classes") != len(state.classes):
         raise ModelFileError(
             f"{path}: a model of {state.config.get('classes')} classes to {state.task!r} with {len(state.classes)} "
             f"class names; {state.model} serves {', '.join(module.TASKS)}, with a name for each class"
         )
     try:
+        config = config_from_json(module, state.model, state.config)
+        shapes = model_of_shapes(module, config, len(state.weights))
+    except Exception as error:  # a configuration that is not ours may raise anything
+        raise ModelFileError(f"{path}: {maker}'s configuration of {state.model} does not fit ({error})") from error
+    kept, tables = (sum(t.numel() for t in tensors) for tensors in (state.weights.values(), shapes.buffers()))
+    try:
+        _compare(shapes.state_dict(), state.weights, path)  # before a network that is not this one takes memory
+        if tables > kept + ROOM:
+            raise UsageError(f"{path}: tables of {tables:,} numbers beside weights of {kept:,}; the file is damaged")
+        model: nn.Module = module.Model(config)
         fit_weights(model, state.weights, path)
     except UsageError as error:  # here the file contradicts itself
         raise ModelFileError(str(error)) from error
@@ -159,6 +167,14 @@ def build(state: checkpoint.Checkpoint, path: Path) -> nn.Module:
 def fit_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
     """Give the model weights that must fit exactly. Raises UsageError with the first keys that do not."""
     expected = model.state_dict()
+    _compare(expected, weights, path)
+    # The tensors themselves become the parameters: large networks are not held twice.
+    fitting = {name: value.to(expected[name].dtype) for name, value in weights.items()}
+    model.load_state_dict(fitting, assign=True)
+
+
+def _compare(expected: dict[str, torch.Tensor], weights: dict[str, torch.Tensor], path: Path) -> None:
+    """Raises UsageError where names or shapes differ."""
     missing = sorted(set(expected) - set(weights))
     foreign = sorted(set(weights) - set(expected))
     shapes = [
@@ -173,6 +189,3 @@ def fit_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: Path) 
             if names
         ]
         raise UsageError(f"{path}: weights of another architecture; " + "; ".join(parts))
-    # The tensors themselves become the parameters: large networks are not held twice.
-    fitting = {name: value.to(expected[name].dtype) for name, value in weights.items()}
-    model.load_state_dict(fitting, assign=True)

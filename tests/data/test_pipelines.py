@@ -142,7 +142,10 @@ def test_preprocessing_survives_json(made: Preprocessing) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"size": [0, 4]}, {"size": [4]}, {"size": 7}, {"resize": "x"}, {"scale": -1}, {"stride": "a"}, {"more": 1}],
+    [
+        *({"size": [0, 4]}, {"size": [4]}, {"size": 7}, {"size": [10**5, 10**5]}, {"size": [8.5, 8]}, {"resize": "x"}),
+        *({"scale": -1}, {"stride": "a"}, {"stride": 10**6}, {"pad": 10**6}, {"pad": [1]}, {"view": "x"}, {"more": 1}),
+    ],
 )
 def test_bad_preprocessing_is_a_model_file_error(change: dict) -> None:
     with pytest.raises(ModelFileError, match="preprocessing"):

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from saccade.cli import METHODS as ON_THE_COMMAND_LINE
+from saccade.cli_options import METHODS as ON_THE_COMMAND_LINE
 from saccade.experiment.trials import METHODS, Trial, interval, recommend, summarise
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from corpus import encoded, folders, pixels, put
+from saccade.errors import UsageError
 from saccade.models import catalogue, model_module
 from saccade.models.dry_run import model_of_shapes, smallest_side, takes
 
@@ -69,3 +71,12 @@ def test_one_image_of_one_cell_teaches_batch_norm_nothing(tmp_path: Path, shell:
     for more in (["--batch", 2], ["--batch", 0, "--overwrite"]):
         code, _, err = shell(*words, *more)
         assert code == 0, err
+
+
+def test_a_network_of_many_more_layers_than_a_file_holds_is_given_up() -> None:
+    module = model_module("resnet20")
+    config = module.VARIANTS["resnet20"]
+    tensors = len(model_of_shapes(module, config).state_dict())
+    assert len(model_of_shapes(module, config, tensors).state_dict()) == tensors
+    with pytest.raises(UsageError, match=f"the file holds {tensors}"):
+        model_of_shapes(module, dataclasses.replace(config, depths=(10**9, 1, 1)), tensors)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -138,3 +139,18 @@ def test_weights_of_another_network_are_one_line(published: Published) -> None:
     with pytest.raises(UsageError, match=r"tiny\.th: weights of another network: \d+ of \d+ tensors fit") as fault:
         start_from(create("lenet5"), model_module("lenet5"), weights_path("resnet20", "cifar10", shown=False))
     assert "\n" not in str(fault.value)
+
+
+def test_a_named_pipe_or_folder_is_no_weights_file(tmp_path: Path) -> None:
+    for model, name in (("resnet20", "a.pth"), ("resnet20", "a.npz"), ("darknet19", "a.weights")):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(ModelFileError, match=f"{name}: not a regular file"):
+            start_from(create(model), model_module(model), tmp_path / name)
+
+
+def test_keys_that_only_look_like_a_public_layout(tmp_path: Path) -> None:
+    module = model_module("vgg11")
+    for keys in ({"features.x.weight": torch.ones(1)}, {"classifier": torch.ones(1)}, {"": torch.ones(1)}):
+        torch.save(keys, tmp_path / "a.pth")
+        with pytest.raises((ModelFileError, UsageError), match=r"a\.pth: (not weights in|weights of another)"):
+            start_from(create("resnet20", **TINY), module, tmp_path / "a.pth")

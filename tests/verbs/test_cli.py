@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import shlex
 import subprocess
@@ -12,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from saccade.cli import _main
+from saccade import checkpoint
+from saccade.cli_start import run as _main
 
 
 def _run(*arguments: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str, str]:
@@ -94,7 +97,7 @@ def test_models_lists_what_the_catalogue_holds(
 
 def test_help_and_models_import_no_torch() -> None:
     program = (
-        "import sys; from saccade.cli import _main\n"
+        "import sys; from saccade.cli_start import run as _main\n"
         "for words in (['--help'], ['models'], ['settings'], ['train', '--help']):\n"
         "    sys.argv = ['saccade', *words]; assert _main() == 0\n"
         "heavy = {'torch', 'numpy', 'cv2', 'PIL', 'matplotlib', 'accelerate'} & set(sys.modules)\n"
@@ -115,7 +118,7 @@ def test_help_and_models_import_no_torch() -> None:
 )
 def test_threads_spin_briefly_unless_the_user_has_said_how(given: dict[str, str], wanted: str | None) -> None:
     program = (
-        "import os, sys; from saccade.cli import _main\n"
+        "import os, sys; from saccade.cli_start import run as _main\n"
         "sys.argv = ['saccade', '--version']; assert _main() == 0 and 'torch' not in sys.modules\n"
         "print(os.environ.get('GOMP_SPINCOUNT'))"
     )
@@ -241,3 +244,40 @@ def test_a_terminal_of_twenty_columns() -> None:
         assert said
     os.close(ours)
     os.close(theirs)
+
+
+def test_names_of_files_and_classes_do_not_reach_the_terminal_as_commands(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "\x1b]0;mine\x07\x1b[2J\x9b31m\u202egpj.png"
+    spelt = "\\x1b]0;mine\\x07\\x1b[2J\\x9b31m\\u202egpj.png"
+    Image.new("RGB", (32, 32)).save(tmp_path / name)
+    (tmp_path / f"bad{name}").write_bytes(b"")
+    state = checkpoint.load(run / "best.safetensors")
+    state.classes = ["\x1b[31mred", "\x1b[31mblue"]
+    checkpoint.save(state, tmp_path / "a.safetensors")
+    for folder in ("a", f"b{name}"):
+        (tmp_path / "set" / "train" / folder).mkdir(parents=True)
+        for i in range(3):
+            Image.new("RGB", (32, 32), (i, 0, 0)).save(tmp_path / "set" / "train" / folder / f"{i}.png")
+        (tmp_path / "set" / "train" / folder / name).write_bytes(b"")
+    model, out = str(tmp_path / "a.safetensors"), str(tmp_path / "out")
+    pictures = [str(tmp_path / name), str(tmp_path / f"bad{name}")]
+    commands = [
+        ["predict", model, *pictures, "--out", out],
+        ["explain", model, *pictures, "--out", out, "--methods", "grad_cam"],
+        ["check", str(tmp_path / "set")],
+        ["train", "resnet20", str(tmp_path / "set"), "--out", f"{out}-run", "--epochs", "1", "--batch", "2"],
+        ["predict", model, str(tmp_path / f"no{name}")],
+        ["predict", str(tmp_path / f"no{name}"), pictures[0]],
+        [f"no{name}"],
+    ]
+    for command in commands:
+        code, text, err = _run(*command, capsys=capsys, monkeypatch=monkeypatch)
+        assert code != 1
+        assert not re.search("[\0-\x08\x0b-\x1f\x7f-\x9f\u202e]", text + err), (command, text, err)
+        # typer spells the names of commands out itself, tables break long ones
+        assert spelt in text + err or command[0] in ("check", f"no{name}"), (text, err)
+    code, text, _ = _run("predict", model, pictures[0], "--json", capsys=capsys, monkeypatch=monkeypatch)
+    assert json.loads(text)[0]["image"] == pictures[0]
+    assert json.loads(text)[0]["label"] in state.classes

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,9 +24,10 @@ from saccade import checkpoint
 from saccade.data.pipelines import Preprocessing
 from saccade.data.rle import decode_rle
 from saccade.data.types import Annotation
-from saccade.errors import DataError, UsageError
+from saccade.errors import DataError, ResourceError, UsageError
 from saccade.models import model_config, model_module
 from saccade.verbs.predict import _of_images as answers_of
+from saccade.verbs.predict import answers
 
 Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -147,11 +150,7 @@ def test_sources_that_are_not_there(runs: dict[str, Path], images: Path, tmp_pat
 
 
 def test_videos(runs: dict[str, Path], tmp_path: Path) -> None:
-    film = tmp_path / "film.mp4"
-    writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (64, 48))
-    for i in range(6):
-        writer.write(np.full((48, 64, 3), 40 * i, np.uint8))
-    writer.release()
+    film = write_film(tmp_path / "film.mp4")
     answers = saccade.predict(runs["detect"], film, out=tmp_path / "out", threshold=0.0)
     assert [answer["image"] for answer in answers] == [f"{film}#{i}" for i in range(6)]
     assert all(answer["size"] == [48, 64] for answer in answers)
@@ -162,6 +161,202 @@ def test_videos(runs: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no film")
     with pytest.raises(DataError, match=r"text\.mp4: cannot be opened as a video"):
         saccade.predict(runs["detect"], tmp_path / "text.mp4")
+
+
+def test_files_that_are_no_videos_are_never_shown_to_ffmpeg(
+    runs: dict[str, Path], images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = f"ffconcat version 1.0\nfile '{images / 'a.png'}'\n"
+    for name, content in (("script.mp4", script), ("list.mkv", "#EXTM3U\nhttp://127.0.0.1/a.ts\n"), ("empty.avi", "")):
+        (tmp_path / name).write_text(content)
+    os.mkfifo(tmp_path / "pipe.mp4")
+    os.symlink(tmp_path / "pipe.mp4", tmp_path / "link.mp4")
+
+    def open_nothing(*_: object) -> None:
+        raise AssertionError("OpenCV was asked to open it")
+
+    monkeypatch.setattr(cv2, "VideoCapture", open_nothing)
+    for name in ("script.mp4", "list.mkv", "empty.avi"):
+        with pytest.raises(DataError, match=f"{name}: cannot be opened as a video: its content is none; allowed: MP4"):
+            saccade.predict(runs["classify"], tmp_path / name)
+    for name in ("pipe.mp4", "link.mp4"):
+        with pytest.raises(DataError, match=f"{name}: no such image"):
+            saccade.predict(runs["classify"], tmp_path / name)
+    undecodable = tmp_path / os.fsdecode(b"\xff.mp4")  # OpenCV would end the process
+    undecodable.write_bytes(b"\0\0\0\x1cftypisom")
+    with pytest.raises(DataError, match="must be UTF-8; rename it"):
+        saccade.predict(runs["classify"], undecodable)
+
+
+def write_film(path: Path, code: str = "mp4v", frames: int = 6) -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*code), 10.0, (64, 48))
+    for i in range(frames):
+        writer.write(np.full((48, 64, 3), 6 * i, np.uint8))
+    writer.release()
+    return path
+
+
+@pytest.mark.parametrize("name", ["tcp:127.0.0.1:1.mp4", "12:30:00.mp4", "concat:a.mp4", "%03d.avi", "a.mkv", "a.mov"])
+def test_the_name_of_a_video_is_no_address(
+    name: str, runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_film(tmp_path / f"film{Path(name).suffix}", "MJPG" if name.endswith("avi") else "mp4v").rename(
+        tmp_path / name
+    )
+    monkeypatch.chdir(tmp_path)
+    before = dict(os.environ)
+    answers = saccade.predict(runs["classify"], name, out="out", frames=3)
+    assert [answer["image"] for answer in answers] == [f"{name}#{i}" for i in range(3)]
+    assert len(list((tmp_path / "out").glob("*.mp4"))) == 1
+    assert dict(os.environ) == before
+
+
+def test_a_video_that_cannot_be_drawn_is_noted(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = write_film(tmp_path / "film.mp4", frames=2)
+    writer = cv2.VideoWriter()  # of no file
+    monkeypatch.setattr(cv2, "VideoWriter", type("Closed", (), {"__new__": lambda *_: writer, "fourcc": lambda *_: 0}))
+    one, two = saccade.predict(runs["classify"], film, out=tmp_path / "out")
+    (note,) = one["notes"]
+    assert "frames of 64 x 48 pixels" in note
+    assert str(tmp_path / "out" / "film.mp4") in note
+    assert "notes" not in two
+    assert os.listdir(tmp_path / "out") == ["predictions.json"]
+
+
+def test_a_drawn_video_that_is_not_whole_is_an_error(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film, writer = write_film(tmp_path / "film.mp4", frames=3), cv2.VideoWriter
+
+    class Full:
+        """Of a disk that is full after two frames; OpenCV does not say so."""
+
+        def __init__(self, *given: Any) -> None:
+            self.writer, self.frames = writer(*given), 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.writer, name)
+
+        def write(self, frame: np.ndarray) -> None:
+            self.frames += 1
+            if self.frames <= 2:
+                self.writer.write(frame)
+
+        fourcc = staticmethod(writer.fourcc)
+
+    monkeypatch.setattr(cv2, "VideoWriter", Full)
+    with pytest.raises(ResourceError, match=r"film\.mp4: not written whole \(2 of 3 frames\).*disk"):
+        saccade.predict(runs["classify"], film, out=tmp_path / "out")
+    assert os.listdir(tmp_path / "out") == ["predictions.json"]
+    assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())) == 3
+
+
+def test_a_broken_video_does_not_end_the_batch(runs: dict[str, Path], images: Path, tmp_path: Path) -> None:
+    whole = write_film(tmp_path / "whole.avi", "MJPG", frames=40)
+    (tmp_path / "cut.avi").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    (tmp_path / "text.mp4").write_text("no film")
+    films = [tmp_path / name for name in ("text.mp4", "cut.avi", "whole.avi")]
+    answers = saccade.predict(runs["classify"], [images / "a.png", *films], out=tmp_path / "out")
+    errors = [answer["error"] for answer in answers if "error" in answer]
+    assert len(answers) - len(errors) > 41
+    assert len(errors) == 2
+    assert "text.mp4: cannot be opened as a video" in errors[0]
+    assert re.search(r"cut\.avi: ends after [0-9]+ of about 40 frames", errors[1])
+    assert json.loads((tmp_path / "out" / "predictions.json").read_text()) == answers
+
+
+class Camera:
+    """An endless camera; a signal comes with picture number 3."""
+
+    def __init__(self, number: int) -> None:
+        self.pictures, self.signal = 0, signal.SIGINT if number == 0 else signal.SIGTERM
+
+    def isOpened(self) -> bool:
+        return True
+
+    def get(self, _: int) -> float:
+        return 0.0
+
+    def read(self) -> tuple[bool, np.ndarray]:
+        self.pictures += 1
+        if self.pictures == 3:
+            os.kill(os.getpid(), self.signal)
+        return True, np.zeros((48, 64, 3), np.uint8)
+
+    def release(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_signal_leaves_the_answers_whole(
+    number: int, runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: Shell
+) -> None:
+    capture = cv2.VideoCapture  # the drawn video is looked at when it is written
+    monkeypatch.setattr(
+        cv2, "VideoCapture", lambda *given: Camera(*given) if isinstance(given[0], int) else capture(*given)
+    )
+    code, out, err = shell("predict", runs["detect"], f"camera:{number}", "--out", tmp_path / "out")
+    assert code == 130 + 13 * number
+    assert len(out.splitlines()) == 3
+    assert "stopped after 3 answers; they are in" in err
+    written = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert [answer["image"] for answer in written] == [f"camera:{number}#{i}" for i in range(3)]
+    assert sorted(os.listdir(tmp_path / "out")) == [f"camera{number}.mp4", "predictions.json"]
+    code, out, _ = shell("predict", runs["detect"], f"camera:{number}", "--json")
+    assert code == 130 + 13 * number
+    assert json.loads(out) == written
+
+
+def test_answers_are_written_as_they_come(runs: dict[str, Path], images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (tmp_path / "victim").write_text("mine")
+    (out / "predictions.jsonl").symlink_to(tmp_path / "victim")
+    found = answers(runs["classify"], images, out=out, batch=1, workers=0)
+    seen = [next(found) for _ in range(3)]
+    assert [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()] == seen
+    found.close()  # the reader went away
+    assert json.loads((out / "predictions.json").read_text()) == seen
+    assert not (out / "predictions.jsonl").exists()
+    assert (tmp_path / "victim").read_text() == "mine"
+
+
+def test_a_full_disk_ends_with_advice_for_predict(
+    runs: dict[str, Path], images: Path, tmp_path: Path, shell: Shell
+) -> None:
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))  # files end there as on a full disk
+    try:
+        code, _, err = shell("predict", runs["classify"], images, "--out", tmp_path / "out", "--workers", 0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert code == 5
+    assert "no space left on the disk" in err
+    assert "--resume" not in err
+
+
+@pytest.mark.parametrize(("suffix", "size"), [(".jpg", (70000, 40)), (".webp", (16384, 4))])
+def test_a_picture_too_long_for_its_format_becomes_png(
+    suffix: str, size: tuple[int, int], runs: dict[str, Path], tmp_path: Path
+) -> None:
+    Image.new("RGB", size, "white").save(tmp_path / f"long{suffix}", format="PNG")
+    Image.new("RGB", (64, 64)).save(tmp_path / f"long{suffix}.png")
+    Image.new("RGB", (64, 64)).save(tmp_path / "z.png")
+    names = [f"long{suffix}", f"long{suffix}.png", "z.png"]
+    found = saccade.predict(runs["classify"], [tmp_path / name for name in names], out=tmp_path / "out")
+    (note,) = found[0]["notes"]
+    assert note.startswith(f"the picture with the answer is long{suffix}.png: sides above")
+    assert sorted(os.listdir(tmp_path / "out")) == [
+        f"long{suffix}-2.png",
+        f"long{suffix}.png",
+        "predictions.json",
+        "z.png",
+    ]
+    with Image.open(tmp_path / "out" / f"long{suffix}.png") as drawn:
+        assert drawn.size == size
 
 
 def test_two_videos_of_one_name_do_not_overwrite_each_other(runs: dict[str, Path], tmp_path: Path) -> None:

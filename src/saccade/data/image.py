@@ -31,6 +31,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from saccade.data.picture_kinds import RAW_SUFFIXES, what_it_is
+from saccade.data.workload import is_heavy_directory, refuse_heavy
 from saccade.errors import DataError, ResourceError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # as Pillow names them; PPM covers PBM, PGM and PPM
@@ -194,8 +195,8 @@ def _opened(path: Path | bytes) -> Iterator[tuple[Image.Image, str]]:
         head = file.read(64)
         if len(head) < 2:
             raise DataError(f"{name}: empty file ({len(head)} bytes); {_ALLOWED}")
-        file.seek(0)
         with _named(name, head):
+            refuse_heavy(file, head, name)
             image = stack.enter_context(Image.open(file, formats=FORMATS))
         yield image, name
 
@@ -278,6 +279,8 @@ def _orientation(image: Image.Image) -> int:
     if image.format == "TIFF":
         return 1  # Pillow turns these as it loads them, and gives the upright size before
     try:
+        if is_heavy_directory(known := image.info.get("exif", b"").removeprefix(b"Exif\0\0"), len(known)):
+            return 1
         # not image.getexif(): for a PNG without EXIF in front of its pixels that decodes the whole image
         exif = Image.Image.getexif(image)
         if image.format == "PNG" and "exif" not in image.info and _ORIENTATION not in exif:

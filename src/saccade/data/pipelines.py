@@ -12,6 +12,7 @@ import torch
 from saccade.config import VIEW, Settings, height_width
 from saccade.data.elastic import Elastic
 from saccade.data.geometry import Size, clip_boxes, map_boxes, map_points, warp_masks
+from saccade.data.image import MAX_PIXELS
 from saccade.data.keeping import KeepObjects
 from saccade.data.mixing import Cutout, Mosaic
 from saccade.data.photometric import Lighting, PhotometricDistortion
@@ -37,6 +38,8 @@ from saccade.errors import ModelFileError, UsageError
 
 Transform = Callable[..., Sample]  # transform(sample, rng), or transform(sample, rng, fetch) where it needs others
 
+WIDEST = 1024  # pixels of a stride or border that a checkpoint may ask for
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -59,8 +62,8 @@ class Preprocessing:
             made = cls(**dict(state, size=None if state["size"] is None else tuple(state["size"])))
             sides = made.size or (1, 1)
             whole = [*sides, made.stride, made.pad + 1]
-            right = len(sides) == 2 and all(isinstance(v, int) and v >= 1 for v in whole) and 0 < made.scale < 1e3
-            right = right and 1 <= made.view < 10
+            right = len(sides) == 2 and all(type(v) is int and v >= 1 for v in whole) and 0 < made.scale <= 8
+            right = right and 1 <= made.view < 10 and sides[0] * sides[1] <= MAX_PIXELS and max(whole[2:]) <= WIDEST
         except (TypeError, KeyError) as error:
             raise ModelFileError(f"the checkpoint's preprocessing {state!r} is not readable: {error}") from error
         if not right or made.resize not in ("crop", "letterbox", "stretch"):

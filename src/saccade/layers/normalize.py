@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -16,6 +17,8 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
         super().__init__()
+        if len(mean) not in (1, 3) or len(std) != len(mean) or not all(map(math.isfinite, mean)) or min(std) <= 0:
+            raise ValueError(f"mean {mean} and std {std}: expected a number each for gray or for red, green and blue")
         self.nothing = set(mean) == {0.0} and set(std) == {1.0}  # of a trunk whose owner normalises
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)

@@ -7,14 +7,44 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from saccade.errors import UsageError
 
+SPARE = 5000  # modules and weights that a network may have besides two for each tensor of its state dict
 
-def model_of_shapes(module: ModuleType, config: Any) -> nn.Module:
-    """A room's model in evaluation mode, of tensors without numbers."""
-    with torch.device("meta"):
-        model: nn.Module = module.Model(config)
+
+def model_of_shapes(module: ModuleType, config: Any, tensors: int | None = None) -> nn.Module:
+    """A room's model in evaluation mode, of tensors without numbers.
+
+    Args:
+        tensors: how many there are in the file whose network it should be; a configuration that asks for many more
+            (ten million layers) is given up at once.
+
+    Raises:
+        UsageError: it asks for more. Else what the model raises at a configuration that does not fit.
+    """
+    most = None if tensors is None else 2 * tensors + SPARE
+    count = 0
+
+    def counted(*_: object) -> None:
+        nonlocal count
+        count += 1
+        if most is not None and count > most:
+            raise UsageError(f"a network of more than {most} layers and weights; the file holds {tensors}")
+
+    watches = [register_module_parameter_registration_hook(counted), register_module_buffer_registration_hook(counted)]
+    watches.append(register_module_module_registration_hook(counted))
+    try:
+        with torch.device("meta"):
+            model: nn.Module = module.Model(config)
+    finally:
+        for watch in watches:
+            watch.remove()
     return model.eval()
 
 

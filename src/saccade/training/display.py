@@ -9,6 +9,8 @@ from contextlib import suppress
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from saccade.terminal import printable
+
 
 class LastingStderr:
     """stderr for a run that outlives its reader: after a terminal was closed, what is written is lost, and no error."""
@@ -61,7 +63,7 @@ class Display:
         self.bar.stop()
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(printable(text), highlight=False, markup=False)
 
     def step(self, epoch: int, progress: float, losses: dict[str, float], rate: float) -> None:
         """Show the mean losses of the epoch, images/s and the time left at this pace."""

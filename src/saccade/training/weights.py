@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from saccade import checkpoint
 from saccade.download import LARGEST, cache_folder, digest, fetch
-from saccade.errors import ModelFileError, UsageError
+from saccade.errors import ModelFileError, SaccadeError, UsageError
 from saccade.models.published import PUBLISHED, WORDS, Published, find_published
 
 ROOM, MARGIN = 16, 2**24  # bytes to which an archive may unpack: for each number of the network, and for all else
@@ -95,9 +95,20 @@ def read_for(model: nn.Module, module: ModuleType, path: Path) -> dict[str, Tens
     read: Any = getattr(module, "FILES", {}).get(path.suffix)
     need = sum(tensor.numel() for tensor in model.state_dict().values())
     most = ROOM * need + MARGIN
-    weights: dict[str, Tensor] = checkpoint.read_public(path, most) if read is None else read(path, model)
-    repair: Any = getattr(module, "from_public", None)
-    return weights if repair is None else repair(weights)
+    if not path.is_file():
+        raise ModelFileError(f"{path}: not a regular file, or not there")
+    repair: Any = getattr(module, "from_public", dict)
+    try:
+        if read is None:
+            weights: dict[str, Tensor] = repair(checkpoint.read_public(path, most))
+        else:
+            weights = repair(read(path, model))
+            checkpoint.refuse_odd(weights, path)
+    except SaccadeError:
+        raise
+    except Exception as error:  # of a layout that only looks like the public one
+        raise ModelFileError(f"{path}: not weights in a layout of this network ({error!r:.200})") from error
+    return weights
 
 
 def is_counter(name: str) -> bool:

@@ -31,6 +31,7 @@ from saccade.gallery import Gallery
 from saccade.metrics import Result, make_metric
 from saccade.metrics.coco_results import ResultRows, read_results
 from saccade.predictor import Predictor, load
+from saccade.terminal import printable
 from saccade.training.state import read_config
 
 LARGEST_BATCH = 256  # images a forward pass
@@ -111,7 +112,7 @@ def _tell(dataset: DataSet, shown: bool) -> dict[str, Any]:
     """What of the data could not be used: on stderr if `shown`, and for the result."""
     console = Console(stderr=True, quiet=not shown, soft_wrap=True)
     for line in dataset.ledger.told():
-        console.print(line, highlight=False, markup=False)
+        console.print(printable(line), highlight=False, markup=False)
     ledger = dataset.ledger.to_json()
     return {name: ledger[name] for name in ("refused", "warnings")}
 

@@ -32,6 +32,7 @@ from saccade.plots.heat import overlay
 from saccade.predictor import build, preprocessing_in
 from saccade.report import Page, write_page
 from saccade.report_sections import Section
+from saccade.terminal import printable
 
 
 @dataclass(slots=True)
@@ -215,5 +216,5 @@ def _write_overlays(folder: Path, number: int, found: Explained, said: list[dict
 def _bar(text: str, shown: bool) -> Iterator[Advance]:
     """A progress bar over the patches of one image, on stderr."""
     with Progress(console=Console(stderr=True), disable=not shown, transient=True) as bar:
-        task = bar.add_task(escape(text), total=None)
+        task = bar.add_task(escape(printable(text)), total=None)
         yield lambda done, total: bar.update(task, advance=done, total=total)

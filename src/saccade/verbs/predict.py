@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from saccade.data.formats.listing import images_to_look_at
 from saccade.data.image import decode, note_frames
@@ -19,13 +20,18 @@ from saccade.data.loader import iter_images
 from saccade.data.pipelines import inference_side
 from saccade.data.rle import encode_mask
 from saccade.data.types import Annotation
+from saccade.data.video import SUFFIXES, Film, open_video
 from saccade.device import loader_workers
 from saccade.errors import DataError, UsageError
-from saccade.files import make_folder, write_whole
+from saccade.files import disk_errors, make_folder, write_whole
 from saccade.plots.draw import draw, fit
 from saccade.predictor import Predictor, load
+from saccade.training.interrupt import Interrupt, Stopped
 
-VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"}
+_LINES, _WHOLE = "predictions.jsonl", "predictions.json"  # in the folder `out`
+LONGEST = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}  # pixels of a side that a format can hold
+_CAMERA = re.compile("camera:([0-9]{1,3})")
+CUT = 0.9  # a video that ends before this share of the frames that it promises is cut off; their number is an estimate
 SMALL = 160  # pixels of the longer side
 THRESHOLDS = {"detect": 0.3, "instances": 0.3}
 
@@ -41,76 +47,144 @@ def predict(
     device: str | None = None,
     precision: str = "auto",
     frames: int | None = None,
-    progress: bool = False,
 ) -> list[dict[str, Any]]:
-    """Answers of a trained model.
+    """Answers of a trained model; `answers` gives the same one after another, as they come.
 
     Args:
         run: run folder or checkpoint.
         sources: images, folders, globs, video files, or "camera:0".
-        out: folder for pictures with the answers drawn in, videos, and predictions.json; none are written without it.
+        out: folder for pictures with the answers drawn in, videos, and predictions.json (also where a signal or an
+            error ended the work; until then predictions.jsonl, to which each answer is added as it comes); none are
+            written without it.
         threshold: smallest score of a box or tag; by default 0.3 for boxes; for tags that of each in the model
             (tuned in training, or 0.5).
         frames: stop a video or camera after so many frames.
 
     Returns:
         One dictionary an image or frame: `{image, size, label | tags | objects | mask}`, of a localizer `label` and
-        `objects` with one box, and `notes: [text]` if only the first image of the file was looked at (animations,
-        pages); an image that cannot be read has `{image, error}` instead.
+        `objects` with one box, and `notes: [text]` on what else is to be known (only the first image of an animation
+        was looked at; the drawn picture could not be written as asked). An image or video that cannot be read has
+        `{image, error}` instead.
 
     Raises:
         DataError: a source that matches nothing; not one image could be read.
         UsageError: a threshold out of range; a picture in `out` would take the place of a source.
+        ResourceError: no space or permission in `out`.
+        Stopped: a signal came; `out` holds the answers until then.
     """
+    return list(
+        answers(
+            run,
+            sources,
+            out=out,
+            threshold=threshold,
+            batch=batch,
+            workers=workers,
+            device=device,
+            precision=precision,
+            frames=frames,
+        )
+    )
+
+
+def answers(
+    run: str | Path,
+    sources: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path | None = None,
+    threshold: float | None = None,
+    batch: int = 8,
+    workers: int | None = None,
+    device: str | None = None,
+    precision: str = "auto",
+    frames: int | None = None,
+) -> Iterator[dict[str, Any]]:
+    """The answers of `predict` one after another, each when it is written. Arguments and errors are those of it."""
     sources = [sources] if isinstance(sources, str | Path) else list(sources)
     images, videos = expand(sources)
     predictor = load(run, device, precision)
     threshold = _smallest_score(threshold, predictor.task)
     names, films = _picture_names(images), _film_names(videos)
-    folder = None if out is None else _folder(Path(out), [*images, *map(Path, videos)], [*names.values(), *films])
-    results: list[dict[str, Any]] = []
-    answers = _of_images(predictor, images, batch, workers)
-    console = Console(stderr=True)
-    for path, answer in track(
-        answers, "predicting", total=len(images), console=console, disable=not progress or not images, transient=True
-    ):
-        if isinstance(answer, DataError):
-            results.append({"image": str(path), "error": str(answer)})
-            continue
-        answer = above(answer, threshold)
-        notes = {"notes": found} if (found := note_frames(path)) else {}
-        results.append({"image": str(path), **describe(answer, predictor.classes), **notes})
-        if folder is not None:
-            write_picture(folder / names[path], drawn(decode(path), answer, predictor.classes))
-    for video, name in zip(videos, films, strict=True):
-        results += _of_video(predictor, video, name, folder, threshold, frames)
-    if results and all("error" in r for r in results):
-        raise DataError("no image could be read. " + "; ".join(r["error"] for r in results[:5]))
-    if folder is not None:
-        write_whole(folder / "predictions.json", json.dumps(results, indent=1, allow_nan=False))
-    return results
+    written = [*names.values(), *films, _LINES, _WHOLE]
+    folder = None if out is None else _folder(Path(out), [*images, *map(Path, videos)], written)
+
+    def each() -> Generator[dict[str, Any]]:
+        for path, answer in _of_images(predictor, images, batch, workers):
+            yield _about_image(predictor, path, answer, threshold, None if folder is None else folder / names[path])
+        for video, name in zip(videos, films, strict=True):
+            yield from _of_video(predictor, video, None if folder is None else folder / name, threshold, frames)
+
+    errors: list[str] = []
+    number = 0
+    with Interrupt() as interrupt, _kept(folder) as keep, contextlib.closing(each()) as found:
+        for result in found:
+            keep(result)
+            number += 1
+            errors += [result["error"]] if "error" in result else []
+            yield result
+            if interrupt.number:
+                break
+    if interrupt.number:
+        place = "" if folder is None else f"; they are in {folder / _WHOLE}"
+        raise Stopped(interrupt.number, f"stopped after {number} answers{place}")
+    if errors and len(errors) == number:
+        raise DataError("no image could be read. " + "; ".join(errors[:5]))
+
+
+@contextmanager
+def _kept(folder: Path | None) -> Iterator[Callable[[dict[str, Any]], object]]:
+    """A function that writes an answer as a line of predictions.jsonl; however the work ends, the lines that are there
+    become predictions.json, and only where that cannot be written they stay. Without a folder it does nothing."""
+    if folder is None:
+        yield lambda answer: None
+        return
+    path = folder / _LINES
+    with disk_errors(path):
+        path.unlink(missing_ok=True)  # then a new file, never one that a link leads to
+        file = path.open("x", encoding="ascii")
+
+    def keep(answer: dict[str, Any]) -> None:
+        with disk_errors(path):
+            file.write(json.dumps(answer, allow_nan=False) + "\n")
+            file.flush()
+
+    def join(whole: Path) -> None:
+        with path.open(encoding="ascii") as lines, whole.open("w", encoding="ascii") as joined:
+            joined.write("[")
+            for number, line in enumerate(lines):
+                if line.endswith("\n"):  # otherwise the disk was full in the middle of it
+                    joined.write(("," if number else "") + "\n" + line.rstrip())
+            joined.write("\n]\n")
+
+    try:
+        yield keep
+    finally:
+        with disk_errors(path):
+            file.close()
+        write_whole(folder / _WHOLE, join)
+        path.unlink()
 
 
 def expand(sources: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
-    """Image files, and videos or cameras, in the order given. Raises DataError for a source that matches nothing."""
+    """Image files, and videos or cameras, in the order given. Raises DataError for a source that matches nothing,
+    UsageError for a camera without a number."""
     images: list[Path] = []
     videos: list[str] = []
     for source in sources:
         path, text = Path(source), str(source)
         if text.startswith("camera:") and not path.exists():
+            if not _CAMERA.fullmatch(text):
+                raise UsageError(f"{text}: a camera is named by its number, such as camera:0")
             videos.append(text)
         elif path.is_dir():
             images += images_to_look_at(path)
-        elif path.is_file():
-            if path.suffix.lower() in VIDEO_SUFFIXES:
-                videos.append(text)
-            else:
-                images.append(path)
         else:
-            matches = [Path(m) for m in sorted(glob.glob(text, recursive=True)) if Path(m).is_file()]
-            if not matches:
+            found = [path] if path.is_file() else [Path(m) for m in sorted(glob.glob(text, recursive=True))]
+            files = [match for match in found if match.is_file()]
+            if not files:
                 raise DataError(f"{text}: no such image, folder or video, and no file matches it as a pattern")
-            images += matches
+            videos += [str(file) for file in files if file.suffix.lower() in SUFFIXES]
+            images += [file for file in files if file.suffix.lower() not in SUFFIXES]
     return images, videos
 
 
@@ -185,12 +259,35 @@ def drawn(image: np.ndarray, answer: Annotation, classes: list[str]) -> np.ndarr
     return draw(image, answer, classes)
 
 
-def write_picture(path: Path, image: np.ndarray) -> None:
-    """Write [H, W, 3] uint8 RGB as a file of the format that the suffix names."""
+def _about_image(
+    predictor: Predictor, path: Path, answer: Annotation | DataError, threshold: float | None, target: Path | None
+) -> dict[str, Any]:
+    """What is to be said of one image; the answer is drawn into a picture `target`, if there is one."""
+    if isinstance(answer, DataError):
+        return {"image": str(path), "error": str(answer)}
+    answer = above(answer, threshold)
+    notes = note_frames(path)
+    result = {"image": str(path), **describe(answer, predictor.classes)}
+    if target is not None:
+        try:
+            notes += write_picture(target, drawn(decode(path), answer, predictor.classes))
+        except DataError as error:  # it was there a moment ago
+            notes.append(f"no picture with the answer was written ({error})")
+    return result | ({"notes": notes} if notes else {})
+
+
+def write_picture(path: Path, image: np.ndarray) -> list[str]:
+    """Write [H, W, 3] uint8 RGB as a file of the format that the suffix names, or as `path`.png where it cannot hold
+    so large a picture. Gives what is to be said of that: a note, or none."""
+    notes, longest = [], LONGEST.get(path.suffix, max(image.shape))
+    if max(image.shape) > longest:
+        path = path.with_name(f"{path.name}.png")
+        notes = [f"the picture with the answer is {path.name}: sides above {longest} pixels need another format"]
     encoded, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     if not encoded:
-        raise UsageError(f"{path}: cannot write pictures of this format")
+        raise DataError(f"{path}: {image.shape[1]} x {image.shape[0]} pixels cannot be written as {path.suffix}")
     write_whole(path, data.tobytes())
+    return notes
 
 
 def _of_images(
@@ -217,40 +314,37 @@ def _of_images(
 
 
 def _of_video(
-    predictor: Predictor, source: str, name: str, folder: Path | None, threshold: float | None, most: int | None
-) -> list[dict[str, Any]]:
-    """Answers for the frames of a video or camera; the drawn video is written as it goes, as file `name`."""
-    camera = source.removeprefix("camera:") if source.startswith("camera:") else None
-    if camera is not None and not camera.isdigit():
-        raise UsageError(f"{source}: a camera is named by its number, such as camera:0")
-    capture = cv2.VideoCapture(source if camera is None else int(camera))
-    if not capture.isOpened():
-        raise DataError(f"{source}: cannot be opened as a video" if camera is None else f"{source}: no such camera")
-    rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
-    results: list[dict[str, Any]] = []
-    video: Any = None
+    predictor: Predictor, source: str, target: Path | None, threshold: float | None, most: int | None
+) -> Iterator[dict[str, Any]]:
+    """Answers for the frames of a video or camera as they come; they are drawn into a video `target`, if there is
+    one."""
+    camera = _CAMERA.fullmatch(source)
     try:
-        while most is None or len(results) < most:
-            there, frame = capture.read()
-            if not there:
-                break
-            pixels = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-            answer = above(predictor.predict(pixels), threshold)
-            results.append({"image": f"{source}#{len(results)}", **describe(answer, predictor.classes)})
-            if folder is None:
-                continue
-            if video is None:
-                target = folder / name
-                code = cv2.VideoWriter.fourcc(*"mp4v")
-                video = cv2.VideoWriter(str(target), code, rate, (frame.shape[1], frame.shape[0]))
-            video.write(cv2.cvtColor(draw(pixels, answer, predictor.classes), cv2.COLOR_RGB2BGR))
-    finally:
-        capture.release()
-        if video is not None:
-            video.release()
-    if not results:
-        raise DataError(f"{source}: no frame could be read; is it a video?")
-    return results
+        capture = open_video(Path(source)) if camera is None else cv2.VideoCapture(int(camera[1]))
+    except DataError as error:
+        yield {"image": source, "error": str(error)}
+        return
+    number = 0
+    with contextlib.closing(Film(target, capture.get(cv2.CAP_PROP_FPS) or 25.0)) as film:
+        try:
+            while most is None or number < most:
+                there, frame = capture.read()
+                if not there:
+                    break
+                pixels = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+                answer = above(predictor.predict(pixels), threshold)
+                notes = [] if target is None else film.add(draw(pixels, answer, predictor.classes))
+                result = {"image": f"{source}#{number}", **describe(answer, predictor.classes)}
+                yield result | ({"notes": notes} if notes else {})
+                number += 1
+            promised = capture.get(cv2.CAP_PROP_FRAME_COUNT) if camera is None else 0
+        finally:
+            capture.release()
+    if not number:
+        why = "no such camera, or it gives no picture" if camera is not None else "no frame could be read; is it whole?"
+        yield {"image": source, "error": f"{source}: {why}"}
+    elif number < CUT * min(promised, most or promised):
+        yield {"image": source, "error": f"{source}: ends after {number} of about {promised:.0f} frames; is it whole?"}
 
 
 def _film_names(videos: list[str]) -> list[str]:
@@ -267,8 +361,8 @@ def _picture_names(images: list[Path]) -> dict[Path, str]:
     for path in dict.fromkeys(images):
         suffix = path.suffix.lower() if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp", ".bmp") else ".png"
         name, number = f"{path.stem}{suffix}", 2
-        while name in taken:
+        while not taken.isdisjoint((name, f"{name}.png")):
             name, number = f"{path.stem}-{number}{suffix}", number + 1
-        taken.add(name)
+        taken |= {name, f"{name}.png"}  # what `write_picture` may write
         names[path] = name
     return names

@@ -45,6 +45,7 @@ from saccade.models.configs import config_from_json
 from saccade.models.published import WORDS
 from saccade.predictor import load
 from saccade.tasks import TASKS
+from saccade.terminal import printable
 from saccade.training.depth import class_tensors, find_parts
 from saccade.training.lock import lock
 from saccade.training.plan import Plan, fingerprint, make_plan
@@ -145,7 +146,7 @@ def _tell(plan: Plan, folder: Path, console: Console) -> None:
     """What of the data could not be used: the first of it here, all in data_report.json."""
     write_whole(folder / "data_report.json", json.dumps(plan.dataset.ledger.to_json(), indent=2))
     for line in plan.dataset.ledger.told():
-        console.print(line, highlight=False, markup=False)
+        console.print(printable(line), highlight=False, markup=False)
 
 
 def _check_methods(methods: Sequence[str], seeds: int) -> list[str]:
@@ -352,7 +353,7 @@ def _say(experiment: Experiment, trial: Trial, begun: float) -> None:
     metric = TASKS[experiment.plan.task].metric
     ready = "" if trial.run is None else f"; ready after {time.monotonic() - begun:.0f} s: {trial.run}"
     text = f"seed {trial.seed}  {METHODS[trial.method]}: {metric} {trial.value:.4f} held back{ready}"
-    experiment.console.print(text, highlight=False, markup=False)
+    experiment.console.print(printable(text), highlight=False, markup=False)
 
 
 def _conclude(
