@@ -85,6 +85,11 @@ def cautions(task: str, found: Mapping[str, Any]) -> list[str]:
         out.append(
             f"Only {found['images']} images were measured: two models whose intervals overlap cannot be told apart."
         )
+    recordings = found.get("recordings", 0)
+    if recordings == 1:
+        out.append("All images are of one recording: how much the score differs on another cannot be said from them.")
+    elif recordings:
+        out.append(f"The images are of {recordings} recordings; the intervals resample recordings, not images.")
     rare = [row["name"] for row in found["per_class"] if 0 < row.get("images", FEW) < 5]
     if rare:
         out.append(f"Fewer than five images speak for {_some(rare)}; take their rows as a hint.")

@@ -7,7 +7,7 @@ The order in which images are added has no influence on the result: images are o
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -36,6 +36,7 @@ class Result:
     per_class: list[dict[str, Any]]  # one row a class, in the order of the classes, each with "name"
     curves: dict[str, Any]  # plain lists and numbers for plots, described in the module of the task
     images: int  # images added
+    recordings: int = 0  # that they are pictures of, where these are known (data/recordings.py)
 
     def to_json(self) -> dict[str, Any]:
         state: dict[str, Any] = plain(asdict(self))
@@ -47,7 +48,7 @@ class Metric(Protocol):
 
     def add(self, id: str, truth: Annotation, prediction: Annotation) -> None: ...
 
-    def result(self, bootstrap: int = 1000, seed: int = 0) -> Result: ...
+    def result(self, bootstrap: int = 1000, seed: int = 0, groups: Mapping[str, str] | None = None) -> Result: ...
 
 
 def make_metric(

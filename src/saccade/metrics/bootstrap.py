@@ -2,11 +2,13 @@
 
 A resample draws as many images as there are, with replacement. It is held as the number of times that each
 image was drawn, so that every metric that is a function of sums over images can be computed from weights.
+Pictures of one recording are drawn together (the cluster bootstrap, Davison & Hinkley 1997, section 3.8): one more
+frame of a video says little that the others have not said.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -15,30 +17,38 @@ from saccade.metrics import Value
 CHUNK = 64  # resamples computed at once: bounds memory at CHUNK x images numbers
 
 
-def resamples(images: int, count: int, seed: int) -> Iterator[np.ndarray]:
-    """Weights of the images in `count` resamples, in chunks [b, images] float64 whose rows sum to `images`."""
+def resampled_as(ids: Sequence[str], groups: Mapping[str, str] | None = None) -> np.ndarray:
+    """What each image is drawn with: [images] int, equal for those of one group (recording) of `groups` by id."""
+    names = [(1, groups[id]) if groups and id in groups else (0, id) for id in ids]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return np.array([numbers[name] for name in names], dtype=np.int64)
+
+
+def resamples(units: np.ndarray, count: int, seed: int) -> Iterator[np.ndarray]:
+    """Weights of the images in `count` resamples, in chunks [b, images] float64; `units` is of `resampled_as`."""
     rng = np.random.default_rng(seed)
-    share = np.full(images, 1 / max(images, 1))
+    several = int(units.max(initial=-1)) + 1
+    share = np.full(several, 1 / max(several, 1))
     for start in range(0, count, CHUNK):
         b = min(CHUNK, count - start)
-        yield rng.multinomial(images, share, size=b).astype(np.float64)
+        yield rng.multinomial(several, share, size=b).astype(np.float64)[:, units]
 
 
 def estimate(
-    statistic: Callable[[np.ndarray], dict[str, np.ndarray]], images: int, count: int, seed: int
+    statistic: Callable[[np.ndarray], dict[str, np.ndarray]], units: np.ndarray, count: int, seed: int
 ) -> dict[str, Value]:
-    """Values of the whole set with their 95 % intervals.
+    """Values of the whole set with their 95 % intervals; without these where all images are of one recording.
 
     Args:
         statistic: takes weights [b, images], gives for every metric its values [b], NaN where undefined.
-        images: number of images; without any, every metric is undefined.
+        units: [images], see `resampled_as`; without an image every metric is undefined.
         count: resamples; 0 for no interval.
         seed: the randomness follows from it alone.
     """
-    whole = statistic(np.ones((1, images)))
+    whole = statistic(np.ones((1, len(units))))
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in whole}
-    if images:
-        for weights in resamples(images, count, seed):
+    if len(units) == 1 or units.any():
+        for weights in resamples(units, count, seed):
             for name, values in statistic(weights).items():
                 drawn[name].append(values)
     return {

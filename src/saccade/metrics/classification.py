@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from saccade.data.types import Annotation
 from saccade.errors import DataError
 from saccade.metrics import Result
-from saccade.metrics.bootstrap import estimate, mean_of_defined, ratio
+from saccade.metrics.bootstrap import estimate, mean_of_defined, ratio, resampled_as
 
 BINS = 15  # of the calibration curve (Guo et al. 2017, sec. 2)
 
@@ -51,7 +52,7 @@ class Classification:
             raise DataError(f"{id}: the {who} has label {label}, allowed 0..{len(self.classes) - 1}")
         return int(label)
 
-    def result(self, bootstrap: int = 1000, seed: int = 0) -> Result:
+    def result(self, bootstrap: int = 1000, seed: int = 0, groups: Mapping[str, str] | None = None) -> Result:
         rows = np.array([self._rows[id] for id in sorted(self._rows)], dtype=np.float64).reshape(-1, 4)
         truth, guess, rank, confidence = rows[:, 0].astype(int), rows[:, 1].astype(int), rows[:, 2], rows[:, 3]
         right = (truth == guess).astype(np.float64)
@@ -72,7 +73,7 @@ class Classification:
             "confusion": {"classes": self.classes, "counts": counts.tolist()},
             "calibration": _calibration(confidence, right),
         }
-        metrics = estimate(statistic, len(rows), bootstrap, seed)
+        metrics = estimate(statistic, resampled_as(sorted(self._rows), groups), bootstrap, seed)
         return Result(metrics, self._per_class(counts, truth, top5), curves, len(rows))
 
     def _per_class(self, counts: np.ndarray, truth: np.ndarray, top5: np.ndarray) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from faster_coco_eval.core.faster_eval_api import COCOeval_faster
 from saccade.data.types import Annotation, Objects
 from saccade.errors import DataError
 from saccade.metrics import Result, Value, voc
-from saccade.metrics.bootstrap import estimate, mean_of_defined, ratio
+from saccade.metrics.bootstrap import estimate, mean_of_defined, ratio, resampled_as
 from saccade.metrics.curves import confusion
 from saccade.metrics.masks import encode
 from saccade.metrics.matching import AREAS, MAX_DETECTIONS, RECALLS, THRESHOLDS, Matches, Table, match
@@ -143,7 +144,7 @@ class Detection:
         table.scores[id], table.states[id] = said.scores[rows_p], states.reshape(RULES, len(rows_p))
         table.truths[id] = np.repeat(inside.sum(1), len(THRESHOLDS))
 
-    def result(self, bootstrap: int = 1000, seed: int = 0) -> Result:
+    def result(self, bootstrap: int = 1000, seed: int = 0, groups: Mapping[str, str] | None = None) -> Result:
         ids = sorted(self._images)
         tables = {kind: [m.table(ids) for m in matches] for kind, matches in self._coco.items()}
         voc_tables = [m.table(ids) for m in self._voc]
@@ -157,7 +158,7 @@ class Detection:
                 values[name] = mean_of_defined(np.concatenate(by_class, axis=1))
             return values
 
-        metrics = estimate(statistic, len(ids), bootstrap, seed)
+        metrics = estimate(statistic, resampled_as(ids, groups), bootstrap, seed)
         per_class = self._class_rows(voc_tables)
         curves: dict[str, Any] = {"confusion": {"classes": [*self.classes, "background"], "counts": self._confusion}}
         for kind in self.kinds:

@@ -8,6 +8,7 @@ truth is the main object alone, where they accept any object of the class.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from saccade.data.types import Annotation
 from saccade.errors import DataError
 from saccade.metrics import Result
-from saccade.metrics.bootstrap import estimate, ratio
+from saccade.metrics.bootstrap import estimate, ratio, resampled_as
 from saccade.metrics.classification import Classification, class_scores
 from saccade.metrics.voc import box_iou
 
@@ -74,7 +75,7 @@ class Localization:
         hits = [label == truth.label and ious[_row(prediction, label)] >= IOU for label in order.tolist()]
         self._rows[id] = (truth.label, bool(hits[0]), float(any(hits)), float(ious[_row(prediction, int(order[0]))]))
 
-    def result(self, bootstrap: int = 1000, seed: int = 0) -> Result:
+    def result(self, bootstrap: int = 1000, seed: int = 0, groups: Mapping[str, str] | None = None) -> Result:
         rows = np.array([self._rows[id] for id in sorted(self._rows)], dtype=np.float64).reshape(-1, 4)
         right, right5, iou = rows[:, 1], rows[:, 2], rows[:, 3]
 
@@ -87,8 +88,8 @@ class Localization:
                 "mean_iou": ratio(w @ iou, total),
             }
 
-        labels = self._labels.result(bootstrap, seed)
-        metrics = estimate(statistic, len(rows), bootstrap, seed) | labels.metrics
+        labels = self._labels.result(bootstrap, seed, groups)
+        metrics = estimate(statistic, resampled_as(sorted(self._rows), groups), bootstrap, seed) | labels.metrics
         return Result(metrics, self._per_class(rows, labels.per_class), labels.curves, len(rows))
 
     def _per_class(self, rows: np.ndarray, labels: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from saccade.data.types import IGNORE, Annotation
 from saccade.errors import DataError
 from saccade.metrics import Result
-from saccade.metrics.bootstrap import estimate, mean_of_defined, ratio
+from saccade.metrics.bootstrap import estimate, mean_of_defined, ratio, resampled_as
 
 
 def count_pixels(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
@@ -54,7 +55,7 @@ class Segmentation:
         self._counts += counts
         self._rows[id] = np.stack([counts.diagonal(), counts.sum(1), counts[:, : len(self.classes)].sum(0)])
 
-    def result(self, bootstrap: int = 1000, seed: int = 0) -> Result:
+    def result(self, bootstrap: int = 1000, seed: int = 0, groups: Mapping[str, str] | None = None) -> Result:
         c = len(self.classes)
         rows = np.array([self._rows[id] for id in sorted(self._rows)], dtype=np.float64).reshape(-1, 3, c)
 
@@ -69,7 +70,12 @@ class Segmentation:
             }
 
         curves = {"confusion": {"classes": self.classes, "counts": self._counts[:, :c].tolist()}}
-        return Result(estimate(statistic, len(rows), bootstrap, seed), self._per_class(), curves, len(rows))
+        return Result(
+            estimate(statistic, resampled_as(sorted(self._rows), groups), bootstrap, seed),
+            self._per_class(),
+            curves,
+            len(rows),
+        )
 
     def _per_class(self) -> list[dict[str, Any]]:
         hit, true = self._counts.diagonal(), self._counts.sum(1)

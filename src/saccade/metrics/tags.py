@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from saccade.data.types import Annotation
 from saccade.errors import DataError, UsageError
 from saccade.metrics import Result
-from saccade.metrics.bootstrap import estimate, mean_of_defined, ratio
+from saccade.metrics.bootstrap import estimate, mean_of_defined, ratio, resampled_as
 from saccade.metrics.classification import class_scores
 
 AT = (3, 5)  # tags an image in the fixed-number protocol (Gong et al. 2014, sec. 4)
@@ -60,7 +60,7 @@ class Tags:
         scores = class_scores(id, prediction, len(self.classes))
         self._rows[id] = (truth.tags.bool().cpu().numpy(), scores)
 
-    def result(self, bootstrap: int = 1000, seed: int = 0) -> Result:
+    def result(self, bootstrap: int = 1000, seed: int = 0, groups: Mapping[str, str] | None = None) -> Result:
         ids, c = sorted(self._rows), len(self.classes)
         truth = np.array([self._rows[id][0] for id in ids], dtype=bool).reshape(-1, c)
         scores = np.array([self._rows[id][1] for id in ids]).reshape(-1, c)
@@ -79,7 +79,7 @@ class Tags:
             return found
 
         curves = {"precision_recall": [self._curve(k, scores, truth) for k in range(c)]}
-        metrics = estimate(statistic, len(ids), bootstrap, seed)
+        metrics = estimate(statistic, resampled_as(ids, groups), bootstrap, seed)
         return Result(metrics, self._per_class(scores, truth, given), curves, len(ids))
 
     def _per_class(self, scores: np.ndarray, truth: np.ndarray, given: np.ndarray) -> list[dict[str, Any]]:

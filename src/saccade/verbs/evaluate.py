@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from saccade.device import describe_hardware, loader_workers
 from saccade.errors import DataError, ModelFileError, UsageError
 from saccade.files import report_folder, write_whole
 from saccade.gallery import Gallery
-from saccade.metrics import Result, make_metric
+from saccade.metrics import Metric, Result, make_metric
 from saccade.metrics.coco_results import ResultRows, read_results
 from saccade.predictor import Predictor, load
 from saccade.terminal import printable
@@ -195,7 +195,7 @@ def score(
             gallery.add(record, truth, prediction)
         if rows is not None:
             rows.add(record.id, prediction)
-    return metric.result(bootstrap=bootstrap)
+    return _result(metric, records, bootstrap)
 
 
 def batch_for(predictor: Predictor) -> int:
@@ -259,7 +259,7 @@ def score_file(
         metric.add(record.id, truth, answers[record.id])
         if gallery is not None:
             gallery.add(record, truth, answers[record.id])
-    return metric.result(bootstrap=bootstrap)
+    return _result(metric, records, bootstrap)
 
 
 def records_of(
@@ -272,6 +272,14 @@ def records_of(
     if split not in dataset.splits:
         raise DataError(f"{dataset.root} has no split {split!r}; it has {', '.join(dataset.splits)} (or use all)")
     return dataset.of(split)
+
+
+def _result(metric: Metric, records: Sequence[Record], bootstrap: int) -> Result:
+    """What a metric found in these records; its intervals resample recordings where they are known."""
+    groups = {record.id: record.group for record in records if record.group is not None}
+    result = metric.result(bootstrap=bootstrap, groups=groups)
+    result.recordings = len(set(groups.values()))
+    return result
 
 
 def align_classes(dataset: DataSet, classes: list[str]) -> None:
