@@ -9,6 +9,7 @@ from rich.console import Console
 
 from saccade.data.scenes import write_scenes
 from saccade.errors import UsageError, suggest
+from saccade.paths import at_home
 from saccade.verbs.evaluate import evaluate
 from saccade.verbs.predict import predict
 from saccade.verbs.train import train
@@ -30,6 +31,7 @@ def demo(
     if task not in MODELS:
         raise UsageError(f"no demo of {task!r}: {suggest(task, MODELS)}")
     console = Console(stderr=True)
+    out = at_home(out)
     data, run = out / f"{task}-scenes", out / f"{task}-run"
     console.print(f"1. scenes of handwritten digits on photographs: {data}")
     if not data.exists():
