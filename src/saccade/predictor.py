@@ -23,6 +23,7 @@ from saccade.memory import keep_freed_memory
 from saccade.models import catalogue, model_module
 from saccade.models.configs import config_from_json, unknown_fields
 from saccade.models.dry_run import model_of_shapes
+from saccade.paths import at_home
 
 ROOM = 2**24  # numbers that a network may hold besides as many as its weights: priors, masks of positions
 
@@ -82,7 +83,7 @@ class Predictor:
             size = (image.shape[0], image.shape[1])
             sample = Sample(image, Annotation(size), "", size)
         else:
-            sample = read_image(Path(image), inference_side(self.preprocessing))
+            sample = read_image(Path(at_home(image)), inference_side(self.preprocessing))
         for transform in self.transforms:
             sample = transform(sample, np.random.default_rng(0))
         return next(iter(self.predict_batches([collate([sample])])))[1]
@@ -113,7 +114,7 @@ def load(run: str | Path, device: str | torch.device | None = None, precision: s
         ModelFileError: see `checkpoint.load`; also for an unknown model, or weights that do not fit it.
         UsageError: no such device.
     """
-    path = checkpoint.find(run)
+    path = checkpoint.find(at_home(run))
     state = checkpoint.load(path)
     model, preprocessing = build(state, path), preprocessing_in(state, path)
     return Predictor(model, state.task, state.classes, preprocessing, pick_device(device), precision, state.thresholds)

@@ -22,6 +22,7 @@ from saccade.data.formats import read
 from saccade.data.image import decode, decode_values
 from saccade.data.split import describe_use, find_leaks
 from saccade.errors import DataError, ResourceError, UsageError
+from saccade.paths import at_home
 from saccade.plots.contact_sheet import Tile, draw_contact_sheet
 
 _UNEVEN = 10  # the most frequent class has this many times the labels of the rarest: worth a warning
@@ -48,7 +49,7 @@ def check(data: str | Path, task: str | None = None, out: Path | None = None) ->
             the sheet would replace one.
         ResourceError: `out` cannot be written.
     """
-    dataset = read(data, task)
+    dataset, out = read(at_home(data), task), at_home(out)
     _decode_all(dataset)
     per_class = _per_class(dataset)
     warnings = [*dataset.ledger.warnings, *find_leaks(dataset), *_doubts(dataset, per_class)]

@@ -9,6 +9,7 @@ from saccade.data.dataset import DataSet, Ledger
 from saccade.data.formats import coco_write, read, voc_write, yolo_write
 from saccade.data.formats.output import Images
 from saccade.errors import DataError, UsageError, suggest
+from saccade.paths import at_home
 
 WRITERS = {"coco": coco_write.write, "voc": voc_write.write, "yolo": yolo_write.write}
 
@@ -43,6 +44,7 @@ def convert(
         DataError: the source cannot be read, or a class name is no text that a file can hold.
         ResourceError: `out` cannot be written.
     """
+    source, out = at_home(source), at_home(out)
     if format not in WRITERS:
         raise UsageError(f"cannot write the format {format!r}: {suggest(format, WRITERS)}")
     if images not in ("copy", "link", "none"):

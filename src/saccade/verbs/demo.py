@@ -11,6 +11,7 @@ from rich.console import Console
 
 from saccade.data.scenes import write_scenes
 from saccade.errors import UsageError, suggest
+from saccade.paths import at_home
 from saccade.verbs.evaluate import evaluate
 from saccade.verbs.predict import predict
 from saccade.verbs.train import train
@@ -52,6 +53,7 @@ def demo(
         raise UsageError(f"no demo of {task!r}: {suggest(task, SHOWS)}")
     show = SHOWS[task]
     console = Console(stderr=True, soft_wrap=True)
+    out = at_home(out)
     data, run = out / f"{task}-scenes-{show.side}", out / f"{task}-run"
     console.print(f"1. scenes of handwritten digits on photographs: {data}")
     if not data.exists():

@@ -30,6 +30,7 @@ from saccade.files import report_folder, write_whole
 from saccade.gallery import Gallery
 from saccade.metrics import Metric, Result, make_metric
 from saccade.metrics.coco_results import ResultRows, read_results
+from saccade.paths import at_home
 from saccade.predictor import Predictor, load
 from saccade.terminal import printable
 from saccade.training.state import read_config
@@ -72,8 +73,8 @@ def evaluate(
     Raises:
         DataError, UsageError, ModelFileError: as the parts say.
     """
-    start = time.monotonic()
-    folder = None if out is None else report_folder(Path(out))
+    start, run, data = time.monotonic(), at_home(run), at_home(data)
+    folder = None if out is None else report_folder(Path(at_home(out)))
     predictor = None if Path(run).suffix == ".json" else load(run, device, precision)
     _check_words(str(run), predictor, crops, corners)
     dataset = read(data, None if predictor is None else predictor.task)

@@ -28,6 +28,7 @@ from saccade.explanations.page import filters_section, image_section, introducti
 from saccade.explanations.targets import GRADIENTS, TASKS, find_labels
 from saccade.explanations.words import ENDS, METHODS, SIGNED
 from saccade.files import report_folder, write_whole
+from saccade.paths import at_home
 from saccade.plots.heat import overlay
 from saccade.predictor import build, preprocessing_in
 from saccade.report import Page, write_page
@@ -83,10 +84,10 @@ def explain(
     if top < 1:
         raise UsageError(f"--top is {top}, allowed: at least 1")
     paths = _expand([images] if isinstance(images, str | Path) else images)
-    network = _load(run, device)
+    network = _load(at_home(run), device)
     chosen = _methods(methods, network.task)
     wanted = Wanted(chosen, find_labels(classes, network.classes), top, layers, network.thresholds)
-    folder = None if out is None else report_folder(Path(out))
+    folder = None if out is None else report_folder(Path(at_home(out)))
     page = _page(network, chosen)
     entries: list[dict[str, Any]] = []
     for number, path in enumerate(paths, 1):
@@ -117,7 +118,7 @@ def list_layers(run: str | Path, image: str | Path, device: str | None = None) -
     Raises:
         DataError, ModelFileError, UsageError: as `explain`.
     """
-    network = _load(run, device)
+    network = _load(at_home(run), device)
     path = _expand([image])[0]
     return layers_for(network.model, network.task, network.preprocessing, path, network.device)
 
@@ -160,7 +161,7 @@ def _methods(wanted: Sequence[str] | None, task: str) -> list[str]:
 def _expand(sources: Sequence[str | Path]) -> list[Path]:
     """Image files in the order given, those of a folder sorted. Raises DataError for a source that holds none."""
     paths: list[Path] = []
-    for source in map(Path, sources):
+    for source in map(Path, map(at_home, sources)):
         if source.is_dir():
             paths += images_to_look_at(source)
         elif source.is_file():

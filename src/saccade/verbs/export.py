@@ -16,6 +16,7 @@ from saccade.config import height_width, parse_size
 from saccade.data.pipelines import Preprocessing
 from saccade.errors import UsageError, how_to_install, suggest
 from saccade.files import write_whole
+from saccade.paths import at_home
 from saccade.predictor import build
 
 ANY_SIZE = 256  # pixels a side, where the model takes images of any size
@@ -63,6 +64,7 @@ def export(
     Raises:
         UsageError: unknown format, the extra is not installed, or the model has operations that ONNX has no word for.
     """
+    run, out = at_home(run), at_home(out)
     if to not in ("onnx", "torch"):
         raise UsageError(f"--to {to!r}: {suggest(to, ['onnx', 'torch'])}")
     if to == "onnx" and not all(importlib.util.find_spec(m) for m in ("onnx", "onnxscript", "onnxruntime")):

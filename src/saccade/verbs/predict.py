@@ -24,6 +24,7 @@ from saccade.data.video import SUFFIXES, Film, open_video
 from saccade.device import loader_workers
 from saccade.errors import DataError, UsageError
 from saccade.files import disk_errors, make_folder, write_whole
+from saccade.paths import at_home
 from saccade.plots.draw import draw, fit
 from saccade.predictor import Predictor, load
 from saccade.training.interrupt import Interrupt, Stopped
@@ -101,7 +102,8 @@ def answers(
 ) -> Iterator[dict[str, Any]]:
     """The answers of `predict` one after another, each when it is written. Arguments and errors are those of it."""
     sources = [sources] if isinstance(sources, str | Path) else list(sources)
-    images, videos = expand(sources)
+    images, videos = expand([at_home(source) for source in sources])
+    out = at_home(out)
     predictor = load(run, device, precision)
     threshold = _smallest_score(threshold, predictor.task)
     names, films = _picture_names(images), _film_names(videos)

@@ -28,6 +28,7 @@ from saccade.gallery import Gallery
 from saccade.memory import hand_back_memory
 from saccade.metrics import Result
 from saccade.models.stage import Stage
+from saccade.paths import at_home
 from saccade.predictor import Predictor, load
 from saccade.tasks import TASKS
 from saccade.training.display import Display
@@ -96,6 +97,7 @@ def train(
         DivergedError: the loss became NaN or infinite.
         Stopped: a signal came; the state is saved.
     """
+    data, out, weights, config = at_home(data), at_home(out), at_home(weights), at_home(config)
     check_model_name(model)
     join_processes(device)
     run = agreed_run_folder(out, model, data, resume, overwrite)

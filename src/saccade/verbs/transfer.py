@@ -43,6 +43,7 @@ from saccade.gallery import Gallery
 from saccade.models import model_module
 from saccade.models.configs import config_from_json
 from saccade.models.published import WORDS
+from saccade.paths import at_home
 from saccade.predictor import load
 from saccade.tasks import TASKS
 from saccade.terminal import printable
@@ -114,6 +115,7 @@ def transfer(
         UsageError, DataError, ModelFileError, ResourceError: with what to do.
     """
     begun = time.monotonic()
+    data, weights, out = at_home(data), at_home(weights), at_home(out)
     wanted = _check_methods(methods, seeds)
     if str(weights) in WORDS:
         if model is None:

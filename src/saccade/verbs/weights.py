@@ -17,6 +17,7 @@ from saccade.errors import UsageError
 from saccade.files import open_regular
 from saccade.models import model_config, model_module
 from saccade.models.published import PUBLISHED, WORDS, Published, class_names
+from saccade.paths import at_home
 from saccade.predictor import fit_weights
 from saccade.training.depth import class_tensors
 from saccade.training.weights import is_counter, read_for, recognise, weights_path
@@ -49,6 +50,7 @@ def weights(
         ResourceError: the download failed, or there is no room for the checkpoint.
     """
     module = model_module(model)
+    source, out, classes = at_home(source), at_home(out), at_home(classes)
     source = str(source) or next(iter(PUBLISHED.get(model, {})), "imagenet")
     path = weights_path(model, source, progress)
     if path.is_dir():

@@ -1,0 +1,26 @@
+"""Paths as people write them."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TypeVar
+
+Given = TypeVar("Given", bound=str | Path | None)
+
+_HOME = re.compile(r"(?P<format>[a-z_]+:)?(?P<path>~.*)", re.DOTALL)
+
+
+def at_home(given: Given) -> Given:
+    """A path whose leading `~` or `~user` is that person's home, also behind the word of a format (`coco:~/photos`).
+
+    Shells do this only where the tilde begins a word, which it does not in `--out=~/runs`, and notebooks, services and
+    Python never do; a folder that is called `~` would be made, and homes are lost when it is removed. All else is
+    given back as it is; `./~` is a file of that name.
+    """
+    found = _HOME.fullmatch(str(given)) if given is not None else None
+    if found is None:
+        return given
+    text = (found["format"] or "") + os.path.expanduser(found["path"])
+    return Path(text) if isinstance(given, Path) else text  # type: ignore[return-value]
