@@ -174,7 +174,7 @@ def _fit(parts: Parts, counters: Progress, interrupt: Interrupt) -> None:
     settings, accelerator = parts.plan.settings, parts.accelerator
     budget = math.inf if settings.minutes is None else 60 * settings.minutes
     session, before = time.monotonic(), counters.elapsed
-    saved = session
+    saved = before  # by the clock that all processes share, so that they settle together
     loader: Loader | None = None
     taken: Taken | None = None  # the last step, while its losses are not read
     mosaic = settings.mosaic > 0
@@ -211,10 +211,10 @@ def _fit(parts: Parts, counters: Progress, interrupt: Interrupt) -> None:
             _count(counters, len(batch) * accelerator.num_processes, now - started)
             counters.elapsed, signal = _agree(before + now - session, interrupt.number)
             _show(parts, counters)
-            if signal or now - saved >= 60 * settings.save_every:
+            if signal or counters.elapsed - saved >= 60 * settings.save_every:
                 _settle(parts, counters, taken)  # what has diverged is not saved
                 _save(parts, counters)
-                saved, taken = now, None
+                saved, taken = counters.elapsed, None
             if signal:
                 raise Stopped(signal, f"stopped after step {counters.step}; {_how_to_go_on(parts.plan, parts.run)}")
             if counters.elapsed >= budget:
@@ -226,9 +226,9 @@ def _fit(parts: Parts, counters: Progress, interrupt: Interrupt) -> None:
         counters.finished = parts.share(counters) >= 1
         _end_of_epoch(parts, counters)
         counters.elapsed = from_first(before + time.monotonic() - session)
-        if counters.finished or time.monotonic() - saved >= 60 * settings.save_every:
+        if counters.finished or counters.elapsed - saved >= 60 * settings.save_every:
             _save(parts, counters)
-            saved = time.monotonic()
+            saved = counters.elapsed
     if loader is not None:
         loader.close()
 
