@@ -151,7 +151,7 @@ def _fit(parts: Parts, counters: Progress, interrupt: Interrupt) -> None:
     settings, accelerator = parts.plan.settings, parts.accelerator
     budget = math.inf if settings.minutes is None else 60 * settings.minutes
     session, before = time.monotonic(), counters.elapsed
-    saved = session
+    saved = before  # by the clock that all processes share
     loader: Loader | None = None
     taken: Taken | None = None  # the last step, while its losses are not read
     mosaic = settings.mosaic > 0
@@ -188,10 +188,10 @@ def _fit(parts: Parts, counters: Progress, interrupt: Interrupt) -> None:
             _count(counters, len(batch) * accelerator.num_processes, now - started)
             counters.elapsed, signal = _agree(parts, before + now - session, interrupt.number)
             _show(parts, counters)
-            if signal or now - saved >= 60 * settings.save_every:
+            if signal or counters.elapsed - saved >= 60 * settings.save_every:
                 _settle(parts, counters, taken)  # what has diverged is not saved
                 _save(parts, counters)
-                saved, taken = now, None
+                saved, taken = counters.elapsed, None
             if signal:
                 raise Stopped(signal, f"stopped after step {counters.step}; {_how_to_go_on(parts)}")
             if counters.elapsed >= budget:
@@ -203,9 +203,9 @@ def _fit(parts: Parts, counters: Progress, interrupt: Interrupt) -> None:
         counters.finished = parts.share(counters) >= 1
         _end_of_epoch(parts, counters)
         counters.elapsed, _ = _agree(parts, before + time.monotonic() - session, 0)
-        if counters.finished or time.monotonic() - saved >= 60 * settings.save_every:
+        if counters.finished or counters.elapsed - saved >= 60 * settings.save_every:
             _save(parts, counters)
-            saved = time.monotonic()
+            saved = counters.elapsed
     if loader is not None:
         loader.close()
 
@@ -237,10 +237,13 @@ def _count(counters: Progress, images: int, seconds: float) -> None:
 
 def _settle(parts: Parts, counters: Progress, taken: Taken | None) -> None:
     """Read the losses of a step and count them, once. Raises DivergedError."""
-    if taken is not None:
-        counters.steps += 1
-        for name, value in taken.losses(parts.run).items():
-            counters.sums[name] = counters.sums.get(name, 0.0) + value
+    if taken is None:
+        return
+    if taken.lost:
+        raise taken.diverged(parts.run)
+    counters.steps += 1
+    for name, value in taken.losses.items():
+        counters.sums[name] = counters.sums.get(name, 0.0) + value
 
 
 def _agree(parts: Parts, elapsed: float, signal: int) -> tuple[float, int]:
