@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,17 +32,28 @@ class Taken:
         self.step, self.rate, self.ids, self.names, self.scaled = step, rate, ids, list(losses), scaled
         self._values = Reading(torch.stack([*losses.values(), norm.to(torch.float32)]))
 
-    def read(self, run: Path) -> tuple[dict[str, float], DivergedError | None]:
-        """The losses by name; and what is wrong where one of them, or the gradient, is not finite: the step's number,
-        rate and images, and what of `run` is kept."""
-        *losses, norm = self._values.floats()
-        values = dict(zip(self.names, losses, strict=True))
-        if all(map(math.isfinite, losses)) and (self.scaled or math.isfinite(norm)):
-            return values, None
-        bad = ", ".join(f"{name} {value}" for name, value in (values | {"gradient": norm}).items())
+    @functools.cached_property
+    def _read(self) -> list[float]:
+        return self._values.floats()
+
+    @property
+    def losses(self) -> dict[str, float]:
+        """The losses by name."""
+        return dict(zip(self.names, self._read, strict=False))
+
+    @property
+    def lost(self) -> bool:
+        """Whether a loss or the gradient is not finite: nothing that came after it may be kept."""
+        *losses, norm = self._read
+        return not all(map(math.isfinite, losses)) or not (self.scaled or math.isfinite(norm))
+
+    def diverged(self, run: Path) -> DivergedError:
+        """The error that says so, with the step's number, rate and images."""
+        values = self.losses | {"gradient": self._read[-1]}
+        bad = ", ".join(f"{name} {value}" for name, value in values.items())
         good = run / STATE
         kept = f"the last good state is {good}" if good.is_file() else "no state was saved yet"
-        return values, DivergedError(
+        return DivergedError(
             f"loss or gradient is no longer finite at step {self.step} (lr {self.rate:.3g}): {bad}. Images: "
             f"{', '.join(self.ids)}. {kept}. Try a smaller lr (--set lr={self.rate / 10:.1g}) or --precision fp32"
         )

@@ -196,9 +196,10 @@ def _fit(parts: Parts, counters: Progress, interrupt: Interrupt) -> None:
             batch = mix(batch, settings, counters.step, parts.share(counters), accelerator.process_index)
             try:
                 losses = _backward(parts, batch)
-            except Exception as error:  # a step after one that diverged may fail in any way
-                fault = taken and taken.read(parts.run)[1]
-                raise fault or error from error
+            except Exception as error:
+                if taken is not None and taken.lost:  # a step after one that diverged may fail in any way
+                    raise taken.diverged(parts.run) from error
+                raise
             norm = accelerator.clip_grad_norm_(parts.step.parameters(), settings.clip_norm or math.inf)
             parts.optimizer.step()
             parts.optimizer.zero_grad(set_to_none=True)
@@ -262,11 +263,11 @@ def _settle(parts: Parts, counters: Progress, taken: Taken | None) -> None:
     """Read the losses of a step and count them, once. Raises DivergedError in all processes where one has lost them."""
     if taken is None:
         return
-    losses, fault = taken.read(parts.run)
-    if largest([fault is not None])[0]:
-        raise fault or DivergedError(f"the loss of another process is no longer finite at step {taken.step}")
+    if largest([taken.lost])[0]:
+        another = DivergedError(f"the loss of another process is no longer finite at step {taken.step}")
+        raise taken.diverged(parts.run) if taken.lost else another
     counters.steps += 1
-    for name, value in losses.items():
+    for name, value in taken.losses.items():
         counters.sums[name] = counters.sums.get(name, 0.0) + value
 
 
