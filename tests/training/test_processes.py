@@ -15,12 +15,14 @@ from torch import distributed, multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
 from saccade.data.types import Annotation, Batch, Objects
+from saccade.errors import DivergedError
 from saccade.models import create
 from saccade.training import prepare
 from saccade.training.plan import make_plan
 from saccade.training.prepare import Step
 from saccade.training.processes import from_all, from_first, largest, leave_processes
 from saccade.training.state import Progress
+from saccade.training.taken import Taken
 from saccade.verbs import train as loop
 
 
@@ -122,8 +124,12 @@ def _agreements(rank: int, processes: int, port: int, data: str, run: str) -> No
         assert (counters.best, counters.finished) == (max(0.5, min(top1, 0.6)), finished), share
 
     # One loss that is no number, or one signal, is everybody's.
-    assert loop._agree(1.0 + rank, 0, rank == 1) == (2.0, 0, True)
-    assert loop._agree(1.0, 15 * rank, False) == (1.0, 15, False)
+    assert loop._agree(1.0 + rank, 0) == (2.0, 0)
+    assert loop._agree(1.0, 15 * rank) == (1.0, 15)
+    loss = torch.tensor(float("nan") if rank == 1 else 1.0)
+    taken = Taken(7, 0.1, [f"{rank}.png"], {"loss": loss}, torch.tensor(1.0), scaled=False)
+    with pytest.raises(DivergedError, match=r"1\.png" if rank == 1 else "the loss of another process .* at step 7"):
+        loop._settle(SimpleNamespace(run=Path(run)), counters, taken)  # type: ignore[arg-type]
 
     # Precision and batch: what is good for the one that can do least, and the batch is that of all together.
     plan = make_plan("resnet20", data, flags={"width": 4, "depths": [1, 1, 1], "batch": 0})

@@ -426,7 +426,7 @@ def test_the_command_and_a_loaded_model_compute_the_same_bits(task: str, runs: d
             assert torch.equal(one.objects.labels, other.objects.labels)
 
 
-def test_a_reader_that_stops_early_is_no_fault(runs: dict[str, Path], images: Path) -> None:
+def test_a_reader_that_stops_early_ends_the_command_by_its_own_code(runs: dict[str, Path], images: Path) -> None:
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-m", "saccade", "predict", str(runs["classify"]), str(images), "--json"]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -434,6 +434,6 @@ def test_a_reader_that_stops_early_is_no_fault(runs: dict[str, Path], images: Pa
         process.stdout.close()
         assert process.stderr is not None
         said = process.stderr.read()
-    assert process.returncode == 0, said
+    assert process.returncode == 141, said
     assert "Traceback" not in said
     assert "BrokenPipe" not in said

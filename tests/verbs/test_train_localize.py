@@ -86,7 +86,7 @@ def test_what_does_not_fit_is_refused(data: Path, colours: Path, tmp_path: Path,
         ([data, "--set", "resize=crop"], "letterbox and stretch"),
         ([data, "--set", "mixup=0.2"], "mixup blends the labels"),
         ([data, "--set", "loss=warp"], "loss=warp is not for localize"),
-        ([data, "--set", "box_loss=iou"], "box_loss of model localizer_small is 'iou', allowed: l1, l2, smooth_l1"),
+        ([data, "--set", "box_loss=iou"], "box_loss of model localizer_small is 'iou': allowed: l1, l2, smooth_l1"),
     ):
         code, _, err = shell(
             "train", "localizer_small", *words, "--out", tmp_path / "run", "--workers", 0, "--epochs", 1

@@ -38,10 +38,9 @@ def with_changes(config: Any, changes: Mapping[str, Any], model: str) -> Any:
         try:
             values[name] = _coerce(hints[name], value, getattr(config, name))
         except ValueError as error:
-            raise UsageError(
-                f"{name} of model {model} is {_short(value)}: {error}; expected {describe_type(hints[name])}, such as "
-                f"{_short(getattr(config, name))}"
-            ) from None
+            form = f"; expected {describe_type(hints[name])}, such as {_short(getattr(config, name))}"
+            what = "" if typing.get_origin(hints[name]) is Literal else form  # which lists the words
+            raise UsageError(f"{name} of model {model} is {_short(value)}: {error}{what}") from None
     return dataclasses.replace(config, **values)
 
 

@@ -76,7 +76,8 @@ class Plan:
             "data": str(self.dataset.root),
             "format": self.dataset.format,
             "classes": self.dataset.classes,
-            "images": {"train": len(self.training), "val": len(self.validation), "test": len(self.testing)},
+            "images": {"train": len(self.training), "val": len(self.validation)}
+            | ({"test": len(self.testing)} if self.testing else {}),
             "fingerprint": fingerprint(self.training + self.validation),
             "settings": dataclasses.asdict(self.settings),
             "origins": self.origins,
