@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 from collections.abc import Callable
@@ -12,7 +13,10 @@ import torch
 
 import saccade
 from saccade import checkpoint
+from saccade.checkpoint import Checkpoint
+from saccade.data.pipelines import Preprocessing
 from saccade.errors import UsageError, how_to_install
+from saccade.models import model_config, model_module
 from saccade.predictor import build
 
 Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
@@ -50,3 +54,21 @@ def test_a_network_that_differs_is_not_left_behind(run: Path, tmp_path: Path, mo
     with pytest.raises(UsageError, match="differs"):
         saccade.export(run, to="torch", out=tmp_path / "a.pt2")
     assert not (tmp_path / "a.pt2").exists()
+
+
+def test_a_network_with_operations_of_our_own_is_no_onnx(tmp_path: Path, shell: Shell) -> None:
+    config = model_config("faster_rcnn_small", classes=2)
+    model = model_module("faster_rcnn_small").Model(config)
+    shape = Preprocessing(size=(64, 64), resize="letterbox").to_json()
+    names, path = ["a", "b"], tmp_path / "a.safetensors"
+    checkpoint.save(
+        Checkpoint("faster_rcnn_small", dataclasses.asdict(config), names, "detect", shape, model.state_dict()), path
+    )
+    code, out, err = shell("export", path, "--to", "onnx")
+    assert (code, out) == (2, "")
+    (line,) = err.splitlines()
+    assert "faster_rcnn_small cannot be written as ONNX" in line
+    assert "roi_align" in line
+    assert "use --to torch" in line
+    assert "ssd_small" in line
+    assert list(tmp_path.iterdir()) == [path]

@@ -67,8 +67,6 @@ def export(
     run, out = at_home(run), at_home(out)
     if to not in ("onnx", "torch"):
         raise UsageError(f"--to {to!r}: {suggest(to, ['onnx', 'torch'])}")
-    if to == "onnx" and not all(importlib.util.find_spec(m) for m in ("onnx", "onnxscript", "onnxruntime")):
-        raise UsageError(f"export to onnx needs more packages: {how_to_install('deploy')} (or use --to torch)")
     found = checkpoint.find(run)
     state = checkpoint.load(found)
     folder = Path(run) if Path(run).is_dir() else Path(run).parent
@@ -78,6 +76,8 @@ def export(
     with torch.no_grad():
         expected = _outputs(network(images))
         program = torch.export.export(network, (images,))
+        if to == "onnx":
+            _refuse_onnx(program, state.model)
         if to == "torch":
             archive = io.BytesIO()  # torch ends the whole process where the disk is full
             torch.export.save(program, archive)
@@ -98,6 +98,24 @@ def export(
         "outputs": [list(value.shape) for value in expected],
         "largest_difference": difference,
     }
+
+
+def _refuse_onnx(program: torch.export.ExportedProgram, model: str) -> None:
+    """Raises UsageError where the network has operations of our own, for which ONNX has no word, or the packages that
+    write ONNX are missing; in this order, so that none is installed in vain."""
+    targets = (node.target for part in program.graph_module.modules() for node in _nodes(part))
+    own = sorted({str(target) for target in targets if getattr(target, "namespace", "") == "saccade"})
+    if own:
+        raise UsageError(
+            f"{model} cannot be written as ONNX, which has no word for its {', '.join(own)}; use --to torch, or train "
+            "ssd_small, whose operations ONNX has"
+        )
+    if not all(importlib.util.find_spec(m) for m in ("onnx", "onnxscript", "onnxruntime")):
+        raise UsageError(f"export to onnx needs more packages: {how_to_install('deploy')} (or use --to torch)")
+
+
+def _nodes(part: nn.Module) -> list[torch.fx.Node]:
+    return list(part.graph.nodes) if isinstance(part, torch.fx.GraphModule) else []
 
 
 def _write_onnx(program: Any, images: Tensor, target: Path, state: checkpoint.Checkpoint) -> list[Tensor]:
