@@ -179,7 +179,8 @@ def resize_plane(plane: np.ndarray, size: Size) -> np.ndarray:
     """
     if plane.shape[:2] == size:
         return plane
-    rows = torch.from_numpy(np.ascontiguousarray(plane)).reshape(1, *plane.shape[:2], -1)
+    flat = np.ascontiguousarray(plane).reshape(-1)  # torch's kernel goes by strides that mean nothing where a side is 1
+    rows = torch.from_numpy(flat).reshape(1, *plane.shape[:2], -1)
     out = F.interpolate(rows.permute(0, 3, 1, 2), size, mode="bilinear", antialias=True)
     return np.ascontiguousarray(out.permute(0, 2, 3, 1).reshape(*size, *plane.shape[2:]).numpy())
 
