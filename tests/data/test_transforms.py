@@ -386,7 +386,7 @@ def test_a_side_of_one_pixel_may_have_any_stride(shape: tuple[int, ...]) -> None
     """A column cut from a mask is contiguous to numpy; torch's kernel for bytes read far behind it."""
     pixels = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
     odd = np.lib.stride_tricks.as_strided(
-        pixels, strides=[1 << 20 if n == 1 else s for n, s in zip(shape, pixels.strides)]
+        pixels, strides=[1 << 20 if n == 1 else s for n, s in zip(shape, pixels.strides, strict=True)]
     )
     size = (max(1, shape[0] // 26), max(1, shape[1] // 26))
     size = size if size != shape[:2] else (3, 3)
