@@ -53,8 +53,12 @@ def is_faster(
 def transform_weights(weight: Tensor) -> Tensor:
     """[c_out, c_in, 3, 3] -> [36, c_in, c_out], four times the memory."""
     kernel = torch.tensor(_KERNEL, dtype=torch.float64)
-    u = torch.einsum("ij,ocjk,lk->ilco", kernel, weight.double(), kernel)
-    return u.reshape(_IN * _IN, weight.shape[1], weight.shape[0]).float()
+    outputs, channels = weight.shape[:2]
+    whole = weight.new_empty(_IN, _IN, channels, outputs)
+    for start in range(0, outputs, 32):  # of all at once the steps in double precision would set the peak of memory
+        some = slice(start, start + 32)
+        whole[..., some] = torch.einsum("ij,ocjk,lk->ilco", kernel, weight[some].double(), kernel)
+    return whole.view(_IN * _IN, channels, outputs)
 
 
 def conv3x3(x: Tensor, weights: Tensor, bias: Tensor | None, padding: list[int]) -> Tensor:
