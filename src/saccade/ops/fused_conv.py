@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from saccade.ops import winograd
+
 Activation = tuple[str, tuple[float, ...]]  # oneDNN's name and its numbers: ("relu", ()), ("leaky_relu", (0.1,))
 
 
@@ -22,10 +24,14 @@ Use = tuple[torch.Size, int]  # input shape and number of threads, on which oneD
 
 
 class _Weight(NamedTuple):
-    """Weights in plain layout (`use` None), or blocked for one use alone: any other would be some 50 times slower."""
+    """Weights in plain layout (`use` None), or blocked for one use alone: any other would be some 50 times slower.
+
+    Where Winograd's way is faster for that use, they stay plain and stand beside their transform.
+    """
 
     tensor: Tensor
     use: Use | None
+    transform: Tensor | None = None
 
 
 class FusedConv2d(nn.Module):
@@ -33,7 +39,8 @@ class FusedConv2d(nn.Module):
 
     The first call packs the weights for its input's shape, so that an image that is asked about twice is answered
     alike. After that, the first call with an input of another shape computes plainly, the second in a row packs for it.
-    Weights are held once, plain or packed. Safe to call from several threads.
+    Weights are held once, plain or packed (five times where Winograd's way is faster: large 3x3 convolutions in
+    float32, ops/winograd.py). Safe to call from several threads.
 
     Args:
         conv: a convolution with zero padding of stated width; its tensors are not changed.
@@ -63,6 +70,9 @@ class FusedConv2d(nn.Module):
         if held.use is None:
             return self._plain(x, held.tensor, other, activation)
         padding, stride, dilation, groups = self.geometry
+        if held.transform is not None:
+            z = winograd.conv3x3(x, held.transform, self.bias, padding)
+            return activate(z if other is None else z + other, activation)
         name, numbers = ("none", ()) if activation is None else activation
         operator: Any = torch.ops.mkldnn._convolution_pointwise
         geometry = (held.tensor, self.bias, padding, stride, dilation, groups)
@@ -80,14 +90,18 @@ class FusedConv2d(nn.Module):
         """Weights for this use: packed at the very first call and from the second in a row on, else plain."""
         again = self.last in (None, use)
         self.last = use
-        if held.use is not None:
+        if held.transform is not None:
+            held = _Weight(held.tensor, None)
+        elif held.use is not None:
             held = _Weight(held.tensor.to_dense().contiguous(memory_format=torch.channels_last), None)
-            self.weight = held
         if again and self.packs and use[0].numel() > 0:
             padding, stride, dilation, groups = self.geometry
-            pack: Any = torch.ops.aten.mkldnn_reorder_conv2d_weight
-            held = _Weight(pack(held.tensor.to_mkldnn(), padding, stride, dilation, groups, list(use[0])), use)
-            self.weight = held
+            if winograd.is_faster(use[0], held.tensor, *self.geometry):
+                held = _Weight(held.tensor, use, winograd.transform_weights(held.tensor))
+            else:
+                pack: Any = torch.ops.aten.mkldnn_reorder_conv2d_weight
+                held = _Weight(pack(held.tensor.to_mkldnn(), padding, stride, dilation, groups, list(use[0])), use)
+        self.weight = held
         return held
 
     def _plain(self, x: Tensor, weight: Tensor, other: Tensor | None, activation: Activation | None) -> Tensor:
