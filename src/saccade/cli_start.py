@@ -15,7 +15,7 @@ from saccade.terminal import printable
 # How often a thread of torch looks whether the others have finished before it lets the core go. libgomp's own 300,000
 # times are lost to the one that is waited for where another process (a loader's worker) holds its core: beside two busy
 # processes training was 1.5 to 8 times as fast with this. Read when torch is loaded.
-SPINS = "10000"
+SPINS = "2000"
 
 
 def main() -> NoReturn:
