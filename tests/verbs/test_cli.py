@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from saccade import checkpoint
+from saccade.cli_start import SPINS
 from saccade.cli_start import run as _main
 
 
@@ -111,7 +112,7 @@ def test_help_and_models_import_no_torch() -> None:
 @pytest.mark.parametrize(
     ("given", "wanted"),
     [
-        ({}, "10000"),
+        ({}, SPINS),
         ({"GOMP_SPINCOUNT": "7"}, "7"),
         ({"OMP_WAIT_POLICY": "active"}, None),
     ],
