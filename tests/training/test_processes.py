@@ -106,7 +106,8 @@ def _end_an_epoch(counters: Progress, share: float, top1: float, rank: int) -> N
         display=SimpleNamespace(say=lambda _: None),
         run=Path(),
     )
-    loop._evaluate = lambda _: _Scores({"top1": SimpleNamespace(value=top1)})  # type: ignore[assignment, return-value]
+    scores = _Scores({"top1": SimpleNamespace(value=top1)}) if rank == 0 else None
+    loop._evaluate = lambda _: scores  # type: ignore[assignment, return-value]
     loop._save_checkpoint = lambda *_: None
     loop._end_of_epoch(parts, counters)  # type: ignore[arg-type]
 

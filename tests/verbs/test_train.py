@@ -413,7 +413,7 @@ def test_two_processes_make_one_run(colours: Path, tmp_path: Path) -> None:
         "--epochs",
         "2",
         "--set",
-        "patience=0.6",  # that of the first process, which alone evaluates
+        "patience=0.6",
         "--json",
     ]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -424,6 +424,10 @@ def test_two_processes_make_one_run(colours: Path, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [run.name]
     assert [(row["epoch"], row["step"]) for row in _rows(run)] == [(1, 1), (2, 2)]
     assert read_config(run)["settings"]["batch"] == 32  # of both together: 16 is the largest power of two of 20 images
+    # Each predicted its half of the validation images; together they say what one process does.
+    last = _rows(run)[-1]["metrics"]
+    alone = saccade.evaluate(run / "last.safetensors", colours, bootstrap=0, precision="fp32", workers=0)["metrics"]
+    assert {name: value["value"] for name, value in alone.items()} == pytest.approx(last)
 
 
 @pytest.mark.slow

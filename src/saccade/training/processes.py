@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import distributed
+from torch import distributed, nn
 
 from saccade.device import pick_device
 from saccade.errors import UsageError
@@ -98,6 +98,18 @@ def from_all(value: T) -> list[T]:
     values: list[Any] = [None] * distributed.get_world_size()
     distributed.all_gather_object(values, value, group=_messages())
     return values
+
+
+def place_among_processes() -> tuple[int, int]:
+    """The number of this process, and how many there are."""
+    return (distributed.get_rank(), distributed.get_world_size()) if _is_one_of_several() else (0, 1)
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Give all processes the first one's statistics of norms, which each gathers from its own images."""
+    if _is_one_of_several():
+        for buffer in model.buffers():
+            distributed.broadcast(buffer, 0)
 
 
 def largest(values: Sequence[float]) -> list[float]:

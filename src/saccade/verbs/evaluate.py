@@ -33,6 +33,7 @@ from saccade.metrics.coco_results import ResultRows, read_results
 from saccade.paths import at_home
 from saccade.predictor import Predictor, load
 from saccade.terminal import printable
+from saccade.training.processes import from_all, place_among_processes
 from saccade.training.state import read_config
 
 LARGEST_BATCH = 256  # images a forward pass
@@ -197,6 +198,25 @@ def score(
         if rows is not None:
             rows.add(record.id, prediction)
     return _result(metric, records, bootstrap)
+
+
+def score_together(
+    predictor: Predictor, dataset: DataSet, records: list[Record], workers: int | None = None
+) -> Result | None:
+    """`score` by all processes of a run: each predicts its part, the first one measures; the others have None."""
+    place, processes = place_among_processes()
+    if processes == 1:
+        return score(predictor, dataset, records, workers=workers)
+    mine = records[place::processes]
+    found = predictions(predictor, dataset, mine, batch_for(predictor), workers) if mine else ()
+    parts = from_all({record.id: answer for record, answer in found})
+    if place:
+        return None
+    answers = {name: answer for part in parts for name, answer in part.items()}
+    metric = make_metric(predictor.task, dataset.classes, thresholds=predictor.thresholds or 0.5)
+    for record in records:
+        metric.add(record.id, read_truth(record, dataset, predictor.task), answers[record.id])
+    return _result(metric, records, bootstrap=0)
 
 
 def batch_for(predictor: Predictor) -> int:

@@ -45,13 +45,14 @@ from saccade.training.processes import (
     join_processes,
     largest,
     run_folder,
+    share_buffers,
 )
 from saccade.training.rescale import random_scale
 from saccade.training.stages import discard_stages, find_stages, run_stages
 from saccade.training.state import Progress, read_config, save_state
 from saccade.training.taken import Taken
 from saccade.training.weights import weights_path
-from saccade.verbs.evaluate import score
+from saccade.verbs.evaluate import score, score_together
 
 EVALUATIONS = 10  # about so many a run; always after the last epoch
 WAITING = 0.2  # share of an epoch's time spent waiting for images from which on its line says so
@@ -292,8 +293,8 @@ def _end_of_epoch(parts: Parts, counters: Progress) -> None:
     }
     due = math.floor(share * EVALUATIONS) > math.floor(counters.evaluated * EVALUATIONS)
     if parts.plan.validation and (due or counters.finished):
-        if parts.accelerator.is_main_process:
-            result = _evaluate(parts)
+        result = _evaluate(parts)
+        if result is not None:
             metrics = {name: value.value for name, value in result.metrics.items()}
             row["metrics"] = metrics
             value = metrics[TASKS[parts.plan.task].metric]
@@ -310,16 +311,17 @@ def _end_of_epoch(parts: Parts, counters: Progress) -> None:
         parts.display.say(_line(row, TASKS[parts.plan.task].metric))
 
 
-def _evaluate(parts: Parts) -> Result:
-    """Score the weights that would be saved on the validation images."""
+def _evaluate(parts: Parts) -> Result | None:
+    """Score the weights that would be saved on the validation images; None in all processes but the first."""
     plan = parts.plan
     model = parts.model if parts.averaged is None else parts.averaged.model
+    share_buffers(model)
     precision = "bf16" if parts.precision == "bf16" else "fp32"
     predictor = Predictor(
         model, plan.task, plan.dataset.classes, plan.preprocessing, parts.accelerator.device, precision
     )
     with timed_convolutions(torch.backends.cudnn.benchmark and plan.preprocessing.size is not None):
-        return score(predictor, plan.dataset, plan.validation, workers=plan.settings.workers)
+        return score_together(predictor, plan.dataset, plan.validation, plan.settings.workers)
 
 
 def _save(parts: Parts, counters: Progress) -> None:
