@@ -31,7 +31,7 @@ class Show:
 
 
 SHOWS = {
-    "detect": Show("ssd_small", 800, 128, 128, 24),
+    "detect": Show("ssd_small", 800, 128, 128, 20),
     "classify": Show("resnet20", 1500, 64, 32, 60),
     "segment": Show("unet_light", 600, 192, 128, 24),
 }
