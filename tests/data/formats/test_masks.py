@@ -469,3 +469,9 @@ def test_penn_fudan_agrees_with_its_text_files(shared_data: Path) -> None:
             wanted = (int(x1) - 1, int(y1) - 1, int(x2), int(y2))
             off[max(abs(int(a) - b) for a, b in zip(things[number], wanted, strict=True)) <= 3] += 1
     assert off[True] / (off[True] + off[False]) > 0.9
+
+
+def test_a_value_of_thousands_of_digits_is_a_name_at_most(tmp_path: Path) -> None:
+    _pairs(tmp_path, "images", "masks", [0, 1])
+    (tmp_path / "classes.txt").write_text(f"0 soil\n{'9' * 5000} crop\n")
+    assert read(tmp_path).classes[0] == "0 soil"

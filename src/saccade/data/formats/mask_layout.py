@@ -261,7 +261,7 @@ def _from_text(path: Path) -> dict[int, str]:
     """A name a line, the first for value 0; or `value name`, `value: name`, `value,name` on every line."""
     lines = _lines(path)
     rows = [(i, line.strip()) for i, line in enumerate(lines, start=1) if line.strip() and not line.startswith("#")]
-    numbered = [re.match(r"(\d+)\s*[\s:,;]\s*(\S.*)$", line) for _, line in rows]
+    numbered = [re.match(r"(\d{1,9})\s*[\s:,;]\s*(\S.*)$", line) for _, line in rows]
     if rows and all(numbered):
         names = {int(match[1]): match[2].strip() for match in numbered if match}
     else:
