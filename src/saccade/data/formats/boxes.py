@@ -6,7 +6,6 @@ The checks of one object raise DataError with the reason alone; the reader knows
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 
 from saccade.data.dataset import DataSet, Entry, Ledger, Record, Thing
@@ -15,18 +14,8 @@ from saccade.errors import DataError
 
 Box = tuple[float, float, float, float]
 
-_SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
-_SPLITS |= {"dev": "val", "test": "test", "testing": "test"}
 _ROUNDING = 1.0  # pixels by which a box may stick out of the image without a word: rounding of other tools
 _FAR = 10.0  # times the longer side of the image: a corner farther outside is a slip
-
-
-def split_of(name: str) -> str | None:
-    """train, val or test for the names that people give them (`valid`, `train2017`, `instances_val`); else None."""
-    for word in reversed(re.split(r"[^a-z]+", name.lower())):
-        if word in _SPLITS:
-            return _SPLITS[word]
-    return None
 
 
 def check_numbers(values: Sequence[object], what: str) -> list[float]:
