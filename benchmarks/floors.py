@@ -29,8 +29,8 @@ from typing import Any
 from runs import epochs_of, make_parser, markdown, settings_flags, train
 
 from saccade.data.formats import read
+from saccade.inference.score import records_of
 from saccade.models import find_models
-from saccade.verbs.evaluate import records_of
 
 IMAGES = 32  # learnt by heart
 

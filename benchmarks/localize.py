@@ -33,9 +33,9 @@ from saccade.data.dataset import DataSet, Record
 from saccade.data.formats import read
 from saccade.data.truth import read_truth
 from saccade.data.types import Annotation, Objects
+from saccade.inference.predictor import load
+from saccade.inference.score import align_classes, predictions, records_of
 from saccade.metrics import Result, make_metric
-from saccade.predictor import load
-from saccade.verbs.evaluate import align_classes, predictions, records_of
 
 METRICS = {"mean IoU": "mean_iou", "accuracy at 0.5": "box_accuracy", "localization error": "localization_top1"}
 MODELS = ("localizer_small", "localizer_resnet18", "ssd_small")

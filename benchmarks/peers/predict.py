@@ -30,8 +30,8 @@ from environment import Peer
 from saccade import checkpoint
 from saccade.data.pipelines import Preprocessing
 from saccade.data.types import Annotation, Batch
+from saccade.inference.predictor import Predictor, load
 from saccade.models import model_config, model_module
-from saccade.predictor import Predictor, load
 
 PRECISIONS = ("auto", "fp32")
 TIMED = 2  # calls a turn, after one that wakes threads and caches

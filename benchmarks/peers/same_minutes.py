@@ -32,15 +32,16 @@ import numpy as np
 import torch
 from environment import peers_python
 
-from saccade import __version__
 from saccade.data.dataset import DataSet, Record
 from saccade.data.formats import read, yolo_write
 from saccade.data.formats.output import file_names
 from saccade.data.truth import read_truth
 from saccade.data.types import Annotation
-from saccade.device import describe_hardware
+from saccade.inference.score import records_of
+from saccade.machine.device import describe_hardware
 from saccade.metrics import make_metric
-from saccade.verbs.evaluate import evaluate, records_of
+from saccade.verbs.evaluate import evaluate
+from saccade.version import __version__
 
 HERE = Path(__file__).resolve().parent
 ISBI_HELD_OUT = ("2", "4", "10", "16", "19")  # slices; of 22

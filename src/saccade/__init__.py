@@ -13,12 +13,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from saccade.version import __version__
 
 if TYPE_CHECKING:
     from saccade.data.formats import read as read
+    from saccade.inference.predictor import load as load
     from saccade.models import create as create
-    from saccade.predictor import load as load
     from saccade.verbs.check import check as check
     from saccade.verbs.convert import convert as convert
     from saccade.verbs.evaluate import evaluate as evaluate
@@ -36,7 +36,7 @@ _PUBLIC = {
     "evaluate": "saccade.verbs.evaluate",
     "explain": "saccade.verbs.explain",
     "export": "saccade.verbs.export",
-    "load": "saccade.predictor",
+    "load": "saccade.inference.predictor",
     "predict": "saccade.verbs.predict",
     "read": "saccade.data.formats",
     "train": "saccade.verbs.train",

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from saccade.errors import ModelFileError
-from saccade.files import inside, open_regular, write_whole
+from saccade.machine.files import inside, open_regular, write_whole
 
 CHECKSUM = "saccade_sha256"  # entry of a file of tensors that is no checkpoint, see `write_tensors`
 _NAMES = ("float16", "bfloat16", "float32", "float64", "bool", "uint8", "int8", "int16", "int32", "int64")

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from saccade import __version__
 from saccade.cli_options import HELP, METHODS, Assignments, Data, Device, Json, Precision, Run, TaskName, Workers
 from saccade.cli_output import (
     converted,
@@ -26,6 +25,7 @@ from saccade.cli_output import (
     transfer_lines,
 )
 from saccade.config import parse_assignments
+from saccade.version import __version__
 
 app = typer.Typer(
     help="Train, evaluate, explain and export visual recognition on your own images.",
@@ -63,7 +63,7 @@ def models(
         summary = summarize(model, size, parse_assignments(assignments or []))
         return print_json(summary) if as_json else show_layers(summary)
     from saccade.models import find_models
-    from saccade.tasks import find_task
+    from saccade.tasks.table import find_task
 
     entries = find_models(None if task is None else find_task(task).name)
     if as_json:
@@ -177,7 +177,7 @@ def train(
         device=device,
         **settings,
     )
-    from saccade.training.processes import is_main_process
+    from saccade.machine.processes import is_main_process
 
     if is_main_process():  # of several processes the first one speaks
         print_json(result) if as_json else show_training(result)

@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from saccade.errors import SaccadeError, is_out_of_memory
-from saccade.terminal import printable
+from saccade.machine.terminal import printable
 
 
 def say(text: str, err: bool = False) -> None:

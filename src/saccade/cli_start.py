@@ -10,7 +10,7 @@ import typer
 
 from saccade.cli import app
 from saccade.cli_output import say_fault, without_reader
-from saccade.terminal import printable
+from saccade.machine.terminal import printable
 
 # How often a thread of torch looks whether the others have finished before it lets the core go. libgomp's own 300,000
 # times are lost to the one that is waited for where another process (a loader's worker) holds its core: beside two busy

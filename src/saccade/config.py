@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from saccade.errors import UsageError, suggest
-from saccade.files import open_regular
+from saccade.machine.files import open_regular
 
 Size = int | tuple[int, int]
 VIEW = 8 / 7  # test view of classifiers: 256 pixels for a crop of 224

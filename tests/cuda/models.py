@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from saccade.data.pipelines import Preprocessing
 from saccade.data.types import Annotation, Batch
-from saccade.device import autocast, only_deterministic
+from saccade.inference.predictor import Predictor
+from saccade.machine.device import autocast, only_deterministic
 from saccade.models import catalogue, model_config, model_module
-from saccade.predictor import Predictor
 
 TOLERANCE = 1e-3  # relative, of losses and gradients: the CPU's own kernels differ by memory layout
 SIDE = 32  # of the images, in pixels, but where the poolings need more

@@ -25,7 +25,7 @@ import torch
 import saccade
 from saccade import checkpoint
 from saccade.data.pipelines import Preprocessing
-from saccade.predictor import Predictor
+from saccade.inference.predictor import Predictor
 from saccade.training.state import STATE
 from saccade.verbs import train as loop
 
@@ -156,7 +156,7 @@ def devices(folder: Path) -> dict[str, Any]:
         assert gpu.devices == expected, f"{name} computed on {gpu.devices}"
         if name == "cpu":
             assert not gpu.touched, f"a run on the CPU asks CUDA for {gpu.touched}"
-    with PlayedCuda(), mock.patch("saccade.predictor.copy") as copies:
+    with PlayedCuda(), mock.patch("saccade.inference.predictor.copy") as copies:
         model = saccade.create("resnet20", classes=3).to("cuda")
         Predictor(model, "classify", list("abc"), Preprocessing((32, 32), "stretch"), "cuda")
     assert not copies.deepcopy.called, "a model that is on the device is copied to it"

@@ -35,9 +35,9 @@ def dataset(source: bool = True) -> DataSet:
 
 
 def write_results(predictions: Results | dict[str, Annotation], dataset: DataSet, path: Path) -> None:
-    rows = ResultRows(dataset)
+    rows, records = ResultRows(dataset), {record.id: record for record in dataset.records}
     for id, prediction in predictions.items():
-        rows.add(id, prediction)
+        rows.add(records[id], prediction, prediction)
     path.write_text(json.dumps(rows.rows, allow_nan=False))
 
 

@@ -9,9 +9,9 @@ import torch
 
 from saccade.data.types import Annotation, Objects
 from saccade.errors import DataError
-from saccade.gallery import explain
 from saccade.metrics import Value, make_metric
 from saccade.metrics.mistakes import judge
+from saccade.reports.gallery import explain
 
 CLASSES = ["ant", "bee", "cat"]
 SIZE = (100, 100)

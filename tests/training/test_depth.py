@@ -16,8 +16,8 @@ from saccade import checkpoint
 from saccade.config import Settings
 from saccade.errors import UsageError
 from saccade.models import catalogue, create, model_config, model_module
-from saccade.models.dry_run import model_of_shapes
-from saccade.training.depth import class_tensors, find_parts, freeze, rate_scales
+from saccade.models.dry_run import class_tensors, model_of_shapes
+from saccade.training.depth import find_parts, freeze, rate_scales
 from saccade.training.optimizer import make_optimizer
 
 SMALL: dict[str, Any] = {"batch": 8, "workers": 0, "width": 4, "depths": [1, 1, 1], "precision": "fp32"}

@@ -16,8 +16,8 @@ from saccade import checkpoint
 from saccade.checkpoint import Checkpoint
 from saccade.data.pipelines import Preprocessing
 from saccade.errors import UsageError, how_to_install
+from saccade.inference.predictor import build
 from saccade.models import model_config, model_module
-from saccade.predictor import build
 
 Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
 

@@ -32,9 +32,9 @@ def test_the_test_part_is_scored_once_and_chooses_nothing(
     looked_at: list[set[str]] = []
     score = training.score
 
-    def watched(predictor: Any, dataset: Any, records: Any, **more: Any) -> Any:
+    def watched(predictor: Any, dataset: Any, records: Any, *more: Any, **words: Any) -> Any:
         looked_at.append({str(record.split) for record in records})
-        return score(predictor, dataset, records, **more)
+        return score(predictor, dataset, records, *more, **words)
 
     monkeypatch.setattr(training, "score", watched)
     result = saccade.train("resnet20", with_test, out=tmp_path / "run", progress=False, epochs=4, **SMALL)

@@ -19,9 +19,9 @@ from PIL import Image
 import saccade
 from saccade import checkpoint
 from saccade.errors import DataError, UsageError
-from saccade.experiment.features import cached_features, feature_key, frozen_network, output_layer
 from saccade.models import create
 from saccade.models.published import PUBLISHED, Published
+from saccade.solvers.features import cached_features, feature_key, frozen_network, output_layer
 from saccade.training.plan import Plan, make_plan
 
 Shell = Callable[..., tuple[int, str, str]]

@@ -113,7 +113,7 @@ class DataSet:
 
     root: Path
     format: str  # "folder", "tags_csv", "voc", "coco", "yolo", "masks"
-    task: str  # the richest task that these labels serve; see tasks.py
+    task: str  # the richest task that these labels serve; see tasks/table.py
     classes: list[str]  # names are the key; ids stay inside
     records: list[Record]
     ledger: Ledger = field(default_factory=Ledger)

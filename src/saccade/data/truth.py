@@ -24,7 +24,7 @@ from saccade.data.main_object import main_object
 from saccade.data.rle import decode_rle, draw_polygons
 from saccade.data.types import IGNORE, Annotation, Objects, Sample
 from saccade.errors import DataError
-from saccade.tasks import find_task
+from saccade.tasks.table import find_task
 
 T = TypeVar("T")
 

@@ -143,7 +143,7 @@ class Batch:
 
         Of the truth only class maps move, as large as images. What is a few numbers an image (labels, tags, objects)
         stays where it is: a loss can look at it there without a wait, and moves what it needs of all images as one
-        tensor (`layers/truth.py`).
+        tensor (`layers/targets.py`).
         """
         images = self.images.to(device, non_blocking=True)
         if images.dtype == torch.uint8:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from saccade.tasks import find_task
+from saccade.tasks.table import find_task
 
 if TYPE_CHECKING:
     from saccade.data.types import Annotation
@@ -57,7 +57,7 @@ def make_metric(
     """The metric of a task.
 
     Args:
-        task: a name of `saccade.tasks.TASKS`.
+        task: a name of `saccade.tasks.table.TASKS`.
         classes: names of the classes, in the order of the labels.
         thresholds: tag: a tag is given when its probability is at least this (one number, or one a class).
         voc_inclusive: detect, instances: count boxes for the VOC numbers as inclusive pixels

@@ -125,15 +125,15 @@ class ResultRows:
         self._ids = category_ids(dataset)
         self.rows: list[dict[str, Any]] = []  # as the file holds them
 
-    def add(self, id: str, prediction: Annotation) -> None:
-        """The objects found in the image of this record id.
+    def add(self, record: Record, truth: Annotation, prediction: Annotation) -> None:
+        """The objects found in the image of this record; its truth is not looked at.
 
         Raises:
-            DataError: the id is not in the data set, or a box or score is not finite.
+            DataError: the record is not in the data set, or a box or score is not finite.
         """
-        if id not in self._sources:
-            raise DataError(f"prediction for {id!r}, which is not an image of the data set")
-        self.rows += _rows(id, self._sources[id], prediction, self._ids)
+        if record.id not in self._sources:
+            raise DataError(f"prediction for {record.id!r}, which is not an image of the data set")
+        self.rows += _rows(record.id, self._sources[record.id], prediction, self._ids)
 
 
 def category_ids(dataset: DataSet) -> list[int | str]:

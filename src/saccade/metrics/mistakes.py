@@ -19,7 +19,7 @@ from saccade.metrics.classification import class_scores, rank_of_truth
 from saccade.metrics.curves import IOU, SCORE, pair
 from saccade.metrics.localization import answer_ious
 from saccade.metrics.segmentation import class_iou, class_maps, count_pixels
-from saccade.tasks import find_task
+from saccade.tasks.table import find_task
 
 NEAR = 0.1  # below this IoU a prediction has nothing to do with a truth
 SURE = 1e-12  # floor of a probability, so that a wrong certainty keeps a finite score

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import ModuleType
 from typing import Any
 
@@ -65,3 +66,15 @@ def smallest_side(model: nn.Module, known: int) -> int:
         middle = (low + high) // 2
         low, high = (low, middle) if takes(model, middle, middle) else (middle, high)
     return high
+
+
+def class_tensors(module: ModuleType, config: Any) -> set[str]:
+    """Names of the tensors of a model whose shape depends on the number of classes: its output layers.
+
+    Args:
+        module: the model's room.
+        config: its Config, which has the field `classes`.
+    """
+    own = model_of_shapes(module, config).state_dict()
+    wider = model_of_shapes(module, dataclasses.replace(config, classes=config.classes + 1)).state_dict()
+    return {name for name, tensor in own.items() if name not in wider or wider[name].shape != tensor.shape}

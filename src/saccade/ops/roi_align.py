@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from saccade.ops import roi_align_cpu
-from saccade.ops.memory import empty
+from saccade.ops.allocation import empty
 
 
 def roi_align(

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saccade.ops.memory import empty
+from saccade.ops.allocation import empty
 from saccade.ops.roi_align import to_rois
 from saccade.ops.threads import in_threads
 

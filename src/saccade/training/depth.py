@@ -9,16 +9,12 @@ they stand.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
 
 from torch import nn
 
 from saccade.errors import UsageError
-from saccade.models.dry_run import model_of_shapes
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +31,6 @@ class Part:
             for prefix, module in self.modules
             for name, parameter in module.named_parameters()
         }
-
-
-def class_tensors(module: ModuleType, config: Any) -> set[str]:
-    """Names of the tensors of a model whose shape depends on the number of classes: its output layers.
-
-    Args:
-        module: the model's room.
-        config: its Config, which has the field `classes`.
-    """
-    own = model_of_shapes(module, config).state_dict()
-    wider = model_of_shapes(module, dataclasses.replace(config, classes=config.classes + 1)).state_dict()
-    return {name for name, tensor in own.items() if name not in wider or wider[name].shape != tensor.shape}
 
 
 def find_parts(model: nn.Module, last: Collection[str] = ()) -> list[Part]:

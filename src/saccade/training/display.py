@@ -9,7 +9,7 @@ from contextlib import suppress
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from saccade.terminal import printable
+from saccade.machine.terminal import printable
 
 
 class LastingStderr:

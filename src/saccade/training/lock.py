@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from saccade.errors import UsageError
-from saccade.files import disk_errors, make_folder, open_regular
-from saccade.training.processes import is_main_process
+from saccade.machine.files import disk_errors, make_folder, open_regular
+from saccade.machine.processes import is_main_process
 
 NAME = "lock"
 

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from saccade import __version__
 from saccade.checkpoint import Checkpoint
 from saccade.config import Settings, read_settings_file, resolve
 from saccade.data.balance import class_images, label_weights, tag_weights
@@ -32,9 +31,10 @@ from saccade.losses.classification import CLASSIFY, TAG, Objective
 from saccade.models import catalogue, model_config, model_module
 from saccade.models.configs import config_from_json
 from saccade.models.dry_run import model_of_shapes
-from saccade.tasks import TASKS
+from saccade.models.weights import recognise
+from saccade.tasks.table import TASKS
 from saccade.training.resume import changed_settings, kept_origins, plain_setting, refuse_changes, start_of
-from saccade.training.weights import recognise
+from saccade.version import __version__
 
 FITTED = "fitted to the training images"  # origin of a value that a model's `adapt` chose
 FIT_IMAGES = 1000  # labels of this many training images are shown to a model that fits its anchors to the data

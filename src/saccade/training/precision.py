@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from saccade.config import Settings
 from saccade.data.types import Batch
-from saccade.device import autocast, has_fast_bf16
 from saccade.errors import ResourceError, UsageError, is_out_of_memory
+from saccade.machine.device import autocast, has_fast_bf16
+from saccade.machine.processes import processes_here
 from saccade.training.optimizer import AveragedWeights, make_optimizer
-from saccade.training.processes import processes_here
 
 AGREEMENT = 0.05  # largest relative difference of the first batch's loss at which bf16 is chosen by itself
 LARGEST_BATCH = 256
@@ -126,7 +126,7 @@ def _memory_in_use(device: torch.device) -> float:
 
 
 def _most_memory_in_use(device: torch.device) -> float:
-    """At any time so far; on a CPU now, which is much the same, as freed memory is kept (memory.py)."""
+    """At any time so far; on a CPU now, which is much the same, as freed memory is kept (machine/memory.py)."""
     return float(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else _memory_in_use(device)
 
 

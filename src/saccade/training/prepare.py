@@ -20,24 +20,24 @@ from saccade.data.balance import repeat_factors
 from saccade.data.loader import Loader
 from saccade.data.pipelines import mosaic_off, training_side, training_transforms
 from saccade.data.types import Batch
-from saccade.device import loader_workers
 from saccade.errors import ModelFileError, UsageError, suggest
-from saccade.files import inside, make_folder, remove_leftovers, write_whole
-from saccade.memory import keep_freed_memory
+from saccade.machine.device import loader_workers
+from saccade.machine.files import inside, make_folder, remove_leftovers, write_whole
+from saccade.machine.memory import keep_freed_memory
+from saccade.machine.processes import from_all, make_accelerator, own_device, processes_here
 from saccade.models import catalogue
-from saccade.models.dry_run import model_of_shapes, smallest_side, takes
+from saccade.models.dry_run import class_tensors, model_of_shapes, smallest_side, takes
 from saccade.models.published import WORDS
+from saccade.models.weights import start_from, weights_path
 from saccade.ops import conv_gradients
 from saccade.training.border import BorderWeights
-from saccade.training.depth import class_tensors, find_parts, freeze, rate_scales
+from saccade.training.depth import find_parts, freeze, rate_scales
 from saccade.training.display import Display
 from saccade.training.optimizer import AveragedWeights, make_optimizer
 from saccade.training.plan import FITTED, Plan
 from saccade.training.precision import choose_precision, find_batch
-from saccade.training.processes import from_all, make_accelerator, own_device, processes_here
 from saccade.training.rescale import scaled_side
 from saccade.training.state import STATE, Log, Progress, load_state, read_config, write_config
-from saccade.training.weights import start_from, weights_path
 
 
 class Step(nn.Module):

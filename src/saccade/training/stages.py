@@ -17,11 +17,11 @@ from torch import Tensor
 
 from saccade.checkpoint import write_tensors
 from saccade.config import resolve
-from saccade.files import inside, make_folder
+from saccade.machine.files import inside, make_folder
+from saccade.machine.processes import from_first, is_main_process
 from saccade.models import model_module
 from saccade.models.stage import Stage
 from saccade.training.plan import Plan
-from saccade.training.processes import from_first, is_main_process
 from saccade.training.state import read_config, write_config
 
 FOLDER = "stages"

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from saccade.checkpoint import CHECKSUM, read_tensors, write_tensors
 from saccade.errors import ModelFileError
-from saccade.files import disk_errors, inside, make_folder, open_regular, write_whole
+from saccade.machine.files import disk_errors, inside, make_folder, open_regular, write_whole
 from saccade.training.optimizer import AveragedWeights
 
 STATE = Path("state") / "resume.safetensors"

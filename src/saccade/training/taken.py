@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from saccade.device import Reading
 from saccade.errors import DivergedError
+from saccade.machine.device import Reading
 from saccade.training.state import STATE
 
 

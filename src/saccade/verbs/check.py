@@ -22,7 +22,7 @@ from saccade.data.formats import read
 from saccade.data.image import decode, decode_values
 from saccade.data.split import describe_use, find_leaks
 from saccade.errors import DataError, ResourceError, UsageError
-from saccade.paths import at_home
+from saccade.machine.paths import at_home
 from saccade.plots.contact_sheet import Tile, draw_contact_sheet
 
 _UNEVEN = 10  # the most frequent class has this many times the labels of the rarest: worth a warning

@@ -9,7 +9,7 @@ from saccade.data.dataset import DataSet, Ledger
 from saccade.data.formats import coco_write, read, voc_write, yolo_write
 from saccade.data.formats.output import Images
 from saccade.errors import DataError, UsageError, suggest
-from saccade.paths import at_home
+from saccade.machine.paths import at_home
 
 WRITERS = {"coco": coco_write.write, "voc": voc_write.write, "yolo": yolo_write.write}
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from saccade.data.scenes import write_scenes
 from saccade.errors import UsageError, suggest
-from saccade.paths import at_home
+from saccade.machine.paths import at_home
 from saccade.verbs.evaluate import evaluate
 from saccade.verbs.predict import predict
 from saccade.verbs.train import train

@@ -20,20 +20,20 @@ from saccade import checkpoint
 from saccade.data.formats.listing import images_to_look_at
 from saccade.data.image import note_frames
 from saccade.data.pipelines import Preprocessing
-from saccade.device import describe_hardware, pick_device
 from saccade.errors import DataError, UsageError, suggest
 from saccade.explanations.image import Advance, Explained, Wanted, explain_image, layers_for
 from saccade.explanations.layers import Shape
-from saccade.explanations.page import filters_section, image_section, introduction, summary
 from saccade.explanations.targets import GRADIENTS, TASKS, find_labels
 from saccade.explanations.words import ENDS, METHODS, SIGNED
-from saccade.files import report_folder, write_whole
-from saccade.paths import at_home
+from saccade.inference.predictor import build, preprocessing_in
+from saccade.machine.device import describe_hardware, pick_device
+from saccade.machine.files import report_folder, write_whole
+from saccade.machine.paths import at_home
+from saccade.machine.terminal import printable
 from saccade.plots.heat import overlay
-from saccade.predictor import build, preprocessing_in
-from saccade.report import Page, write_page
-from saccade.report_sections import Section
-from saccade.terminal import printable
+from saccade.reports.explanation import filters_section, image_section, introduction, summary
+from saccade.reports.page import Page, write_page
+from saccade.reports.sections import Section
 
 
 @dataclass(slots=True)

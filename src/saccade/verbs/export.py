@@ -15,9 +15,9 @@ from saccade import checkpoint
 from saccade.config import height_width, parse_size
 from saccade.data.pipelines import Preprocessing
 from saccade.errors import UsageError, how_to_install, suggest
-from saccade.files import write_whole
-from saccade.paths import at_home
-from saccade.predictor import build
+from saccade.inference.predictor import build
+from saccade.machine.files import write_whole
+from saccade.machine.paths import at_home
 
 ANY_SIZE = 256  # pixels a side, where the model takes images of any size
 TOLERANCE = 1e-3  # largest difference, relative to the largest output, between the exported file and the original

@@ -21,12 +21,12 @@ from saccade.data.pipelines import inference_side
 from saccade.data.rle import encode_mask
 from saccade.data.types import Annotation
 from saccade.data.video import SUFFIXES, Film, open_video
-from saccade.device import loader_workers
 from saccade.errors import DataError, UsageError
-from saccade.files import disk_errors, make_folder, write_whole
-from saccade.paths import at_home
+from saccade.inference.predictor import Predictor, load
+from saccade.machine.device import loader_workers
+from saccade.machine.files import disk_errors, make_folder, write_whole
+from saccade.machine.paths import at_home
 from saccade.plots.draw import draw, fit
-from saccade.predictor import Predictor, load
 from saccade.training.interrupt import Interrupt, Stopped
 
 _LINES, _WHOLE = "predictions.jsonl", "predictions.json"  # in the folder `out`

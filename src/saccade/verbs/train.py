@@ -21,16 +21,25 @@ from torch import Tensor
 from saccade import checkpoint
 from saccade.data.loader import Loader
 from saccade.data.types import Batch
-from saccade.device import describe_hardware, only_deterministic, timed_convolutions
 from saccade.errors import DivergedError, ResourceError, memory_errors
-from saccade.files import DISK_FULL, error_number, write_whole
-from saccade.gallery import Gallery
-from saccade.memory import hand_back_memory
+from saccade.inference.predictor import Predictor, load
+from saccade.inference.score import Pass, score, score_together
+from saccade.machine.device import describe_hardware, only_deterministic, timed_convolutions
+from saccade.machine.files import DISK_FULL, error_number, write_whole
+from saccade.machine.memory import hand_back_memory
+from saccade.machine.paths import at_home
+from saccade.machine.processes import (
+    from_first,
+    is_main_process,
+    join_processes,
+    largest,
+    share_buffers,
+)
 from saccade.metrics import Result
 from saccade.models.stage import Stage
-from saccade.paths import at_home
-from saccade.predictor import Predictor, load
-from saccade.tasks import TASKS
+from saccade.models.weights import weights_path
+from saccade.reports.gallery import Gallery
+from saccade.tasks.table import TASKS
 from saccade.training.display import Display
 from saccade.training.interrupt import Interrupt, Stopped
 from saccade.training.lock import lock
@@ -38,21 +47,11 @@ from saccade.training.mixup import mix
 from saccade.training.optimizer import learning_rate
 from saccade.training.plan import Plan, make_plan
 from saccade.training.prepare import Parts, check_model_name, make_loader, prepare
-from saccade.training.processes import (
-    agreed_run_folder,
-    from_first,
-    is_main_process,
-    join_processes,
-    largest,
-    run_folder,
-    share_buffers,
-)
 from saccade.training.rescale import random_scale
+from saccade.training.run_folder import agreed_run_folder, run_folder
 from saccade.training.stages import discard_stages, find_stages, run_stages
 from saccade.training.state import Progress, read_config, save_state
 from saccade.training.taken import Taken
-from saccade.training.weights import weights_path
-from saccade.verbs.evaluate import score, score_together
 
 EVALUATIONS = 10  # about so many a run; always after the last epoch
 WAITING = 0.2  # share of an epoch's time spent waiting for images from which on its line says so
@@ -345,7 +344,7 @@ def _save_checkpoint(parts: Parts, path: Path, metrics: dict[str, Any], threshol
 def _finish(parts: Parts, counters: Progress) -> dict[str, Any]:
     """Measure the best checkpoint with intervals, on the test part too where there is one; write metrics.json and
     report.html."""
-    from saccade.report import write_training_report
+    from saccade.reports.training import write_training_report
 
     run = parts.run
     rows = parts.log.rows()
@@ -360,17 +359,15 @@ def _finish(parts: Parts, counters: Progress) -> dict[str, Any]:
     }
     if not parts.accelerator.is_main_process:
         return summary
-    plan, gallery = parts.plan, None
+    plan, gallery, how = parts.plan, None, Pass(workers=parts.plan.settings.workers)
     if plan.validation or plan.testing:
         predictor = load(best, parts.accelerator.device, "bf16" if parts.precision == "bf16" else "fp32")
     if plan.validation:
         gallery = Gallery(plan.task, plan.dataset, plan.validation)
-        result = score(
-            predictor, plan.dataset, plan.validation, workers=plan.settings.workers, bootstrap=1000, gallery=gallery
-        )
+        result = score(predictor, plan.dataset, plan.validation, how, [gallery], bootstrap=1000)
         summary |= {"split": "val", **result.to_json()}
     if plan.testing:  # once, with the checkpoint that val chose
-        result = score(predictor, plan.dataset, plan.testing, workers=plan.settings.workers, bootstrap=1000)
+        result = score(predictor, plan.dataset, plan.testing, how, bootstrap=1000)
         summary["test"] = result.to_json()
     write_whole(run / "metrics.json", json.dumps(summary, indent=2, allow_nan=False))
     hardware = describe_hardware(parts.accelerator.device)

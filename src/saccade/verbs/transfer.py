@@ -22,12 +22,8 @@ from torch import nn
 
 from saccade import checkpoint
 from saccade.data.dataset import Record
-from saccade.device import describe_hardware, pick_device
 from saccade.errors import UsageError, suggest
-from saccade.experiment.features import Features, cached_features, frozen_network, output_layer
-from saccade.experiment.probes import KINDS, Choice, choose_probe, folds, refit
-from saccade.experiment.report import write_transfer_report
-from saccade.experiment.runs import (
+from saccade.experiments.splits import (
     Division,
     check_enough,
     check_linear,
@@ -37,22 +33,27 @@ from saccade.experiment.runs import (
     targets_of,
     training_plan,
 )
-from saccade.experiment.trials import METHODS, TRAINED, Trial, recommend, summarise
-from saccade.files import inside, make_folder, report_folder, write_whole
-from saccade.gallery import Gallery
+from saccade.experiments.trials import METHODS, TRAINED, Trial, recommend, summarise
+from saccade.inference.predictor import load
+from saccade.inference.score import Pass, score
+from saccade.machine.device import describe_hardware, pick_device
+from saccade.machine.files import inside, make_folder, report_folder, write_whole
+from saccade.machine.paths import at_home
+from saccade.machine.terminal import printable
 from saccade.models import model_module
 from saccade.models.configs import config_from_json
+from saccade.models.dry_run import class_tensors
 from saccade.models.published import WORDS
-from saccade.paths import at_home
-from saccade.predictor import load
-from saccade.tasks import TASKS
-from saccade.terminal import printable
-from saccade.training.depth import class_tensors, find_parts
+from saccade.models.weights import weights_path
+from saccade.reports.gallery import Gallery
+from saccade.reports.transfer import write_transfer_report
+from saccade.solvers.features import Features, cached_features, frozen_network, output_layer
+from saccade.solvers.linear import KINDS, Choice, choose_probe, folds, refit
+from saccade.tasks.table import TASKS
+from saccade.training.depth import find_parts
 from saccade.training.lock import lock
 from saccade.training.plan import Plan, fingerprint, make_plan
 from saccade.training.prepare import check_model_name
-from saccade.training.weights import weights_path
-from saccade.verbs.evaluate import score
 from saccade.verbs.train import fit
 
 SHARES = (0.25, 0.5)  # of the training images, besides all of them: the learning curve
@@ -305,7 +306,7 @@ def _training_trial(
     with lock(run):
         fit(own, run, experiment.device, not experiment.console.quiet)
     seconds = time.monotonic() - begun
-    found = score(load(run, experiment.device), plan.dataset, division.held, workers=plan.settings.workers)
+    found = score(load(run, experiment.device), plan.dataset, division.held, Pass(workers=plan.settings.workers))
     metrics = {metric: value.value for metric, value in found.metrics.items()}
     chosen = "thresholds and checkpoint" if choosing else "nothing"
     trial = _trial(plan, method, seed, len(training), share, metrics, seconds, chosen, ready)
@@ -373,14 +374,8 @@ def _conclude(
     best, why = recommend(summaries, metric, ratio)
     predictor = load(str(best.run), experiment.device)
     gallery = Gallery(plan.task, plan.dataset, divisions[0].held)
-    found = score(
-        predictor,
-        plan.dataset,
-        divisions[0].held,
-        workers=plan.settings.workers,
-        bootstrap=1000,
-        gallery=gallery,
-    ).to_json()
+    how = Pass(workers=plan.settings.workers)
+    found = score(predictor, plan.dataset, divisions[0].held, how, [gallery], bootstrap=1000).to_json()
     result: dict[str, Any] = {
         "data": data,
         "task": plan.task,

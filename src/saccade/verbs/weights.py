@@ -10,17 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saccade import __version__, checkpoint
+from saccade import checkpoint
 from saccade.config import resolve
 from saccade.data.pipelines import Preprocessing, preprocessing_of
 from saccade.errors import UsageError
-from saccade.files import open_regular
+from saccade.inference.predictor import fit_weights
+from saccade.machine.files import open_regular
+from saccade.machine.paths import at_home
 from saccade.models import model_config, model_module
+from saccade.models.dry_run import class_tensors
 from saccade.models.published import PUBLISHED, WORDS, Published, class_names
-from saccade.paths import at_home
-from saccade.predictor import fit_weights
-from saccade.training.depth import class_tensors
-from saccade.training.weights import is_counter, read_for, recognise, weights_path
+from saccade.models.weights import is_counter, read_for, recognise, weights_path
+from saccade.version import __version__
 
 
 def weights(

@@ -12,7 +12,7 @@ from saccade.errors import ModelFileError
 from saccade.models import catalogue
 from saccade.models.backbones.darknet import VARIANTS, Config, Model, Residual
 from saccade.models.darknet_weights import file_layers, read_for_model
-from saccade.training.weights import start_from
+from saccade.models.weights import start_from
 
 RESIDUAL = Config(classes=4, stages=(), blocks=(1, 1, 2, 1, 1), width=4, scores="mean")
 SMALL = Config(classes=4, stages=((4,), (8,), (12, 8, 12), (16,), (20,), (24, 8, 24)))

@@ -14,7 +14,7 @@ from saccade.checkpoint import read_public
 from saccade.errors import ModelFileError, UsageError
 from saccade.models import catalogue
 from saccade.models.backbones.squeezenet import VARIANTS, Config, Fire, Model, read_deep_compression
-from saccade.training.weights import start_from
+from saccade.models.weights import start_from
 
 SMALL = Config(classes=4, width=0.25, dropout=0.0)
 

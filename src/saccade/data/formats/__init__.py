@@ -18,7 +18,7 @@ from saccade.data.formats.listing import list_folders, list_images
 from saccade.data.main_object import keep_main_objects
 from saccade.data.picture_kinds import SUFFIXES
 from saccade.errors import DataError, UsageError, suggest
-from saccade.tasks import TASKS, find_task
+from saccade.tasks.table import TASKS, find_task
 
 FORMATS: dict[str, str] = {  # in the order of recognition: what is most particular comes first
     "coco": "saccade.data.formats.coco",
@@ -77,7 +77,7 @@ def read(path: str | Path, task: str | None = None) -> DataSet:
 
     Args:
         path: "photos", "photos/data.yaml", "folder:photos", ...
-        task: what the labels are wanted for (see `tasks.py`); it decides where a set can be read in two ways, as
+        task: what the labels are wanted for (see `tasks/table.py`); it decides where a set can be read in two ways, as
             masks of ids can (instances or a class map).
 
     Raises:

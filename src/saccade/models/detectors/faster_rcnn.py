@@ -26,7 +26,7 @@ from saccade.layers.box_coding import decode_boxes, encode_boxes
 from saccade.layers.fpn import FeaturePyramid, assign_levels
 from saccade.layers.matching import IGNORED, match
 from saccade.layers.sampling import sample_anchors
-from saccade.layers.truth import Targets, detection_targets
+from saccade.layers.targets import Targets, detection_targets
 from saccade.losses.across import mean_over_processes
 from saccade.losses.detection import smooth_l1
 from saccade.models.backbones import resnet

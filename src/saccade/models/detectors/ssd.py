@@ -24,7 +24,7 @@ from saccade.layers.box_coding import decode_boxes, encode_boxes
 from saccade.layers.matching import IGNORED, match, match_adaptive
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.layers.sampling import hard_negatives
-from saccade.layers.truth import Targets, detection_targets, learnable
+from saccade.layers.targets import Targets, detection_targets, learnable
 from saccade.losses.across import mean_over_processes
 from saccade.losses.detection import quality_focal, smooth_l1
 from saccade.models.backbones import resnet

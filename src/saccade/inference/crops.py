@@ -1,0 +1,154 @@
+"""Evaluation by several crops: the mean of the probabilities over parts of an image, as the papers report them.
+
+- 2: the usual view and its mirror image;
+- 10: the four corners and the centre of a view that is larger than the input, and their mirror images (AlexNet, section
+  4.1): shorter side 8/7 of the input (256 for 224), where training padded and cropped back (CIFAR) the padded image;
+- 144: shorter sides 256, 288, 320 and 352 for an input of 224, of each the left, centre and right square (top, centre
+  and bottom of an upright image), of each the four corners, the centre and the whole square at the size of the input,
+  and their mirror images (GoogLeNet, section 7).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+from torch.nn import functional as F
+
+from saccade.data.dataset import DataSet, Record
+from saccade.data.geometry import Size, crop, resize
+from saccade.data.loader import Loader
+from saccade.data.pipelines import Preprocessing, Transform, inference_side, inference_transforms
+from saccade.data.transforms import CenterCrop, PadTo, Resize
+from saccade.data.types import Annotation, Batch, Sample
+from saccade.errors import UsageError
+from saccade.inference.predictor import Predictor
+from saccade.machine.device import loader_workers
+
+CROPS = (1, 2, 10, 144)
+SCALES = (256 / 224, 288 / 224, 320 / 224, 352 / 224)  # of 144 crops: shorter side in sides of the input
+PLACES = (0.0, 0.5, 1.0)  # of the square along the longer side
+
+
+@dataclass(frozen=True)
+class Square:
+    """The square at `place` (0 left or top, 1 right or bottom) of the longer side, resized to `side` pixels."""
+
+    side: int
+    place: float
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        height, width = sample.truth.size
+        short = min(height, width)
+        x, y = round(self.place * (width - short)), round(self.place * (height - short))
+        return resize(crop(sample, (x, y, x + short, y + short)), (self.side, self.side))
+
+
+def check_crops(crops: int, task: str, preprocessing: Preprocessing) -> None:
+    """Raises UsageError where this number of crops is not defined, or not for this task or preprocessing."""
+    if crops not in CROPS:
+        raise UsageError(f"crops is {crops}, allowed: {', '.join(map(str, CROPS))}")
+    if crops > 1 and task not in ("classify", "tag"):
+        raise UsageError(f"crops are parts of an image with one answer: for classify and tag, not {task}; use crops=1")
+    if crops > 2 and preprocessing.resize == "letterbox":
+        raise UsageError(f"{crops} crops of a model that was trained on letterboxed images: allowed are 1 and 2")
+    size = _input(preprocessing)
+    if crops == 144 and (preprocessing.resize != "crop" or preprocessing.pad or size[0] != size[1]):
+        raise UsageError("144 crops are for square inputs, trained on random crops (resize=crop, pad=0); use 10")
+
+
+def views(task: str, preprocessing: Preprocessing, crops: int) -> list[list[Transform]]:
+    """The pipelines of the loader, each from a decoded image to a view that `parts` cuts up."""
+    size = _input(preprocessing)
+    if crops == 144:
+        return [[Square(round(scale * min(size)), place)] for scale in SCALES for place in PLACES]
+    cover = (round(size[0] * preprocessing.view), round(size[1] * preprocessing.view))
+    if crops == 2:
+        return [inference_transforms(task, preprocessing)]
+    if preprocessing.pad:
+        padded = (size[0] + 2 * preprocessing.pad, size[1] + 2 * preprocessing.pad)
+        return [[Resize(size), PadTo(padded, centred=True)]]
+    return [[Resize(cover) if preprocessing.resize == "stretch" else CenterCrop(cover, cover)]]
+
+
+def parts(view: Tensor, size: Size, crops: int) -> Iterator[Tensor]:
+    """The inputs [b, 3, *size] that are cut from views [b, 3, H, W], without their mirror images."""
+    if crops == 2:
+        yield view
+        return
+    down, right = view.shape[2] - size[0], view.shape[3] - size[1]
+    for y, x in ((0, 0), (0, right), (down, 0), (down, right), (down // 2, right // 2)):
+        yield view[:, :, y : y + size[0], x : x + size[1]]
+    if crops == 144:
+        yield F.interpolate(view, size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def predictions_by_crops(
+    predictor: Predictor,
+    dataset: DataSet,
+    records: list[Record],
+    crops: int,
+    batch: int = 8,
+    workers: int | None = None,
+    progress: bool = False,
+) -> Iterator[tuple[Record, Annotation]]:
+    """Every record with what the model says of it in the mean over its crops, in order. All are computed before the
+    first is given.
+
+    Args:
+        progress: show a bar on stderr; it counts views of images (`views`).
+
+    Raises:
+        UsageError: see `check_crops`.
+    """
+    check_crops(crops, predictor.task, predictor.preprocessing)
+    total = torch.zeros(len(records), len(predictor.classes), dtype=torch.float64)
+    size = _input(predictor.preprocessing)
+    pipelines = views(predictor.task, predictor.preprocessing, crops)
+    processes = min(loader_workers(workers, predictor.device), len(records) // batch)
+    side = inference_side(predictor.preprocessing)
+    with Progress(console=Console(stderr=True), transient=True, disable=not progress) as shown:
+        bar = shown.add_task("evaluating", total=len(pipelines) * len(records))
+        for pipeline in pipelines:
+            loader = Loader(
+                dataset, records, predictor.task, pipeline, batch, workers=processes, shuffle=False, min_side=side
+            )
+            first = 0
+            for view in loader.epoch(0):
+                total[first : first + len(view)] += _summed(predictor, view, size, crops)
+                first += len(view)
+                shown.advance(bar, len(view))
+    for record, summed in zip(records, total, strict=True):
+        scores = (summed / crops).float()
+        answer = Annotation(record.size, scores=scores)
+        if predictor.task == "tag":
+            answer.tags = scores >= 0.5
+            predictor.decide(answer)
+        else:
+            answer.label = int(scores.argmax())
+        yield record, answer
+
+
+def _summed(predictor: Predictor, view: Batch, size: Size, crops: int) -> Tensor:
+    """[b, classes] float64: probabilities of a batch of views, summed over its inputs and their mirror images."""
+    view = view.to(predictor.device)
+    total = torch.zeros(len(view), len(predictor.classes), dtype=torch.float64)
+    for part in parts(view.images, size, crops):
+        for images in (part, part.flip(3)):
+            inputs = dataclasses.replace(view, images=images, sizes=[size] * len(view))
+            for row, (_, answer) in enumerate(predictor.predict_batches([inputs])):
+                if answer.scores is not None:
+                    total[row] += answer.scores
+    return total
+
+
+def _input(preprocessing: Preprocessing) -> Size:
+    if preprocessing.size is None:
+        raise UsageError("crops need a model with one input size")
+    return preprocessing.size

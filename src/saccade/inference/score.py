@@ -1,0 +1,199 @@
+"""A model, or a file of answers, measured on a data set: one pass over the images, which any number may watch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import track
+
+from saccade.data.dataset import DataSet, Record
+from saccade.data.loader import Loader
+from saccade.data.pipelines import inference_side
+from saccade.data.split import HOLDOUT
+from saccade.data.split import split as assign_splits
+from saccade.data.truth import read_truth
+from saccade.data.types import Annotation
+from saccade.errors import DataError, UsageError
+from saccade.inference.crops import predictions_by_crops
+from saccade.inference.predictor import Predictor
+from saccade.machine.device import loader_workers
+from saccade.machine.processes import from_all, place_among_processes
+from saccade.metrics import Metric, Result, make_metric
+from saccade.metrics.coco_results import read_results
+
+LARGEST_BATCH = 256  # images a forward pass
+
+
+class Watcher(Protocol):
+    """Who sees every image of a pass as it is measured: a report's gallery, the rows of a results file."""
+
+    def add(self, record: Record, truth: Annotation, prediction: Annotation) -> None:
+        """One image, its truth and the model's answer, both in pixels of the original."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """How the images of a data set go through a model."""
+
+    batch: int | None = None  # images a forward pass; by default the device decides (`batch_for`)
+    workers: int | None = None  # loader processes; by default as many as help
+    crops: int = 1  # classify, tag: the mean over so many parts of an image (inference/crops.py)
+    progress: bool = False  # a bar on stderr
+
+
+def score(
+    predictor: Predictor,
+    dataset: DataSet,
+    records: list[Record],
+    how: Pass = Pass(),
+    watchers: Sequence[Watcher] = (),
+    bootstrap: int = 0,
+) -> Result:
+    """Predict every record and measure the answers against its truth, in pixels of the originals.
+
+    Args:
+        watchers: each is shown every image as well.
+        bootstrap: resamples for the intervals; 0 for none.
+    """
+    metric = make_metric(predictor.task, dataset.classes, thresholds=predictor.thresholds or 0.5)
+    for record, prediction in predictions(predictor, dataset, records, how):
+        truth = read_truth(record, dataset, predictor.task)
+        metric.add(record.id, truth, prediction)
+        for watcher in watchers:
+            watcher.add(record, truth, prediction)
+    return _result(metric, records, bootstrap)
+
+
+def score_together(
+    predictor: Predictor, dataset: DataSet, records: list[Record], workers: int | None = None
+) -> Result | None:
+    """`score` by all processes of a run: each predicts its part, the first one measures; the others have None."""
+    place, processes = place_among_processes()
+    if processes == 1:
+        return score(predictor, dataset, records, Pass(workers=workers))
+    mine = records[place::processes]
+    found = predictions(predictor, dataset, mine, Pass(workers=workers)) if mine else ()
+    parts = from_all({record.id: answer for record, answer in found})
+    if place:
+        return None
+    answers = {name: answer for part in parts for name, answer in part.items()}
+    metric = make_metric(predictor.task, dataset.classes, thresholds=predictor.thresholds or 0.5)
+    for record in records:
+        metric.add(record.id, read_truth(record, dataset, predictor.task), answers[record.id])
+    return _result(metric, records, bootstrap=0)
+
+
+def score_file(
+    path: Path,
+    dataset: DataSet,
+    records: list[Record],
+    watchers: Sequence[Watcher] = (),
+    bootstrap: int = 0,
+    corners: str = "coco",
+) -> Result:
+    """Measure a COCO results file of any tool; `corners` as in `read_results`. Raises DataError with the number of a
+    bad entry."""
+    if dataset.task not in ("detect", "instances"):
+        raise UsageError(f"{path}: a results file holds boxes or masks, {dataset.root} holds labels to {dataset.task}")
+    answers = read_results(path, dataset, corners)
+    foreign = set(answers.named) - {record.id for record in records}
+    if foreign:
+        raise DataError(
+            f"{path}: holds predictions of {len(foreign)} images outside this split, such as {min(foreign)}; "
+            "choose another --split (all takes every image)"
+        )
+    task = "instances" if dataset.task == "instances" and answers.masks else "detect"
+    metric = make_metric(task, dataset.classes)
+    for record in records:
+        truth = read_truth(record, dataset, task)
+        metric.add(record.id, truth, answers[record.id])
+        for watcher in watchers:
+            watcher.add(record, truth, answers[record.id])
+    return _result(metric, records, bootstrap)
+
+
+def predictions(
+    predictor: Predictor, dataset: DataSet, records: list[Record], how: Pass = Pass()
+) -> Iterator[tuple[Record, Annotation]]:
+    """Every record of a data set with what the model says of it, in order."""
+    batch = how.batch or batch_for(predictor)
+    if how.crops > 1:
+        yield from predictions_by_crops(predictor, dataset, records, how.crops, batch, how.workers, how.progress)
+        return
+    processes = min(loader_workers(how.workers, predictor.device), len(records) // batch)
+    loader = Loader(
+        dataset,
+        records,
+        predictor.task,
+        predictor.transforms,
+        batch,
+        workers=processes,
+        shuffle=False,
+        min_side=inference_side(predictor.preprocessing),
+    )
+    answers = zip(records, predictor.predict_batches(loader.epoch(0)), strict=True)
+    console = Console(stderr=True)
+    shown = track(answers, "evaluating", total=len(records), console=console, disable=not how.progress, transient=True)
+    for record, (_, answer) in shown:
+        yield record, answer
+
+
+def batch_for(predictor: Predictor) -> int:
+    """Images a forward pass: 8, or on a GPU, which small ones leave idle, the pixels of 8 images of 512 x 512."""
+    size = predictor.preprocessing.size
+    if predictor.device.type == "cpu" or size is None:
+        return 8
+    return min(LARGEST_BATCH, max(8, 8 * 512 * 512 // (size[0] * size[1])))
+
+
+def records_of(
+    dataset: DataSet, split: str, seed: int = 0, share: float = HOLDOUT, group: str = "auto"
+) -> list[Record]:
+    """The records of a split, or of "all"; see `data.split.split`. Raises DataError with the splits that there are."""
+    assign_splits(dataset, seed, share, group)
+    if split == "all":
+        return sorted(dataset.records, key=lambda r: r.id)
+    if split not in dataset.splits:
+        raise DataError(f"{dataset.root} has no split {split!r}; it has {', '.join(dataset.splits)} (or use all)")
+    return dataset.of(split)
+
+
+def _result(metric: Metric, records: Sequence[Record], bootstrap: int) -> Result:
+    """What a metric found in these records; its intervals resample recordings where they are known."""
+    groups = {record.id: record.group for record in records if record.group is not None}
+    result = metric.result(bootstrap=bootstrap, groups=groups)
+    result.recordings = len(set(groups.values()))
+    return result
+
+
+def align_classes(dataset: DataSet, classes: list[str]) -> None:
+    """Give the data the model's class order; names are the key.
+
+    Raises:
+        DataError: the data holds a class that the model does not know.
+    """
+    if dataset.classes == classes:
+        return
+    extra = [name for name in dataset.classes if name not in classes]
+    if extra:
+        raise DataError(
+            f"{dataset.root} has classes that the model was not trained on: {', '.join(extra[:10])}; "
+            f"the model knows {', '.join(classes[:20])}. A new output layer for them: saccade train ... --weights RUN"
+        )
+    new = [classes.index(name) for name in dataset.classes]
+    for record in dataset.records:
+        if record.label is not None:
+            record.label = new[record.label]
+        if record.tags is not None:
+            record.tags = sorted(new[tag] for tag in record.tags)
+        for thing in record.things or ():
+            thing.label = new[thing.label]
+    if dataset.mask_values is not None:
+        dataset.mask_values = {
+            value: index if index == 255 else new[index] for value, index in dataset.mask_values.items()
+        }
+    dataset.classes = list(classes)

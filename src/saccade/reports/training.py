@@ -1,0 +1,166 @@
+"""The report of a training run: how it went, what it reached, how to repeat it and how to go on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from saccade.config import Settings
+from saccade.models.paper import paper_of
+from saccade.plots.curves import plot_training
+from saccade.reports.evaluation import add_result
+from saccade.reports.gallery import Gallery
+from saccade.reports.page import Page, headline, write_page
+from saccade.reports.sections import (
+    Section,
+    data_section,
+    picture,
+    scores_section,
+    settings_section,
+)
+from saccade.reports.words import meaning
+from saccade.tasks.table import TASKS
+from saccade.training.plan import Plan
+from saccade.version import __version__
+
+# flags of `saccade train` that have a name of their own; others are given by --set
+OWN_FLAGS = ("epochs", "minutes", "batch", "size", "seed", "precision", "workers")
+
+
+def write_training_report(
+    run: Path,
+    plan: Plan,
+    rows: Sequence[Mapping[str, Any]],
+    summary: Mapping[str, Any],
+    gallery: Gallery | None,
+    hardware: str,
+    precision: str,
+) -> None:
+    """Write `report.html` and `plots/*.png` of a finished run.
+
+    Args:
+        rows: of log.jsonl.
+        summary: metrics.json; with the fields of `Result.to_json()` if there are validation images.
+        gallery: the pictures of the last evaluation; None without validation images.
+        hardware: one line (`machine.device.describe_hardware`).
+        precision: what the run computed with.
+
+    Raises:
+        ResourceError: no space, no permission.
+    """
+    title = f"{plan.model} on {plan.dataset.root.name}"
+    page = Page(title, f"A training run to {plan.task}: {TASKS[plan.task].answers}")
+    page.sections.append(
+        Section(
+            "run", "The run", facts=_run_facts(plan, rows, summary, hardware, precision), commands=_repeat(plan, run)
+        )
+    )
+    if rows:
+        figure = plot_training(rows, TASKS[plan.task].metric)
+        page.sections.append(Section("training", "Training", plots=[picture("training", figure)]))
+    if gallery is None:
+        page.sentences.append(
+            "There are no validation images, so nothing was measured. Add some, or a split, to get scores."
+        )
+    else:
+        add_result(page, plan.task, summary, gallery, "validation images")
+    if "test" in summary:
+        _add_test(page, plan, summary["test"])
+    page.warnings += [w for w in plan.dataset.ledger.warnings if w.startswith("leak")]
+    page.sections.append(data_section(plan.dataset, {name: plan.dataset.of(name) for name in plan.dataset.splits}))
+    page.sections.append(settings_section(plan))
+    page.sections.append(_next_steps(plan, run))
+    write_page(run, page)
+
+
+def _add_test(page: Page, plan: Plan, found: Mapping[str, Any]) -> None:
+    """The test part's scores: the headline, as nothing was chosen by them."""
+    name = TASKS[plan.task].metric
+    page.headline = headline(name, f"{meaning(name, plan.task)}, on the test images", found["metrics"][name])
+    page.sentences.insert(
+        0,
+        f"The number above is that of {found['images']:,} test images, which were looked at once, at the end. All else "
+        "but their table of scores is of the validation images, by which the checkpoint was chosen.",
+    )
+    section = scores_section(plan.task, found["metrics"])
+    section.key, section.title = "test", "Scores on the test images"
+    place = next((i for i, other in enumerate(page.sections) if other.key == "scores"), len(page.sections))
+    page.sections.insert(place, section)
+
+
+def _run_facts(
+    plan: Plan, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], hardware: str, precision: str
+) -> list[tuple[str, str]]:
+    paper = paper_of(plan.module, plan.model)
+    facts = [
+        ("model", plan.model),
+        ("paper", f"{paper.title}. {paper.authors}, {paper.year} ({paper.where})"),
+        ("task", f"{plan.task}: {TASKS[plan.task].answers}"),
+        ("data", f"{plan.dataset.root} ({plan.dataset.format})"),
+        (
+            "images",
+            f"{len(plan.training):,} to train on, {len(plan.validation):,} to validate, {len(plan.testing):,} to test",
+        ),
+        ("classes", str(len(plan.dataset.classes))),
+        (
+            "time",
+            f"{summary['seconds'] / 60:.1f} minutes, {len(rows)} epochs, {rows[-1]['step'] if rows else 0:,} steps",
+        ),
+        ("speed", f"{summary['images_per_second']:.1f} images/s in training"),
+        ("hardware", hardware),
+        ("precision", precision),
+        ("recipe", plan.recipe),
+        ("versions", f"saccade {__version__}, torch {torch.__version__}, Python {platform.python_version()}"),
+    ]
+    metric = TASKS[plan.task].metric
+    scored = [row for row in rows if row.get("metrics", {}).get(metric) is not None]
+    if scored:
+        best = max(scored, key=lambda row: row["metrics"][metric])
+        facts.append(("best checkpoint", f"epoch {best['epoch']} of {rows[-1]['epoch']}"))
+    return facts
+
+
+def _repeat(plan: Plan, run: Path) -> list[tuple[str, str]]:
+    words = ["saccade", "train", plan.model, str(plan.dataset.root), "--out", str(run), "--task", plan.task]
+    if plan.recipe != "default":
+        words += ["--recipe", plan.recipe]
+    known = {f.name for f in dataclasses.fields(Settings)}
+    files = [origin for origin in dict.fromkeys(plan.origins.values()) if Path(origin).is_file()]
+    words += [word for file in files for word in ("--config", file)]
+    for name, origin in plan.origins.items():
+        if origin in ("flag", "found", "resumed"):
+            value = getattr(plan.settings if name in known else plan.config, name)
+            if origin == "resumed" and value == getattr(Settings(), name, None):
+                continue
+            words += _flag(name, value)
+    return [("The same run again:", shlex.join(words))]
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    if name in OWN_FLAGS and value is not None:
+        text = "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        return [f"--{name}", text]
+    return ["--set", f"{name}={json.dumps(value)}"]
+
+
+def _next_steps(plan: Plan, run: Path) -> Section:
+    folder, data = shlex.quote(str(run)), shlex.quote(str(plan.dataset.root))
+    commands = [
+        ("Measure on other images, with a report:", f"saccade evaluate {folder} DATA --split all --out evaluation"),
+        ("Answers for new images, folders or videos:", f"saccade predict {folder} IMAGES --out predictions"),
+        ("A file for deployment, checked to give the same answers:", f"saccade export {folder} --to onnx"),
+    ]
+    longer = f"saccade train {plan.model} {data} --out {folder} --resume"
+    if plan.ends_by_epochs:
+        longer += f" --epochs {2 * plan.settings.epochs}"
+    if plan.settings.minutes is not None:
+        longer += f" --minutes {2 * plan.settings.minutes:g}"
+    commands.append(("Train twice as long:", longer))
+    return Section("next", "How to go on", commands=commands)

@@ -1,0 +1,204 @@
+"""What a frozen network says of every image, computed once and kept on the disk.
+
+`top` is the input of the network's last layer; `depths` are the means over the map of every level of the trunk contract
+(`features`), side by side. Both are computed for each image and for its mirror image, which training may use as well.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+
+from saccade import checkpoint
+from saccade.data.dataset import DataSet, Record
+from saccade.data.loader import Loader
+from saccade.data.pipelines import Preprocessing, inference_side, inference_transforms
+from saccade.errors import ModelFileError, UsageError
+from saccade.inference.fuse import prepare_for_inference
+from saccade.machine.device import loader_workers
+from saccade.machine.files import inside, make_folder
+from saccade.models.dry_run import class_tensors
+from saccade.models.weights import start_from
+
+BATCH = 8  # images a forward pass
+VERSION = 1  # raised when features of the same network and images come out otherwise
+NAMES = ("top", "top.mirrored", "depths", "depths.mirrored")
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Rows in the order of `ids`, float32; `depths` has no columns where the network gives no feature maps."""
+
+    ids: list[str]
+    top: np.ndarray  # [images, channels]
+    top_mirrored: np.ndarray
+    depths: np.ndarray  # [images, sum of the channels of all levels]
+    depths_mirrored: np.ndarray
+    seconds: float  # that it took to compute them
+    cached: bool  # whether they came from the disk
+
+
+def frozen_network(module: ModuleType, config: Any, weights: str | Path) -> nn.Module:
+    """The network with these weights; only its output layer may be fresh.
+
+    Raises:
+        ModelFileError: the file cannot be read.
+        UsageError: weights of another network, or of a part of it.
+    """
+    model: nn.Module = module.Model(config)
+    foreign = set(start_from(model, module, weights)) - class_tensors(module, config)
+    foreign -= {name for name in foreign if name.endswith("num_batches_tracked")}
+    if foreign:
+        raise UsageError(
+            f"{weights}: {len(foreign)} tensors of the network are not in it, or have another shape there, such as "
+            f"{', '.join(sorted(foreign)[:3])}; frozen features need all but the output layer. Give the --model and "
+            "the settings (--set width=...) that the weights were made with"
+        )
+    return model.eval()
+
+
+def output_layer(module: ModuleType, config: Any, model: nn.Module) -> str:
+    """Name of the linear layer (or 1x1 convolution) that gives the classes.
+
+    Raises:
+        UsageError: the network ends otherwise.
+    """
+    layers = {name.rpartition(".")[0] for name in class_tensors(module, config)}
+    found = [name for name, _ in model.named_modules() if name in layers]
+    last = model.get_submodule(found[-1]) if found else None
+    pointwise = isinstance(last, nn.Conv2d) and last.kernel_size == (1, 1) and last.groups == 1
+    if not (pointwise or isinstance(last, nn.Linear)) or getattr(last, "bias", None) is None:
+        raise UsageError(
+            f"{module.__name__.rpartition('.')[2]} does not end in a linear layer with biases: its features cannot be "
+            "given to a linear classifier; use another --model"
+        )
+    return found[-1]
+
+
+def without_output_layer(model: nn.Module, head: str) -> nn.Module:
+    """A copy whose `forward` gives what the output layer would have got, [b, channels]: means over the map where that
+    is a convolution."""
+    network = copy.deepcopy(model)
+    network.set_submodule(head, nn.Identity())
+    return network
+
+
+def feature_key(
+    model: nn.Module, head: str, root: Path, records: Sequence[Record], preprocessing: Preprocessing
+) -> str:
+    """SHA-256 of all that features depend on: weights but for the output layer, images (names, sizes and times of the
+    files), preprocessing."""
+    weights = {name: value for name, value in model.state_dict().items() if not name.startswith(head + ".")}
+    files = []
+    for record in records:
+        stat = (root / record.id).stat()
+        files.append([record.id, stat.st_size, stat.st_mtime_ns])
+    told = [VERSION, type(model).__module__, checkpoint.digest(weights), sorted(files), preprocessing.to_json()]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+def cached_features(
+    folder: Path,
+    model: nn.Module,
+    head: str,
+    dataset: DataSet,
+    task: str,
+    preprocessing: Preprocessing,
+    device: torch.device,
+    workers: int | None = None,
+    progress: bool = False,
+) -> Features:
+    """The features of all images of a data set: from `folder` if they are there, else computed and left there.
+
+    Raises:
+        DataError: an image cannot be read.
+        ResourceError: no space, no permission.
+    """
+    records = sorted(dataset.records, key=lambda record: record.id)
+    key = feature_key(model, head, dataset.root, records, preprocessing)
+    path = inside(folder, f"{key[:16]}.safetensors")
+    kept = _read(path, key)
+    if kept is not None:
+        return kept
+    start = time.monotonic()
+    tensors = _compute(model, head, dataset, records, task, preprocessing, device, workers, progress)
+    seconds = time.monotonic() - start
+    header = {"key": key, "ids": json.dumps([record.id for record in records]), "seconds": str(seconds)}
+    make_folder(folder)
+    checkpoint.write_tensors(path, tensors, header)
+    return _features([record.id for record in records], tensors, seconds, cached=False)
+
+
+def _features(ids: list[str], tensors: dict[str, Tensor], seconds: float, cached: bool) -> Features:
+    top, top_mirrored, depths, depths_mirrored = (tensors[name].numpy() for name in NAMES)
+    return Features(ids, top, top_mirrored, depths, depths_mirrored, seconds, cached)
+
+
+def _read(path: Path, key: str) -> Features | None:
+    if not path.is_file():
+        return None
+    try:
+        header, tensors = checkpoint.read_tensors(path)
+        if header.get("key") != key:
+            return None
+        return _features(json.loads(header["ids"]), tensors, float(header["seconds"]), cached=True)
+    except (ModelFileError, KeyError, ValueError):  # cut short or foreign: made again
+        return None
+
+
+@torch.inference_mode()
+def _compute(
+    model: nn.Module,
+    head: str,
+    dataset: DataSet,
+    records: Sequence[Record],
+    task: str,
+    preprocessing: Preprocessing,
+    device: torch.device,
+    workers: int | None,
+    progress: bool,
+) -> dict[str, Tensor]:
+    network = prepare_for_inference(without_output_layer(model, head).to(device))
+    transforms = inference_transforms(task, preprocessing)
+    processes = min(loader_workers(workers, device), len(records) // BATCH)
+    side = inference_side(preprocessing)
+    loader = Loader(dataset, records, task, transforms, BATCH, workers=processes, shuffle=False, min_side=side)
+    rows: dict[str, list[Tensor]] = {name: [] for name in NAMES}
+    console = Console(stderr=True)
+    shown = track(loader.epoch(0), "features", total=len(loader), console=console, disable=not progress, transient=True)
+    same: bool | None = None  # whether the last level's means are the top features: then one pass gives both
+    for batch in shown:
+        images = batch.to(device).images
+        for suffix, view in (("", images), (".mirrored", images.flip(3))):
+            depths = _depths(network, view)
+            width = 0 if not depths else depths[-1].shape[1]
+            if same:
+                top = depths[-1]
+            else:
+                top = network(view)
+                if same is None:
+                    same = width == top.shape[1] and torch.allclose(top, depths[-1], rtol=1e-4, atol=1e-5)
+            rows["top" + suffix].append(top.float().cpu())
+            empty = torch.zeros(len(view), 0)
+            rows["depths" + suffix].append(torch.cat([d.float().cpu() for d in depths], 1) if depths else empty)
+    loader.close()
+    return {name: torch.cat(parts).contiguous() for name, parts in rows.items()}
+
+
+def _depths(network: nn.Module, images: Tensor) -> list[Tensor]:
+    """Means over the map of every level, [b, channels] each; none where the network is no trunk."""
+    features: Any = getattr(network, "features", None)
+    return [] if features is None else [level.mean((2, 3)) for level in features(images)]

@@ -1,0 +1,52 @@
+"""The folder of a run: whether it may be made, gone on with or replaced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from saccade.errors import UsageError
+from saccade.machine.processes import from_first, is_main_process
+
+# what a new run removes or writes over in its folder
+FILES = ("log.jsonl", "best.safetensors", "last.safetensors", "metrics.json", "report.html", "data_report.json")
+REPLACED = (*FILES, "state", "stages", "plots")
+
+
+def agreed_run_folder(out: str | Path | None, model: str, data: str | Path, resume: bool, overwrite: bool) -> Path:
+    """The folder of a run, chosen by the first process for all. Raises UsageError in all of them."""
+    answer: Path | UsageError = Path()
+    if is_main_process():
+        try:
+            answer = run_folder(out, model, data, resume, overwrite)
+        except UsageError as error:
+            answer = error
+    answer = from_first(answer)
+    if isinstance(answer, UsageError):
+        raise answer
+    return answer
+
+
+def run_folder(out: str | Path | None, model: str, data: str | Path, resume: bool, overwrite: bool) -> Path:
+    """The folder of a run. Raises UsageError where it holds another run, none to go on with, or other files that a run
+    would replace."""
+    if out is None:
+        if resume:
+            raise UsageError("--resume needs --out, the folder of the run to go on with")
+        name = f"{model}-{Path(str(data).split(':')[-1]).resolve().stem}"
+        numbered = (Path("runs") / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000))
+        return next(path for path in numbered if not path.exists())
+    path = Path(out)
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"--out {path} is a file, not a folder")
+    has_run = (path / "config.json").is_file()
+    if resume and not has_run:
+        raise UsageError(f"--resume: {path} holds no run (no config.json)")
+    taken = [name for name in REPLACED if (path / name).exists()]
+    if taken and not has_run and not overwrite:
+        raise UsageError(
+            f"{path} holds no run, but {', '.join(taken)}, which a run would replace; choose another --out, or add "
+            "--overwrite"
+        )
+    if has_run and not resume and not overwrite:
+        raise UsageError(f"{path} holds a run already; add --resume to go on with it, or --overwrite to replace it")
+    return path

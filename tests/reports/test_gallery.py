@@ -1,0 +1,69 @@
+"""Which pictures a report keeps, and what it says of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from saccade.data.dataset import DataSet, Record
+from saccade.data.types import Annotation, Objects
+from saccade.metrics.mistakes import judge
+from saccade.reports.gallery import SAMPLED, WORST, Gallery, choose, explain
+
+
+def test_choice_is_spread_bounded_and_independent_of_order() -> None:
+    ids = [f"{i:03}" for i in range(100)]
+    chosen = choose(ids, 4)
+    assert chosen == ["012", "037", "062", "087"]
+    assert choose(ids[::-1], 4) == chosen
+    assert choose(ids[:3], 4) == ids[:3]
+    assert choose([], 4) == []
+
+
+def test_keeps_the_worst_and_a_fixed_choice_of_many(tmp_path: Path) -> None:
+    records = [Record(f"{i}.png", (8, 8), "val", label=0) for i in range(60)]
+    for record in records:
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / record.id)
+    dataset = DataSet(tmp_path, "folder", "classify", ["a", "b"], records)
+    gallery = Gallery("classify", dataset, records)
+    for i, record in enumerate(records):
+        right = 0.02 + 0.015 * i
+        gallery.add(record, Annotation((8, 8), label=0), Annotation((8, 8), 0, scores=torch.tensor([right, 1 - right])))
+    worst = gallery.worst()
+    assert [e.id for e in worst] == [f"{i}.png" for i in range(WORST)]
+    assert worst[0].mistakes == ["a comes in place 2, after b (0.98)"]
+    assert len(gallery.sampled()) == SAMPLED
+    assert [e.id for e in gallery.sampled()] == choose([r.id for r in records], SAMPLED)
+    assert max(worst[0].pictures[0][1].shape) == 400
+
+
+def test_an_image_that_went_away_is_named(tmp_path: Path) -> None:
+    record = Record("gone.png", (8, 8), "val", label=0)
+    gallery = Gallery("classify", DataSet(tmp_path, "folder", "classify", ["a", "b"], [record]), [record])
+    gallery.add(record, Annotation((8, 8), label=0), Annotation((8, 8), 0, scores=torch.tensor([0.9, 0.1])))
+    (exhibit,) = gallery.sampled()
+    assert "gone.png" in exhibit.unreadable
+    assert exhibit.right
+    assert gallery.worst() == []
+
+
+def test_mistakes_in_words() -> None:
+    classes = ["cat", "dog"]
+    truth = Objects(torch.tensor([[0.0, 0, 10, 10], [50, 50, 60, 60], [80, 0, 90, 10]]), torch.tensor([0, 0, 0]))
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 10], [20, 20, 30, 30], [30, 30, 40, 40], [50, 50, 60, 60]])
+    said = Objects(boxes, torch.tensor([0, 0, 1, 1, 1]), torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5]))
+    size = (100, 100)
+    verdict = judge("detect", Annotation(size, objects=truth), Annotation(size, objects=said), classes)
+    assert explain("detect", verdict, classes) == [
+        "cat (0.80) found twice",
+        "2 x dog (up to 0.70) where there is nothing",
+        "cat taken for dog (0.50)",
+        "cat missed",
+    ]
+    assert explain("detect", verdict, classes, 2)[-1] == "and 2 more kinds of mistakes"
+    tags = Annotation(size, tags=torch.tensor([True, False]))
+    verdict = judge("tag", tags, Annotation(size, scores=torch.tensor([0.1, 0.8])), classes)
+    assert explain("tag", verdict, classes) == ["cat missed (0.10)", "dog said, but not there (0.80)"]
