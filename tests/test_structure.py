@@ -51,8 +51,6 @@ MANY = {
     ),
     "layers/conv.py: __init__",  # as many as nn.Conv2d's own
     *("data/loader.py: __init__", "explanations/image.py: _heats", "verbs/train.py: _fit_stage"),  # still to come down
-    *("solvers/features.py: cached_features", "solvers/features.py: _compute", "verbs/transfer.py: _trial"),
-    "training/plan.py: make_plan",
     *("ops/roi_align.py: _", "ops/roi_pool.py: _scan", "ops/nms.py: _suppressed"),
 }
 LOOPS = {"verbs/train.py: _fit"}  # the training loop reads top to bottom in one piece

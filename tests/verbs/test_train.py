@@ -24,7 +24,7 @@ from saccade import checkpoint
 from saccade.data import sources
 from saccade.data.types import Batch, Sample
 from saccade.errors import DivergedError, UsageError
-from saccade.training.plan import make_plan
+from saccade.training.plan import resume_plan
 from saccade.training.prepare import Step
 from saccade.training.state import STATE, read_config
 
@@ -351,7 +351,7 @@ def test_refusals(colours: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot change width \(4 in the run, 8 now\); allowed"):
         saccade.train("resnet20", colours, out=run, progress=False, resume=True, width=8)
     with pytest.raises(UsageError, match=r"cannot change weights \(None in the run, imagenet now\)"):
-        make_plan("resnet20", colours, weights="imagenet", stored=read_config(run))
+        resume_plan("resnet20", colours, read_config(run), weights="imagenet")
     with pytest.raises(UsageError, match=r"cannot change recipe \(default in the run, paper now\)"):
         saccade.train("resnet20", colours, out=run, progress=False, resume=True, recipe="paper")
     with pytest.raises(UsageError, match=r"model differ .*resnet20 then, resnet32 now"):

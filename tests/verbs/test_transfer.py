@@ -21,7 +21,7 @@ from saccade import checkpoint
 from saccade.errors import DataError, UsageError
 from saccade.models import create
 from saccade.models.published import PUBLISHED, Published
-from saccade.solvers.features import cached_features, feature_key, frozen_network, output_layer
+from saccade.solvers.features import Frozen, cached_features, feature_key, frozen_network, output_layer
 from saccade.training.plan import Plan, make_plan
 
 Shell = Callable[..., tuple[int, str, str]]
@@ -144,9 +144,8 @@ def test_the_checkpoint_answers_as_scikit_learn_does(colours: Path, run: Path, t
     saccade.transfer(colours, weights=run, out=out, methods=["logistic"], seeds=1, progress=False, workers=0)
     plan = _plan(run, colours)
     network = frozen_network(plan.module, plan.config, run)
-    features = cached_features(
-        out / "features", network, "fc", plan.dataset, plan.task, plan.preprocessing, torch.device("cpu"), 0
-    )
+    frozen = Frozen(network, "fc", plan.preprocessing)
+    features = cached_features(out / "features", frozen, plan.dataset, plan.task, torch.device("cpu"), 0)
     assert features.cached
     state = checkpoint.load(out / "runs" / "logistic" / "best.safetensors")
     weight, bias = state.weights["fc.weight"].double().numpy(), state.weights["fc.bias"].double().numpy()
@@ -163,9 +162,8 @@ def test_features_are_those_before_the_last_layer(colours: Path, run: Path, tmp_
     plan = _plan(run, colours)
     network = frozen_network(plan.module, plan.config, run)
     assert output_layer(plan.module, plan.config, network) == "fc"
-    features = cached_features(
-        tmp_path, network, "fc", plan.dataset, plan.task, plan.preprocessing, torch.device("cpu"), 0
-    )
+    frozen = Frozen(network, "fc", plan.preprocessing)
+    features = cached_features(tmp_path, frozen, plan.dataset, plan.task, torch.device("cpu"), 0)
     assert not features.cached
     assert (features.top.shape, features.depths.shape) == ((50, 16), (50, 28))
     pixels = np.asarray(Image.open(colours / "val" / "red" / "0.png"))
@@ -186,36 +184,37 @@ def test_the_key_changes_with_all_that_features_depend_on(colours: Path, run: Pa
     plan = _plan(run, colours)
     network = frozen_network(plan.module, plan.config, run)
     records = sorted(plan.dataset.records, key=lambda r: r.id)
-    root, seen = plan.dataset.root, plan.preprocessing
-    key = feature_key(network, "fc", root, records, seen)
-    assert key == feature_key(network, "fc", root, records[::-1], seen)
-    assert key != feature_key(network, "fc", root, records[1:], seen)
-    assert key != feature_key(network, "fc", root, records, dataclasses.replace(seen, size=(48, 48)))
+    root, frozen = plan.dataset.root, Frozen(network, "fc", plan.preprocessing)
+    smaller = Frozen(network, "fc", dataclasses.replace(plan.preprocessing, size=(48, 48)))
+    key = feature_key(frozen, root, records)
+    assert key == feature_key(frozen, root, records[::-1])
+    assert key != feature_key(frozen, root, records[1:])
+    assert key != feature_key(smaller, root, records)
     with torch.no_grad():
         network.get_parameter("fc.weight").add_(1)
-    assert key == feature_key(network, "fc", root, records, seen)  # features do not see the output layer
+    assert key == feature_key(frozen, root, records)  # features do not see the output layer
     file = root / records[0].id
     before = file.stat()
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + 10**9))
-    assert key != feature_key(network, "fc", root, records, seen)
+    assert key != feature_key(frozen, root, records)
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert key == feature_key(network, "fc", root, records, seen)
+    assert key == feature_key(frozen, root, records)
     with torch.no_grad():
         network.get_parameter("conv1.weight").mul_(1.5)
-    assert key != feature_key(network, "fc", root, records, seen)
+    assert key != feature_key(frozen, root, records)
 
 
 def test_a_damaged_cache_is_made_again(colours: Path, run: Path, tmp_path: Path) -> None:
     plan = _plan(run, colours)
     network = frozen_network(plan.module, plan.config, run)
-    told = (network, "fc", plan.dataset, plan.task, plan.preprocessing, torch.device("cpu"), 0)
-    first = cached_features(tmp_path, *told)
+    images = (Frozen(network, "fc", plan.preprocessing), plan.dataset, plan.task, torch.device("cpu"), 0)
+    first = cached_features(tmp_path, *images)
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:200])
-    second = cached_features(tmp_path, *told)
+    second = cached_features(tmp_path, *images)
     assert not second.cached
     np.testing.assert_array_equal(first.top, second.top)
-    assert cached_features(tmp_path, *told).cached
+    assert cached_features(tmp_path, *images).cached
 
 
 def test_the_view_of_the_weights_owner_comes_along(

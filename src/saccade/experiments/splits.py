@@ -22,7 +22,7 @@ from saccade.data.types import Annotation
 from saccade.errors import DataError, UsageError
 from saccade.machine.files import make_folder
 from saccade.metrics import make_metric
-from saccade.solvers.features import Features
+from saccade.solvers.features import Features, Frozen
 from saccade.solvers.linear import FOLDS, Probe, probabilities
 from saccade.training.plan import Plan
 
@@ -105,16 +105,15 @@ def scored(
 
 def keep_probe(
     plan: Plan,
-    network: nn.Module,
-    head: str,
+    frozen: Frozen,
     probe: Probe,
     thresholds: Sequence[float],
     metrics: Mapping[str, Any],
     path: Path,
 ) -> nn.Module:
     """Write the frozen network with the probe as its output layer: a checkpoint like any other. Returns the network."""
-    model = copy.deepcopy(network)
-    probe.put_into(model.get_submodule(head))
+    model = copy.deepcopy(frozen.model)
+    probe.put_into(model.get_submodule(frozen.head))
     make_folder(path.parent)
     checkpoint.save(plan.checkpoint(model, metrics, thresholds), path)
     return model
@@ -128,10 +127,10 @@ def check_linear(plan: Plan, model: nn.Module, probe: Probe, features: Features)
     transforms = inference_transforms(plan.task, plan.preprocessing)
     loader = Loader(plan.dataset, records, plan.task, transforms, len(records), shuffle=False, min_side=side)
     device = next(model.parameters()).device
-    said = model.eval()(next(iter(loader.epoch(0))).to(device).images).double().cpu().numpy()
+    given = model.eval()(next(iter(loader.epoch(0))).to(device).images).double().cpu().numpy()
     rows = [features.ids.index(record.id) for record in records]
     wanted = probe.scores(features.top[rows])
-    off = said - wanted
+    off = given - wanted
     if plan.task == "classify":
         off -= off.mean(1, keepdims=True)  # a softmax does not see it
     gap = float(np.abs(off).max())

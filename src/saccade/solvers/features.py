@@ -10,7 +10,7 @@ import copy
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -26,6 +26,7 @@ from saccade import checkpoint
 from saccade.data.dataset import DataSet, Record
 from saccade.data.loader import Loader
 from saccade.data.pipelines import Preprocessing, inference_side, inference_transforms
+from saccade.data.types import Batch
 from saccade.errors import ModelFileError, UsageError
 from saccade.inference.fuse import prepare_for_inference
 from saccade.machine.device import loader_workers
@@ -49,6 +50,20 @@ class Features:
     depths_mirrored: np.ndarray
     seconds: float  # that it took to compute them
     cached: bool  # whether they came from the disk
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """In the order of NAMES."""
+        return self.top, self.top_mirrored, self.depths, self.depths_mirrored
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """A network whose weights stand still, but for the output layer that is fitted to what comes before it."""
+
+    model: nn.Module  # in evaluation mode
+    head: str  # name of the output layer
+    preprocessing: Preprocessing  # what its images go through
 
 
 def frozen_network(module: ModuleType, config: Any, weights: str | Path) -> nn.Module:
@@ -96,27 +111,25 @@ def without_output_layer(model: nn.Module, head: str) -> nn.Module:
     return network
 
 
-def feature_key(
-    model: nn.Module, head: str, root: Path, records: Sequence[Record], preprocessing: Preprocessing
-) -> str:
+def feature_key(frozen: Frozen, root: Path, records: Sequence[Record]) -> str:
     """SHA-256 of all that features depend on: weights but for the output layer, images (names, sizes and times of the
     files), preprocessing."""
-    weights = {name: value for name, value in model.state_dict().items() if not name.startswith(head + ".")}
+    before = frozen.head + "."
+    weights = {name: value for name, value in frozen.model.state_dict().items() if not name.startswith(before)}
     files = []
     for record in records:
         stat = (root / record.id).stat()
         files.append([record.id, stat.st_size, stat.st_mtime_ns])
-    told = [VERSION, type(model).__module__, checkpoint.digest(weights), sorted(files), preprocessing.to_json()]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    room, images = type(frozen.model).__module__, frozen.preprocessing.to_json()
+    content = [VERSION, room, checkpoint.digest(weights), sorted(files), images]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def cached_features(
     folder: Path,
-    model: nn.Module,
-    head: str,
+    frozen: Frozen,
     dataset: DataSet,
     task: str,
-    preprocessing: Preprocessing,
     device: torch.device,
     workers: int | None = None,
     progress: bool = False,
@@ -128,18 +141,51 @@ def cached_features(
         ResourceError: no space, no permission.
     """
     records = sorted(dataset.records, key=lambda record: record.id)
-    key = feature_key(model, head, dataset.root, records, preprocessing)
+    key = feature_key(frozen, dataset.root, records)
     path = inside(folder, f"{key[:16]}.safetensors")
     kept = _read(path, key)
     if kept is not None:
         return kept
-    start = time.monotonic()
-    tensors = _compute(model, head, dataset, records, task, preprocessing, device, workers, progress)
-    seconds = time.monotonic() - start
-    header = {"key": key, "ids": json.dumps([record.id for record in records]), "seconds": str(seconds)}
+    transforms = inference_transforms(task, frozen.preprocessing)
+    processes = min(loader_workers(workers, device), len(records) // BATCH)
+    side = inference_side(frozen.preprocessing)
+    loader = Loader(dataset, records, task, transforms, BATCH, workers=processes, shuffle=False, min_side=side)
+    console = Console(stderr=True)
+    shown = track(loader.epoch(0), "features", total=len(loader), console=console, disable=not progress, transient=True)
+    found = compute_features(frozen, shown, device)
+    loader.close()
+    header = {"key": key, "ids": json.dumps(found.ids), "seconds": str(found.seconds)}
+    tensors = dict(zip(NAMES, map(torch.from_numpy, found.arrays), strict=True))
     make_folder(folder)
     checkpoint.write_tensors(path, tensors, header)
-    return _features([record.id for record in records], tensors, seconds, cached=False)
+    return found
+
+
+@torch.inference_mode()
+def compute_features(frozen: Frozen, batches: Iterable[Batch], device: torch.device) -> Features:
+    """The features of all images of the batches, in their order."""
+    start = time.monotonic()
+    network = prepare_for_inference(without_output_layer(frozen.model, frozen.head).to(device))
+    ids: list[str] = []
+    rows: dict[str, list[Tensor]] = {name: [] for name in NAMES}
+    same: bool | None = None  # whether the last level's means are the top features: then one pass gives both
+    for batch in batches:
+        ids += batch.ids
+        images = batch.to(device).images
+        for suffix, view in (("", images), (".mirrored", images.flip(3))):
+            depths = _depths(network, view)
+            width = 0 if not depths else depths[-1].shape[1]
+            if same:
+                top = depths[-1]
+            else:
+                top = network(view)
+                if same is None:
+                    same = width == top.shape[1] and torch.allclose(top, depths[-1], rtol=1e-4, atol=1e-5)
+            rows["top" + suffix].append(top.float().cpu())
+            empty = torch.zeros(len(view), 0)
+            rows["depths" + suffix].append(torch.cat([d.float().cpu() for d in depths], 1) if depths else empty)
+    tensors = {name: torch.cat(parts).contiguous() for name, parts in rows.items()}
+    return _features(ids, tensors, time.monotonic() - start, cached=False)
 
 
 def _features(ids: list[str], tensors: dict[str, Tensor], seconds: float, cached: bool) -> Features:
@@ -157,45 +203,6 @@ def _read(path: Path, key: str) -> Features | None:
         return _features(json.loads(header["ids"]), tensors, float(header["seconds"]), cached=True)
     except (ModelFileError, KeyError, ValueError):  # cut short or foreign: made again
         return None
-
-
-@torch.inference_mode()
-def _compute(
-    model: nn.Module,
-    head: str,
-    dataset: DataSet,
-    records: Sequence[Record],
-    task: str,
-    preprocessing: Preprocessing,
-    device: torch.device,
-    workers: int | None,
-    progress: bool,
-) -> dict[str, Tensor]:
-    network = prepare_for_inference(without_output_layer(model, head).to(device))
-    transforms = inference_transforms(task, preprocessing)
-    processes = min(loader_workers(workers, device), len(records) // BATCH)
-    side = inference_side(preprocessing)
-    loader = Loader(dataset, records, task, transforms, BATCH, workers=processes, shuffle=False, min_side=side)
-    rows: dict[str, list[Tensor]] = {name: [] for name in NAMES}
-    console = Console(stderr=True)
-    shown = track(loader.epoch(0), "features", total=len(loader), console=console, disable=not progress, transient=True)
-    same: bool | None = None  # whether the last level's means are the top features: then one pass gives both
-    for batch in shown:
-        images = batch.to(device).images
-        for suffix, view in (("", images), (".mirrored", images.flip(3))):
-            depths = _depths(network, view)
-            width = 0 if not depths else depths[-1].shape[1]
-            if same:
-                top = depths[-1]
-            else:
-                top = network(view)
-                if same is None:
-                    same = width == top.shape[1] and torch.allclose(top, depths[-1], rtol=1e-4, atol=1e-5)
-            rows["top" + suffix].append(top.float().cpu())
-            empty = torch.zeros(len(view), 0)
-            rows["depths" + suffix].append(torch.cat([d.float().cpu() for d in depths], 1) if depths else empty)
-    loader.close()
-    return {name: torch.cat(parts).contiguous() for name, parts in rows.items()}
 
 
 def _depths(network: nn.Module, images: Tensor) -> list[Tensor]:

@@ -18,21 +18,20 @@ from torch import nn
 from saccade.checkpoint import Checkpoint
 from saccade.config import Settings, read_settings_file, resolve
 from saccade.data.balance import class_images, label_weights, tag_weights
-from saccade.data.dataset import DataSet, Record, count_labels
+from saccade.data.dataset import DataSet, Record
 from saccade.data.formats import read
-from saccade.data.geometry import MIN_SIDE
 from saccade.data.main_object import keep_main_objects
 from saccade.data.pipelines import Preprocessing, inference_transforms, preprocessing_of
-from saccade.data.split import split
 from saccade.data.truth import read_truth
-from saccade.data.types import IGNORE, Annotation, Sample
-from saccade.errors import DataError, UsageError
+from saccade.data.types import Annotation, Sample
+from saccade.errors import UsageError
 from saccade.losses.classification import CLASSIFY, TAG, Objective
 from saccade.models import catalogue, model_config, model_module
 from saccade.models.configs import config_from_json
 from saccade.models.dry_run import model_of_shapes
 from saccade.models.weights import recognise
 from saccade.tasks.table import TASKS
+from saccade.training.divide import divide
 from saccade.training.resume import changed_settings, kept_origins, plain_setting, refuse_changes, start_of
 from saccade.version import __version__
 
@@ -112,57 +111,115 @@ def make_plan(
     config: Path | None = None,
     flags: Mapping[str, Any] | None = None,
     weights: str | Path | None = None,
-    stored: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Read the data, choose the task, merge the settings, fit the model's Config to the data.
 
     Args:
+        config: YAML or JSON file of settings.
         flags: settings given by the user, also fields of the model's Config.
         weights: run, checkpoint, public weights file or word for published weights to start from.
-        stored: `config.json` of the run that is resumed; its settings take the place of recipe and file.
 
     Raises:
-        UsageError: unknown model, setting or task; a change that a resumed run cannot take.
+        UsageError: unknown model, setting or task.
         DataError: the data cannot be used for this task.
     """
     module = model_module(model)
-    task, dataset = _read_for(module, model, data, task if stored is None else stored["task"])
+    task, dataset = _read_for(module, model, data, task)
     fields = {f.name for f in dataclasses.fields(module.VARIANTS[model])}
-    free = fields - {"objective"}  # it follows from settings
-    word, published = recognise(model, weights) if weights is not None and stored is None else ("", None)
+    free = _free_fields(module, model)
+    word, published = ("", None) if weights is None else recognise(model, weights)
     of_weights = [] if published is None else [(f"weights {word}", published.settings)]
     in_file = {} if config is None else read_settings_file(config)
-    asked = {**in_file, **(flags or {})}
-    if stored is None:
-        layers = [*_recipe(module, model, recipe), *of_weights, (str(config), in_file), ("flag", flags or {})]
-    else:
-        layers = [("resumed", stored["settings"]), ("flag", changed_settings(stored, asked, free))]
+    layers = [*_recipe(module, model, recipe), *of_weights, (str(config), in_file), ("flag", flags or {})]
     settings, changes, origins = resolve(layers, free)
-    asked = {name: plain_setting(name, value, free) for name, value in asked.items()}
-    if stored is not None:
-        weights, recipe = start_of(stored, weights, recipe)
-        origins = kept_origins(origins, stored["origins"])
-        asked = stored.get("asked", {}) | asked
+    asked = {name: plain_setting(name, value, free) for name, value in (in_file | dict(flags or {})).items()}
     _refuse_contradictions(task, settings)
-    given = _split(dataset, settings)
-    training, validation, testing = _training_images(dataset, task), dataset.of("val"), dataset.of("test")
-    testing = testing if any(map(count_labels, testing)) else []
+    parts = divide(dataset, task, settings)
     shape = preprocessing_of(task, settings, getattr(module, "STRIDE", 1))
-    if stored is not None:
-        built = config_from_json(module, model, stored["config"])
-    else:
-        known: dict[str, Any] = {"classes": len(dataset.classes), "task": task, "size": shape.size}
-        known["objective"] = _objective(task, settings, training, len(dataset.classes))
-        built = model_config(model, **{k: v for k, v in known.items() if k in fields and v is not None} | changes)
-        check_buildable(module, model, built, changes)
-    if hasattr(module, "adapt") and stored is None and published is None:  # whose anchors are those of their training
-        built, fitted = _fit_to_data(module, built, _examples(dataset, training, task, shape), set(changes))
+    known: dict[str, Any] = {"classes": len(dataset.classes), "task": task, "size": shape.size}
+    known["objective"] = _objective(task, settings, parts.training, len(dataset.classes))
+    built = model_config(model, **{k: v for k, v in known.items() if k in fields and v is not None} | changes)
+    check_buildable(module, model, built, changes)
+    if hasattr(module, "adapt") and published is None:  # whose anchors are those of their training
+        built, fitted = _fit_to_data(module, built, _examples(dataset, parts.training, task, shape), set(changes))
         origins |= dict.fromkeys(fitted, FITTED)
-    parts, start = (training, validation, testing), None if weights is None else str(weights)
-    plan = Plan(model, module, built, task, dataset, *parts, settings, origins, shape, recipe, given, start, asked)
-    if stored is not None:
-        refuse_changes(plan.to_json(), stored)
+    start = None if weights is None else str(weights)
+    return Plan(
+        model=model,
+        module=module,
+        config=built,
+        task=task,
+        dataset=dataset,
+        training=parts.training,
+        validation=parts.validation,
+        testing=parts.testing,
+        settings=settings,
+        origins=origins,
+        preprocessing=shape,
+        recipe=recipe,
+        given=parts.given,
+        weights=start,
+        asked=asked,
+    )
+
+
+def resume_plan(
+    model: str,
+    data: str | Path,
+    stored: Mapping[str, Any],
+    *,
+    recipe: str = "default",
+    config: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    weights: str | Path | None = None,
+) -> Plan:
+    """The plan of a run that goes on: what it began with, and of what is asked for now that which may change.
+
+    Args:
+        stored: `config.json` of the run; the others are those of `make_plan`, and must be as they were or not given.
+
+    Raises:
+        UsageError: a change that a resumed run cannot take.
+        DataError: the data cannot be used any more.
+    """
+    module = model_module(model)
+    task, dataset = _read_for(module, model, data, stored["task"])
+    free = _free_fields(module, model)
+    now = ({} if config is None else read_settings_file(config)) | dict(flags or {})
+    settings, _, origins = resolve(
+        [("resumed", stored["settings"]), ("flag", changed_settings(stored, now, free))], free
+    )
+    start, recipe = start_of(stored, weights, recipe)
+    origins = kept_origins(origins, stored["origins"])
+    asked = stored.get("asked", {}) | {name: plain_setting(name, value, free) for name, value in now.items()}
+    _refuse_contradictions(task, settings)
+    parts = divide(dataset, task, settings)
+    shape = preprocessing_of(task, settings, getattr(module, "STRIDE", 1))
+    built = config_from_json(module, model, stored["config"])
+    plan = Plan(
+        model=model,
+        module=module,
+        config=built,
+        task=task,
+        dataset=dataset,
+        training=parts.training,
+        validation=parts.validation,
+        testing=parts.testing,
+        settings=settings,
+        origins=origins,
+        preprocessing=shape,
+        recipe=recipe,
+        given=parts.given,
+        weights=start,
+        asked=asked,
+    )
+    refuse_changes(plan.to_json(), stored)
     return plan
+
+
+def _free_fields(module: ModuleType, model: str) -> set[str]:
+    """The fields of the model's Config that a user may set: `objective` follows from settings."""
+    return {f.name for f in dataclasses.fields(module.VARIANTS[model])} - {"objective"}
 
 
 def check_buildable(module: ModuleType, model: str, config: Any, changes: Mapping[str, Any]) -> None:
@@ -243,61 +300,6 @@ def _refuse_contradictions(task: str, settings: Settings) -> None:
         raise UsageError(f"class_balance weights the labels of whole images, not those of {task} (class_balance=none)")
 
 
-def _training_images(dataset: DataSet, task: str) -> list[Record]:
-    """Raises DataError where there is nothing to learn from: no image, no object, tag or pixel that counts; UsageError
-    where all labels or tags are alike."""
-    training = dataset.of("train")
-    if not training:
-        why = "".join(f"\n  {warning}" for warning in dataset.ledger.warnings[:5])
-        raise DataError(
-            f"{dataset.root}: no image to train on (splits: {dataset.splits or 'none'}); the names of folders, lists "
-            f"and label files say which split they are: rename them, or add a train part{why}"
-        )
-    if task in ("detect", "instances", "tag") and not any(record.things or record.tags for record in training):
-        what = "tag" if task == "tag" else "object"
-        raise DataError(f"{dataset.root}: no {what} in train (0 of {len(training)} images have one)")
-    if task in ("detect", "instances", "localize"):
-        _refuse_unusable_objects(dataset, training)
-    if task == "segment":
-        _refuse_blank_maps(dataset, training)
-    counts = class_images(training, len(dataset.classes))
-    if task in ("classify", "tag") and set(counts) <= {0, len(training)}:
-        names = ", ".join(dataset.classes[label] for label in np.flatnonzero(counts))
-        what = f"are of one class ({names})" if task == "classify" else f"have the same tags ({names})"
-        raise UsageError(
-            f"{dataset.root}: all {len(training)} training images {what}, with nothing to tell apart; add images of "
-            "another class, such as images without it"
-        )
-    return training
-
-
-def _refuse_unusable_objects(dataset: DataSet, training: list[Record]) -> None:
-    """Raises DataError where no object of train can be a target."""
-    things = [thing for record in training for thing in record.things or []]
-    crowds = sum(thing.crowd for thing in things)
-    sides = [round(min(t.box[2] - t.box[0], t.box[3] - t.box[1]), 3) for t in things if not t.crowd]
-    if max(sides, default=0.0) < MIN_SIDE:
-        raise DataError(
-            f"{dataset.root}: nothing to train on: of {len(things)} objects in {len(training)} training images "
-            f"{crowds} are marked crowd and {len(sides)} are narrower than a pixel; are coordinates in pixels?"
-        )
-
-
-def _refuse_blank_maps(dataset: DataSet, training: list[Record]) -> None:
-    """Raises DataError where the class maps of train show fewer than two classes; looks no farther than it must."""
-    seen: set[int] = set()
-    for record in training:
-        semantic = read_truth(record, dataset, "segment").semantic
-        if semantic is not None:
-            seen.update(semantic.unique().tolist())
-        if len(seen - {IGNORE}) > 1:
-            return
-    shown = ", ".join(dataset.classes[k] for k in sorted(seen - {IGNORE})) or "nothing but what is ignored"
-    raise DataError(
-        f"{dataset.root}: nothing to tell apart: the masks of all {len(training)} training images show {shown}"
-    )
-
-
 def _objective(task: str, settings: Settings, training: list[Record], classes: int) -> Objective:
     """The loss of labels or tags, with weights from their counts in the training images."""
     weights: tuple[float, ...] = ()
@@ -308,28 +310,6 @@ def _objective(task: str, settings: Settings, training: list[Record], classes: i
         else:
             weights = label_weights(counts, settings.class_balance, beta)
     return Objective(settings.loss, settings.label_smoothing, settings.focal_gamma, weights)
-
-
-def _split(dataset: DataSet, settings: Settings) -> dict[str, str | None]:
-    """Split the data set; what its files state of each image. Raises DataError where too much of it is refused."""
-    given = {record.id: record.split for record in dataset.records}
-    split(dataset, settings.seed, settings.holdout, settings.group)
-    _refuse_bad_data(dataset, settings)
-    return given
-
-
-def _refuse_bad_data(dataset: DataSet, settings: Settings) -> None:
-    ledger = dataset.ledger
-    for kind, refused, used in (
-        ("images", ledger.images_refused, ledger.images_used),
-        ("labels", ledger.labels_refused, ledger.labels_used),
-    ):
-        if refused and refused > settings.max_refused * (refused + used):
-            first = "; ".join(f"{e.where}: {e.what}" for e in ledger.refused[:5])
-            raise DataError(
-                f"{dataset.root}: {refused} of {refused + used} {kind} are refused, more than max_refused = "
-                f"{settings.max_refused:g}. `saccade check {dataset.root}` lists all. The first: {first}"
-            )
 
 
 def _examples(dataset: DataSet, records: list[Record], task: str, preprocessing: Preprocessing) -> list[Annotation]:

@@ -45,7 +45,7 @@ from saccade.training.interrupt import Interrupt, Stopped
 from saccade.training.lock import lock
 from saccade.training.mixup import mix
 from saccade.training.optimizer import learning_rate
-from saccade.training.plan import Plan, make_plan
+from saccade.training.plan import Plan, make_plan, resume_plan
 from saccade.training.prepare import Parts, check_model_name, make_loader, prepare
 from saccade.training.rescale import random_scale
 from saccade.training.run_folder import agreed_run_folder, run_folder
@@ -105,7 +105,8 @@ def train(
     if weights is not None:
         weights_path(model, weights, progress and is_main_process())  # what is wrong with them comes before slow work
     file = None if config is None else Path(config)
-    plan = make_plan(model, data, task=task, recipe=recipe, config=file, flags=settings, weights=weights, stored=stored)
+    plan_it = partial(make_plan, task=task) if stored is None else partial(resume_plan, stored=stored)
+    plan = plan_it(model, data, recipe=recipe, config=file, flags=settings, weights=weights)
     with lock(run) as first:
         if first:
             run_folder(run, model, data, resume, overwrite)  # another run may have ended there since

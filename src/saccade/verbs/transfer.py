@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from torch import nn
 
 from saccade import checkpoint
 from saccade.data.dataset import Record
@@ -47,7 +46,7 @@ from saccade.models.published import WORDS
 from saccade.models.weights import weights_path
 from saccade.reports.gallery import Gallery
 from saccade.reports.transfer import write_transfer_report
-from saccade.solvers.features import Features, cached_features, frozen_network, output_layer
+from saccade.solvers.features import Features, Frozen, cached_features, frozen_network, output_layer
 from saccade.solvers.linear import KINDS, Choice, choose_probe, folds, refit
 from saccade.tasks.table import TASKS
 from saccade.training.depth import find_parts
@@ -67,8 +66,7 @@ class Experiment:
     """What all methods share."""
 
     plan: Plan
-    network: nn.Module  # with the weights, in evaluation mode
-    head: str  # its output layer
+    frozen: Frozen  # the network with the weights
     features: Features
     out: Path
     device: str | None
@@ -126,26 +124,26 @@ def transfer(
     name, settings = _model_of(weights, model, settings)
     plan = _plan(name, data, task, weights, settings)
     network = frozen_network(plan.module, plan.config, weights)
-    head = output_layer(plan.module, plan.config, network)
+    frozen = Frozen(network, output_layer(plan.module, plan.config, network), plan.preprocessing)
     folder = report_folder(Path(out) if out is not None else Path("runs") / f"transfer-{plan.dataset.root.name}")
     console = Console(stderr=True, quiet=not progress, soft_wrap=True)
-    _tell(plan, folder, console)
+    _report_refused(plan, folder, console)
     divisions = divide(plan, seeds)
     for division in divisions:
         check_enough(plan.dataset, targets_of(plan.dataset, division.training, plan.task), plan.task)
-    place, told = inside(folder, "features"), (plan.dataset, plan.task, plan.preprocessing, pick_device(device))
-    features = cached_features(place, network, head, *told, plan.settings.workers, progress)
+    place, workers = inside(folder, "features"), plan.settings.workers
+    features = cached_features(place, frozen, plan.dataset, plan.task, pick_device(device), workers, progress)
     whence = "from the disk" if features.cached else f"computed in {features.seconds:.1f} s"
     console.print(f"features of {len(features.ids)} images {whence}", highlight=False, markup=False)
-    experiment = Experiment(plan, network, head, features, folder, device, console)
+    experiment = Experiment(plan, frozen, features, folder, device, console)
     trials: list[Trial] = []
     for trial in _trials(experiment, divisions, wanted):
         trials.append(trial)
-        _say(experiment, trial, begun)
+        _show(experiment, trial, begun)
     return _conclude(experiment, divisions, trials, str(data), str(weights), begun)
 
 
-def _tell(plan: Plan, folder: Path, console: Console) -> None:
+def _report_refused(plan: Plan, folder: Path, console: Console) -> None:
     """What of the data could not be used: the first of it here, all in data_report.json."""
     write_whole(folder / "data_report.json", json.dumps(plan.dataset.ledger.to_json(), indent=2))
     for line in plan.dataset.ledger.told():
@@ -243,14 +241,14 @@ def _linear_trials(experiment: Experiment, division: Division, method: str) -> I
     run: str | None = None
     if division.seed == 0 and not method.endswith("_depths"):
         path = inside(experiment.out, "runs", method, "best.safetensors")
-        model = keep_probe(plan, experiment.network, experiment.head, choice.probe, choice.thresholds, metrics, path)
+        model = keep_probe(plan, experiment.frozen, choice.probe, choice.thresholds, metrics, path)
         check_linear(plan, model, choice.probe, experiment.features)
-        told = {name: {"value": value, "low": None, "high": None} for name, value in metrics.items()}
-        about = {"run": str(path.parent), "checkpoint": str(path), "split": "held back", "metrics": told}
+        values = {name: {"value": value, "low": None, "high": None} for name, value in metrics.items()}
+        about = {"run": str(path.parent), "checkpoint": str(path), "split": "held back", "metrics": values}
         write_whole(path.parent / "metrics.json", json.dumps(about, indent=2, allow_nan=False))
         run = str(path.parent)
-    seconds = once + time.monotonic() - start
-    yield _trial(plan, method, division.seed, len(division.training), 1.0, metrics, seconds, chosen, run)
+    images, seconds = len(division.training), round(once + time.monotonic() - start, 3)
+    yield Trial(method, division.seed, images, 1.0, _score(plan, metrics), metrics, seconds, chosen, run)
     for share in SHARES:
         training = _share_of(experiment, division, share)
         if not training:
@@ -260,8 +258,8 @@ def _linear_trials(experiment: Experiment, division: Division, method: str) -> I
         strength = choice.probe.strength
         probe = refit(kind, plain[rows], mirrored[rows], targets, plan.task, strength, division.seed)
         metrics = scored(plan.dataset, division.held, plan.task, probe.scores(plain[held]), choice.thresholds)
-        seconds = once * share + time.monotonic() - start
-        yield _trial(plan, method, division.seed, len(training), share, metrics, seconds, chosen, None)
+        images, seconds = len(training), round(once * share + time.monotonic() - start, 3)
+        yield Trial(method, division.seed, images, share, _score(plan, metrics), metrics, seconds, chosen)
 
 
 def _share_of(experiment: Experiment, division: Division, share: float) -> list[Record]:
@@ -291,8 +289,8 @@ def _training_trial(
         rows, top = experiment.rows(fitting), experiment.features
         targets = experiment.targets(fitting)
         probe = refit("logistic", top.top[rows], top.top_mirrored[rows], targets, plan.task, strength, seed)
-        keep_probe(plan, experiment.network, experiment.head, probe, (), {}, start)
-    parts = find_parts(experiment.network, class_tensors(plan.module, plan.config))
+        keep_probe(plan, experiment.frozen, probe, (), {}, start)
+    parts = find_parts(experiment.frozen.model, class_tensors(plan.module, plan.config))
     own = training_plan(plan, method, seed, fitting, choosing, start, len(parts))
     key = _key(own, division.held, start if method != "scratch" else None)
     kept = inside(experiment.out, "trials", f"{name}.json")
@@ -305,11 +303,11 @@ def _training_trial(
     begun = time.monotonic()
     with lock(run):
         fit(own, run, experiment.device, not experiment.console.quiet)
-    seconds = time.monotonic() - begun
+    seconds = round(time.monotonic() - begun, 3)
     found = score(load(run, experiment.device), plan.dataset, division.held, Pass(workers=plan.settings.workers))
     metrics = {metric: value.value for metric, value in found.metrics.items()}
     chosen = "thresholds and checkpoint" if choosing else "nothing"
-    trial = _trial(plan, method, seed, len(training), share, metrics, seconds, chosen, ready)
+    trial = Trial(method, seed, len(training), share, _score(plan, metrics), metrics, seconds, chosen, ready)
     if ready is None:
         shutil.rmtree(run)
     make_folder(kept.parent)
@@ -321,9 +319,9 @@ def _key(plan: Plan, held: Sequence[Record], start: Path | None) -> str:
     """SHA-256 of what a run and its score follow from."""
     content = None if start is None else checkpoint.digest(checkpoint.load(start).weights)
     parts = [[dataclasses.replace(r, split=None) for r in part] for part in (plan.training, plan.validation, held)]
-    said = {name: value for name, value in plan.to_json().items() if name not in ("fingerprint", "weights")}
-    told = [said, content, [fingerprint(part) for part in parts]]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    settled = {name: value for name, value in plan.to_json().items() if name not in ("fingerprint", "weights")}
+    causes = [settled, content, [fingerprint(part) for part in parts]]
+    return hashlib.sha256(json.dumps(causes, sort_keys=True).encode()).hexdigest()
 
 
 def _known(path: Path, key: str) -> Trial | None:
@@ -335,22 +333,12 @@ def _known(path: Path, key: str) -> Trial | None:
         return None
 
 
-def _trial(
-    plan: Plan,
-    method: str,
-    seed: int,
-    images: int,
-    share: float,
-    metrics: dict[str, float | None],
-    seconds: float,
-    chosen: str,
-    run: str | None,
-) -> Trial:
-    value = metrics[TASKS[plan.task].metric]
-    return Trial(method, seed, images, share, value or 0.0, metrics, round(seconds, 3), chosen, run)
+def _score(plan: Plan, metrics: dict[str, float | None]) -> float:
+    """The metric that ranks the task; 0 where it is not defined."""
+    return metrics[TASKS[plan.task].metric] or 0.0
 
 
-def _say(experiment: Experiment, trial: Trial, begun: float) -> None:
+def _show(experiment: Experiment, trial: Trial, begun: float) -> None:
     if trial.share < 1:
         return
     metric = TASKS[experiment.plan.task].metric
