@@ -35,7 +35,7 @@ SMALL: dict[str, tuple[dict[str, Any], int]] = {
     "vgg11_bn": ({"width": 8, "hidden": 16, "classes": 7}, 64),
     "ssd_small": ({"width": 8, "channels": 16, "classes": 3}, 64),
     "unet": ({"width": 4, "classes": 3}, 48),
-    "unet_light": ({"classes": 3, "encoder_width": 8}, 48),
+    "unet_light": ({"classes": 3, "trunk_width": 8}, 48),
     "unet_paper": ({"width": 4}, 220),
     "faster_rcnn_small": ({"classes": 3}, 64),
 }

@@ -36,3 +36,16 @@ class FrozenBatchNorm2d(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.get_buffer('weight').numel()}, eps={self.eps}"
+
+
+def freeze_norms(module: nn.Module) -> None:
+    """Put a `FrozenBatchNorm2d` with the same numbers in the place of every batch norm inside `module`."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            frozen = FrozenBatchNorm2d(child.num_features, child.eps).to(child.weight.device)
+            with torch.no_grad():
+                for key in ("weight", "bias", "running_mean", "running_var"):
+                    frozen.get_buffer(key).copy_(getattr(child, key))
+            setattr(module, name, frozen)
+        else:
+            freeze_norms(child)

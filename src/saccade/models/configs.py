@@ -18,6 +18,8 @@ from typing import Any, Literal
 from saccade.config import Settings
 from saccade.errors import UsageError, suggest
 
+_UNIONS = (types.UnionType, typing.Union)  # int | None, and what Python makes of Literal[...] | None
+
 
 def with_changes(config: Any, changes: Mapping[str, Any], model: str) -> Any:
     """A frozen Config with some fields replaced; lists become the tuples, mappings the dataclasses that it holds.
@@ -51,7 +53,7 @@ def _coerce(hint: Any, value: Any, now: Any) -> Any:
         if value not in parts or type(value) not in {type(part) for part in parts}:
             raise ValueError(f"allowed: {', '.join(map(str, parts))}")
         return value
-    if isinstance(hint, types.UnionType):  # X | None
+    if origin in _UNIONS:  # X | None
         kinds = [part for part in parts if part is not type(None)]
         return None if value is None else _coerce(kinds[0], value, now)
     if origin is tuple:
@@ -121,11 +123,17 @@ def unknown_fields(module: ModuleType, model: str, state: Mapping[str, Any]) -> 
 
 
 def _renamed(made: Any, state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A stored Config in today's names: `label_smoothing` of the first classifiers is a part of `objective`."""
-    if "label_smoothing" not in state or "objective" in state or not hasattr(made, "objective"):
-        return state
-    kept = {name: value for name, value in state.items() if name != "label_smoothing"}
-    return kept | {"objective": {"label_smoothing": state["label_smoothing"]}}
+    """A stored Config in today's names.
+
+    `label_smoothing` of the first classifiers is a part of `objective`; U-Net's `encoder` is its `trunk`.
+    """
+    state, fields = dict(state), {field.name for field in dataclasses.fields(made)}
+    if "label_smoothing" in state and "objective" not in state and "objective" in fields:
+        state["objective"] = {"label_smoothing": state.pop("label_smoothing")}
+    for before, now in (("encoder", "trunk"), ("encoder_width", "trunk_width")):
+        if before in state and now in fields:
+            state[now] = state.pop(before)
+    return state
 
 
 def _from_json(made: Any, state: Mapping[str, Any]) -> Any:
@@ -149,7 +157,7 @@ def _type_words(hint: Any, count: int) -> str:
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return "one of " + ", ".join(map(str, parts))
-    if isinstance(hint, types.UnionType):
+    if origin in _UNIONS:
         return " or ".join("none" if part is type(None) else _type_words(part, count) for part in parts)
     if origin is tuple:
         many = "" if parts[-1] is Ellipsis else f"{len(parts)} "

@@ -73,10 +73,12 @@ def describe(module: ModuleType, name: str) -> dict[str, Any]:
 
 
 def state(module: ModuleType, name: str) -> dict[str, Any]:
-    """The entry without the multiply-adds, which take a forward pass."""
-    parameters = sum(p.numel() for p in model_of_shapes(module, module.VARIANTS[name]).parameters())
+    """The entry without the multiply-adds, which take a forward pass; `strides` of the maps that a trunk gives."""
+    model = model_of_shapes(module, module.VARIANTS[name])
+    parameters = sum(p.numel() for p in model.parameters())
     paper = paper_of(module, name)
-    return {
+    trunk = {"strides": model.strides} if hasattr(model, "strides") and hasattr(model, "features") else {}
+    return trunk | {
         "module": module.__name__,
         "tasks": list(module.TASKS),
         "paper": paper.title,

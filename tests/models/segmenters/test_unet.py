@@ -25,10 +25,10 @@ SAME = Config(classes=3, width=8, levels=3)
 FORMS = {
     "valid": VALID,
     "same": SAME,
-    "light": Config(classes=3, encoder="resnet18", encoder_width=8, decoder_width=4, head_stride=2),
-    "resnet": Config(classes=3, encoder="resnet18", encoder_width=8, decoder_width=4),
-    "vgg": Config(classes=3, encoder="vgg11_bn", encoder_width=8, decoder_width=4),
-    "cifar": Config(classes=3, encoder="resnet20", decoder_width=4),
+    "light": Config(classes=3, trunk="resnet18", trunk_width=8, decoder_width=4, head_stride=2),
+    "resnet": Config(classes=3, trunk="resnet18", trunk_width=8, decoder_width=4),
+    "vgg": Config(classes=3, trunk="vgg11_bn", trunk_width=8, decoder_width=4),
+    "cifar": Config(classes=3, trunk="resnet20", decoder_width=4),
 }
 
 
@@ -195,7 +195,7 @@ def test_learns_two_images_by_heart(form: str):
     colours = torch.tensor([[0.2, 0.3, 0.4], [0.8, 0.3, 0.3], [0.2, 0.7, 0.6]])
     images = colours[target].movedim(-1, 1) + 0.1 * torch.randn(2, 3, 64, 64)
     batch = batch_of(images.clamp(0, 1), list(target))
-    model = Model(SAME if form == "same" else dataclasses.replace(FORMS["light"], encoder_width=16, decoder_width=8))
+    model = Model(SAME if form == "same" else dataclasses.replace(FORMS["light"], trunk_width=16, decoder_width=8))
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     for _ in range(60):
         optimizer.zero_grad()
@@ -217,7 +217,7 @@ def test_exports(form: str):
 
 def test_unknown_encoder_is_named_with_suggestions():
     with pytest.raises(UsageError, match="did you mean 'resnet1"):
-        Model(Config(encoder="resnet17"))
+        Model(Config(trunk="resnet17"))
 
 
 def test_every_variant_has_a_size_and_recipes_are_settings():

@@ -1,31 +1,91 @@
-"""Classification networks, each also a trunk for detectors and segmenters."""
+"""Classification networks, each also a trunk for detectors, segmenters and localizers."""
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
+import importlib.util
 import pkgutil
-from typing import Any
+from types import ModuleType
+from typing import Any, Literal
+
+from torch import nn
 
 from saccade.errors import UsageError, suggest
+from saccade.layers.frozen_norm import freeze_norms
+from saccade.models import catalogue
+from saccade.models.configs import with_changes
 
 
-def create_trunk(name: str, **changes: Any) -> Any:
-    """A backbone without classifier: an nn.Module with `features`, `channels` and `strides`.
+def create_trunk(
+    name: str,
+    width: float | None = None,
+    norm: Literal["batch", "frozen"] | None = None,
+    norm_eps: float | None = None,
+    depths: tuple[int, ...] | None = None,
+) -> Any:
+    """A classification network without its classifier: an nn.Module with `features`, `channels` and `strides`.
 
-    `changes` replace fields of its Config (`norm="frozen"`, `width=32`). It asks the rooms themselves and not the
-    catalogue, which is made from them.
+    The arguments are the fields `trunk`, `trunk_width`, `trunk_norm`, ... of the Configs that stand on a trunk. The
+    maps of a network that shrinks them by unpadded convolutions are padded, where its room offers that (`AS_TRUNK`).
+
+    Args:
+        width, depths: in place of the fields of the same name in the network's Config.
+        norm: frozen: its batch norms become `FrozenBatchNorm2d`; batch: it must have some; None: as it is.
+        norm_eps: of its batch norms.
 
     Raises:
-        UsageError: no backbone has this name, or it cannot serve as a trunk.
+        UsageError: no such network, one without feature maps, a field that it has not, or norms that it has not.
     """
-    names: list[str] = []
-    for room in pkgutil.iter_modules(__path__):
-        module = importlib.import_module(f"{__name__}.{room.name}")
+    room = _room(name)
+    asked = {"width": width, "depths": depths}
+    changes = {field: value for field, value in asked.items() if value is not None}
+    config = with_changes(room.VARIANTS[name], {"classes": 0, **getattr(room, "AS_TRUNK", {}), **changes}, name)
+    trunk = room.Model(config)
+    if not hasattr(trunk, "features"):
+        raise UsageError(f"{name} gives no feature maps and cannot serve as a trunk; {_networks()} can")
+    norms = [module for module in trunk.modules() if isinstance(module, nn.BatchNorm2d)]
+    if not norms and (norm is not None or norm_eps is not None):
+        raise UsageError(f"the trunk {name} has no batch norms, so that it takes neither trunk_norm nor trunk_norm_eps")
+    for module in norms:
+        module.eps = module.eps if norm_eps is None else norm_eps
+    if norm == "frozen":
+        freeze_norms(trunk)
+    return trunk
+
+
+def refuse_strides(name: str, strides: list[int], wanted: str, least: int) -> UsageError:
+    """The error for a trunk whose maps do not suit what stands on it.
+
+    Args:
+        strides: those of the trunk.
+        wanted: what is needed, in words: `a map at stride 8`.
+        least: a stride that those networks have which the message names.
+    """
+    listed = ", ".join(map(str, strides))
+    return UsageError(f"the trunk {name} has maps at strides {listed}, but {wanted} is needed; {_networks(least)} fit")
+
+
+def _networks(stride: int | None = None) -> str:
+    """One network of each room that gives feature maps, with one at `stride`."""
+    found: dict[str, str] = {}
+    for name, entry in catalogue().items():
+        strides = entry.get("strides", [])
+        if strides and (stride is None or stride in strides):
+            found.setdefault(entry["module"], name)
+    return ", ".join(found.values())
+
+
+def _room(name: str) -> ModuleType:
+    """The module of a network: where the catalogue says, else (it is made from the rooms) the one that holds it."""
+    prefix = f"{__name__}."
+    stated = catalogue().get(name, {}).get("module", prefix)
+    names = [known for known, entry in catalogue().items() if entry["module"].startswith(prefix)]
+    if not stated.startswith(prefix):
+        raise UsageError(f"{name} is no classification network, which a trunk is: {suggest(name, names)}")
+    if stated != prefix and importlib.util.find_spec(stated) is not None:
+        return importlib.import_module(stated)
+    for info in pkgutil.iter_modules(__path__):
+        module = importlib.import_module(prefix + info.name)
         if name in module.VARIANTS:
-            trunk = module.Model(dataclasses.replace(module.VARIANTS[name], classes=0, **changes))
-            if not hasattr(trunk, "features"):
-                raise UsageError(f"backbone {name} gives no feature maps and cannot serve as a trunk")
-            return trunk
-        names += module.VARIANTS
-    raise UsageError(f"unknown backbone {name!r}: {suggest(name, names)}")
+            return module
+    raise UsageError(f"unknown trunk {name!r}: {suggest(name, names)}")

@@ -75,6 +75,7 @@ VARIANTS: dict[str, Config] = {
     "caffenet": _printed(2, "pool_norm", 1.0, 1e-4 / 5),
 }
 SIZE = {name: 227 if config.padding == 0 else 224 for name, config in VARIANTS.items()}
+AS_TRUNK = {"padded": True}  # map pixels lie over the image at equal strides
 
 _DEFAULT: dict[str, Any] = PHOTOGRAPHS | {"lr": 0.01, "warmup": 0.1, "clip_norm": 5.0}
 _PAPER: dict[str, Any] = {  # section 5

@@ -173,7 +173,7 @@ class Layer(nn.Module):
 
     def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         """Around the first and the second run of `first`."""
-        return nullcontext(), _still(self.norm1)
+        return nullcontext(), _still(self.norm1) if isinstance(self.norm1, nn.BatchNorm2d) else nullcontext()
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         if self.checkpointing and self.training and torch.is_grad_enabled():

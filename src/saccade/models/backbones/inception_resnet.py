@@ -70,6 +70,7 @@ VARIANTS: dict[str, Config] = {
     "inception_resnet_v2": Config(),
 }
 SIZE = {"inception_resnet_v1": 299, "inception_resnet_v1_face": 160, "inception_resnet_v2": 299}
+AS_TRUNK = {"padding": "same"}  # map pixels lie over the image at equal strides
 
 _DEFAULT: dict[str, Any] = PHOTOGRAPHS | {"weight_decay": 2e-4, "clip_norm": 5.0}
 _PAPER: dict[str, Any] = {  # section 4

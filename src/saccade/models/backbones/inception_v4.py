@@ -51,6 +51,7 @@ class Config:
 
 VARIANTS: dict[str, Config] = {"inception_v4": Config()}
 SIZE = 299
+AS_TRUNK = {"padding": "same"}  # map pixels lie over the image at equal strides
 
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "default": {

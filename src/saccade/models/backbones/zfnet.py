@@ -53,6 +53,7 @@ class Config:
 
 VARIANTS: dict[str, Config] = {"zfnet": Config()}
 SIZE = 224
+AS_TRUNK = {"padded": True}  # map pixels lie over the image at equal strides
 
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "default": {

@@ -46,8 +46,11 @@ class Config:
     """The network; defaults are localizer_resnet18's."""
 
     classes: int = 1000
-    trunk: str = "resnet18"  # any backbone with a trunk
-    trunk_width: int | None = None  # `width` of the trunk, where it is not the usual one
+    trunk: str = "resnet18"  # any classification network that gives feature maps
+    trunk_width: float | None = None  # `width` of the trunk, where it is not the usual one
+    trunk_depths: tuple[int, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
+    # frozen: batch norms of the trunk with fixed statistics, for few images a step; none: as the trunk is made
+    trunk_norm: Literal["batch", "frozen"] | None = None
     pool: bool = False  # 2x2 max-pool behind the trunk: VGG's last, which belongs to its classifier
     class_grid: int = 1  # cells a side that the class head sees: 1 is global average pooling
     class_hidden: tuple[int, ...] = ()  # units of its hidden layers
@@ -202,8 +205,7 @@ class Model(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        changes: dict[str, Any] = {} if config.trunk_width is None else {"width": config.trunk_width}
-        self.trunk = create_trunk(config.trunk, **changes)
+        self.trunk = create_trunk(config.trunk, config.trunk_width, config.trunk_norm, depths=config.trunk_depths)
         channels = self.trunk.channels[-1]
         self.classify = Head(channels, config.classes, config.class_grid, config.class_hidden, dropout=config.dropout)
         self.boxes = config.classes if config.per_class else 1

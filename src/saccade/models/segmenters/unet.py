@@ -50,10 +50,14 @@ class Config:
     batch_norm: bool = True
     dropout: float = 0.0  # on the two coarsest maps (section 3.1, "at the end of the contracting path")
     tile: int = 388  # valid: output side of a tile in prediction
-    encoder: str | None = None  # a backbone that takes the place of the contracting path
-    encoder_width: int | None = None  # its first width, where it is to be narrower than its variant
-    decoder_width: int = 16  # with an encoder: channels at stride s are decoder_width * min(s, 16)
-    head_stride: int = 1  # with an encoder: the finest level; the logits are enlarged bilinearly from there
+    # Any classification network that gives feature maps, in place of the contracting path; none: that of the paper.
+    trunk: str | None = None
+    trunk_width: float | None = None  # `width` of the trunk, where it is not the usual one
+    trunk_depths: tuple[int, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
+    # frozen: batch norms of the trunk with fixed statistics, for few images a step; none: as the trunk is made
+    trunk_norm: Literal["batch", "frozen"] | None = None
+    decoder_width: int = 16  # with a trunk: channels at stride s are decoder_width * min(s, 16)
+    head_stride: int = 1  # with a trunk: the finest level; the logits are enlarged bilinearly from there
     dice: float = 0.5  # weight of the Dice loss beside the cross-entropy
     balance: float = 0.25  # power of the inverse class frequency in `adapt`'s class weights; 0 for none
     class_weights: tuple[float, ...] | None = None  # one a class; `adapt` fills it
@@ -77,8 +81,8 @@ VARIANTS: dict[str, Config] = {
     "unet": Config(),
     "unet_32": Config(width=32),
     "unet_64": Config(width=64),
-    "unet_light": Config(encoder="resnet18", encoder_width=32, decoder_width=8, head_stride=2),  # for scenes, on CPUs
-    **{f"unet_{encoder}": Config(encoder=encoder) for encoder in ("resnet18", "resnet34", "resnet50", "vgg16_bn")},
+    "unet_light": Config(trunk="resnet18", trunk_width=32, decoder_width=8, head_stride=2),  # for scenes, on CPUs
+    **{f"unet_{trunk}": Config(trunk=trunk) for trunk in ("resnet18", "resnet34", "resnet50", "vgg16_bn")},
 }
 SIZE: dict[str, int] = {name: 572 if name == "unet_paper" else 256 for name in VARIANTS}
 
@@ -295,13 +299,12 @@ class Model(nn.Module):
         self.config = config
         self.normalize = Normalize(config.mean, config.std)
         self.contracting: Contracting | None = None
-        if config.encoder is None:
+        if config.trunk is None:
             self.contracting = Contracting(config)
             self.expanding = Expanding(config, self.contracting.channels)
             out_channels = self.expanding.out_channels
         else:
-            narrower = {} if config.encoder_width is None else {"width": config.encoder_width}
-            self.trunk = create_trunk(config.encoder, **narrower)
+            self.trunk = create_trunk(config.trunk, config.trunk_width, config.trunk_norm, depths=config.trunk_depths)
             self.decoder = TrunkDecoder(config, self.trunk.channels, self.trunk.strides)
             out_channels = self.decoder.out_channels
         self.classifier = nn.Conv2d(out_channels, config.classes, 1)
