@@ -35,7 +35,8 @@ from saccade.data.truth import read_truth
 from saccade.data.types import Annotation, Objects
 from saccade.inference.predictor import load
 from saccade.inference.score import align_classes, predictions, records_of
-from saccade.metrics import Result, make_metric
+from saccade.metrics import Result
+from saccade.tasks.contract import task_of
 
 METRICS = {"mean IoU": "mean_iou", "accuracy at 0.5": "box_accuracy", "localization error": "localization_top1"}
 MODELS = ("localizer_small", "localizer_resnet18", "ssd_small")
@@ -91,7 +92,7 @@ def localization(options: Namespace) -> tuple[DataSet, list[Record]]:
 
 
 def judge(dataset: DataSet, answers: Iterable[tuple[Record, Annotation]]) -> Result:
-    metric = make_metric("localize", dataset.classes)
+    metric = task_of("localize").make_metric(dataset.classes)
     for record, answer in answers:
         metric.add(record.id, read_truth(record, dataset, "localize"), answer)
     return metric.result()

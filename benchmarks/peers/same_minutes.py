@@ -39,7 +39,7 @@ from saccade.data.truth import read_truth
 from saccade.data.types import Annotation
 from saccade.inference.score import records_of
 from saccade.machine.device import describe_hardware
-from saccade.metrics import make_metric
+from saccade.tasks.contract import task_of
 from saccade.verbs.evaluate import evaluate
 from saccade.version import __version__
 
@@ -210,7 +210,7 @@ def score_peer(data: Path, folder: Path) -> dict[str, Any]:
         found = evaluate(folder / "predictions.json", data)
         return {"metrics": found["metrics"], "per_class": found["per_class"], "images": found["images"]}
     dataset = read(data)
-    metric = make_metric(dataset.task, dataset.classes)
+    metric = task_of(dataset.task).make_metric(dataset.classes)
     records = records_of(dataset, "val", 0)
     scores = np.load(folder / "predictions.npz")["scores"] if dataset.task == "classify" else None
     for number, record in enumerate(records):

@@ -7,12 +7,15 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from saccade.errors import SaccadeError, is_out_of_memory
 from saccade.machine.terminal import printable
+
+if TYPE_CHECKING:
+    from saccade.verbs.predict import Answer
 
 
 def say(text: str, err: bool = False) -> None:
@@ -132,23 +135,6 @@ def show_training(result: dict[str, Any]) -> None:
     show_scores(result["test"], f"{result['test']['images']} test images, scored once\n{report}")
 
 
-def short_answer(result: dict[str, Any]) -> str:
-    """What `predict` says of one image, in a few words."""
-    if "error" in result:
-        return f"error: {result['error']}"
-    if "label" in result:
-        return f"{result['label']} {result['scores'][0]['score']:.2f}"
-    if "objects" in result:
-        names = result["objects"]["names"]
-        counts = {name: names.count(name) for name in dict.fromkeys(names)}
-        return ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing found"
-    if "tags" in result:
-        return ", ".join(f"{t['name']} {t['score']:.2f}" for t in result["tags"]) or "no tag"
-    total = sum(part["pixels"] for part in result["mask"].values()) or 1
-    shares = sorted(result["mask"].items(), key=lambda item: -item[1]["pixels"])
-    return ", ".join(f"{name} {100 * part['pixels'] / total:.0f} %" for name, part in shares[:6])
-
-
 def converted(result: dict[str, Any]) -> str:
     """What was written, and what of the source could not be, or not as it stood."""
     classes = len(result["classes"])
@@ -159,18 +145,19 @@ def converted(result: dict[str, Any]) -> str:
     return "\n".join([*lines, *(f"warning: {warning}" for warning in result["warnings"])])
 
 
-def show_answers(results: Iterable[dict[str, Any]], as_json: bool) -> None:
+def show_answers(answers: Iterable[Answer], as_json: bool) -> None:
     """What `predict` says: a line an image as it comes, or all as one JSON list, also where a signal ends the work;
     what else is to be known of an image on stderr."""
     known: list[dict[str, Any]] = []
     try:
-        for result in results:
-            for note in result.get("notes", ()):
-                say(f"warning: {result['image']}: {note}", err=True)
+        for answer in answers:
+            image = answer.json["image"]
+            for note in answer.json.get("notes", ()):
+                say(f"warning: {image}: {note}", err=True)
             if as_json:
-                known.append(result)
+                known.append(answer.json)
             else:
-                say(f"{result['image']}: {short_answer(result)}")
+                say(f"{image}: {answer.line}")
     except Exception as error:
         if as_json and getattr(error, "exit_code", 0) > 128:  # a signal
             print_json(known)

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from saccade.data.types import Annotation
-from saccade.metrics import Value, make_metric
+from saccade.metrics import Value
 from saccade.metrics.bootstrap import estimate, resampled_as, resamples
+from saccade.tasks.contract import task_of
 
 
 def _mean(values: np.ndarray):
@@ -49,7 +50,7 @@ def test_one_recording_has_no_interval() -> None:
 
 
 def test_every_metric_takes_recordings() -> None:
-    metric = make_metric("classify", ["a", "b"])
+    metric = task_of("classify").make_metric(["a", "b"])
     for i in range(40):
         right = i // 10 % 2 == 0
         scores = np.array([0.9, 0.1]) if right else np.array([0.1, 0.9])

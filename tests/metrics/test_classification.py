@@ -11,8 +11,9 @@ from sklearn.metrics import top_k_accuracy_score
 
 from saccade.data.types import Annotation
 from saccade.errors import DataError
-from saccade.metrics import Result, Value, make_metric
+from saccade.metrics import Result, Value
 from saccade.metrics.classification import rank_of_truth
+from saccade.tasks.contract import task_of
 
 
 def image(label: int | None = None, scores: list[float] | None = None) -> Annotation:
@@ -20,13 +21,13 @@ def image(label: int | None = None, scores: list[float] | None = None) -> Annota
 
 
 def test_worked_example_top1_is_right() -> None:
-    metric = make_metric("classify", ["bicycle", "people", "mountain"])
+    metric = task_of("classify").make_metric(["bicycle", "people", "mountain"])
     metric.add("a", image(0), image(scores=[0.6, 0.3, 0.05]))
     assert metric.result(bootstrap=0).metrics["top1"] == Value(1.0)
 
 
 def test_confusion_and_per_class_of_a_hand_made_set() -> None:
-    metric = make_metric("classify", ["a", "b", "c"])
+    metric = task_of("classify").make_metric(["a", "b", "c"])
     for n, (truth, guess) in enumerate([(0, 0), (0, 1), (0, 0), (1, 1)]):
         metric.add(str(n), image(truth), image(scores=np.eye(3)[guess].tolist()))
     found = metric.result(bootstrap=50)
@@ -42,7 +43,7 @@ def test_confusion_and_per_class_of_a_hand_made_set() -> None:
 def test_topk_agrees_with_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     scores, truth = rng.random((60, 9)), rng.integers(0, 9, 60)
-    metric = make_metric("classify", [str(k) for k in range(9)])
+    metric = task_of("classify").make_metric([str(k) for k in range(9)])
     for i in range(60):
         metric.add(f"{i:02}", image(int(truth[i])), Annotation((1, 1), scores=torch.tensor(scores[i])))
     found = metric.result(bootstrap=0).metrics
@@ -56,7 +57,7 @@ def test_ties_go_to_the_lower_class() -> None:
 
 
 def test_calibration_error_of_two_images() -> None:
-    metric = make_metric("classify", ["a", "b"])
+    metric = task_of("classify").make_metric(["a", "b"])
     metric.add("x", image(0), image(scores=[0.9, 0.1]))
     metric.add("y", image(1), image(scores=[0.9, 0.1]))
     calibration = metric.result(bootstrap=0).curves["calibration"]
@@ -65,7 +66,7 @@ def test_calibration_error_of_two_images() -> None:
 
 
 def test_labels_without_probabilities_have_no_top5() -> None:
-    metric = make_metric("classify", ["a", "b"])
+    metric = task_of("classify").make_metric(["a", "b"])
     metric.add("x", image(0), image(1))
     found = metric.result()
     assert found.metrics["top1"].value == 0
@@ -77,7 +78,7 @@ def test_interval_holds_the_value_and_follows_the_seed_not_the_order() -> None:
     rows = [(f"{i:03}", int(rng.integers(3)), rng.random(3).tolist()) for i in range(80)]
 
     def run(order: list[int], seed: int) -> Result:
-        metric = make_metric("classify", ["a", "b", "c"])
+        metric = task_of("classify").make_metric(["a", "b", "c"])
         for i in order:
             metric.add(rows[i][0], image(rows[i][1]), image(scores=rows[i][2]))
         return metric.result(bootstrap=300, seed=seed)
@@ -94,7 +95,7 @@ def test_interval_holds_the_value_and_follows_the_seed_not_the_order() -> None:
 
 
 def test_no_image_is_undefined_and_json_has_no_nan() -> None:
-    found = make_metric("classify", ["a"]).result()
+    found = task_of("classify").make_metric(["a"]).result()
     assert found.images == 0
     assert found.metrics["top1"] == Value(None)
     json.dumps(found.to_json(), allow_nan=False)
@@ -111,11 +112,11 @@ def test_no_image_is_undefined_and_json_has_no_nan() -> None:
 )
 def test_bad_input_is_named(truth: Annotation, prediction: Annotation, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        make_metric("classify", ["a", "b"]).add("x", truth, prediction)
+        task_of("classify").make_metric(["a", "b"]).add("x", truth, prediction)
 
 
 def test_an_image_counts_once() -> None:
-    metric = make_metric("classify", ["a", "b"])
+    metric = task_of("classify").make_metric(["a", "b"])
     metric.add("x", image(0), image(0))
     with pytest.raises(DataError, match="twice"):
         metric.add("x", image(0), image(0))

@@ -20,8 +20,8 @@ from saccade.data.rle import rle_counts
 from saccade.data.truth import read_truth
 from saccade.data.types import Annotation, Objects
 from saccade.errors import DataError, UsageError
-from saccade.metrics import make_metric
 from saccade.metrics.coco_results import MAX_ENTRIES, ResultRows, Results, read_results
+from saccade.tasks.contract import task_of
 
 GOOD = {"image_id": 7, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5}
 
@@ -35,9 +35,9 @@ def dataset(source: bool = True) -> DataSet:
 
 
 def write_results(predictions: Results | dict[str, Annotation], dataset: DataSet, path: Path) -> None:
-    rows, records = ResultRows(dataset), {record.id: record for record in dataset.records}
+    rows = ResultRows(dataset)
     for id, prediction in predictions.items():
-        rows.add(records[id], prediction, prediction)
+        rows.add(Record(id, prediction.size), prediction, prediction)
     path.write_text(json.dumps(rows.rows, allow_nan=False))
 
 
@@ -62,7 +62,7 @@ def test_numbers_keep_their_precision(tmp_path: Path) -> None:
 def test_images_without_entries_have_no_objects_and_ap_is_zero(tmp_path: Path) -> None:
     found = read_results(file(tmp_path, []), dataset())
     assert list(found) == ["images/0007.jpg", "images/b.jpg"]
-    metric = make_metric("detect", ["cat", "dog"])
+    metric = task_of("detect").make_metric(["cat", "dog"])
     truth = Annotation((10, 20), objects=Objects(torch.tensor([[0.0, 0, 5, 5]]), torch.tensor([0])))
     for id, prediction in found.items():
         metric.add(id, truth, prediction)
@@ -239,7 +239,7 @@ def test_masks_of_polygons_score_as_cocos_own_evaluation_does(tmp_path: Path) ->
     (tmp_path / "labels.json").write_text(json.dumps(content))
     data = read(tmp_path / "labels.json", "instances")
     answers = read_results(file(tmp_path, results), data)
-    metric = make_metric("instances", data.classes)
+    metric = task_of("instances").make_metric(data.classes)
     for record in data.records:
         metric.add(record.id, read_truth(record, data, "instances"), answers[record.id])
     ours = metric.result(0).metrics

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from saccade.data.types import Annotation, Objects
 from saccade.errors import DataError
-from saccade.metrics import Result, Value, make_metric
+from saccade.metrics import Result, Value
 from saccade.metrics.curves import precision_recall
 from saccade.metrics.detection import Detection, coco_numbers, resampled
 from saccade.metrics.voc import box_iou
+from saccade.tasks.contract import task_of
 
 CLASSES = ["a", "b", "c"]
 AREAS = {"all": (0, 1e10), "small": (0, 1024), "medium": (1024, 9216), "large": (9216, 1e10)}
@@ -42,7 +43,7 @@ def evaluate(images: list[Image], bootstrap: int = 0, order: list[int] | None = 
 
 
 def filled(images: list[Image], order: list[int] | None = None) -> Detection:
-    metric = make_metric("detect", CLASSES)
+    metric = task_of("detect").make_metric(CLASSES)
     assert isinstance(metric, Detection)
     for n in order or range(len(images)):
         metric.add(f"{n:03}", annotation(images[n][0], True), annotation(images[n][1], False))
@@ -150,7 +151,7 @@ def test_empty_images_alone_are_undefined() -> None:
 
 
 def test_without_images() -> None:
-    found = make_metric("detect", CLASSES).result()
+    found = task_of("detect").make_metric(CLASSES).result()
     assert found.metrics["ap"] == Value(None)
     assert len(found.per_class) == 3
 
@@ -204,7 +205,7 @@ def test_stated_area_decides_the_band() -> None:
     truth = annotation([(0, [0, 0, 50, 50], 0)], True)
     assert truth.objects is not None
     truth.objects.area = torch.tensor([500.0])
-    metric = make_metric("detect", ["a"])
+    metric = task_of("detect").make_metric(["a"])
     metric.add("x", truth, annotation([(0, [0, 0, 50, 50], 0.9)], False))
     found = metric.result(0).metrics
     assert found["ap_small"].value == pytest.approx(1)
@@ -280,7 +281,7 @@ def masks(boxes: list[list[int]], crowd: bool = False, scores: list[float] | Non
 
 def test_rectangular_masks_score_as_their_boxes() -> None:
     rng = np.random.default_rng(1)
-    metric = make_metric("instances", ["a"])
+    metric = task_of("instances").make_metric(["a"])
     for n in range(6):
         corner = rng.integers(0, 60, (4, 2))
         boxes = np.concatenate([corner, corner + rng.integers(10, 50, (4, 2))], axis=1)
@@ -301,7 +302,7 @@ def test_mask_iou_is_not_box_iou() -> None:
     assert said.objects is not None
     assert said.objects.masks is not None
     said.objects.masks[0, 20:] = False  # same box, half of the mask
-    metric = make_metric("instances", ["a"])
+    metric = task_of("instances").make_metric(["a"])
     metric.add("x", truth, said)
     found = metric.result(0).metrics
     assert found["ap"].value == pytest.approx(1)
@@ -339,12 +340,12 @@ def test_precision_recall_curve_is_monotone_and_averages_to_ap50() -> None:
 )
 def test_bad_input_is_named(said: list[Row], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        make_metric("detect", CLASSES).add("x", annotation([], True), annotation(said, False))
+        task_of("detect").make_metric(CLASSES).add("x", annotation([], True), annotation(said, False))
 
 
 def test_instances_need_masks() -> None:
     with pytest.raises(DataError, match="have no masks"):
-        make_metric("instances", CLASSES).add("x", masks([]), annotation([(0, [0, 0, 5, 5], 0.5)], False))
+        task_of("instances").make_metric(CLASSES).add("x", masks([]), annotation([(0, [0, 0, 5, 5], 0.5)], False))
 
 
 def test_the_evaluator_imports_quietly_and_brings_no_torchvision() -> None:

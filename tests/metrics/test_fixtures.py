@@ -13,10 +13,10 @@ from faster_coco_eval.core import mask as run_lengths
 
 from saccade.data.dataset import DataSet, Record
 from saccade.data.types import Annotation, Objects
-from saccade.metrics import make_metric
 from saccade.metrics.coco_results import read_results
 from saccade.metrics.matching import Matches
 from saccade.metrics.voc import ELEVEN, EVERY, match
+from saccade.tasks.contract import task_of
 
 pytestmark = pytest.mark.shared
 
@@ -44,7 +44,7 @@ def test_coco_val2014(fixtures: Path, tmp_path: Path, kind: str, task: str, dtyp
     raw = json.loads((place / f"instances_val2014_fake{kind}100_results.json").read_text())
     (tmp_path / "results.json").write_text(json.dumps(as_labels(raw, ids)))
     predictions = read_results(tmp_path / "results.json", dataset)
-    metric = make_metric(task, dataset.classes)
+    metric = task_of(task).make_metric(dataset.classes)
     for record in records:
         rows = [a for a in stated["annotations"] if a["image_id"] == record.source_id]
         boxes = torch.tensor([r["bbox"] for r in rows], dtype=torch.float64).reshape(-1, 4)

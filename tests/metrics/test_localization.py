@@ -9,9 +9,10 @@ import torch
 
 from saccade.data.types import Annotation, Objects
 from saccade.errors import DataError
-from saccade.metrics import Value, make_metric
-from saccade.metrics.mistakes import judge
+from saccade.metrics import Value
 from saccade.reports.gallery import explain
+from saccade.tasks import localize
+from saccade.tasks.contract import task_of
 
 CLASSES = ["ant", "bee", "cat"]
 SIZE = (100, 100)
@@ -32,7 +33,7 @@ def answer(scores: list[float] | None, *boxes: tuple[int, list[float]]) -> Annot
 
 
 def values(*pairs: tuple[Annotation, Annotation], classes: list[str] = CLASSES) -> dict[str, float | None]:
-    metric = make_metric("localize", classes)
+    metric = task_of("localize").make_metric(classes)
     for i, (true, said) in enumerate(pairs):
         metric.add(str(i), true, said)
     return {name: value.value for name, value in metric.result(bootstrap=0).metrics.items()}
@@ -74,7 +75,7 @@ def test_a_label_alone_has_no_five() -> None:
 
 
 def test_rows_of_classes_intervals_and_json() -> None:
-    metric = make_metric("localize", CLASSES)
+    metric = task_of("localize").make_metric(CLASSES)
     for i in range(20):
         metric.add(f"{i:02}", truth(i % 2), answer([0.9, 0.1, 0.0], (0, TRUE if i < 10 else FAR)))
     found = metric.result(bootstrap=200)
@@ -91,7 +92,7 @@ def test_rows_of_classes_intervals_and_json() -> None:
 
 
 def test_nothing_to_measure() -> None:
-    found = make_metric("localize", CLASSES).result()
+    found = task_of("localize").make_metric(CLASSES).result()
     assert found.metrics["localization_top1"] == Value(None)
     assert found.metrics["mean_iou"] == Value(None)
 
@@ -108,11 +109,11 @@ def test_nothing_to_measure() -> None:
 )
 def test_bad_input_is_named(true: Annotation, said: Annotation, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        make_metric("localize", CLASSES).add("x", true, said)
+        task_of("localize").make_metric(CLASSES).add("x", true, said)
 
 
 def test_an_image_counts_once() -> None:
-    metric = make_metric("localize", CLASSES)
+    metric = task_of("localize").make_metric(CLASSES)
     metric.add("x", truth(), answer([1.0, 0, 0], (0, TRUE)))
     with pytest.raises(DataError, match="twice"):
         metric.add("x", truth(), answer([1.0, 0, 0], (0, TRUE)))
@@ -125,9 +126,9 @@ def test_mistakes_and_their_words() -> None:
         "bee taken for ant (0.75) and poorly placed, IoU 0.00": (truth(1), answer([0.75, 0.25, 0.0], (0, FAR))),
     }
     for words, (true, said) in cases.items():
-        verdict = judge("localize", true, said, CLASSES)
+        verdict = localize.judge(true, said, CLASSES)
         (line,) = explain("localize", verdict, CLASSES)
         assert line.startswith(words)
-    right = judge("localize", truth(), answer([0.75, 0.25, 0.0], (0, HALF)), CLASSES)
+    right = localize.judge(truth(), answer([0.75, 0.25, 0.0], (0, HALF)), CLASSES)
     assert right.mistakes == []
     assert right.score == pytest.approx(0.25 + 0.5)

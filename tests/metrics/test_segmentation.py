@@ -11,7 +11,8 @@ from sklearn.metrics import accuracy_score, jaccard_score
 
 from saccade.data.types import Annotation
 from saccade.errors import DataError
-from saccade.metrics import Value, make_metric
+from saccade.metrics import Value
+from saccade.tasks.contract import task_of
 
 
 def class_map(rows: list[list[int]] | np.ndarray) -> Annotation:
@@ -22,13 +23,13 @@ def class_map(rows: list[list[int]] | np.ndarray) -> Annotation:
 def test_worked_example_one_of_two_listed_pixels() -> None:
     true, said = np.full((81, 201), 255), np.zeros((81, 201))
     true[0, 0], true[80, 200], said[80, 200] = 1, 2, 2
-    metric = make_metric("segment", ["background", "bicycle", "people"])
+    metric = task_of("segment").make_metric(["background", "bicycle", "people"])
     metric.add("x", class_map(true), class_map(said))
     assert metric.result(bootstrap=0).metrics["pixel_accuracy"] == Value(0.5)
 
 
 def test_four_numbers_of_a_hand_made_map() -> None:
-    metric = make_metric("segment", ["a", "b", "c", "d"])
+    metric = task_of("segment").make_metric(["a", "b", "c", "d"])
     metric.add("x", class_map([[0, 0, 0, 1], [1, 1, 255, 255]]), class_map([[0, 0, 1, 1], [1, 2, 0, 3]]))
     found = metric.result(bootstrap=0)
     iou = [2 / 3, 2 / 4, 0.0]  # c is only predicted: counts as 0; d only where the truth is ignored: absent
@@ -41,7 +42,7 @@ def test_four_numbers_of_a_hand_made_map() -> None:
 
 
 def test_predicted_ignore_is_an_error_of_the_true_class_only() -> None:
-    metric = make_metric("segment", ["a", "b"])
+    metric = task_of("segment").make_metric(["a", "b"])
     metric.add("x", class_map([[0, 0]]), class_map([[0, 255]]))
     found = metric.result(bootstrap=0).metrics
     assert found["mean_iou"].value == 0.5
@@ -49,7 +50,7 @@ def test_predicted_ignore_is_an_error_of_the_true_class_only() -> None:
 
 
 def test_all_ignored_is_undefined() -> None:
-    metric = make_metric("segment", ["a"])
+    metric = task_of("segment").make_metric(["a"])
     metric.add("x", class_map([[255]]), class_map([[0]]))
     assert set(metric.result().metrics.values()) == {Value(None)}
 
@@ -58,7 +59,7 @@ def test_all_ignored_is_undefined() -> None:
 @given(st.integers(0, 10**6))
 def test_agrees_with_scikit_learn(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    metric = make_metric("segment", list("abcd"))
+    metric = task_of("segment").make_metric(list("abcd"))
     pairs = [(rng.integers(0, 4, (5, 6)), rng.integers(0, 4, (5, 6))) for _ in range(3)]
     for i, (true, said) in enumerate(pairs):
         metric.add(str(i), class_map(true), class_map(said))
@@ -81,7 +82,7 @@ def test_agrees_with_scikit_learn(seed: int) -> None:
 )
 def test_bad_input_is_named(true: list[list[int]], said: list[list[int]], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        make_metric("segment", ["a", "b"]).add("x", class_map(true), class_map(said))
+        task_of("segment").make_metric(["a", "b"]).add("x", class_map(true), class_map(said))
 
 
 def test_order_of_images_has_no_influence() -> None:
@@ -89,7 +90,7 @@ def test_order_of_images_has_no_influence() -> None:
     maps = [(class_map(rng.integers(0, 3, (6, 7))), class_map(rng.integers(0, 3, (6, 7)))) for _ in range(20)]
     found = []
     for order in (range(20), rng.permutation(20).tolist()):
-        metric = make_metric("segment", ["a", "b", "c"])
+        metric = task_of("segment").make_metric(["a", "b", "c"])
         for i in order:
             metric.add(f"{i}", *maps[i])
         found.append(metric.result(bootstrap=40).to_json())

@@ -11,8 +11,8 @@ from sklearn.metrics import average_precision_score
 
 from saccade.data.types import Annotation
 from saccade.errors import DataError, UsageError
-from saccade.metrics import make_metric
 from saccade.metrics.tags import average_precisions, best_threshold, image_precision_recall
+from saccade.tasks.contract import task_of
 
 
 def truth(tags: list[int]) -> Annotation:
@@ -24,7 +24,7 @@ def said(scores: list[float]) -> Annotation:
 
 
 def test_worked_example_with_a_threshold_for_every_tag() -> None:
-    metric = make_metric("tag", list("abcde"), thresholds=[0.5, 0.7, 0.6, 0.4, 0.6])
+    metric = task_of("tag").make_metric(list("abcde"), thresholds=[0.5, 0.7, 0.6, 0.4, 0.6])
     metric.add("x", truth([0, 1, 1, 0, 1]), said([0.2, 0.6, 0.8, 0.1, 0.4]))
     found = metric.result(bootstrap=0).metrics
     assert found["precision"].value == 1.0
@@ -56,7 +56,7 @@ def test_weights_are_repetitions() -> None:
 
 
 def test_three_best_tags_of_every_image() -> None:
-    metric = make_metric("tag", list("abcd"))
+    metric = task_of("tag").make_metric(list("abcd"))
     metric.add("x", truth([1, 0, 0, 1]), said([0.9, 0.8, 0.7, 0.1]))  # gives a b c: hits a
     metric.add("y", truth([1, 1, 0, 0]), said([0.9, 0.1, 0.7, 0.8]))  # gives a c d: hits a
     found = metric.result(bootstrap=20).metrics
@@ -68,7 +68,7 @@ def test_three_best_tags_of_every_image() -> None:
 
 
 def test_five_best_tags_of_every_image() -> None:
-    metric = make_metric("tag", list("abcdef"))
+    metric = task_of("tag").make_metric(list("abcdef"))
     metric.add("x", truth([0, 0, 0, 0, 1, 1]), said([0.9, 0.8, 0.7, 0.6, 0.5, 0.4]))  # gives all but f: hits e
     metric.add("y", truth([1, 0, 0, 1, 0, 0]), said([0.1, 0.9, 0.8, 0.7, 0.6, 0.5]))  # gives all but a: hits d
     found = {name: value.value for name, value in metric.result(bootstrap=20).metrics.items()}
@@ -82,7 +82,7 @@ def test_five_best_tags_of_every_image() -> None:
 
 
 def test_with_no_more_classes_than_tags_every_tag_is_given() -> None:
-    metric = make_metric("tag", ["a", "b"])
+    metric = task_of("tag").make_metric(["a", "b"])
     metric.add("x", truth([1, 0]), said([0.1, 0.9]))
     found = {name: value.value for name, value in metric.result(bootstrap=0).metrics.items()}
     for k in (3, 5):
@@ -90,7 +90,7 @@ def test_with_no_more_classes_than_tags_every_tag_is_given() -> None:
 
 
 def test_absent_class_is_left_out_and_has_no_curve() -> None:
-    metric = make_metric("tag", ["a", "b"])
+    metric = task_of("tag").make_metric(["a", "b"])
     metric.add("x", truth([1, 0]), said([0.9, 0.8]))
     metric.add("y", truth([0, 0]), said([0.1, 0.9]))
     found = metric.result()
@@ -101,13 +101,13 @@ def test_absent_class_is_left_out_and_has_no_curve() -> None:
 
 
 def test_bad_input_is_named() -> None:
-    metric = make_metric("tag", ["a", "b"])
+    metric = task_of("tag").make_metric(["a", "b"])
     with pytest.raises(DataError, match="x: the truth has no tags"):
         metric.add("x", truth([1]), said([0.1, 0.2]))
     with pytest.raises(DataError, match="score inf of class 1"):
         metric.add("x", truth([1, 0]), said([0.1, float("inf")]))
     with pytest.raises(UsageError, match="3 given"):
-        make_metric("tag", ["a", "b"], thresholds=[0.1, 0.2, 0.3])
+        task_of("tag").make_metric(["a", "b"], thresholds=[0.1, 0.2, 0.3])
 
 
 def test_best_threshold_by_hand() -> None:
@@ -138,7 +138,7 @@ def test_order_of_images_has_no_influence_ties_included() -> None:
     scores, true = rng.integers(0, 4, (30, 6)) / 4, rng.random((30, 6)) < 0.3
     found = []
     for order in (range(30), rng.permutation(30).tolist()):
-        metric = make_metric("tag", list("abcdef"))
+        metric = task_of("tag").make_metric(list("abcdef"))
         for i in order:
             metric.add(f"{i}", truth(true[i].tolist()), said(scores[i].tolist()))
         found.append(metric.result(bootstrap=40).to_json())

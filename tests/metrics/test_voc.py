@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from saccade.data.types import Annotation, Objects
-from saccade.metrics import make_metric
 from saccade.metrics.matching import Matches
 from saccade.metrics.voc import ELEVEN, EVERY, box_iou, match
+from saccade.tasks.contract import task_of
 
 A, B, C = [0.0, 0, 10, 10], [100.0, 100, 120, 120], [50.0, 0, 60, 10]
 
@@ -39,7 +39,7 @@ def test_a_detection_looks_only_at_its_best_truth() -> None:
 
 def test_both_averages_of_a_hand_made_ranking() -> None:
     # Ranking: right, wrong, right, of 3 truths: (recall, precision) = (1/3, 1), (2/3, 2/3).
-    metric = make_metric("detect", ["a"])
+    metric = task_of("detect").make_metric(["a"])
     metric.add("x", truth([A, B, C], [False] * 3), detections([A, [150.0, 0, 160, 10], B], [0.9, 0.8, 0.7]))
     found = metric.result(0).metrics
     assert found["voc_ap50"].value == pytest.approx(1 / 3 + 2 / 3 / 3)
@@ -56,7 +56,7 @@ def test_eleven_recalls_are_those_of_the_public_implementations(hits: int, point
 
 
 def test_difficult_objects_are_ignored_by_voc_and_counted_by_coco() -> None:
-    metric = make_metric("detect", ["a"])
+    metric = task_of("detect").make_metric(["a"])
     metric.add("x", truth([A, B], [False, True]), detections([B, A], [0.9, 0.8]))
     metric.add("y", truth([C], [True]), Annotation((9, 9), objects=Objects.empty(True)))
     found = metric.result(0).metrics
@@ -69,7 +69,7 @@ def test_inclusive_pixels_can_lift_an_overlap_over_the_threshold() -> None:
     assert box_iou(a, b)[0, 0] == pytest.approx(36 / 81)
     assert box_iou(a, b, inclusive=True)[0, 0] == 0.5
     for inclusive, ap in ((False, 0.0), (True, 1.0)):
-        metric = make_metric("detect", ["a"], voc_inclusive=inclusive)
+        metric = task_of("detect").make_metric(["a"], voc_inclusive=inclusive)
         metric.add("x", truth(b.tolist(), [False]), detections(a.tolist(), [0.5]))
         assert metric.result(0).metrics["voc_ap50"].value == ap
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from saccade.data.types import Annotation, Objects
-from saccade.plots.draw import describe, draw, fit
+from saccade.plots.draw import caption, draw, fit
 from saccade.plots.palette import class_colour, class_colours, ink_on
 from saccade.plots.text import font_of, one_line, shorten, wrap
 
@@ -125,14 +125,14 @@ def test_fit_moves_what_is_said_with_the_image() -> None:
     assert objects.boxes.tolist() == [[10.0, 5, 30, 10]]
 
 
-def test_describe() -> None:
+def test_caption() -> None:
     scores = torch.tensor([0.1, 0.7, 0.2])
-    assert describe(Annotation((1, 1), label=1, scores=scores), ["a", "b", "c"]) == "b 0.70"
-    assert describe(Annotation((1, 1), label=2), ["a", "b", "c"]) == "c"
+    assert caption(Annotation((1, 1), label=1, scores=scores), ["a", "b", "c"]) == "b 0.70"
+    assert caption(Annotation((1, 1), label=2), ["a", "b", "c"]) == "c"
     tags = torch.tensor([True, True, False])
-    assert describe(Annotation((1, 1), tags=tags, scores=scores), ["a", "b", "c"]) == "b 0.70, a 0.10"
-    assert describe(Annotation((1, 1), tags=~tags & tags), ["a", "b", "c"]) == "no tag"
-    assert describe(Annotation((1, 1)), ["a"]) == ""
+    assert caption(Annotation((1, 1), tags=tags, scores=scores), ["a", "b", "c"]) == "b 0.70, a 0.10"
+    assert caption(Annotation((1, 1), tags=~tags & tags), ["a", "b", "c"]) == "no tag"
+    assert caption(Annotation((1, 1)), ["a"]) == ""
 
 
 def test_text_fits_or_is_left_out() -> None:

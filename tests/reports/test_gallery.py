@@ -10,8 +10,8 @@ from PIL import Image
 
 from saccade.data.dataset import DataSet, Record
 from saccade.data.types import Annotation, Objects
-from saccade.metrics.mistakes import judge
 from saccade.reports.gallery import SAMPLED, WORST, Gallery, choose, explain
+from saccade.tasks import detect, tag
 
 
 def test_choice_is_spread_bounded_and_independent_of_order() -> None:
@@ -56,7 +56,7 @@ def test_mistakes_in_words() -> None:
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 10], [20, 20, 30, 30], [30, 30, 40, 40], [50, 50, 60, 60]])
     said = Objects(boxes, torch.tensor([0, 0, 1, 1, 1]), torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5]))
     size = (100, 100)
-    verdict = judge("detect", Annotation(size, objects=truth), Annotation(size, objects=said), classes)
+    verdict = detect.judge(Annotation(size, objects=truth), Annotation(size, objects=said), classes)
     assert explain("detect", verdict, classes) == [
         "cat (0.80) found twice",
         "2 x dog (up to 0.70) where there is nothing",
@@ -65,5 +65,5 @@ def test_mistakes_in_words() -> None:
     ]
     assert explain("detect", verdict, classes, 2)[-1] == "and 2 more kinds of mistakes"
     tags = Annotation(size, tags=torch.tensor([True, False]))
-    verdict = judge("tag", tags, Annotation(size, scores=torch.tensor([0.1, 0.8])), classes)
+    verdict = tag.judge(tags, Annotation(size, scores=torch.tensor([0.1, 0.8])), classes)
     assert explain("tag", verdict, classes) == ["cat missed (0.10)", "dog said, but not there (0.80)"]

@@ -17,11 +17,11 @@ from PIL import Image
 import saccade
 from saccade.data.dataset import DataSet, Record
 from saccade.data.types import Annotation, Objects
-from saccade.metrics import make_metric
 from saccade.reports.evaluation import write_evaluation_report
 from saccade.reports.gallery import Gallery
 from saccade.reports.training import write_training_report
-from saccade.reports.words import cautions, meaning
+from saccade.reports.words import cautions
+from saccade.tasks.contract import task_of
 from saccade.training.plan import make_plan
 
 NAMES = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "$\\frac{_hidden", "日本\n{{ 7 * 7 }}"]
@@ -92,7 +92,7 @@ def _evaluated(task: str, root: Path, images: int = 15) -> tuple[DataSet, dict[s
     dataset.ledger.warnings += ["leak: 1 of 15 pictures of val are also in train <script>"]
     for i in range(12):
         dataset.ledger.refuse_label(f"<i>labels/{i}.txt", "class 9, allowed 0..3")
-    gallery, metric = Gallery(task, dataset, records), make_metric(task, NAMES)
+    gallery, metric = Gallery(task, dataset, records), task_of(task).make_metric(NAMES)
     for record in records:
         Image.fromarray(rng.integers(0, 255, (*SIZE, 3), np.uint8)).save(root / record.id)
         truth, said = _annotation(task, rng, False), _annotation(task, rng, True)
@@ -128,7 +128,7 @@ def test_nothing_in_the_truth_is_said_and_not_a_fault(tmp_path: Path) -> None:
     record = Record("a.png", SIZE, "val", things=[])
     Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(tmp_path / "a.png")
     dataset = DataSet(tmp_path, "voc", "detect", ["cat"], [record])
-    gallery, metric = Gallery("detect", dataset, [record]), make_metric("detect", ["cat"])
+    gallery, metric = Gallery("detect", dataset, [record]), task_of("detect").make_metric(["cat"])
     empty = Annotation(SIZE, objects=Objects.empty()), Annotation(SIZE, objects=Objects.empty(scored=True))
     metric.add("a.png", *empty)
     gallery.add(record, *empty)
@@ -171,8 +171,8 @@ def test_train_and_evaluate_write_it(colours: Path, tmp_path: Path) -> None:
 
 def test_every_metric_has_a_meaning() -> None:
     for task in ("classify", "localize", "tag", "detect", "instances", "segment"):
-        for name in make_metric(task, ["a", "b"]).result(bootstrap=0).metrics:
-            assert meaning(name, task), name
+        for name in task_of(task).make_metric(["a", "b"]).result(bootstrap=0).metrics:
+            assert task_of(task).MEANINGS[name]
 
 
 def test_a_score_at_the_level_of_guessing_is_said() -> None:

@@ -102,7 +102,7 @@ def test_a_split_that_training_drew_is_drawn_again(
         drawn.append((seed, share))
         assign_splits(dataset, seed, share, group)
 
-    monkeypatch.setattr("saccade.verbs.evaluate.assign_splits", noted)
+    monkeypatch.setattr("saccade.inference.score.assign_splits", noted)
     copy, data = tmp_path / "run", colours / "train"  # without splits
     copy.mkdir()
     shutil.copy(run / "best.safetensors", copy)

@@ -315,7 +315,7 @@ def test_answers_are_written_as_they_come(runs: dict[str, Path], images: Path, t
     (tmp_path / "victim").write_text("mine")
     (out / "predictions.jsonl").symlink_to(tmp_path / "victim")
     found = answers(runs["classify"], images, out=out, batch=1, workers=0)
-    seen = [next(found) for _ in range(3)]
+    seen = [next(found).json for _ in range(3)]
     assert [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()] == seen
     found.close()  # the reader went away
     assert json.loads((out / "predictions.json").read_text()) == seen

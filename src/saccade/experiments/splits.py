@@ -21,9 +21,9 @@ from saccade.data.truth import read_truth
 from saccade.data.types import Annotation
 from saccade.errors import DataError, UsageError
 from saccade.machine.files import make_folder
-from saccade.metrics import make_metric
 from saccade.solvers.features import Features, Frozen
 from saccade.solvers.linear import FOLDS, Probe, probabilities
+from saccade.tasks.contract import task_of
 from saccade.training.plan import Plan
 
 FINE_TUNE_EPOCHS = 15  # where the user names none: the network starts from a fitted classifier
@@ -96,7 +96,7 @@ def scored(
     dataset: DataSet, records: Sequence[Record], task: str, scores: np.ndarray, thresholds: Sequence[float]
 ) -> dict[str, float | None]:
     """The metrics of logits [images, classes] of these records, as `saccade evaluate` counts them."""
-    metric = make_metric(task, dataset.classes, thresholds=thresholds or 0.5)
+    metric = task_of(task).make_metric(dataset.classes, thresholds=thresholds or 0.5)
     chances = torch.from_numpy(probabilities(scores, task)).float()
     for record, row in zip(records, chances, strict=True):
         metric.add(record.id, read_truth(record, dataset, task), Annotation(record.size, scores=row))

@@ -22,8 +22,10 @@ from saccade.inference.crops import predictions_by_crops
 from saccade.inference.predictor import Predictor
 from saccade.machine.device import loader_workers
 from saccade.machine.processes import from_all, place_among_processes
-from saccade.metrics import Metric, Result, make_metric
+from saccade.metrics import Metric, Result
 from saccade.metrics.coco_results import read_results
+from saccade.tasks.contract import task_of
+from saccade.tasks.table import find_task
 
 LARGEST_BATCH = 256  # images a forward pass
 
@@ -59,7 +61,7 @@ def score(
         watchers: each is shown every image as well.
         bootstrap: resamples for the intervals; 0 for none.
     """
-    metric = make_metric(predictor.task, dataset.classes, thresholds=predictor.thresholds or 0.5)
+    metric = task_of(predictor.task).make_metric(dataset.classes, thresholds=predictor.thresholds or 0.5)
     for record, prediction in predictions(predictor, dataset, records, how):
         truth = read_truth(record, dataset, predictor.task)
         metric.add(record.id, truth, prediction)
@@ -81,7 +83,7 @@ def score_together(
     if place:
         return None
     answers = {name: answer for part in parts for name, answer in part.items()}
-    metric = make_metric(predictor.task, dataset.classes, thresholds=predictor.thresholds or 0.5)
+    metric = task_of(predictor.task).make_metric(dataset.classes, thresholds=predictor.thresholds or 0.5)
     for record in records:
         metric.add(record.id, read_truth(record, dataset, predictor.task), answers[record.id])
     return _result(metric, records, bootstrap=0)
@@ -97,7 +99,8 @@ def score_file(
 ) -> Result:
     """Measure a COCO results file of any tool; `corners` as in `read_results`. Raises DataError with the number of a
     bad entry."""
-    if dataset.task not in ("detect", "instances"):
+    kind = find_task(dataset.task)
+    if not kind.many_objects:
         raise UsageError(f"{path}: a results file holds boxes or masks, {dataset.root} holds labels to {dataset.task}")
     answers = read_results(path, dataset, corners)
     foreign = set(answers.named) - {record.id for record in records}
@@ -106,8 +109,8 @@ def score_file(
             f"{path}: holds predictions of {len(foreign)} images outside this split, such as {min(foreign)}; "
             "choose another --split (all takes every image)"
         )
-    task = "instances" if dataset.task == "instances" and answers.masks else "detect"
-    metric = make_metric(task, dataset.classes)
+    task = "instances" if kind.masks and answers.masks else "detect"
+    metric = task_of(task).make_metric(dataset.classes)
     for record in records:
         truth = read_truth(record, dataset, task)
         metric.add(record.id, truth, answers[record.id])

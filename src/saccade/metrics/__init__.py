@@ -1,4 +1,4 @@
-"""What a set of predictions is worth: one `make_metric` for every task, each number with an interval over images.
+"""What a set of predictions is worth: one metric for every task, each number with an interval over images.
 
 A metric takes one image at a time (`add`) and keeps little of it: counts, boxes, run lengths; never dense masks.
 The order in which images are added has no influence on the result: images are ordered by id.
@@ -7,13 +7,11 @@ The order in which images are added has no influence on the result: images are o
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-
-from saccade.tasks.table import find_task
 
 if TYPE_CHECKING:
     from saccade.data.types import Annotation
@@ -44,49 +42,11 @@ class Result:
 
 
 class Metric(Protocol):
-    """What `make_metric` returns."""
+    """What `make_metric` of a task's file (tasks/contract.py) gives."""
 
     def add(self, id: str, truth: Annotation, prediction: Annotation) -> None: ...
 
     def result(self, bootstrap: int = 1000, seed: int = 0, groups: Mapping[str, str] | None = None) -> Result: ...
-
-
-def make_metric(
-    task: str, classes: Sequence[str], *, thresholds: float | Sequence[float] = 0.5, voc_inclusive: bool = False
-) -> Metric:
-    """The metric of a task.
-
-    Args:
-        task: a name of `saccade.tasks.table.TASKS`.
-        classes: names of the classes, in the order of the labels.
-        thresholds: tag: a tag is given when its probability is at least this (one number, or one a class).
-        voc_inclusive: detect, instances: count boxes for the VOC numbers as inclusive pixels
-            (width = x2 - x1 + 1), as the VOC development kit does.
-
-    Raises:
-        UsageError: there is no such task.
-    """
-    name = find_task(task).name
-    names = list(classes)
-    if name == "classify":
-        from saccade.metrics.classification import Classification
-
-        return Classification(names)
-    if name == "localize":
-        from saccade.metrics.localization import Localization
-
-        return Localization(names)
-    if name == "tag":
-        from saccade.metrics.tags import Tags
-
-        return Tags(names, thresholds)
-    if name == "segment":
-        from saccade.metrics.segmentation import Segmentation
-
-        return Segmentation(names)
-    from saccade.metrics.detection import Detection
-
-    return Detection(names, masks=name == "instances", voc_inclusive=voc_inclusive)
 
 
 def plain(value: Any) -> Any:

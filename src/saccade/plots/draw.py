@@ -49,9 +49,9 @@ def draw(image: np.ndarray, annotation: Annotation, classes: Sequence[str]) -> n
         _draw_objects(pen, objects, classes, size)
     if annotation.semantic is not None:
         _draw_legend(pen, annotation.semantic.cpu().numpy(), classes, size)
-    caption = describe(annotation, classes) if objects is None or not len(objects) else ""
-    if caption:
-        _draw_strip(picture, caption, size)
+    text = caption(annotation, classes) if objects is None or not len(objects) else ""
+    if text:
+        _draw_strip(picture, text, size)
     return np.asarray(picture).copy()
 
 
@@ -73,7 +73,7 @@ def fit(image: np.ndarray, annotation: Annotation, side: int) -> tuple[np.ndarra
     return resized, told
 
 
-def describe(annotation: Annotation, classes: Sequence[str]) -> str:
+def caption(annotation: Annotation, classes: Sequence[str]) -> str:
     """Label or tags as a line of text, with probabilities where they are known; "" for other tasks."""
     if annotation.label is not None:
         return _name(annotation.label, classes) + _score(annotation, annotation.label)

@@ -11,7 +11,8 @@ from saccade.metrics.curves import SCORE
 from saccade.reports.gallery import Gallery
 from saccade.reports.page import Page, headline, write_page
 from saccade.reports.sections import Section, classes_section, curves_section, data_section, scores_section
-from saccade.reports.words import cautions, explain_score, meaning
+from saccade.reports.words import cautions, explain_score
+from saccade.tasks.contract import task_of
 from saccade.tasks.table import TASKS
 
 
@@ -48,13 +49,13 @@ def write_evaluation_report(
 def add_result(page: Page, task: str, found: Mapping[str, Any], gallery: Gallery, where: str) -> None:
     """Headline, plots, tables and pictures of an evaluation."""
     name = TASKS[task].metric
-    page.headline = headline(name, meaning(name, task), found["metrics"][name])
+    page.headline = headline(name, task_of(task).MEANINGS[name], found["metrics"][name])
     page.sentences += explain_score(task, found, where)
     page.warnings += cautions(task, found)
     page.sections.append(scores_section(task, found["metrics"]))
     page.sections.append(curves_section(task, found))
     page.sections.append(classes_section(task, found["per_class"]))
-    shown = f" Predicted boxes are drawn from a score of {SCORE} on." if task in ("detect", "instances") else ""
+    shown = f" Predicted boxes are drawn from a score of {SCORE} on." if TASKS[task].many_objects else ""
     sampled = Section("predictions", "Predictions beside the truth", exhibits=gallery.sampled())
     sampled.texts.append(f"Images spread evenly over the {where}, not chosen by how well they do.{shown}")
     worst = Section("mistakes", "The worst mistakes", exhibits=gallery.worst(), explain=True)

@@ -16,8 +16,9 @@ from saccade.data.image import decode
 from saccade.data.types import Annotation
 from saccade.errors import SaccadeError
 from saccade.metrics.curves import SCORE
-from saccade.metrics.mistakes import Verdict, judge
-from saccade.plots.draw import describe, draw, fit
+from saccade.plots.draw import caption, draw, fit
+from saccade.tasks.contract import Verdict, task_of
+from saccade.tasks.table import find_task
 
 SAMPLED, WORST = 12, 8  # pictures in a report
 SIDE = 400  # pixels of a picture's longer side
@@ -33,7 +34,7 @@ class Exhibit:
     answer: str
     right: bool | None  # whether label or tags agree; None for other tasks
     mistakes: list[str]
-    score: float  # of metrics.mistakes.Verdict: 0 is perfect
+    score: float  # of the Verdict: 0 is perfect
     unreadable: str = ""  # why there is no picture
 
 
@@ -61,8 +62,10 @@ class Gallery:
 
     def add(self, record: Record, truth: Annotation, prediction: Annotation) -> None:
         """Judge one image; keep it if it is among the chosen or the worst so far."""
-        said = _without_weak(prediction)
-        kept = _Kept(record, truth, said, judge(self.task, truth, said, self.dataset.classes))
+        file = task_of(self.task)
+        # Boxes that no one would show are left out: their rows would fill memory and picture.
+        prediction = file.keep(prediction, SCORE if find_task(self.task).many_objects else None)
+        kept = _Kept(record, truth, prediction, file.judge(truth, prediction, self.dataset.classes))
         if record.id in self._wanted:
             self._sampled[record.id] = kept
         if kept.verdict.score > 0 and kept.verdict.mistakes:
@@ -82,8 +85,8 @@ class Gallery:
     def _exhibit(self, kept: _Kept) -> Exhibit:
         classes, id = self.dataset.classes, kept.record.id
         mistakes = explain(self.task, kept.verdict, classes)
-        by_word = self.task in ("classify", "tag")
-        words = (describe(kept.truth, classes), describe(kept.prediction, classes)) if by_word else ("", "")
+        by_word = find_task(self.task).whole_image
+        words = (caption(kept.truth, classes), caption(kept.prediction, classes)) if by_word else ("", "")
         exhibit = Exhibit(id, [], *words, not kept.verdict.mistakes if by_word else None, mistakes, kept.verdict.score)
         try:
             image = decode(self.dataset.root / id)
@@ -92,8 +95,8 @@ class Gallery:
         if by_word:
             exhibit.pictures.append(("", fit(image, Annotation(kept.truth.size), SIDE)[0]))
         else:
-            for caption, annotation in (("truth", kept.truth), ("prediction", kept.prediction)):
-                exhibit.pictures.append((caption, draw(*fit(image, annotation, SIDE), classes)))
+            for title, annotation in (("truth", kept.truth), ("prediction", kept.prediction)):
+                exhibit.pictures.append((title, draw(*fit(image, annotation, SIDE), classes)))
         return exhibit
 
 
@@ -110,42 +113,6 @@ def explain(task: str, verdict: Verdict, classes: Sequence[str], lines: int = 6)
     groups: dict[tuple[str, int | None, int | None], list[dict[str, Any]]] = {}
     for row in verdict.mistakes:
         groups.setdefault((row["kind"], row.get("label"), row.get("predicted")), []).append(row)
-    said = [_in_words(task, rows, classes) for rows in groups.values()]
-    more = len(said) - lines
-    return said if more <= 0 else [*said[:lines], f"and {more} more kinds of mistakes"]
-
-
-def _in_words(task: str, rows: list[dict[str, Any]], classes: Sequence[str]) -> str:
-    """Mistakes of one kind, classes alike, as one line."""
-    row, n = rows[0], len(rows)
-    name = classes[row["label"]] if "label" in row else ""
-    said = classes[row["predicted"]] if "predicted" in row else ""
-    kind = row["kind"]
-    score = f" ({'up to ' if n > 1 else ''}{max(r['score'] for r in rows):.2f})" if "score" in row else ""
-    if task == "classify":
-        return f"{name} comes in place {row['rank'] + 1}, after {said}{score}"
-    if task == "tag":
-        return f"{name} missed{score}" if kind == "missed" else f"{name} said, but not there{score}"
-    if kind == "poor mask":
-        return f"{name}: IoU {row['iou']:.2f}"
-    beside = f", IoU {row['iou']:.2f}" if "iou" in row and n == 1 else ""
-    text = {
-        "missed": f"{name} missed",
-        "duplicate": f"{said}{score} found twice",
-        "wrong class": f"{name} taken for {said}{score}",
-        "poor box": f"{said}{score} poorly placed{beside}",
-        "wrong class and poor box": f"{name} taken for {said}{score} and poorly placed{beside}",
-        "background": f"{said}{score} where there is nothing",
-    }[kind]
-    return text if n == 1 else f"{n} x {text}"
-
-
-def _without_weak(prediction: Annotation) -> Annotation:
-    """The prediction without the boxes that no one would show (their rows would fill memory and picture); of the
-    answers of a localizer, which has a label besides, the first."""
-    objects = prediction.objects
-    if objects is None or objects.scores is None:
-        return prediction
-    if prediction.label is not None:
-        return replace(prediction, objects=objects[:1])
-    return replace(prediction, objects=objects[objects.scores >= SCORE])
+    lines_of = [task_of(task).mistake_in_words(rows, classes) for rows in groups.values()]
+    more = len(lines_of) - lines
+    return lines_of if more <= 0 else [*lines_of[:lines], f"and {more} more kinds of mistakes"]

@@ -15,7 +15,7 @@ from saccade.plots.curves import plot_calibration, plot_class_bars, plot_precisi
 from saccade.plots.figures import shown_size, to_png
 from saccade.plots.matrices import plot_confusion
 from saccade.reports.gallery import Exhibit
-from saccade.reports.words import meaning
+from saccade.tasks.contract import task_of
 from saccade.training.plan import Plan
 
 NAMED = 10  # lines of the ledger that a report names
@@ -83,20 +83,6 @@ class Section:
     commands: list[tuple[str, str]] = field(default_factory=list)
 
 
-# per task: the column that ranks classes, and the columns of the table
-COLUMNS: dict[str, tuple[str, list[str]]] = {
-    "classify": ("f1", ["images", "predictions", "recall", "precision", "f1"]),
-    "localize": (
-        "localization_top1",
-        ["images", "predictions", "localization_top1", "recall", "box_accuracy", "mean_iou"],
-    ),
-    "tag": ("ap", ["images", "predictions", "ap", "precision", "recall", "threshold"]),
-    "detect": ("ap", ["images", "objects", "predictions", "ap", "ap50", "ap75", "ar_100", "voc_ap50"]),
-    "instances": ("mask_ap", ["images", "objects", "predictions", "mask_ap", "mask_ap50", "ap", "ap50", "ar_100"]),
-    "segment": ("iou", ["pixels", "iou", "accuracy", "precision"]),
-}
-
-
 def picture(name: str, figure: Figure) -> Plot:
     """A figure as the report shows it; `name` is also that of its file in plots/."""
     png = to_png(figure)
@@ -105,57 +91,52 @@ def picture(name: str, figure: Figure) -> Plot:
 
 def scores_section(task: str, metrics: Mapping[str, Mapping[str, float | None]]) -> Section:
     """Every metric with its 95 % interval; "-" where the truth holds nothing to measure it on."""
-    rows = []
+    meanings, rows = task_of(task).MEANINGS, []
     for name, value in metrics.items():
         number, low, high = value["value"], value["low"], value["high"]
         interval = "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
         text = "-" if number is None else f"{number:.4f}"
         why = " (nothing of this kind in the truth)" if number is None else ""
         cells = [Cell(name, kind="key"), Cell(text, bar=number, kind="key"), Cell(interval, kind="key")]
-        rows.append(Row([*cells, Cell(meaning(name, task) + why, kind="wide")]))
+        rows.append(Row([*cells, Cell(meanings.get(name, "") + why, kind="wide")]))
     heads = [Head("metric"), Head("value"), Head("95 % interval"), Head("what it is")]
     return Section("scores", "Scores", tables=[Table("", heads, rows)])
 
 
 def classes_section(task: str, per_class: Sequence[Mapping[str, Any]]) -> Section:
     """A row a class, the weakest first; classes without a value last."""
-    main, columns = COLUMNS[task]
+    form = task_of(task).REPORT
+    main = form.ranked_by
     ranked = sorted(per_class, key=lambda row: (row[main] is None, row[main] or 0.0))
     rows = []
     for row in ranked:
         cells = [Cell(row["name"], kind="name2")]
-        for column in columns:
+        for column in form.columns:
             value = row[column]
             text = "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
             cells.append(Cell(text, True, value if column == main else None))
         rows.append(Row(cells))
-    heads = [Head("class"), *(Head(c, True) for c in columns)]
+    heads = [Head("class"), *(Head(c, True) for c in form.columns)]
     return Section("classes", "Class by class", ["The weakest classes come first."], tables=[Table("", heads, rows)])
 
 
 def curves_section(task: str, found: Mapping[str, Any]) -> Section:
     """The plots of a result, and its most frequent confusions."""
     curves, section = found["curves"], Section("plots", "Where it goes right and wrong")
-    main, _ = COLUMNS[task]
-    for key in ("mask_precision_recall", "precision_recall"):
-        if any(curve["recall"] for curve in curves.get(key, ())):
-            of = {"tag": "ap", "instances": key.replace("precision_recall", "ap50")}.get(task, "ap50")
-            values = [row[of] for row in found["per_class"]]
-            thing = "" if task == "tag" else " of masks, IoU 0.5" if key.startswith("mask") else " of boxes, IoU 0.5"
-            figure = plot_precision_recall(curves[key], values, f"Precision and recall{thing}", of.replace("_", " "))
-            section.plots.append(picture(key, figure))
-    if task != "classify" and len(found["per_class"]) > 1:
-        rows = found["per_class"]
-        title = f"{main.replace('_', ' ')} by class"
-        section.plots.append(
-            picture("classes", plot_class_bars([r["name"] for r in rows], [r[main] for r in rows], title))
-        )
+    form, rows = task_of(task).REPORT, found["per_class"]
+    for of in form.curves:
+        if any(curve["recall"] for curve in curves.get(of.key, ())):
+            figure = plot_precision_recall(
+                curves[of.key], [row[of.area] for row in rows], of.title, of.area.replace("_", " ")
+            )
+            section.plots.append(picture(of.key, figure))
+    if form.bars and len(rows) > 1:
+        values = [row[form.ranked_by] for row in rows]
+        figure = plot_class_bars([row["name"] for row in rows], values, f"{form.ranked_by.replace('_', ' ')} by class")
+        section.plots.append(picture("classes", figure))
     confusion = curves.get("confusion")
     if confusion is not None and any(sum(row) for row in confusion["counts"]):
-        unit = {"classify": "images", "localize": "images", "segment": "pixels"}.get(
-            task, "objects, IoU 0.5, score 0.25"
-        )
-        figure = plot_confusion(confusion["classes"], confusion["counts"], f"Confusion matrix ({unit})")
+        figure = plot_confusion(confusion["classes"], confusion["counts"], f"Confusion matrix ({form.counted})")
         section.plots.append(picture("confusion", figure))
         section.tables.append(_confusions(confusion))
     if curves.get("calibration") is not None and any(curves["calibration"]["images"]):

@@ -25,7 +25,7 @@ from saccade.reports.sections import (
     scores_section,
     settings_section,
 )
-from saccade.reports.words import meaning
+from saccade.tasks.contract import task_of
 from saccade.tasks.table import TASKS
 from saccade.training.plan import Plan
 from saccade.version import __version__
@@ -83,7 +83,7 @@ def write_training_report(
 def _add_test(page: Page, plan: Plan, found: Mapping[str, Any]) -> None:
     """The test part's scores: the headline, as nothing was chosen by them."""
     name = TASKS[plan.task].metric
-    page.headline = headline(name, f"{meaning(name, plan.task)}, on the test images", found["metrics"][name])
+    page.headline = headline(name, f"{task_of(plan.task).MEANINGS[name]}, on the test images", found["metrics"][name])
     page.sentences.insert(
         0,
         f"The number above is that of {found['images']:,} test images, which were looked at once, at the end. All else "

@@ -11,7 +11,7 @@ from saccade.plots.methods import plot_learning_curves, plot_methods
 from saccade.reports.gallery import Gallery
 from saccade.reports.page import Headline, Page, write_page
 from saccade.reports.sections import Cell, Head, Row, Section, Table, picture
-from saccade.reports.words import meaning
+from saccade.tasks.contract import task_of
 from saccade.training.plan import Plan
 
 HEADS = ("method", "score", "95 % interval", "between splits", "splits", "seconds", "what it is")
@@ -31,7 +31,7 @@ def write_transfer_report(folder: Path, plan: Plan, result: Mapping[str, Any], g
     page = Page(f"Transfer to {plan.dataset.root.name}", f"{plan.model}, weights {result['weights']}")
     own = next(row for row in result["methods"] if row["method"] == best["method"])
     interval = "" if own["low"] is None else f"95 % interval {own['low']:.3f} to {own['high']:.3f}"
-    says = f"{meaning(metric, plan.task)}; mean over {own['seeds']} splits, on images held back"
+    says = f"{task_of(plan.task).MEANINGS[metric]}; mean over {own['seeds']} splits, on images held back"
     name = f"{metric.replace('_', ' ')} of {best['method'].replace('_', ' ')}"
     page.headline = Headline(name, says, f"{own['mean']:.3f}", own["mean"], own["low"], own["high"], interval)
     page.sentences.append(f"Recommended: {own['says']}. It lies ready in {best['run']}.")

@@ -1,4 +1,7 @@
-"""The tasks: what a model answers, which number ranks it, which model a beginner should try first. Imports no torch."""
+"""The tasks: what a model answers, which number ranks it, which fields hold the answer. Imports no torch.
+
+What else there is to say of a kind of answer stands in the file of its name beside this one (`tasks/contract.py`).
+"""
 
 from __future__ import annotations
 
@@ -9,30 +12,62 @@ from saccade.errors import UsageError, suggest
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One kind of answer that models give, and what it asks of data and metrics."""
+    """One kind of answer that models give, and what it asks of data and metrics.
+
+    `label` to `semantic` are the fields of `data.types.Annotation` and `Objects` that hold truth and answer.
+    """
 
     name: str
     answers: str  # what the model says of an image
     metric: str  # the name in metrics.json that ranks checkpoints; higher is better
     needs: str  # what the labels must hold
     also: tuple[str, ...] = ()  # tasks that data of this task can serve as well
+    label: bool = False  # one class
+    tags: bool = False  # any number of classes
+    objects: bool = False  # boxes with classes
+    masks: bool = False  # of the objects
+    semantic: bool = False  # a class map
+
+    @property
+    def whole_image(self) -> bool:
+        """Whether the answer holds for the image as a whole: wherever it is cropped, turned, or blended with others."""
+        return not self.objects and not self.semantic
+
+    @property
+    def one_object(self) -> bool:
+        """Whether the image has exactly one object, whose class is that of the image."""
+        return self.objects and self.label
+
+    @property
+    def many_objects(self) -> bool:
+        """Whether an image has any number of objects, or none."""
+        return self.objects and not self.label
 
 
 TASKS: dict[str, Task] = {
     t.name: t
     for t in (
-        Task("classify", "one class an image", "top1", "a class an image"),
-        Task("localize", "one class and its box an image", "localization_top1", "boxes with classes"),
-        Task("tag", "several classes an image", "mean_ap", "any number of classes an image"),
-        Task("detect", "boxes with classes", "ap", "boxes with classes", also=("tag", "localize")),
+        Task("classify", "one class an image", "top1", "a class an image", label=True),
+        Task(
+            "localize",
+            "one class and its box an image",
+            "localization_top1",
+            "boxes with classes",
+            label=True,
+            objects=True,
+        ),
+        Task("tag", "several classes an image", "mean_ap", "any number of classes an image", tags=True),
+        Task("detect", "boxes with classes", "ap", "boxes with classes", also=("tag", "localize"), objects=True),
         Task(
             "instances",
             "boxes with classes and masks",
             "mask_ap",
             "polygons or masks",
             also=("detect", "tag", "localize"),
+            objects=True,
+            masks=True,
         ),
-        Task("segment", "a class for every pixel", "mean_iou", "a class map an image"),
+        Task("segment", "a class for every pixel", "mean_iou", "a class map an image", semantic=True),
     )
 }
 

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from saccade.data.formats.listing import images_to_look_at
 from saccade.data.image import decode, note_frames
 from saccade.data.loader import iter_images
 from saccade.data.pipelines import inference_side
-from saccade.data.rle import encode_mask
 from saccade.data.types import Annotation
 from saccade.data.video import SUFFIXES, Film, open_video
 from saccade.errors import DataError, UsageError
@@ -27,6 +27,7 @@ from saccade.machine.device import loader_workers
 from saccade.machine.files import disk_errors, make_folder, write_whole
 from saccade.machine.paths import at_home
 from saccade.plots.draw import draw, fit
+from saccade.tasks.contract import task_of
 from saccade.training.interrupt import Interrupt, Stopped
 
 _LINES, _WHOLE = "predictions.jsonl", "predictions.json"  # in the folder `out`
@@ -34,7 +35,14 @@ LONGEST = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}  # pixels of a side
 _CAMERA = re.compile("camera:([0-9]{1,3})")
 CUT = 0.9  # a video that ends before this share of the frames that it promises is cut off; their number is an estimate
 SMALL = 160  # pixels of the longer side
-THRESHOLDS = {"detect": 0.3, "instances": 0.3}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is to be said of one image or frame."""
+
+    json: dict[str, Any]  # as `predict` returns it
+    line: str  # the same in a few words
 
 
 def predict(
@@ -73,19 +81,18 @@ def predict(
         ResourceError: no space or permission in `out`.
         Stopped: a signal came; `out` holds the answers until then.
     """
-    return list(
-        answers(
-            run,
-            sources,
-            out=out,
-            threshold=threshold,
-            batch=batch,
-            workers=workers,
-            device=device,
-            precision=precision,
-            frames=frames,
-        )
+    found = answers(
+        run,
+        sources,
+        out=out,
+        threshold=threshold,
+        batch=batch,
+        workers=workers,
+        device=device,
+        precision=precision,
+        frames=frames,
     )
+    return [answer.json for answer in found]
 
 
 def answers(
@@ -99,7 +106,7 @@ def answers(
     device: str | None = None,
     precision: str = "auto",
     frames: int | None = None,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Answer]:
     """The answers of `predict` one after another, each when it is written. Arguments and errors are those of it."""
     sources = [sources] if isinstance(sources, str | Path) else list(sources)
     images, videos = expand([at_home(source) for source in sources])
@@ -110,7 +117,7 @@ def answers(
     written = [*names.values(), *films, _LINES, _WHOLE]
     folder = None if out is None else _folder(Path(out), [*images, *map(Path, videos)], written)
 
-    def each() -> Generator[dict[str, Any]]:
+    def each() -> Generator[Answer]:
         for path, answer in _of_images(predictor, images, batch, workers):
             yield _about_image(predictor, path, answer, threshold, None if folder is None else folder / names[path])
         for video, name in zip(videos, films, strict=True):
@@ -119,11 +126,11 @@ def answers(
     errors: list[str] = []
     number = 0
     with Interrupt() as interrupt, _kept(folder) as keep, contextlib.closing(each()) as found:
-        for result in found:
-            keep(result)
+        for answer in found:
+            keep(answer.json)
             number += 1
-            errors += [result["error"]] if "error" in result else []
-            yield result
+            errors += [answer.json["error"]] if "error" in answer.json else []
+            yield answer
             if interrupt.number:
                 break
     if interrupt.number:
@@ -191,7 +198,7 @@ def expand(sources: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
 
 
 def _smallest_score(threshold: float | None, task: str) -> float | None:
-    threshold = THRESHOLDS.get(task) if threshold is None else threshold
+    threshold = task_of(task).SMALLEST_SCORE if threshold is None else threshold
     if threshold is not None and not 0 <= threshold <= 1:
         raise UsageError(f"threshold {threshold} is not between 0 and 1")
     return threshold
@@ -209,51 +216,6 @@ def _folder(out: Path, sources: Sequence[Path], names: Sequence[str]) -> Path:
     return make_folder(out)
 
 
-def above(answer: Annotation, threshold: float | None) -> Annotation:
-    """The answer without the boxes and tags below `threshold`, if there is one; of a localizer, which has a label and
-    boxes for the next classes too, the first."""
-    if answer.label is not None and answer.objects is not None:
-        answer.objects = answer.objects[:1]
-    if threshold is None:
-        return answer
-    if answer.objects is not None and answer.objects.scores is not None:
-        answer.objects = answer.objects[answer.objects.scores >= threshold]
-    if answer.tags is not None and answer.scores is not None:
-        answer.tags = answer.scores >= threshold
-    return answer
-
-
-def describe(answer: Annotation, classes: list[str]) -> dict[str, Any]:
-    """An answer as plain numbers and names; see `--json` in the manual."""
-    result: dict[str, Any] = {"size": list(answer.size)}
-    if answer.tags is not None and answer.scores is not None:
-        rows = answer.tags.nonzero().flatten().tolist()
-        result["tags"] = [{"name": classes[i], "score": round(float(answer.scores[i]), 5)} for i in rows]
-    elif answer.label is not None and answer.scores is not None:
-        order = answer.scores.argsort(descending=True)[:5].tolist()
-        result["label"] = classes[answer.label]
-        result["scores"] = [{"name": classes[i], "score": round(float(answer.scores[i]), 5)} for i in order]
-    if answer.objects is not None:
-        objects = answer.objects
-        scores = objects.scores if objects.scores is not None else objects.boxes.new_ones(len(objects))
-        result["objects"] = {
-            "boxes": [[round(v, 2) for v in box] for box in objects.boxes.tolist()],
-            "labels": objects.labels.tolist(),
-            "scores": [round(v, 5) for v in scores.tolist()],
-            "names": [classes[i] for i in objects.labels.tolist()],
-        }
-        if objects.masks is not None:
-            result["objects"]["masks"] = [encode_mask(mask.numpy()) for mask in objects.masks]
-    if answer.semantic is not None:
-        plane = answer.semantic.numpy()
-        result["mask"] = {
-            classes[i]: {"pixels": int((plane == i).sum()), "rle": encode_mask(plane == i)}
-            for i in np.unique(plane).tolist()
-            if i < len(classes)
-        }
-    return result
-
-
 def drawn(image: np.ndarray, answer: Annotation, classes: list[str]) -> np.ndarray:
     """The image with the answer drawn in; small images are enlarged first, so that there is room for letters."""
     if max(image.shape[:2]) < SMALL:
@@ -263,19 +225,29 @@ def drawn(image: np.ndarray, answer: Annotation, classes: list[str]) -> np.ndarr
 
 def _about_image(
     predictor: Predictor, path: Path, answer: Annotation | DataError, threshold: float | None, target: Path | None
-) -> dict[str, Any]:
+) -> Answer:
     """What is to be said of one image; the answer is drawn into a picture `target`, if there is one."""
     if isinstance(answer, DataError):
-        return {"image": str(path), "error": str(answer)}
-    answer = above(answer, threshold)
+        return _refusal(str(path), str(answer))
+    answer = task_of(predictor.task).keep(answer, threshold)
     notes = note_frames(path)
-    result = {"image": str(path), **describe(answer, predictor.classes)}
     if target is not None:
         try:
             notes += write_picture(target, drawn(decode(path), answer, predictor.classes))
         except DataError as error:  # it was there a moment ago
             notes.append(f"no picture with the answer was written ({error})")
-    return result | ({"notes": notes} if notes else {})
+    return _answer(predictor, str(path), answer, notes)
+
+
+def _answer(predictor: Predictor, image: str, shown: Annotation, notes: list[str]) -> Answer:
+    file = task_of(predictor.task)
+    described = file.to_json(shown, predictor.classes)
+    whole = {"image": image, "size": list(shown.size), **described}
+    return Answer(whole | ({"notes": notes} if notes else {}), file.short_line(described))
+
+
+def _refusal(image: str, error: str) -> Answer:
+    return Answer({"image": image, "error": error}, f"error: {error}")
 
 
 def write_picture(path: Path, image: np.ndarray) -> list[str]:
@@ -317,14 +289,14 @@ def _of_images(
 
 def _of_video(
     predictor: Predictor, source: str, target: Path | None, threshold: float | None, most: int | None
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Answer]:
     """Answers for the frames of a video or camera as they come; they are drawn into a video `target`, if there is
     one."""
     camera = _CAMERA.fullmatch(source)
     try:
         capture = open_video(Path(source)) if camera is None else cv2.VideoCapture(int(camera[1]))
     except DataError as error:
-        yield {"image": source, "error": str(error)}
+        yield _refusal(source, str(error))
         return
     number = 0
     with contextlib.closing(Film(target, capture.get(cv2.CAP_PROP_FPS) or 25.0)) as film:
@@ -334,19 +306,18 @@ def _of_video(
                 if not there:
                     break
                 pixels = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-                answer = above(predictor.predict(pixels), threshold)
+                answer = task_of(predictor.task).keep(predictor.predict(pixels), threshold)
                 notes = [] if target is None else film.add(draw(pixels, answer, predictor.classes))
-                result = {"image": f"{source}#{number}", **describe(answer, predictor.classes)}
-                yield result | ({"notes": notes} if notes else {})
+                yield _answer(predictor, f"{source}#{number}", answer, notes)
                 number += 1
             promised = capture.get(cv2.CAP_PROP_FRAME_COUNT) if camera is None else 0
         finally:
             capture.release()
     if not number:
         why = "no such camera, or it gives no picture" if camera is not None else "no frame could be read; is it whole?"
-        yield {"image": source, "error": f"{source}: {why}"}
+        yield _refusal(source, f"{source}: {why}")
     elif number < CUT * min(promised, most or promised):
-        yield {"image": source, "error": f"{source}: ends after {number} of about {promised:.0f} frames; is it whole?"}
+        yield _refusal(source, f"{source}: ends after {number} of about {promised:.0f} frames; is it whole?")
 
 
 def _film_names(videos: list[str]) -> list[str]:

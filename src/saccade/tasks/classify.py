@@ -1,0 +1,91 @@
+"""classify: one class an image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from saccade.data.types import Annotation
+from saccade.errors import DataError
+from saccade.metrics import Metric
+from saccade.metrics.classification import Classification, class_scores, rank_of_truth
+from saccade.tasks.contract import SURE, ReportForm, Verdict
+from saccade.tasks.words import best_score, most_frequent, named_scores, percent
+
+REPORT = ReportForm("f1", ("images", "predictions", "recall", "precision", "f1"), bars=False, counted="images")
+SMALLEST_SCORE = None
+MEANINGS = {
+    "top1": "share of the images whose first answer is right (accuracy)",
+    "top5": "share of the images with the true class among the five best answers",
+    "mean_accuracy": "mean over the classes of the share that is answered right",
+}
+BEST = 5  # classes of an answer in JSON
+
+
+def make_metric(
+    classes: Sequence[str], *, thresholds: float | Sequence[float] = 0.5, voc_inclusive: bool = False
+) -> Metric:
+    """Accuracy (`metrics/classification.py`); the options are of other tasks."""
+    return Classification(list(classes))
+
+
+def judge(truth: Annotation, prediction: Annotation, classes: Sequence[str]) -> Verdict:
+    """-log p(true class). Mistakes "wrong class": label, predicted, score (of the predicted class), rank (of the true
+    one, from 0)."""
+    if truth.label is None:
+        raise DataError("the truth has no label")
+    scores = class_scores("image", prediction, len(classes))
+    label, top = truth.label, int(scores.argmax())
+    loss = max(0.0, -math.log(max(float(scores[label]), SURE)))
+    if top == label:
+        return Verdict(loss)
+    rank = rank_of_truth(scores, label)
+    wrong = {"kind": "wrong class", "label": label, "predicted": top, "score": float(scores[top]), "rank": rank}
+    return Verdict(loss, [wrong])
+
+
+def mistake_in_words(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> str:
+    """The true class, its place among the answers, and the first of them."""
+    row = rows[0]
+    first = f"{classes[row['predicted']]}{best_score(rows)}"
+    return f"{classes[row['label']]} comes in place {row['rank'] + 1}, after {first}"
+
+
+def score_in_words(found: Mapping[str, Any]) -> list[str]:
+    """The accuracy, beside that of always naming the most frequent class."""
+    top1 = found["metrics"]["top1"]["value"]
+    if top1 is None:
+        return ["There was nothing to measure."]
+    usual = most_frequent(found)
+    return [
+        f"Of 100 new images like these, about {100 * top1:.0f} would get the right class. "
+        f"Always answering {usual.name}, the most frequent class, would be right for {percent(usual.share)}."
+    ]
+
+
+def cautions(found: Mapping[str, Any]) -> list[str]:
+    """Whether the accuracy may be that of always naming the most frequent class."""
+    low = found["metrics"]["top1"]["low"]
+    usual = most_frequent(found)
+    if low is None or low > usual.share:
+        return []
+    return [f"Not surely better than always answering {usual.name}, which is right for {percent(usual.share)}."]
+
+
+def keep(answer: Annotation, threshold: float | None) -> Annotation:
+    """All of it: the most probable class is the answer, however probable it is."""
+    return answer
+
+
+def to_json(answer: Annotation, classes: Sequence[str]) -> dict[str, Any]:
+    """{label, scores: [{name, score}]}, the BEST most probable classes."""
+    assert answer.label is not None
+    assert answer.scores is not None
+    order = answer.scores.argsort(descending=True)[:BEST].tolist()
+    return {"label": classes[answer.label], "scores": named_scores(answer.scores, order, classes)}
+
+
+def short_line(described: Mapping[str, Any]) -> str:
+    """The class and its probability."""
+    return f"{described['label']} {described['scores'][0]['score']:.2f}"

@@ -1,0 +1,105 @@
+"""What the file of a task offers: `task_of(name)` finds the file, `TaskFile` lists its names.
+
+A new task is one such file, its entry in `table.py` and its metric.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from saccade.data.types import Annotation
+from saccade.metrics import Metric
+from saccade.tasks.table import find_task
+
+SURE = 1e-12  # floor of a probability, so that a wrong certainty keeps a finite score
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What went wrong in one image, and how badly. Rows of `mistakes` are JSON-able, each with its "kind"."""
+
+    score: float  # 0 is perfect; larger is worse; comparable within one task
+    mistakes: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """Precision and recall of every class, as a report plots them."""
+
+    key: str  # in `Result.curves`; also the name of the plot
+    area: str  # column of the class table: the area under each curve
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReportForm:
+    """Which numbers and plots of a result a report shows."""
+
+    ranked_by: str  # the column that ranks classes, the weakest first
+    columns: tuple[str, ...]  # of the class table
+    curves: tuple[Curves, ...] = ()
+    bars: bool = True  # `ranked_by` of each class as a bar
+    counted: str = ""  # what the confusion matrix counts, where there is one
+
+
+class TaskFile(Protocol):
+    """The names of `classify.py`, `tag.py` and every other task's file."""
+
+    @property
+    def REPORT(self) -> ReportForm:
+        """Tables and plots of a report."""
+
+    @property
+    def MEANINGS(self) -> Mapping[str, str]:
+        """One line on each number of the metric."""
+
+    @property
+    def SMALLEST_SCORE(self) -> float | None:
+        """What `predict` shows has at least this score, where nobody asks for another; None: all of the answer."""
+
+    def make_metric(
+        self, classes: Sequence[str], *, thresholds: float | Sequence[float] = 0.5, voc_inclusive: bool = False
+    ) -> Metric:
+        """The metric of the task.
+
+        Args:
+            classes: names of the classes, in the order of the labels.
+            thresholds: tag: a tag is given when its probability is at least this (one number, or one a class).
+            voc_inclusive: detect, instances: count boxes for the VOC numbers as inclusive pixels
+                (width = x2 - x1 + 1), as the VOC development kit does.
+        """
+
+    def judge(self, truth: Annotation, prediction: Annotation, classes: Sequence[str]) -> Verdict:
+        """How bad one image is, and its mistakes. Raises DataError where what the task needs is missing."""
+
+    def mistake_in_words(self, rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> str:
+        """Mistakes of one image of one kind and the same classes, as one line; see `judge`."""
+
+    def score_in_words(self, found: Mapping[str, Any]) -> list[str]:
+        """Sentences on what the scores of an evaluation say; `found` is `Result.to_json()`."""
+
+    def cautions(self, found: Mapping[str, Any]) -> list[str]:
+        """What should keep a reader from trusting these scores too much."""
+
+    def keep(self, answer: Annotation, threshold: float | None) -> Annotation:
+        """The part of an answer that is shown: what scores at least `threshold`, if there is one."""
+
+    def to_json(self, answer: Annotation, classes: Sequence[str]) -> dict[str, Any]:
+        """An answer as plain numbers and names; see `predict --json` in the manual."""
+
+    def short_line(self, described: Mapping[str, Any]) -> str:
+        """An answer in a few words; `described` is what `to_json` gives."""
+
+
+def task_of(name: str) -> TaskFile:
+    """The file of a task. Raises UsageError with suggestions where there is no such task."""
+    return cast(TaskFile, importlib.import_module(f"saccade.tasks.{find_task(name).name}"))
+
+
+if TYPE_CHECKING:  # where mypy compares every file with the contract
+    from saccade.tasks import classify, detect, instances, localize, segment, tag
+
+    FILES: tuple[TaskFile, ...] = (classify, localize, tag, detect, instances, segment)

@@ -1,0 +1,186 @@
+"""detect: any number of objects an image, each with a box, a class and a score.
+
+Kinds of a detector's mistakes follow TIDE (Bolya et al. 2020, sec. 2.2): a prediction without a truth of its own is a
+duplicate, of the wrong class, a poor box, both of these, or background; a truth that no such prediction explains is
+missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from saccade.data.types import Annotation, Objects
+from saccade.errors import DataError
+from saccade.metrics import Metric
+from saccade.metrics.curves import IOU, SCORE, pair
+from saccade.metrics.detection import Detection
+from saccade.tasks.contract import Curves, ReportForm, Verdict
+from saccade.tasks.words import best_score, percent
+
+REPORT = ReportForm(
+    "ap",
+    ("images", "objects", "predictions", "ap", "ap50", "ap75", "ar_100", "voc_ap50"),
+    (Curves("precision_recall", "ap50", "Precision and recall of boxes, IoU 0.5"),),
+    counted=f"objects, IoU {IOU}, score {SCORE}",
+)
+SMALLEST_SCORE = 0.3
+MEANINGS = {
+    "ap": "COCO's average precision: mean over classes and IoU 0.50 to 0.95",
+    "ap50": "average precision where half an overlap (IoU 0.50) is enough",
+    "ap75": "average precision with a strict overlap (IoU 0.75)",
+    "ap_small": "average precision of objects below 32 x 32 pixels",
+    "ap_medium": "average precision of objects from 32 x 32 to 96 x 96 pixels",
+    "ap_large": "average precision of objects above 96 x 96 pixels",
+    "ar_1": "share of the objects found with one box an image and class",
+    "ar_10": "share of the objects found with ten boxes an image and class",
+    "ar_100": "share of the objects found with a hundred boxes an image and class",
+    "ar_small": "as ar_100, objects below 32 x 32 pixels",
+    "ar_medium": "as ar_100, objects from 32 x 32 to 96 x 96 pixels",
+    "ar_large": "as ar_100, objects above 96 x 96 pixels",
+    "voc_ap50": "average precision as PASCAL VOC counts since 2010 (area under the curve, IoU 0.50)",
+    "voc07_ap50": "average precision as PASCAL VOC 2007 counts (11 recalls, IoU 0.50)",
+}
+NEAR = 0.1  # below this IoU a prediction has nothing to do with a truth
+
+
+def make_metric(
+    classes: Sequence[str], *, thresholds: float | Sequence[float] = 0.5, voc_inclusive: bool = False
+) -> Metric:
+    """Average precision as COCO and VOC count it (`metrics/detection.py`); `thresholds` are of another task."""
+    return Detection(list(classes), voc_inclusive=voc_inclusive)
+
+
+def judge(truth: Annotation, prediction: Annotation, classes: Sequence[str]) -> Verdict:
+    """1 - F1 at IoU 0.5 of the predictions that score at least SCORE. Mistakes "missed": truth, label; "duplicate",
+    "wrong class", "poor box", "wrong class and poor box", "background": prediction, predicted, score, and where there
+    is a truth beside it: truth, label, iou."""
+    return judge_objects(truth, prediction, masks=False)
+
+
+def judge_objects(truth: Annotation, prediction: Annotation, masks: bool) -> Verdict:
+    """`judge` by the IoU of boxes or masks."""
+    if truth.objects is None or prediction.objects is None:
+        raise DataError("truth and prediction need objects (an image without any needs an empty list)")
+    pairs = pair(truth.objects, prediction.objects, IOU, SCORE, masks)
+    rows = _Rows(truth.objects, prediction.objects, pairs.ious)
+    own = {j for j, _ in pairs.right}
+    ignored = set(range(len(truth.objects))) - own - {j for j, _ in pairs.swapped} - set(pairs.missed)
+    mistakes = [rows.beside("wrong class", i, j) for j, i in pairs.swapped]
+    explained = {j for j, _ in pairs.swapped}
+    for i in pairs.extra:
+        row = rows.without_truth(i, own, ignored)
+        if row["kind"] == "poor box":
+            explained.add(row["truth"])
+        mistakes.append(row)
+    mistakes.sort(key=lambda row: -row["score"])
+    mistakes += [{"kind": "missed", "truth": j, "label": rows.labels[j]} for j in pairs.missed if j not in explained]
+    wrong = 2 * len(pairs.swapped) + len(pairs.extra) + len(pairs.missed)  # a swap is one false alarm and one miss
+    return Verdict(wrong / (2 * len(pairs.right) + wrong) if wrong else 0.0, mistakes)
+
+
+class _Rows:
+    """The rows of one image's mistakes; i counts predictions, j truths."""
+
+    def __init__(self, truth: Objects, prediction: Objects, ious: np.ndarray) -> None:
+        self.labels, self.predicted = truth.labels.tolist(), prediction.labels.tolist()
+        self.scores = [1.0] * len(prediction) if prediction.scores is None else prediction.scores.tolist()
+        self.ious = ious  # [predictions, truths]
+
+    def without_truth(self, i: int, own: set[int], ignored: set[int]) -> dict[str, Any]:
+        """A prediction that has no truth, beside that which it comes nearest to."""
+        counted = [j for j in range(len(self.labels)) if j not in ignored]
+        same = self._nearest(i, [j for j in counted if self.labels[j] == self.predicted[i]])
+        other = self._nearest(i, [j for j in counted if self.labels[j] != self.predicted[i]])
+        if same is not None and self.ious[i, same] >= IOU and same in own:
+            return self.beside("duplicate", i, same)
+        if other is not None and self.ious[i, other] >= IOU:
+            return self.beside("wrong class", i, other)
+        if same is not None and self.ious[i, same] >= NEAR:
+            return self.beside("poor box", i, same)
+        if other is not None and self.ious[i, other] >= NEAR:
+            return self.beside("wrong class and poor box", i, other)
+        return self.beside("background", i, None)
+
+    def _nearest(self, i: int, truths: list[int]) -> int | None:
+        return max(truths, key=lambda j: float(self.ious[i, j]), default=None)
+
+    def beside(self, kind: str, i: int, j: int | None) -> dict[str, Any]:
+        """A mistake of prediction i, beside truth j if there is one."""
+        row = {"kind": kind, "prediction": i, "predicted": self.predicted[i], "score": float(self.scores[i])}
+        if j is not None:
+            row |= {"truth": j, "label": self.labels[j], "iou": float(self.ious[i, j])}
+        return row
+
+
+def mistake_in_words(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> str:
+    """What was found wrongly or missed, with the best score; several alike are counted."""
+    row, n = rows[0], len(rows)
+    true = classes[row["label"]] if "label" in row else ""
+    predicted = (classes[row["predicted"]] if "predicted" in row else "") + best_score(rows)
+    beside = f", IoU {row['iou']:.2f}" if "iou" in row and n == 1 else ""
+    text = {
+        "missed": f"{true} missed",
+        "duplicate": f"{predicted} found twice",
+        "wrong class": f"{true} taken for {predicted}",
+        "poor box": f"{predicted} poorly placed{beside}",
+        "wrong class and poor box": f"{true} taken for {predicted} and poorly placed{beside}",
+        "background": f"{predicted} where there is nothing",
+    }[row["kind"]]
+    return text if n == 1 else f"{n} x {text}"
+
+
+def score_in_words(found: Mapping[str, Any]) -> list[str]:
+    """What average precision is, and what it is where half an overlap is enough."""
+    return average_precision_in_words(found, "", "boxes")
+
+
+def average_precision_in_words(found: Mapping[str, Any], prefix: str, shapes: str) -> list[str]:
+    """`score_in_words` of the numbers with a prefix, which measure boxes or masks."""
+    values = {name: value["value"] for name, value in found["metrics"].items()}
+    if values[f"{prefix}ap"] is None:
+        return ["There was no object to measure."]
+    return [
+        f"Average precision: 1 would be every object found, nothing else reported, and {shapes} that fit exactly. It "
+        "is the mean over classes and over ten demands on the overlap, so 0.5 is already good on hard data.",
+        f"Where half an overlap is enough it is {values[f'{prefix}ap50'] or 0.0:.3f}; the hundred best {shapes} of an "
+        f"image and class find {percent(values[f'{prefix}ar_100'] or 0.0)} of the objects, mean over the demands.",
+    ]
+
+
+def cautions(found: Mapping[str, Any]) -> list[str]:
+    """None that are of this task alone."""
+    return []
+
+
+def keep(answer: Annotation, threshold: float | None) -> Annotation:
+    """The objects of at least this score."""
+    objects = answer.objects
+    if threshold is None or objects is None or objects.scores is None:
+        return answer
+    return replace(answer, objects=objects[objects.scores >= threshold])
+
+
+def to_json(answer: Annotation, classes: Sequence[str]) -> dict[str, Any]:
+    """{objects: {boxes, labels, scores, names}}, a list each."""
+    objects = answer.objects
+    assert objects is not None
+    scores = objects.scores if objects.scores is not None else objects.boxes.new_ones(len(objects))
+    return {
+        "objects": {
+            "boxes": [[round(v, 2) for v in box] for box in objects.boxes.tolist()],
+            "labels": objects.labels.tolist(),
+            "scores": [round(v, 5) for v in scores.tolist()],
+            "names": [classes[i] for i in objects.labels.tolist()],
+        }
+    }
+
+
+def short_line(described: Mapping[str, Any]) -> str:
+    """How many objects of each class."""
+    names = described["objects"]["names"]
+    counts = {name: names.count(name) for name in dict.fromkeys(names)}
+    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing found"

@@ -1,0 +1,91 @@
+"""localize: one class an image, and the box of the main object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from saccade.data.types import Annotation
+from saccade.errors import DataError
+from saccade.metrics import Metric
+from saccade.metrics.classification import class_scores
+from saccade.metrics.localization import IOU, Localization, answer_ious
+from saccade.tasks import classify, detect
+from saccade.tasks.contract import ReportForm, Verdict
+from saccade.tasks.words import percent
+
+REPORT = ReportForm(
+    "localization_top1",
+    ("images", "predictions", "localization_top1", "recall", "box_accuracy", "mean_iou"),
+    counted="images",
+)
+SMALLEST_SCORE = None
+MEANINGS = classify.MEANINGS | {
+    "localization_top1": "share of the images whose first answer has the right class and a box of IoU 0.50 or more",
+    "localization_top5": "the same of one of the five best answers (1 - ImageNet's localization error)",
+    "box_accuracy": "share of the images whose box has an IoU of 0.50 or more, whatever the class",
+    "mean_iou": "intersection over union of the true and the predicted box, mean over the images",
+}
+
+
+def make_metric(
+    classes: Sequence[str], *, thresholds: float | Sequence[float] = 0.5, voc_inclusive: bool = False
+) -> Metric:
+    """Accuracy of class and box (`metrics/localization.py`); the options are of other tasks."""
+    return Localization(list(classes))
+
+
+def judge(truth: Annotation, prediction: Annotation, classes: Sequence[str]) -> Verdict:
+    """1 - p(true class) + 1 - IoU. Mistakes "wrong class", "poor box", "wrong class and poor box": label, predicted,
+    score, iou."""
+    if truth.label is None:
+        raise DataError("the truth has no label")
+    iou = float(answer_ious("image", truth, prediction)[0])
+    scores = class_scores("image", prediction, len(classes))
+    label, top = truth.label, int(scores.argmax())
+    faults = [name for name, wrong in (("wrong class", top != label), ("poor box", iou < IOU)) if wrong]
+    loss = max(0.0, 1 - float(scores[label])) + max(0.0, 1 - iou)
+    if not faults:
+        return Verdict(loss)
+    row = {"kind": " and ".join(faults), "label": label, "predicted": top, "score": float(scores[top]), "iou": iou}
+    return Verdict(loss, [row])
+
+
+def mistake_in_words(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> str:
+    """As that of a detector."""
+    return detect.mistake_in_words(rows, classes)
+
+
+def score_in_words(found: Mapping[str, Any]) -> list[str]:
+    """The share of the images with class and box, beside those of each alone."""
+    values = {name: value["value"] for name, value in found["metrics"].items()}
+    both, top1, boxes = values["localization_top1"], values["top1"], values["box_accuracy"]
+    if both is None or top1 is None or boxes is None:
+        return ["There was nothing to measure."]
+    return [
+        f"Of 100 new images like these, about {100 * both:.0f} would get the right class and a box that overlaps the "
+        f"main object well enough (IoU 0.5). The class alone is right for {percent(top1)}, the box alone for "
+        f"{percent(boxes)}; the boxes share {percent(values['mean_iou'] or 0.0)} of their union with the truth."
+    ]
+
+
+def cautions(found: Mapping[str, Any]) -> list[str]:
+    """None that are of this task alone."""
+    return []
+
+
+def keep(answer: Annotation, threshold: float | None) -> Annotation:
+    """The first box alone: those that follow are of the next classes."""
+    assert answer.objects is not None
+    return detect.keep(replace(answer, objects=answer.objects[:1]), threshold)
+
+
+def to_json(answer: Annotation, classes: Sequence[str]) -> dict[str, Any]:
+    """{label, scores, objects}: as `classify` and `detect`, of one box."""
+    return classify.to_json(answer, classes) | detect.to_json(answer, classes)
+
+
+def short_line(described: Mapping[str, Any]) -> str:
+    """The class and its probability."""
+    return classify.short_line(described)
