@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from saccade.data.types import Annotation
-from saccade.losses.classification import CROSS_ENTROPY, Objective, label_losses, tag_losses
+from saccade.losses.classification import CROSS_ENTROPY, Objective, label_loss, tag_loss
 
 
 def classification_loss(
@@ -29,33 +29,38 @@ def classification_loss(
             not the task's.
     """
     logits = logits.float()
-
-    def losses(of: Sequence[Annotation]) -> Tensor:
+    losses = []
+    for part in parts_of(truth):
         if task == "classify":
-            return label_losses(logits, label_tensor(of, logits.device), objective)
-        if task == "tag":
-            return tag_losses(logits, tag_tensor(of).to(logits.device, logits.dtype, non_blocking=True), objective)
-        raise ValueError(f"task {task!r} is not classify or tag")
+            labels = label_tensor(part, logits.device)
+            losses.append(label_loss(objective.loss)(logits, labels, objective))
+        elif task == "tag":
+            tags = tag_tensor(part).to(logits.device, logits.dtype, non_blocking=True)
+            losses.append(tag_loss(objective.loss)(logits, tags, objective))
+        else:
+            raise ValueError(f"task {task!r} is not classify or tag")
+    return {"classification": mean_of_parts(losses, truth)}
 
-    return {"classification": mean_over_truth(losses, truth)}
 
-
-def mean_over_truth(losses: Callable[[Sequence[Annotation]], Tensor], truth: Sequence[Annotation] | None) -> Tensor:
-    """The mean over images of a loss, in which a mixed truth counts by its shares.
-
-    Args:
-        losses: from the truth of the batch to the loss of every image, [b].
+def parts_of(truth: Sequence[Annotation] | None) -> list[Sequence[Annotation]]:
+    """The truth of a batch, and behind it, where some image is blended of two (mixup, CutMix), that of the others.
 
     Raises:
         ValueError: no truth.
     """
     if truth is None:
         raise ValueError("a loss needs a batch with truth")
-    own = losses(truth)
     if all(t.mixed is None for t in truth):
-        return own.mean()
-    others = losses([t if t.mixed is None else t.mixed[0] for t in truth])
-    shares = torch.tensor([0.0 if t.mixed is None else t.mixed[1] for t in truth])
+        return [truth]
+    return [truth, [t if t.mixed is None else t.mixed[0] for t in truth]]
+
+
+def mean_of_parts(losses: Sequence[Tensor], truth: Sequence[Annotation] | None) -> Tensor:
+    """The mean over images of losses [b], one tensor for each of `parts_of(truth)`, by the shares of each image."""
+    if len(losses) == 1:
+        return losses[0].mean()
+    own, others = losses
+    shares = torch.tensor([0.0 if t.mixed is None else t.mixed[1] for t in truth or []])
     return torch.lerp(own, others, shares.to(own.device, own.dtype, non_blocking=True)).mean()
 
 

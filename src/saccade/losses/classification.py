@@ -6,6 +6,7 @@ of the tags that hold.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +14,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 TINY = 1e-12  # keeps the slope of x ** gamma finite where gamma < 1
-CLASSIFY = ("cross_entropy", "hinge", "focal")
-TAG = ("cross_entropy", "focal", "softmax", "ranking", "warp")
 
 
 @dataclass(frozen=True)
@@ -28,95 +27,115 @@ class Objective:
 
 
 CROSS_ENTROPY = Objective()
+ImageLoss = Callable[[Tensor, Tensor, Objective], Tensor]  # logits, labels or tags, objective -> [b]
 
 
-def label_losses(logits: Tensor, labels: Tensor, objective: Objective = CROSS_ENTROPY) -> Tensor:
-    """The loss of every image, [b], that has one label. Raises ValueError for a loss that is not in CLASSIFY."""
-    if objective.loss == "cross_entropy":
-        losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=objective.label_smoothing)
-    elif objective.loss == "hinge":
-        losses = multiclass_hinge(logits, labels)
-    elif objective.loss == "focal":
-        losses = softmax_focal(logits, labels, objective.focal_gamma)
-    else:
-        raise ValueError(f"loss {objective.loss!r} is not for one label an image; allowed: {', '.join(CLASSIFY)}")
-    weights = _weights(logits, objective)
-    return losses if weights is None else losses * weights[labels]
+def label_loss(name: str) -> ImageLoss:
+    """The formula for one label an image. Raises ValueError for a name that is not in CLASSIFY."""
+    if name not in LABEL_LOSSES:
+        raise ValueError(f"loss {name!r} is not for one label an image; allowed: {', '.join(CLASSIFY)}")
+    return LABEL_LOSSES[name]
 
 
-def tag_losses(logits: Tensor, tags: Tensor, objective: Objective = CROSS_ENTROPY) -> Tensor:
-    """The loss of every image, [b], that has tags. Raises ValueError for a loss that is not in TAG."""
-    weights = _weights(logits, objective)
-    if objective.loss == "cross_entropy":
-        losses = F.binary_cross_entropy_with_logits(logits, tags, pos_weight=weights, reduction="none")
-        return losses.sum(1)
-    if objective.loss == "focal":
-        return tag_focal(logits, tags, objective.focal_gamma, weights)
-    if objective.loss == "softmax":
-        return tag_softmax(logits, tags, weights)
-    if objective.loss == "ranking":
-        return pairwise_ranking(logits, tags, tags if weights is None else tags * weights)
-    if objective.loss == "warp":
-        importance = rank_weights(sampled_ranks(logits, tags), logits.shape[1])
-        return pairwise_ranking(logits, tags, importance if weights is None else importance * weights)
-    raise ValueError(f"loss {objective.loss!r} is not for tags; allowed: {', '.join(TAG)}")
+def tag_loss(name: str) -> ImageLoss:
+    """The formula for several tags an image. Raises ValueError for a name that is not in TAG."""
+    if name not in TAG_LOSSES:
+        raise ValueError(f"loss {name!r} is not for tags; allowed: {', '.join(TAG)}")
+    return TAG_LOSSES[name]
 
 
-def _weights(logits: Tensor, objective: Objective) -> Tensor | None:
+def _class_weights(logits: Tensor, objective: Objective) -> Tensor | None:
     if not objective.class_weights:
         return None
     return torch.tensor(objective.class_weights, dtype=logits.dtype).to(logits.device, non_blocking=True)
 
 
-def multiclass_hinge(logits: Tensor, labels: Tensor, margin: float = 1.0) -> Tensor:
-    """Sum over the other classes of max(0, s_j - s_y + margin).
+def _weighted(losses: Tensor, labels: Tensor, objective: Objective) -> Tensor:
+    """Losses [b] times the weight of each image's true class."""
+    weights = _class_weights(losses, objective)
+    return losses if weights is None else losses * weights[labels]
+
+
+def label_cross_entropy(logits: Tensor, labels: Tensor, objective: Objective = CROSS_ENTROPY) -> Tensor:
+    """-sum_k t_k ln p_k of the softmax p, [b]; t is 1 - e at the true class and e / classes everywhere besides.
+
+    Source: Szegedy et al. 2016, "Rethinking the Inception architecture", section 7 (e is `label_smoothing`).
+    """
+    losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=objective.label_smoothing)
+    return _weighted(losses, labels, objective)
+
+
+def multiclass_hinge(
+    logits: Tensor, labels: Tensor, objective: Objective = CROSS_ENTROPY, margin: float = 1.0
+) -> Tensor:
+    """Sum over the other classes of max(0, s_j - s_y + margin), [b].
 
     Source: Weston & Watkins 1999, "Support vector machines for multi-class pattern recognition".
     """
-    right = logits.gather(1, labels[:, None])
-    return (logits - right + margin).clamp(min=0).sum(1) - margin  # the true class adds the margin itself
+    true = logits.gather(1, labels[:, None])
+    losses = (logits - true + margin).clamp(min=0).sum(1) - margin  # the true class adds the margin itself
+    return _weighted(losses, labels, objective)
 
 
-def softmax_focal(logits: Tensor, labels: Tensor, gamma: float = 2.0) -> Tensor:
-    """-(1 - p_y)^gamma ln p_y of the softmax probability of the true class; gamma 0 is cross-entropy.
+def softmax_focal(logits: Tensor, labels: Tensor, objective: Objective = CROSS_ENTROPY) -> Tensor:
+    """-(1 - p_y)^gamma ln p_y of the softmax probability of the true class, [b]; gamma 0 is cross-entropy.
 
-    The form without alpha: what balances the classes are the weights of `label_losses`. The form on independent
-    sigmoids is `losses/detection.py: sigmoid_focal`. Source: Lin et al. 2017, "Focal loss", equation 4.
+    The form without alpha: what balances the classes are the objective's weights. The form on independent sigmoids is
+    `losses/detection.py: sigmoid_focal`. Source: Lin et al. 2017, "Focal loss", equation 4.
     """
     log_p = logits.log_softmax(1).gather(1, labels[:, None])[:, 0]
-    return -(-torch.expm1(log_p)).clamp(min=TINY).pow(gamma) * log_p
+    losses = -(-torch.expm1(log_p)).clamp(min=TINY).pow(objective.focal_gamma) * log_p
+    return _weighted(losses, labels, objective)
 
 
-def tag_focal(logits: Tensor, tags: Tensor, gamma: float = 2.0, weights: Tensor | None = None) -> Tensor:
-    """Sum over the labels of (1 - p_t)^gamma times the logistic cross-entropy, p_t the probability of what is true."""
+def tag_cross_entropy(logits: Tensor, tags: Tensor, objective: Objective = CROSS_ENTROPY) -> Tensor:
+    """Sum over the labels of the logistic cross-entropy, [b]: one label weighs as much as in `label_cross_entropy`."""
+    weights = _class_weights(logits, objective)
+    return F.binary_cross_entropy_with_logits(logits, tags, pos_weight=weights, reduction="none").sum(1)
+
+
+def tag_focal(logits: Tensor, tags: Tensor, objective: Objective = CROSS_ENTROPY) -> Tensor:
+    """Sum over the labels of (1 - p_t)^gamma times the logistic cross-entropy, [b]; p_t the probability of what is
+    true. Source: Lin et al. 2017, "Focal loss", equation 4."""
+    weights = _class_weights(logits, objective)
     cross_entropy = F.binary_cross_entropy_with_logits(logits, tags, pos_weight=weights, reduction="none")
     p = logits.sigmoid()
     wrong = p * (1 - tags) + (1 - p) * tags
-    return (wrong.clamp(min=TINY).pow(gamma) * cross_entropy).sum(1)
+    return (wrong.clamp(min=TINY).pow(objective.focal_gamma) * cross_entropy).sum(1)
 
 
-def tag_softmax(logits: Tensor, tags: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Softmax cross-entropy with a target of 1 / (number of tags) at every tag; 0 for an image without tags.
+def tag_softmax(logits: Tensor, tags: Tensor, objective: Objective = CROSS_ENTROPY) -> Tensor:
+    """Softmax cross-entropy with a target of 1 / (number of tags) at every tag, [b]; 0 for an image without tags.
 
     Source: Gong et al. 2014, "Deep convolutional ranking for multilabel image annotation", section 3.2.1.
     """
+    weights = _class_weights(logits, objective)
     target = tags / tags.sum(1, keepdim=True).clamp(min=1)
     if weights is not None:
         target = target * weights
     return -(target * logits.log_softmax(1)).sum(1)
 
 
-def pairwise_ranking(logits: Tensor, tags: Tensor, importance: Tensor) -> Tensor:
-    """Sum over tags j and labels k that do not hold of importance_j max(0, 1 - s_j + s_k); 0 where one side is empty.
-
-    Takes memory for [b, classes, classes].
+def pairwise_ranking(
+    logits: Tensor, tags: Tensor, objective: Objective = CROSS_ENTROPY, importance: Tensor | None = None
+) -> Tensor:
+    """Sum over tags j and labels k that do not hold of importance_j max(0, 1 - s_j + s_k), [b]; 0 where one side is
+    empty. Takes memory for [b, classes, classes]. Source: Gong et al. 2014, section 3.2.2, equation 3.
 
     Args:
-        importance: [b, classes]; counts only at the tags. 1 for all is equation 3 of Gong et al. 2014; `rank_weights`
-            of the tags' ranks make it WARP, equation 4.
+        importance: [b, classes]; counts only at the tags. None: 1 for all.
     """
+    weights = _class_weights(logits, objective)
+    importance = tags if importance is None else importance
+    importance = importance if weights is None else importance * weights
     margins = (1 - logits[:, :, None] + logits[:, None, :]).clamp(min=0)
     return torch.einsum("bj,bjk,bk->b", importance * tags, margins, 1 - tags)
+
+
+def tag_warp(logits: Tensor, tags: Tensor, objective: Objective = CROSS_ENTROPY) -> Tensor:
+    """WARP: `pairwise_ranking` in which a tag counts by its rank, [b]. Source: Gong et al. 2014, equation 4."""
+    importance = rank_weights(sampled_ranks(logits, tags), logits.shape[1])
+    return pairwise_ranking(logits, tags, objective, importance)
 
 
 def sampled_ranks(logits: Tensor, tags: Tensor) -> Tensor:
@@ -143,3 +162,18 @@ def rank_weights(ranks: Tensor, classes: int) -> Tensor:
     steps = torch.arange(classes + 1, dtype=torch.float64)
     steps[1:] = 1 / steps[1:]
     return steps.cumsum(0).float().to(ranks.device, non_blocking=True)[ranks]
+
+
+LABEL_LOSSES: dict[str, ImageLoss] = {
+    "cross_entropy": label_cross_entropy,
+    "hinge": multiclass_hinge,
+    "focal": softmax_focal,
+}
+TAG_LOSSES: dict[str, ImageLoss] = {
+    "cross_entropy": tag_cross_entropy,
+    "focal": tag_focal,
+    "softmax": tag_softmax,
+    "ranking": pairwise_ranking,
+    "warp": tag_warp,
+}
+CLASSIFY, TAG = tuple(LABEL_LOSSES), tuple(TAG_LOSSES)

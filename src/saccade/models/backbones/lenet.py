@@ -24,7 +24,8 @@ from saccade.layers.classification import (
     classification_loss,
     classification_predictions,
     label_tensor,
-    mean_over_truth,
+    mean_of_parts,
+    parts_of,
 )
 from saccade.layers.layout import adaptive_pool
 from saccade.layers.normalize import Normalize
@@ -297,15 +298,15 @@ class Model(nn.Module):
         outputs = self.outputs(batch.images).float()
         if self.config.form == "modern":
             return classification_loss(outputs, batch.truth, "classify", self.config.objective)
-        form, rubbish = self.config.form, self.config.rubbish
-
-        def losses(truth: Sequence[Annotation]) -> Tensor:
-            labels = label_tensor(truth, outputs.device)
-            if form == "1998":
-                return map_loss(outputs, labels, rubbish)
-            return 0.5 * (outputs - (2.0 * F.one_hot(labels, outputs.shape[1]) - 1)).square().sum(1)
-
-        return {"classification": mean_over_truth(losses, batch.truth)}
+        losses = []
+        for part in parts_of(batch.truth):
+            labels = label_tensor(part, outputs.device)
+            if self.config.form == "1998":
+                losses.append(map_loss(outputs, labels, self.config.rubbish))
+            else:
+                target = 2.0 * F.one_hot(labels, outputs.shape[1]) - 1
+                losses.append(0.5 * (outputs - target).square().sum(1))
+        return {"classification": mean_of_parts(losses, batch.truth)}
 
     def predict(self, batch: Batch) -> list[Annotation]:
         return classification_predictions(self(batch.images), batch.sizes, "classify")
