@@ -40,10 +40,10 @@ SMALLEST = {
 def test_the_smallest_side(name: str) -> None:
     module = model_module(name)
     model = model_of_shapes(module, module.VARIANTS[name])
-    least = smallest_side(model, catalogue()[name]["size"])
+    least = smallest_side(module, model, catalogue()[name]["size"])
     assert least == SMALLEST[name]
-    assert takes(model, least, least + 9)
-    assert not takes(model, least - 1, least + 9)
+    assert takes(module, model, least, least + 9)
+    assert not takes(module, model, least - 1, least + 9)
 
 
 @pytest.mark.parametrize("name", ["densenet121", "inception_v3", "zfnet"])

@@ -153,8 +153,7 @@ def likelihoods(model: nn.Module, task: str, targets: Sequence[Target], images: 
 
 def class_logits(model: nn.Module, images: Tensor) -> Tensor:
     """Logits [b, classes], float32, of a classifier, tagger or localizer (whose second output are the boxes)."""
-    ask: Callable[[Tensor], Tensor | tuple[Tensor, ...]] = getattr(model, "logits", model)
-    output = ask(images)
+    output = model(images)
     return (output if isinstance(output, Tensor) else output[0]).float()
 
 

@@ -6,11 +6,11 @@ import importlib
 import json
 from functools import cache
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from saccade.errors import UsageError, suggest
 from saccade.models.configs import with_changes
+from saccade.models.contract import Room
 from saccade.models.published import PUBLISHED
 
 CATALOGUE = Path(__file__).with_name("catalogue.json")
@@ -34,11 +34,11 @@ def find_models(task: str | None = None) -> list[dict[str, Any]]:
     return sorted(entries, key=lambda e: (e["year"], e["name"]))
 
 
-def model_module(name: str) -> ModuleType:
+def model_module(name: str) -> Room:
     """The room (module) of a model. Raises UsageError with suggestions."""
     if name not in catalogue():
         raise UsageError(f"unknown model {name!r}: {suggest(name, catalogue())} `saccade models` lists all")
-    return importlib.import_module(catalogue()[name]["module"])
+    return cast("Room", importlib.import_module(catalogue()[name]["module"]))
 
 
 def model_config(name: str, **changes: Any) -> Any:

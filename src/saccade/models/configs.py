@@ -12,11 +12,11 @@ import math
 import types
 import typing
 from collections.abc import Mapping
-from types import ModuleType
 from typing import Any, Literal
 
 from saccade.config import Settings
 from saccade.errors import UsageError, suggest
+from saccade.models.contract import Room, recipe_of
 
 _UNIONS = (types.UnionType, typing.Union)  # int | None, and what Python makes of Literal[...] | None
 
@@ -111,12 +111,12 @@ def _number(value: Any) -> float | int | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def config_from_json(module: ModuleType, model: str, state: Mapping[str, Any]) -> Any:
+def config_from_json(module: Room, model: str, state: Mapping[str, Any]) -> Any:
     """A model's Config from JSON: lists become the tuples, dictionaries the dataclasses that frozen configs hold."""
     return _from_json(module.VARIANTS[model], _renamed(module.VARIANTS[model], state))
 
 
-def unknown_fields(module: ModuleType, model: str, state: Mapping[str, Any]) -> list[str]:
+def unknown_fields(module: Room, model: str, state: Mapping[str, Any]) -> list[str]:
     """Names in a stored Config that the model's Config does not have, nor had under an older name."""
     made = module.VARIANTS[model]
     return sorted(set(_renamed(made, state)) - {field.name for field in dataclasses.fields(made)})
@@ -199,9 +199,7 @@ def describe_settings(model: str | None = None, recipe: str = "default") -> list
     fields: list[dict[str, Any]] = []
     if model is not None:
         module = model_module(model)
-        if recipe not in module.RECIPES:
-            raise UsageError(f"model {model} has no recipe {recipe!r}; it has: {', '.join(sorted(module.RECIPES))}")
-        own = module.RECIPES[recipe].get("*", {}) | module.RECIPES[recipe].get(model, {})
+        own = recipe_of(module, model, recipe)
         fields = [dict(row, of=model) for row in describe_fields(module.VARIANTS[model])]
     hints = typing.get_type_hints(Settings)
     training = [

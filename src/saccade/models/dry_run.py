@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -15,11 +14,12 @@ from torch.nn.modules.module import (
 )
 
 from saccade.errors import UsageError
+from saccade.models.contract import Room, example_inputs
 
 SPARE = 5000  # modules and weights that a network may have besides two for each tensor of its state dict
 
 
-def model_of_shapes(module: ModuleType, config: Any, tensors: int | None = None) -> nn.Module:
+def model_of_shapes(module: Room, config: Any, tensors: int | None = None) -> nn.Module:
     """A room's model in evaluation mode, of tensors without numbers.
 
     Args:
@@ -49,26 +49,26 @@ def model_of_shapes(module: ModuleType, config: Any, tensors: int | None = None)
     return model.eval()
 
 
-def takes(model: nn.Module, height: int, width: int, images: int = 1) -> bool:
-    """Whether `images` images [3, height, width] go through a model of `model_of_shapes`."""
+def takes(room: Room, model: nn.Module, height: int, width: int) -> bool:
+    """Whether one image [3, height, width] goes through a room's model of `model_of_shapes`."""
     try:
         with torch.no_grad(), torch.device("meta"):
-            model(torch.empty(images, 3, height, width))
+            model(*example_inputs(room, model.config, height, width))
     except (RuntimeError, ValueError, TypeError, IndexError, UsageError):  # torch's words for it differ by operation
         return False
     return True
 
 
-def smallest_side(model: nn.Module, known: int) -> int:
+def smallest_side(room: Room, model: nn.Module, known: int) -> int:
     """The smallest side of a square image that goes through, given one that does."""
     low, high = 0, known  # low does not go through, high does
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if takes(model, middle, middle) else (middle, high)
+        low, high = (low, middle) if takes(room, model, middle, middle) else (middle, high)
     return high
 
 
-def class_tensors(module: ModuleType, config: Any) -> set[str]:
+def class_tensors(module: Room, config: Any) -> set[str]:
     """Names of the tensors of a model whose shape depends on the number of classes: its output layers.
 
     Args:

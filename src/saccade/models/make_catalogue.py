@@ -10,15 +10,14 @@ import json
 import pkgutil
 from itertools import groupby
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from saccade.models import CATALOGUE
+from saccade.models.contract import Room, example_inputs, paper_of, size_of, strides_of
 from saccade.models.dry_run import model_of_shapes
-from saccade.models.paper import paper_of
 from saccade.models.published import PUBLISHED
 
 ROOMS = {
@@ -30,7 +29,7 @@ ROOMS = {
 PAGE = Path(__file__).parents[3] / "docs" / "models.md"
 
 
-def model_modules() -> list[ModuleType]:
+def model_modules() -> list[Room]:
     """The modules of all rooms that define VARIANTS, by name."""
     modules = []
     for room in ROOMS:
@@ -38,11 +37,11 @@ def model_modules() -> list[ModuleType]:
         for found in sorted(info.name for info in pkgutil.iter_modules(package.__path__)):
             module = importlib.import_module(f"{package.__name__}.{found}")
             if hasattr(module, "VARIANTS"):
-                modules.append(module)
+                modules.append(cast("Room", module))
     return modules
 
 
-def multiply_adds(model: nn.Module, images: Tensor) -> int:
+def multiply_adds(model: nn.Module, *inputs: Tensor) -> int:
     """Multiply-adds of all convolutions and linear layers in one forward pass; biases, norms, poolings not counted."""
     total = 0
 
@@ -58,26 +57,29 @@ def multiply_adds(model: nn.Module, images: Tensor) -> int:
     counted = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
     handles = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, counted)]
     with torch.inference_mode():
-        model(images)
+        model(*inputs)
     for handle in handles:
         handle.remove()
     return total
 
 
-def describe(module: ModuleType, name: str) -> dict[str, Any]:
+def describe(module: Room, name: str) -> dict[str, Any]:
     """The entry of a variant: module, tasks, paper, exact parameters, multiply-adds of one image, input side."""
     facts = state(module, name)
     size = facts["size"]
     model = model_of_shapes(module, module.VARIANTS[name])
-    return facts | {"macs": multiply_adds(model, torch.empty(1, 3, size, size, device="meta"))}
+    with torch.device("meta"):
+        inputs = example_inputs(module, module.VARIANTS[name], size, size)
+    return facts | {"macs": multiply_adds(model, *inputs)}
 
 
-def state(module: ModuleType, name: str) -> dict[str, Any]:
+def state(module: Room, name: str) -> dict[str, Any]:
     """The entry without the multiply-adds, which take a forward pass; `strides` of the maps that a trunk gives."""
     model = model_of_shapes(module, module.VARIANTS[name])
     parameters = sum(p.numel() for p in model.parameters())
     paper = paper_of(module, name)
-    trunk = {"strides": model.strides} if hasattr(model, "strides") and hasattr(model, "features") else {}
+    strides = strides_of(model)
+    trunk = {} if strides is None else {"strides": strides}
     return trunk | {
         "module": module.__name__,
         "tasks": list(module.TASKS),
@@ -86,7 +88,7 @@ def state(module: ModuleType, name: str) -> dict[str, Any]:
         "where": paper.where,
         "year": paper.year,
         "parameters": parameters,
-        "size": module.SIZE if isinstance(module.SIZE, int) else module.SIZE[name],
+        "size": size_of(module, name),
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from saccade.config import Size, height_width, parse_size
 from saccade.errors import UsageError
 from saccade.models import catalogue, model_config, model_module
+from saccade.models.contract import Room, example_inputs
 from saccade.models.dry_run import model_of_shapes
 
 
@@ -32,7 +32,7 @@ def summarize(name: str, size: str | Size | None = None, changes: Mapping[str, A
     return {"model": name, "size": [height, width], "parameters": parameters, "layers": rows}
 
 
-def layers_of(module: ModuleType, config: Any, height: int, width: int) -> list[dict[str, Any]]:
+def layers_of(module: Room, config: Any, height: int, width: int) -> list[dict[str, Any]]:
     """The parts of a network that hold no others, in the order in which one image [3, height, width] meets them.
 
     Returns:
@@ -56,7 +56,7 @@ def layers_of(module: ModuleType, config: Any, height: int, width: int) -> list[
     handles = [part.register_forward_hook(listen(name)) for name, part in leaves.items()]
     try:
         with torch.no_grad(), torch.device("meta"):
-            model(torch.empty(1, 3, height, width))
+            model(*example_inputs(module, config, height, width))
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise UsageError(f"an image of {height}x{width} does not go through: {error}; try another --size") from error
     finally:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 from saccade import checkpoint
 from saccade.errors import ModelFileError, SaccadeError, UsageError
 from saccade.machine.download import LARGEST, cache_folder, digest, fetch
+from saccade.models.contract import Room, from_public, reader_of
 from saccade.models.published import PUBLISHED, WORDS, Published, find_published
 
 ROOM, MARGIN = 16, 2**24  # bytes to which an archive may unpack: for each number of the network, and for all else
@@ -82,7 +81,7 @@ def _download(published: Published, shown: bool) -> Path:
         )
 
 
-def read_for(model: nn.Module, module: ModuleType, path: Path) -> dict[str, Tensor]:
+def read_for(model: nn.Module, module: Room, path: Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint file under the names of the model.
 
     Args:
@@ -92,17 +91,16 @@ def read_for(model: nn.Module, module: ModuleType, path: Path) -> dict[str, Tens
     Raises:
         ModelFileError: the file cannot be read.
     """
-    read: Any = getattr(module, "FILES", {}).get(path.suffix)
+    read = reader_of(module, path.suffix)
     need = sum(tensor.numel() for tensor in model.state_dict().values())
     most = ROOM * need + MARGIN
     if not path.is_file():
         raise ModelFileError(f"{path}: not a regular file, or not there")
-    repair: Any = getattr(module, "from_public", dict)
     try:
         if read is None:
-            weights: dict[str, Tensor] = repair(checkpoint.read_public(path, most))
+            weights = from_public(module, checkpoint.read_public(path, most))
         else:
-            weights = repair(read(path, model))
+            weights = from_public(module, read(path, model))
             checkpoint.refuse_odd(weights, path)
     except SaccadeError:
         raise
@@ -116,7 +114,7 @@ def is_counter(name: str) -> bool:
     return name.endswith(".num_batches_tracked")
 
 
-def start_from(model: nn.Module, module: ModuleType, source: str | Path) -> list[str]:
+def start_from(model: nn.Module, module: Room, source: str | Path) -> list[str]:
     """Load what fits of a checkpoint; layers whose shape depends on the classes keep their random start.
 
     Args:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from saccade.config import Settings
-from saccade.models.paper import paper_of
+from saccade.models.contract import paper_of
 from saccade.plots.curves import plot_training
 from saccade.reports.evaluation import add_result
 from saccade.reports.gallery import Gallery

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from saccade.errors import ModelFileError, UsageError
 from saccade.inference.fuse import prepare_for_inference
 from saccade.machine.device import loader_workers
 from saccade.machine.files import inside, make_folder
+from saccade.models.contract import Room, features_of
 from saccade.models.dry_run import class_tensors
 from saccade.models.weights import start_from
 
@@ -66,7 +66,7 @@ class Frozen:
     preprocessing: Preprocessing  # what its images go through
 
 
-def frozen_network(module: ModuleType, config: Any, weights: str | Path) -> nn.Module:
+def frozen_network(module: Room, config: Any, weights: str | Path) -> nn.Module:
     """The network with these weights; only its output layer may be fresh.
 
     Raises:
@@ -85,7 +85,7 @@ def frozen_network(module: ModuleType, config: Any, weights: str | Path) -> nn.M
     return model.eval()
 
 
-def output_layer(module: ModuleType, config: Any, model: nn.Module) -> str:
+def output_layer(module: Room, config: Any, model: nn.Module) -> str:
     """Name of the linear layer (or 1x1 convolution) that gives the classes.
 
     Raises:
@@ -207,5 +207,5 @@ def _read(path: Path, key: str) -> Features | None:
 
 def _depths(network: nn.Module, images: Tensor) -> list[Tensor]:
     """Means over the map of every level, [b, channels] each; none where the network is no trunk."""
-    features: Any = getattr(network, "features", None)
+    features = features_of(network)
     return [] if features is None else [level.mean((2, 3)) for level in features(images)]

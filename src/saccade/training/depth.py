@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from saccade.errors import UsageError
+from saccade.models.contract import is_trunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,7 @@ def _is_opened(name: str, module: nn.Module) -> bool:
     """Whether a module is a list or a trunk. One that holds parameters besides its children stays in one piece."""
     if any(True for _ in module.parameters(recurse=False)):
         return False
-    trunk = isinstance(getattr(module, "channels", None), list) or isinstance(getattr(module, "strides", None), list)
-    if name == "features" or trunk or hasattr(module, "features"):
+    if name == "features" or is_trunk(module):
         return True
     filled = [child for child in module.children() if any(p.ndim >= 2 for p in child.parameters())]
     return isinstance(module, nn.Sequential | nn.ModuleList) and len(filled) > 1

@@ -8,7 +8,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from saccade.errors import UsageError
 from saccade.losses.classification import CLASSIFY, TAG, Objective
 from saccade.models import catalogue, model_config, model_module
 from saccade.models.configs import config_from_json
+from saccade.models.contract import Room, adapt, adapts, example_inputs, recipe_of
 from saccade.models.dry_run import model_of_shapes
 from saccade.models.weights import recognise
 from saccade.tasks.table import TASKS
@@ -44,7 +44,7 @@ class Plan:
     """All that a run has decided before its first step; `to_json` is the run's config.json."""
 
     model: str
-    module: ModuleType
+    module: Room
     config: Any  # the model's Config for this data
     task: str
     dataset: DataSet
@@ -140,7 +140,7 @@ def make_plan(
     known["objective"] = _objective(task, settings, parts.training, len(dataset.classes))
     built = model_config(model, **{k: v for k, v in known.items() if k in fields and v is not None} | changes)
     check_buildable(module, model, built, changes)
-    if hasattr(module, "adapt") and published is None:  # whose anchors are those of their training
+    if adapts(module) and published is None:  # whose anchors are those of their training
         built, fitted = _fit_to_data(module, built, _examples(dataset, parts.training, task, shape), set(changes))
         origins |= dict.fromkeys(fitted, FITTED)
     start = None if weights is None else str(weights)
@@ -217,12 +217,12 @@ def resume_plan(
     return plan
 
 
-def _free_fields(module: ModuleType, model: str) -> set[str]:
+def _free_fields(module: Room, model: str) -> set[str]:
     """The fields of the model's Config that a user may set: `objective` follows from settings."""
     return {f.name for f in dataclasses.fields(module.VARIANTS[model])} - {"objective"}
 
 
-def check_buildable(module: ModuleType, model: str, config: Any, changes: Mapping[str, Any]) -> None:
+def check_buildable(module: Room, model: str, config: Any, changes: Mapping[str, Any]) -> None:
     """Build the network in shapes alone, and send an image through: values that do not fit each other are told before
     any work. What stands in the model file fits.
 
@@ -234,7 +234,7 @@ def check_buildable(module: ModuleType, model: str, config: Any, changes: Mappin
     side = catalogue()[model]["size"]
     try:
         with torch.no_grad(), torch.device("meta"):
-            model_of_shapes(module, config)(torch.empty(1, 3, side, side))
+            model_of_shapes(module, config)(*example_inputs(module, config, side, side))
     except (RuntimeError, ValueError, TypeError, IndexError, ZeroDivisionError, AssertionError) as error:
         given = ", ".join(f"{name}={getattr(config, name)}" for name in changes)
         raise UsageError(
@@ -242,9 +242,9 @@ def check_buildable(module: ModuleType, model: str, config: Any, changes: Mappin
         ) from error
 
 
-def _fit_to_data(module: ModuleType, config: Any, examples: list[Annotation], given: set[str]) -> tuple[Any, list[str]]:
+def _fit_to_data(module: Room, config: Any, examples: list[Annotation], given: set[str]) -> tuple[Any, list[str]]:
     """A Config fitted to the training images, and the fields that changed; what a person or recipe gave stays."""
-    adapted = module.adapt(config, examples)
+    adapted = adapt(module, config, examples)
     names = [field.name for field in dataclasses.fields(config)]
     changed = [n for n in names if n not in given and getattr(adapted, n) != getattr(config, n)]
     return dataclasses.replace(config, **{name: getattr(adapted, name) for name in changed}), changed
@@ -258,14 +258,11 @@ def fingerprint(records: list[Record]) -> str:
     return total.hexdigest()
 
 
-def _recipe(module: ModuleType, model: str, recipe: str) -> list[tuple[str, Mapping[str, Any]]]:
-    recipes = module.RECIPES
-    if recipe not in recipes:
-        raise UsageError(f"model {model} has no recipe {recipe!r}; it has: {', '.join(sorted(recipes))}")
-    return [(f"recipe {recipe}", recipes[recipe].get("*", {}) | recipes[recipe].get(model, {}))]
+def _recipe(module: Room, model: str, recipe: str) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(f"recipe {recipe}", recipe_of(module, model, recipe))]
 
 
-def _read_for(module: ModuleType, model: str, data: str | Path, task: str | None) -> tuple[str, DataSet]:
+def _read_for(module: Room, model: str, data: str | Path, task: str | None) -> tuple[str, DataSet]:
     """Read `data` for a task that both the labels and the model serve."""
     if task is not None and task not in module.TASKS:
         raise UsageError(f"model {model} cannot be trained to {task}; it serves: {', '.join(module.TASKS)}")

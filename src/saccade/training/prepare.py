@@ -128,15 +128,15 @@ def check_size(plan: Plan) -> None:
         sides = scaled_side(sides[0], 1 - settings.multi_scale), scaled_side(sides[1], 1 - settings.multi_scale)
     height, width = sides
     model = model_of_shapes(plan.module, plan.config)
-    if not takes(model, height, width):
-        least = smallest_side(model, catalogue()[plan.model]["size"])
+    if not takes(plan.module, model, height, width):
+        least = smallest_side(plan.module, model, catalogue()[plan.model]["size"])
         if min(height, width) < least:
             raise UsageError(
                 f"size {height}x{width} is too small for {plan.model}, which needs at least {least}x{least}: use a "
                 "larger --size"
             )
     images = min(settings.batch or len(plan.training), len(plan.training)) // settings.accumulate
-    if images <= 1 and not takes(model.train(), height, width):
+    if images <= 1 and not takes(plan.module, model.train(), height, width):
         raise UsageError(
             f"batch norm of {plan.model} learns nothing from one image of {height}x{width} at a time: use a larger "
             "--batch or --size, or norm=frozen where the model has it"

@@ -20,6 +20,7 @@ from saccade.config import resolve
 from saccade.machine.files import inside, make_folder
 from saccade.machine.processes import from_first, is_main_process
 from saccade.models import model_module
+from saccade.models.contract import stages_of
 from saccade.models.stage import Stage
 from saccade.training.plan import Plan
 from saccade.training.state import read_config, write_config
@@ -35,8 +36,7 @@ def find_stages(plan: Plan, stored: Mapping[str, Any] | None) -> list[Stage]:
     """The stages that stand before a run; none where it was given weights, or where it is past them already."""
     if plan.weights is not None or (stored is not None and has_begun(stored)):
         return []
-    stages: Callable[[str, str], list[Stage]] | None = getattr(plan.module, "stages", None)
-    return [] if stages is None else stages(plan.model, plan.recipe)
+    return stages_of(plan.module, plan.model, plan.recipe)
 
 
 def has_begun(stored: Mapping[str, Any]) -> bool:

@@ -18,6 +18,8 @@ from saccade.errors import UsageError, how_to_install, suggest
 from saccade.inference.predictor import build
 from saccade.machine.files import write_whole
 from saccade.machine.paths import at_home
+from saccade.models import model_module
+from saccade.models.contract import example_inputs, exported_forward
 
 ANY_SIZE = 256  # pixels a side, where the model takes images of any size
 TOLERANCE = 1e-3  # largest difference, relative to the largest output, between the exported file and the original
@@ -36,9 +38,8 @@ class Network(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, images: Tensor) -> Any:
-        scored: Any = getattr(self.model, "scored_boxes", None)
-        return self.model(images) if scored is None else scored(images)
+    def forward(self, *inputs: Tensor) -> Any:
+        return exported_forward(self.model)(*inputs)
 
 
 def export(
@@ -71,20 +72,21 @@ def export(
     state = checkpoint.load(found)
     folder = Path(run) if Path(run).is_dir() else Path(run).parent
     target = Path(out) if out is not None else folder / ("model.onnx" if to == "onnx" else "model.pt2")
-    images = torch.rand(batch, 3, *_input_size(state, size), generator=torch.Generator().manual_seed(0))
-    network = Network(build(state, found)).eval()
+    model = build(state, found)
+    inputs = example_inputs(model_module(state.model), model.config, *_input_size(state, size), batch)
+    network = Network(model).eval()
     with torch.no_grad():
-        expected = _outputs(network(images))
-        program = torch.export.export(network, (images,))
+        expected = _outputs(network(*inputs))
+        program = torch.export.export(network, inputs)
         if to == "onnx":
             _refuse_onnx(program, state.model)
         if to == "torch":
             archive = io.BytesIO()  # torch ends the whole process where the disk is full
             torch.export.save(program, archive)
             write_whole(target, archive.getvalue())
-            got = _outputs(torch.export.load(target).module()(images))
+            got = _outputs(torch.export.load(target).module()(*inputs))
         else:
-            got = _write_onnx(program, images, target, state)
+            got = _write_onnx(program, inputs, target, state)
     difference = max(
         float((a - b).abs().max()) / max(1.0, float(b.abs().max())) for a, b in zip(got, expected, strict=True)
     )
@@ -94,7 +96,7 @@ def export(
     return {
         "file": str(target),
         "format": to,
-        "input": list(images.shape),
+        "input": list(inputs[0].shape),
         "outputs": [list(value.shape) for value in expected],
         "largest_difference": difference,
     }
@@ -118,12 +120,12 @@ def _nodes(part: nn.Module) -> list[torch.fx.Node]:
     return list(part.graph.nodes) if isinstance(part, torch.fx.GraphModule) else []
 
 
-def _write_onnx(program: Any, images: Tensor, target: Path, state: checkpoint.Checkpoint) -> list[Tensor]:
+def _write_onnx(program: Any, inputs: tuple[Tensor, ...], target: Path, state: checkpoint.Checkpoint) -> list[Tensor]:
     """Write an ONNX file with classes and preprocessing as metadata; returns what onnxruntime computes with it."""
     import onnxruntime
 
     try:
-        exported: Any = torch.onnx.export(program, (images,), dynamo=True, verbose=False)
+        exported: Any = torch.onnx.export(program, inputs, dynamo=True, verbose=False)
     except torch.onnx.errors.OnnxExporterError as error:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"this model cannot be written as ONNX ({reason}); use --to torch") from error
@@ -136,7 +138,8 @@ def _write_onnx(program: Any, images: Tensor, target: Path, state: checkpoint.Ch
     )
     write_whole(target, lambda temporary: exported.save(temporary))
     session = onnxruntime.InferenceSession(str(target), providers=["CPUExecutionProvider"])
-    answers = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+    given = zip(session.get_inputs(), inputs, strict=True)
+    answers = session.run(None, {place.name: tensor.numpy() for place, tensor in given})
     return [torch.from_numpy(answer) for answer in answers]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from saccade.inference.predictor import fit_weights
 from saccade.machine.files import open_regular
 from saccade.machine.paths import at_home
 from saccade.models import model_config, model_module
+from saccade.models.contract import Room, recipe_of, size_of
 from saccade.models.dry_run import class_tensors
 from saccade.models.published import PUBLISHED, WORDS, Published, class_names
 from saccade.models.weights import is_counter, read_for, recognise, weights_path
@@ -107,14 +107,13 @@ def _names(classes: str | Path | None, word: str, number: int) -> list[str]:
     return names
 
 
-def preprocessing_of_weights(module: ModuleType, model: str, task: str, published: Published | None) -> Preprocessing:
+def preprocessing_of_weights(module: Room, model: str, task: str, published: Published | None) -> Preprocessing:
     """What belongs to the recipe, at the test view of the weights' owner; of classifiers the default recipe, at the
     paper's size."""
     name = "default" if task == "classify" else "paper"
-    recipe = module.RECIPES[name]
-    layers = [(f"recipe {name}", recipe.get("*", {}) | recipe.get(model, {}))]
+    layers = [(f"recipe {name}", recipe_of(module, model, name))]
     if task == "classify":
-        layers.append(("paper", {"size": module.SIZE if isinstance(module.SIZE, int) else module.SIZE[model]}))
+        layers.append(("paper", {"size": size_of(module, model)}))
     if published is not None:
         layers.append(("published", published.settings))
     fields = {field.name for field in dataclasses.fields(module.VARIANTS[model])}

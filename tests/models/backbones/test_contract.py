@@ -21,8 +21,8 @@ from saccade.config import resolve
 from saccade.data.types import Annotation, Batch
 from saccade.models import create, model_config, model_module
 from saccade.models.configs import config_from_json
+from saccade.models.contract import paper_of
 from saccade.models.make_catalogue import model_modules
-from saccade.models.paper import paper_of
 
 CLASSES = 4
 SLOW = pytest.mark.slow

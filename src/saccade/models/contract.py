@@ -1,0 +1,183 @@
+"""What a model file ("room") must and may offer to the rest of Saccade: every name, in one list.
+
+The four protocols are the list; the functions below are how everyone else asks for what a room may leave out, with what
+holds where it does. `tests/models/test_contract.py` holds every room of the catalogue to it, also a new one, and finds
+a misspelt name. Imports no torch before inputs are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from saccade.errors import UsageError
+from saccade.models.paper import Paper
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from saccade.data.types import Annotation, Batch
+    from saccade.models.stage import Stage
+
+    ReadFile = Callable[[Path, nn.Module], dict[str, Tensor]]
+
+
+class Room(Protocol):
+    """What the module of a model file must offer."""
+
+    __name__: str
+    PAPER: Paper | dict[str, Paper]
+    """The publication that the file follows; a dictionary by variant where one design served several."""
+    Config: Any
+    """Frozen dataclass of JSON-able fields: `classes: int`, and where the file serves several tasks `task: str`. The
+    plan fills these, and if they are there `size` and `objective: Objective` (losses/classification.py)."""
+    VARIANTS: dict[str, Any]
+    """The name that a user types -> Config at the paper's number of classes."""
+    SIZE: int | dict[str, int]
+    """Side of the input, in pixels, at which the catalogue counts multiply-adds; one for all or one a variant."""
+    RECIPES: dict[str, dict[str, dict[str, Any]]]
+    """{"default": {variant or "*": {setting: value}}, "paper": ...}; settings are fields of Settings and of Config."""
+    TASKS: tuple[str, ...]
+    """The tasks that it can be trained for, words of `tasks.table`; the first is the usual one."""
+    Model: Any
+    """The nn.Module, made by `Model(config)`; what it must and may offer are `Network` and `NetworkOffers`."""
+
+
+class RoomOffers(Protocol):
+    """What the module may offer besides."""
+
+    FILES: Mapping[str, ReadFile]
+    """Readers of the paper's own weight files by suffix: {".weights": read(path, model) -> state dict}."""
+    TAKES_PROPOSALS: bool
+    """True where the model reads the boxes of `Batch.given`, which are then computed for each image."""
+
+    def adapt(self, config: Any, examples: Sequence[Annotation]) -> Any:
+        """A Config fitted to the truth of training images in pixels of the network, such as anchors to the boxes. What
+        a person gave is put back by the plan."""
+
+    def stages(self, name: str, recipe: str) -> list[Stage]:
+        """The fits that stand before the main one of a system that is several fits (models/stage.py)."""
+
+    def from_public(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The keys and tensors of this file for a public checkpoint. Its own state dict comes back as it is."""
+
+    def example_inputs(self, config: Any, height: int, width: int, images: int) -> tuple[Tensor, ...]:
+        """What `forward` takes for images of a size, for a room whose forward takes more than images [b, 3, H, W]."""
+
+
+class Network(Protocol):
+    """What a Model must offer besides what every nn.Module has; none of it depends on `self.training` in its types."""
+
+    config: Any
+    """The Config that it was made from."""
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Raw outputs for images [b, 3, H, W] in [0, 1]; shapes follow from shapes alone, so that it exports."""
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Weighted scalars, whose sum is minimised; it reaches every parameter, images without objects included."""
+
+    def predict(self, batch: Batch) -> list[Annotation]:
+        """An answer for each image, in pixels of `batch.sizes`."""
+
+
+class NetworkOffers(Protocol):
+    """What a Model may offer besides."""
+
+    channels: list[int]
+    """Trunk: the channels of each map of `features`."""
+    strides: list[int]
+    """Trunk: input pixels between neighbours of each map."""
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Trunk: maps [b, channels[i], ~H / strides[i], ~W / strides[i]], from fine to coarse. With `classes=0` these
+        are what `forward` gives. May be a submodule."""
+
+    def scored_boxes(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Detector: scores [b, A, classes] in [0, 1] and boxes [b, A, 4] in pixels, before non-maximum suppression;
+        exported in place of `forward`."""
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Vectors [b, d] of length 1, whose distances compare what the images show."""
+
+
+def paper_of(room: Room, name: str) -> Paper:
+    """The paper of a variant."""
+    return room.PAPER[name] if isinstance(room.PAPER, dict) else room.PAPER
+
+
+def size_of(room: Room, name: str) -> int:
+    """The input side of a variant in pixels, at which the catalogue counts."""
+    return room.SIZE if isinstance(room.SIZE, int) else room.SIZE[name]
+
+
+def recipe_of(room: Room, name: str, recipe: str) -> dict[str, Any]:
+    """The settings of a recipe for a variant. Raises UsageError where there is no such recipe."""
+    if recipe not in room.RECIPES:
+        raise UsageError(f"model {name} has no recipe {recipe!r}; it has: {', '.join(sorted(room.RECIPES))}")
+    return room.RECIPES[recipe].get("*", {}) | room.RECIPES[recipe].get(name, {})
+
+
+def adapts(room: Room) -> bool:
+    """Whether the room fits its Config to the training images, whose truth then has to be read."""
+    return hasattr(room, "adapt")
+
+
+def adapt(room: Room, config: Any, examples: Sequence[Annotation]) -> Any:
+    """The Config fitted to `examples`; as it is where the room fits nothing."""
+    return cast("RoomOffers", room).adapt(config, examples) if adapts(room) else config
+
+
+def stages_of(room: Room, name: str, recipe: str) -> list[Stage]:
+    """The fits before the main one; none for a room without `stages`."""
+    return cast("RoomOffers", room).stages(name, recipe) if hasattr(room, "stages") else []
+
+
+def from_public(room: Room, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A public state dict under the names of the room; as it is where the room has no `from_public`."""
+    repair: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = getattr(room, "from_public", dict)
+    return repair(state_dict)
+
+
+def reader_of(room: Room, suffix: str) -> ReadFile | None:
+    """The room's reader of weight files with this suffix; None for those that checkpoint.py reads."""
+    files: Mapping[str, ReadFile] = getattr(room, "FILES", {})
+    return files.get(suffix)
+
+
+def takes_proposals(room: Room) -> bool:
+    """Whether the room's model reads `Batch.given`."""
+    return bool(getattr(room, "TAKES_PROPOSALS", False))
+
+
+def example_inputs(room: Room, config: Any, height: int, width: int, images: int = 1) -> tuple[Tensor, ...]:
+    """What the room's `forward` takes for images of a size: of a room that says nothing, one tensor [images, 3, height,
+    width] of numbers in [0, 1), always the same; on torch's default device."""
+    if hasattr(room, "example_inputs"):
+        return cast("RoomOffers", room).example_inputs(config, height, width, images)
+    import torch
+
+    return (torch.rand(images, 3, height, width, generator=torch.Generator().manual_seed(0)),)
+
+
+def is_trunk(module: nn.Module) -> bool:
+    """Whether a module offers maps as a trunk does, or a list of them as the inner part of one."""
+    return hasattr(module, "features") or any(
+        isinstance(getattr(module, k, None), list) for k in ("channels", "strides")
+    )
+
+
+def features_of(model: nn.Module) -> Callable[[Tensor], list[Tensor]] | None:
+    """The trunk's `features`; None for a network that gives no maps."""
+    return cast("Callable[[Tensor], list[Tensor]] | None", getattr(model, "features", None))
+
+
+def strides_of(model: nn.Module) -> list[int] | None:
+    """The strides of a trunk's maps; None for a network that gives none."""
+    return cast("list[int]", model.strides) if hasattr(model, "features") and hasattr(model, "strides") else None
+
+
+def exported_forward(model: nn.Module) -> Callable[..., Any]:
+    """What an exported file computes: `scored_boxes` where the model has it, else the model."""
+    return cast("Callable[..., Any]", getattr(model, "scored_boxes", model))
