@@ -1,8 +1,9 @@
-"""Faster R-CNN with a feature pyramid: a network proposes regions, a second stage names and corrects each.
+"""Faster R-CNN on a feature pyramid (Lin et al. 2017): every level proposes, and a region is read where it fits.
 
-The region proposal network (RPN) slides over every level of the pyramid and says of each anchor whether an object is
-there and how to move the box (section 3.1); the best boxes are pooled to 7x7 by RoIAlign and classified by two fully
-connected layers (Fast R-CNN). Four losses are summed: objectness and box of the RPN, class and box of the head.
+A residual network and a top-down path give maps of strides 4 to 32 that are equally rich in meaning (section 3). One
+region proposal network slides over all of them, with anchors of one size a level (section 4.1); the best boxes are
+pooled to 7x7 from the level that fits their size (section 4.2), by RoIAlign as in the release, and classified by two
+fully connected layers. Four losses are summed: objectness and box of the proposals, class and box of the regions.
 State dicts have the keys of the public torchvision checkpoint `fasterrcnn_resnet50_fpn`.
 
 Letters: b images, L levels, k anchors a cell, A anchors an image, K proposals an image, C classes, n sampled regions.
@@ -36,10 +37,10 @@ from saccade.ops.nms import batched_nms, nms_padded
 from saccade.ops.roi_align import roi_align_levels
 
 PAPER = Paper(
-    title="Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks",
-    authors="Ren, He, Girshick, Sun",
-    year=2015,
-    where="NIPS 2015, arXiv 1506.01497; pyramid: Lin et al., CVPR 2017, arXiv 1612.03144",
+    title="Feature Pyramid Networks for Object Detection",
+    authors="Lin, Dollár, Girshick, He, Hariharan, Belongie",
+    year=2017,
+    where="CVPR 2017, arXiv 1612.03144; proposals: Faster R-CNN, Ren et al., NIPS 2015, arXiv 1506.01497",
 )
 TASKS = ("detect",)
 

@@ -12,8 +12,8 @@ from saccade.config import Settings
 from saccade.data.types import Annotation, Batch, Objects
 from saccade.errors import DataError
 from saccade.layers.anchors import cell_anchors, shapes_of
-from saccade.models.detectors import faster_rcnn
-from saccade.models.detectors.faster_rcnn import RECIPES, VARIANTS, Config, Model, adapt, from_public
+from saccade.models.detectors import fpn
+from saccade.models.detectors.fpn import RECIPES, VARIANTS, Config, Model, adapt, from_public
 from saccade.ops.boxes import box_iou
 
 LAYOUT = Path(__file__).parents[2] / "data" / "layouts" / "fasterrcnn_resnet50_fpn.json"
@@ -87,7 +87,7 @@ def test_anchors_of_the_public_checkpoint() -> None:
     config = Config()
     assert shapes_of(config.anchors[0]).tolist() == [[-23, -11, 23, 11], [-16, -16, 16, 16], [-11, -23, 11, 23]]
     assert torch.equal(shapes_of(config.anchors[4]), cell_anchors([512], [0.5, 1, 2], rounded=True))
-    rpn = faster_rcnn.RegionProposalNetwork(config)
+    rpn = fpn.RegionProposalNetwork(config)
     levels = [torch.empty(1, 1, -(-800 // s), -(-1344 // s), device="meta") for s in (4, 8, 16, 32, 64)]
     anchors = rpn.anchors(levels, (800, 1344))
     assert sum(len(a) for a in anchors) == 268_569
@@ -167,13 +167,13 @@ def test_images_without_objects(model: Model, kind: str) -> None:
 
 def test_crowd_regions_are_not_background(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
-    sample = faster_rcnn.sample_anchors
+    sample = fpn.sample_anchors
 
     def spy(matches: Tensor, batch: int, share: float) -> tuple[Tensor, Tensor]:
         seen.append(matches)
         return sample(matches, batch, share)
 
-    monkeypatch.setattr(faster_rcnn, "sample_anchors", spy)
+    monkeypatch.setattr(fpn, "sample_anchors", spy)
     batch = scenes(1)
     batch.truth = [annotation([[0.0, 0, 128, 64], [70, 70, 110, 110]], [0, 2], [True, False])]
     model.loss(batch)
