@@ -168,9 +168,9 @@ def test_balanced_sampling_of_a_batch(batch: int, share: float) -> None:
     matches[2] = IGNORED
     matches[4, :60] = 0
     matches[4, 60:] = IGNORED
-    rows, drawn = sample_anchors(matches, batch, share)
-    assert rows.shape == drawn.shape == (5, min(batch, 100))
-    for own, row, valid in zip(matches, rows, drawn, strict=True):
+    drawn = sample_anchors(matches, batch, share)
+    assert drawn.rows.shape == drawn.valid.shape == (5, min(batch, 100))
+    for own, row, valid in zip(matches, drawn.rows, drawn.valid, strict=True):
         chosen = row[valid]
         assert len(set(chosen.tolist())) == len(chosen)
         positives = min(int((own >= 0).sum()), int(batch * share))
@@ -184,15 +184,22 @@ def test_sampling_follows_from_the_seed_and_is_even() -> None:
     matches = torch.full((1, 40), BACKGROUND)
     matches[0, :10] = 0
     first, again = (sample_anchors(matches, 8, 0.5, torch.Generator().manual_seed(3)) for _ in range(2))
-    assert torch.equal(first[0], again[0])
+    assert torch.equal(first.rows, again.rows)
     generator = torch.Generator().manual_seed(0)
     counts = torch.zeros(40)
     for _ in range(500):
-        rows, _ = sample_anchors(matches, 8, 0.5, generator)
-        counts[rows[0]] += 1
+        counts[sample_anchors(matches, 8, 0.5, generator).rows[0]] += 1
     # 4 of 10 positives and 4 of 30 others in each draw: 200 and 67 times, give or take 5 standard deviations.
     assert (counts[:10] - 200).abs().max() < 55
     assert (counts[10:] - 500 * 4 / 30).abs().max() < 38
+
+
+def test_easy_background_below_a_floor_takes_no_part() -> None:
+    """Fast R-CNN, section 2.3: background has an IoU in [0.1, 0.5)."""
+    overlaps = [torch.tensor([[0.6, 0.3, 0.1, 0.05, 0.0]]), torch.zeros(0, 5)]
+    matches = match(overlaps, 0.5, 0.5, force_best=False, floor=0.1)
+    assert matches.tolist() == [[0, BACKGROUND, BACKGROUND, IGNORED, IGNORED], [IGNORED] * 5]
+    assert (match(overlaps, 0.5, 0.5, force_best=False)[1] == BACKGROUND).all()
 
 
 def test_hard_negatives() -> None:

@@ -7,6 +7,8 @@ import torch
 
 from saccade.data.types import Annotation, Batch, Objects
 from saccade.errors import DataError
+from saccade.layers.matching import BACKGROUND, IGNORED
+from saccade.layers.sampling import Drawn
 from saccade.layers.targets import detection_targets, learnable
 from saccade.ops.boxes import box_iof, box_iou
 
@@ -14,8 +16,8 @@ from saccade.ops.boxes import box_iof, box_iou
 def test_crowds_are_set_apart() -> None:
     boxes = torch.tensor([[0.0, 0, 2, 2], [1, 1, 9, 9]])
     objects = Objects(boxes, torch.tensor([1, 0]), crowd=torch.tensor([False, True]))
-    found, labels, crowds = learnable(Annotation((10, 10), objects=objects), 2)
-    assert (found.tolist(), labels.tolist(), crowds.tolist()) == ([[0, 0, 2, 2]], [1], [[1, 1, 9, 9]])
+    own = learnable(Annotation((10, 10), objects=objects), 2)
+    assert (own.boxes.tolist(), own.labels.tolist(), own.crowds.tolist()) == ([[0, 0, 2, 2]], [1], [[1, 1, 9, 9]])
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,8 @@ def test_targets_are_what_each_image_says(objects: list[Objects]) -> None:
     overlaps, cover = targets.overlaps(anchors), targets.crowd_cover(anchors)
     assert targets.boxes.shape[1] >= 1
     for i, truth in enumerate(batch.truth or []):
-        boxes, labels, crowds = learnable(truth, 2**24)
+        own = learnable(truth, 2**24)
+        boxes, labels, crowds = own.boxes, own.labels, own.crowds
         count = targets.counts[i]
         assert torch.equal(targets.boxes[i, :count], boxes)
         assert torch.equal(targets.labels[i, :count], labels)
@@ -94,12 +97,36 @@ def test_anchors_may_be_each_images_own() -> None:
     torch.testing.assert_close(cover[1], box_iof(anchors[1], targets.crowds[1]).amax(1))
 
 
-def test_matched_rows() -> None:
+def test_what_drawn_anchors_must_answer() -> None:
+    """Two images, the first without objects; four anchors that they share, of which three places are drawn."""
     targets = detection_targets(batch_of(scattered(0), scattered(3)), 7)
-    boxes, labels = targets.matched(torch.tensor([[-1, -2], [2, -1]]))
-    assert boxes.shape == (2, 2, 4)
-    assert torch.equal(boxes[1, 0], targets.boxes[1, 2])
-    assert labels[1, 0] == targets.labels[1, 2]
+    anchors = torch.arange(16.0).view(4, 4)
+    matches = torch.tensor([[BACKGROUND, BACKGROUND, IGNORED, BACKGROUND], [BACKGROUND, 2, 0, IGNORED]])
+    drawn = Drawn(torch.tensor([[3, 0, 2], [1, 0, 2]]), torch.tensor([[True, True, False], [True, True, False]]))
+    wanted = targets.of(anchors, matches, drawn)
+    assert torch.equal(wanted.regions, anchors[drawn.rows])
+    assert wanted.matches.tolist() == [[BACKGROUND, BACKGROUND, IGNORED], [2, BACKGROUND, IGNORED]]
+    assert wanted.positive.tolist() == [[False] * 3, [True, False, False]]
+    assert wanted.classes.tolist() == [[0, 0, IGNORED], [int(targets.labels[1, 2]) + 1, 0, IGNORED]]
+    assert torch.equal(wanted.boxes[1, 0], targets.boxes[1, 2])
+    assert torch.equal(wanted.drawn, drawn.valid)
+    assert wanted.take(matches).tolist() == matches.gather(1, drawn.rows).tolist()
+    own = torch.rand(2, 4, 4)
+    assert torch.equal(wanted.take(own)[1], own[1, drawn.rows[1]])
+    assert torch.equal(targets.of(own, matches, drawn).regions[1], own[1, drawn.rows[1]])
+
+
+def test_crowds_are_heeded_and_unusable_anchors_answer_for_nothing() -> None:
+    crowd = Objects(torch.tensor([[0.0, 0, 50, 50], [60, 60, 80, 80]]), torch.tensor([0, 1]))
+    crowd.crowd = torch.tensor([True, False])
+    targets = detection_targets(batch_of(crowd, scattered(0)), 2)
+    anchors = torch.tensor([[0.0, 0, 20, 20], [40, 40, 70, 70], [60, 60, 80, 79], [58, 60, 80, 80]])
+    assert targets.match(anchors, 0.5, 0.5).tolist() == [[IGNORED, BACKGROUND, 0, 0], [BACKGROUND] * 4]
+    usable = torch.tensor([[True, False, False, True], [True, True, False, True]])
+    matches = targets.match(anchors, 0.99, 0.99, force_best=True, usable=usable)
+    assert matches[0].tolist() == [IGNORED, IGNORED, IGNORED, 0]  # the best anchor may not serve, the next one does
+    assert matches[1].tolist() == [BACKGROUND, BACKGROUND, IGNORED, BACKGROUND]
+    assert targets.match_adaptive(anchors, [4], [4])[0].tolist()[0] == IGNORED
 
 
 def test_truth_stays_on_the_cpu_until_the_loss_packs_it() -> None:

@@ -23,11 +23,12 @@ def match(
     force_best: bool,
     crowd_cover: Tensor | None = None,
     crowd_limit: float = 0.5,
+    floor: float = 0.0,
 ) -> Tensor:
     """Match anchors to truths by overlap.
 
-    An anchor takes the truth that it overlaps most if that IoU is >= `high`; below `low` it is BACKGROUND; in between
-    it is IGNORED. Of truths with equal IoU the first wins.
+    An anchor takes the truth that it overlaps most if that IoU is >= `high`; below `low` it is BACKGROUND; in between,
+    and below `floor`, it is IGNORED. Of truths with equal IoU the first wins.
 
     Args:
         overlaps: for each image the IoU [t_i, a] of its truths with the anchors; t_i may be 0.
@@ -41,17 +42,23 @@ def match(
             anchors that would be BACKGROUND with a share above `crowd_limit` are IGNORED, as objects there are not
             drawn one by one.
         crowd_limit: in [0, 1].
+        floor: least IoU of BACKGROUND, in [0, low]: Fast R-CNN 0.1 (section 2.3), as what overlaps less is easy.
+            Above 0 an image without truths has no background, for its IoUs are 0.
 
     Returns:
         [b, a] int64: index of a truth of the anchor's image, or BACKGROUND, or IGNORED.
 
     Raises:
         ValueError: low > high.
+
+    Source: Ren et al., "Faster R-CNN", NIPS 2015, section 3.1.2; Girshick, "Fast R-CNN", ICCV 2015, section 2.3.
     """
     if low > high:
         raise ValueError(f"low {low} is above high {high}")
     best, owner = _best_truths(overlaps)
-    matches = torch.where(best >= high, owner, torch.where(best < low, BACKGROUND, IGNORED))
+    matches = torch.where(
+        best >= high, owner, torch.where((best < low) & (best.clamp(min=0) >= floor), BACKGROUND, IGNORED)
+    )
     if crowd_cover is not None:
         matches = torch.where((matches == BACKGROUND) & (crowd_cover > crowd_limit), IGNORED, matches)
     if force_best:

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from saccade.layers.matching import BACKGROUND
 
 
+@dataclass(slots=True)
+class Drawn:
+    """Anchors drawn from each image: m places an image, of which those that are not `valid` count for nothing."""
+
+    rows: Tensor  # [b, m] int64: numbers of anchors, positives first; of some anchor where nothing was drawn
+    valid: Tensor  # [b, m] bool
+
+
 def sample_anchors(
     matches: Tensor, batch: int, positive_share: float, generator: torch.Generator | None = None
-) -> tuple[Tensor, Tensor]:
+) -> Drawn:
     """Draw up to `batch` anchors of each image, at most `positive_share` of them positive, the rest background.
 
     Every anchor is given a random number; the highest of the positives are drawn, then the highest of the background,
     so that nothing here depends on how many there are.
 
     Args:
-        matches: [b, a] from `match`: index of a truth, BACKGROUND or IGNORED (never drawn).
-        batch: RPN 256, box head 512 (128 in the first papers).
+        matches: [b, a] int64 from `match`: index of a truth, BACKGROUND or IGNORED (never drawn).
+        batch: anchors an image: RPN 256, box head 512 (128 in the first papers).
         positive_share: RPN 0.5, box head 0.25. Where positives are too few, background fills up.
         generator: source of randomness, of the device of `matches`. None: torch's own.
 
     Returns:
-        (anchors [b, m] int64, drawn [b, m] bool), m = min(batch, a), positives first: where `drawn` is False too few
-        could be drawn, and the place counts for nothing.
+        m = min(batch, a) places an image; not valid where fewer could be drawn.
 
     Source: Ren et al., "Faster R-CNN", NIPS 2015, section 3.1.3; Girshick, "Fast R-CNN", ICCV 2015, section 2.3.
     """
@@ -34,7 +43,7 @@ def sample_anchors(
     positive = torch.zeros_like(matches, dtype=torch.bool).scatter_(1, places, highest >= 0)
     number = number.masked_fill(matches != BACKGROUND, -1).masked_fill(positive, 2)
     highest, anchors = number.topk(min(batch, matches.shape[1]), dim=1)
-    return anchors, highest >= 0
+    return Drawn(anchors, highest >= 0)
 
 
 def hard_negatives(losses: Tensor, matches: Tensor, ratio: float = 3.0, at_least: int = 0) -> Tensor:
@@ -42,7 +51,7 @@ def hard_negatives(losses: Tensor, matches: Tensor, ratio: float = 3.0, at_least
 
     Args:
         losses: [b, a] classification loss of every anchor.
-        matches: [b, a] from `match`; IGNORED anchors are never chosen.
+        matches: [b, a] int64 from `match`; IGNORED anchors are never chosen.
         ratio: negatives for one positive; SSD 3.
         at_least: negatives in an image even with fewer positives, images without objects included.
 

@@ -19,22 +19,25 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from saccade.data.types import Annotation, Batch, Objects
-from saccade.layers.anchors import cell_anchors, grid_anchors, shapes_of
-from saccade.layers.box_coding import decode_boxes, encode_boxes
+from saccade.data.types import Annotation, Batch
+from saccade.layers.anchors import cell_anchors, shapes_of
 from saccade.layers.fpn import FeaturePyramid, assign_levels
-from saccade.layers.matching import IGNORED, match
-from saccade.layers.sampling import sample_anchors
-from saccade.layers.targets import Targets, detection_targets
-from saccade.losses.across import mean_over_processes
-from saccade.losses.detection import smooth_l1
+from saccade.layers.proposing import ProposalRules, RegionProposalNetwork, RPNHead
+from saccade.layers.regions import (
+    BoxPredictor,
+    RegionOutputs,
+    RegionRules,
+    TwoLayerHead,
+    draw_regions,
+    region_losses,
+    region_predictions,
+)
+from saccade.layers.targets import detection_targets
 from saccade.models.backbones import resnet
 from saccade.models.paper import Paper
-from saccade.ops.boxes import clip_boxes, valid_boxes
-from saccade.ops.nms import batched_nms, nms_padded
-from saccade.ops.roi_align import roi_align_levels
+from saccade.ops.boxes import valid_boxes
+from saccade.ops.roi_align import roi_align_levels, to_rois
 
 PAPER = Paper(
     title="Feature Pyramid Networks for Object Detection",
@@ -196,107 +199,29 @@ class Backbone(nn.Module):
         return levels
 
 
-class RPNHead(nn.Module):
-    """3x3 convolution, then an objectness logit and four offsets an anchor; one for all levels (FPN section 4.1)."""
-
-    def __init__(self, channels: int, shapes: int) -> None:
-        super().__init__()
-        self.conv = nn.Sequential(nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True)))
-        self.cls_logits = nn.Conv2d(channels, shapes, 1)
-        self.bbox_pred = nn.Conv2d(channels, 4 * shapes, 1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d) and module.bias is not None:
-                nn.init.normal_(module.weight, std=0.01)
-                nn.init.zeros_(module.bias)
-
-    def forward(self, levels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Logits [b, A_l] and offsets [b, A_l, 4] of each level, in the order row, column, shape."""
-        logits, deltas = [], []
-        for level in levels:
-            hidden = self.conv(level)
-            logits.append(self.cls_logits(hidden).permute(0, 2, 3, 1).flatten(1).float())
-            deltas.append(self.bbox_pred(hidden).permute(0, 2, 3, 1).reshape(len(level), -1, 4).float())
-        return logits, deltas
-
-
-class RegionProposalNetwork(nn.Module):
-    """Holds the head under the public key `rpn.head`, and the anchor shapes [k, 4] of each level."""
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        shapes = {len(level) for level in config.anchors}
-        if len(shapes) != 1:
-            raise ValueError(f"all levels need equally many anchor shapes, one head serves them; got {sorted(shapes)}")
-        self.head = RPNHead(config.channels, shapes.pop())
-        for i, level in enumerate(config.anchors):
-            self.register_buffer(f"cell{i}", shapes_of(level), persistent=False)
-
-    def anchors(self, levels: Sequence[Tensor], size: tuple[int, int]) -> list[Tensor]:
-        """Anchors [A_l, 4] of each level for a padded image of `size` (height, width).
-
-        Strides are whole pixels by division, 61 instead of 64 where P6 of 800 pixels has 13 rows: so the public
-        weights were trained.
-        """
-        grids = []
-        for i, level in enumerate(levels):
-            h, w = level.shape[-2:]
-            grids.append(grid_anchors(self.get_buffer(f"cell{i}"), (h, w), (size[0] // h, size[1] // w)))
-        return grids
-
-
-class TwoLayerHead(nn.Module):
-    """Pooled regions [n, channels, 7, 7] -> [n, width] (`roi_heads.box_head`)."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        self.fc6 = nn.Linear(channels * 49, width)
-        self.fc7 = nn.Linear(width, width)
-        for layer in (
-            self.fc6,
-            self.fc7,
-        ):  # by fan-in: with torch's default the signal shrinks, and learning starts late
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
-
-    def forward(self, regions: Tensor) -> Tensor:
-        return F.relu(self.fc7(F.relu(self.fc6(regions.flatten(1)))))
-
-
-class BoxPredictor(nn.Module):
-    """[n, width] -> class logits [n, C + 1] and offsets for each class [n, (C + 1) * 4] (`roi_heads.box_predictor`)."""
-
-    def __init__(self, width: int, classes: int) -> None:
-        super().__init__()
-        self.cls_score = nn.Linear(width, classes + 1)
-        self.bbox_pred = nn.Linear(width, (classes + 1) * 4)
-        for layer, std in ((self.cls_score, 0.01), (self.bbox_pred, 0.001)):  # Fast R-CNN, section 2.3
-            nn.init.normal_(layer.weight, std=std)
-            nn.init.zeros_(layer.bias)
-
-    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        return self.cls_score(hidden).float(), self.bbox_pred(hidden).float()
-
-
 class RoIHeads(nn.Module):
-    """The second stage (public key `roi_heads`): RoIAlign 7x7, two layers, predictor."""
+    """The second stage (public key `roi_heads`): RoIAlign 7x7 from the level of each region, two layers, predictor."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, strides: Sequence[int]) -> None:
         super().__init__()
-        self.config = config
-        self.box_head = TwoLayerHead(config.channels, config.head_width)
+        self.scales = [1 / stride for stride in strides]
+        self.lowest, self.highest = config.lowest, config.lowest + len(strides) - 1
+        self.canonical_size = config.canonical_size
+        self.box_head = TwoLayerHead(config.channels * 7 * 7, config.head_width)
         self.box_predictor = BoxPredictor(config.head_width, config.classes)
 
-    def forward(self, levels: Sequence[Tensor], strides: Sequence[int], rois: Tensor) -> tuple[Tensor, Tensor]:
-        """Levels without P6, rois [n, 5] (image index, box) -> logits [n, C + 1], offsets [n, (C + 1) * 4]."""
-        highest = self.config.lowest + len(levels) - 1
-        which = assign_levels(rois[:, 1:], self.config.lowest, highest, canonical_size=self.config.canonical_size)
-        regions = roi_align_levels(levels, rois, which, [1 / s for s in strides], 7, 7, 2, False)
-        logits, deltas = self.box_predictor(self.box_head(regions))
-        return logits, deltas
+    def forward(self, levels: Sequence[Tensor], regions: Tensor) -> RegionOutputs:
+        """Levels without P6 and regions [b, r, 4] -> logits [b, r, C + 1], offsets [b, r, (C + 1) * 4]."""
+        rois = to_rois(regions.unbind())
+        which = assign_levels(rois[:, 1:], self.lowest, self.highest, canonical_size=self.canonical_size)
+        pooled = roi_align_levels(levels, rois, which, self.scales, 7, 7, 2, False)
+        logits, deltas = self.box_predictor(self.box_head(pooled))
+        shape = regions.shape[:2]
+        return RegionOutputs(logits.unflatten(0, shape), deltas.unflatten(0, shape))
 
 
 class Model(nn.Module):
-    """Faster R-CNN."""
+    """Faster R-CNN on a feature pyramid."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -304,8 +229,30 @@ class Model(nn.Module):
         self.backbone = Backbone(config)
         if len(config.anchors) != len(self.backbone.strides) + 1:
             raise ValueError(f"anchors are for {len(config.anchors)} levels, need {len(self.backbone.strides) + 1}")
-        self.rpn = RegionProposalNetwork(config)
-        self.roi_heads = RoIHeads(config)
+        proposal_rules = ProposalRules(
+            before=config.rpn_before,
+            after=config.rpn_after,
+            nms=config.rpn_nms,
+            min_side=1e-3,
+            high=config.rpn_high,
+            low=config.rpn_low,
+            inside=False,
+            sample=config.rpn_sample,
+            beta=config.beta,
+        )
+        head = RPNHead(config.channels, len(config.anchors[0]))
+        self.rpn = RegionProposalNetwork(head, [shapes_of(level) for level in config.anchors], proposal_rules)
+        self.rules = RegionRules(
+            positive_iou=config.head_iou,
+            sample=config.head_sample,
+            positive=config.head_positive,
+            weights=config.box_weights,
+            beta=config.beta,
+            score_threshold=config.score_threshold,
+            nms=config.nms,
+            detections=config.detections,
+        )
+        self.roi_heads = RoIHeads(config, self.backbone.strides)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Raw outputs of images [b, 3, H, W] in [0, 1]; shapes depend on the shape of the images alone.
@@ -314,50 +261,31 @@ class Model(nn.Module):
             (objectness logits [b, A], anchor offsets [b, A, 4], proposals [b, K, 4], class logits [b, K, C + 1],
             offsets for each class [b, K, (C + 1) * 4]); places without proposal hold a box of zeros.
         """
-        size = images.new_tensor(images.shape[-2:]).expand(len(images), 2)
-        return self._answers(images, size)
+        levels = self.backbone(images)
+        anchors = self.rpn(levels, images.shape[-2:])
+        sizes = images.new_tensor(images.shape[-2:]).expand(len(images), 2)
+        proposals = self.rpn.propose(anchors, sizes, training=False)
+        regions = self.roi_heads(levels[:-1], proposals)
+        return torch.cat(anchors.logits, 1), torch.cat(anchors.deltas, 1), proposals, regions.logits, regions.deltas
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The four losses; each is a sum over sampled anchors or regions divided by how many were sampled."""
         targets = detection_targets(batch, self.config.classes)
         sizes = torch.tensor(batch.sizes).to(batch.images.device, non_blocking=True)
         levels = self.backbone(self._fill_padding(batch.images, batch.sizes))
-        logits, deltas = self.rpn.head(levels)
-        anchors = self.rpn.anchors(levels, (batch.images.shape[2], batch.images.shape[3]))
-        losses = self._rpn_losses(torch.cat(logits, 1), torch.cat(deltas, 1), torch.cat(anchors), targets)
-        proposals = self._proposals(logits, deltas, anchors, sizes, training=True)
-        return losses | self._head_losses(levels, proposals, targets)
+        anchors = self.rpn(levels, batch.images.shape[-2:])
+        losses = self.rpn.loss(anchors, targets, sizes)
+        proposals = self.rpn.propose(anchors, sizes, training=True)
+        wanted = draw_regions(proposals, targets, self.rules)
+        return losses | region_losses(self.roi_heads(levels[:-1], wanted.regions), wanted, self.rules)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[Annotation]:
         """At most `detections` objects an image, by falling score; on the CPU."""
         sizes = torch.tensor(batch.sizes).to(batch.images.device, non_blocking=True)
-        images = self._fill_padding(batch.images, batch.sizes)
-        _, _, proposals, logits, deltas = self._answers(images, sizes)
-        offsets = deltas.unflatten(2, (-1, 4))[:, :, 1:]
-        boxes = decode_boxes(offsets, proposals[:, :, None], self.config.box_weights)
-        boxes = clip_boxes(boxes, sizes[:, None, None])
-        scores = logits.softmax(2)[:, :, 1:].where(valid_boxes(proposals)[..., None], 0)
-        rows = torch.cat((boxes, scores[..., None]), -1).cpu()  # [b, K, C, 5], moved once
-        return [
-            Annotation(size, objects=self._detect(row[..., :4], row[..., 4]))
-            for row, size in zip(rows, batch.sizes, strict=True)
-        ]
-
-    def _answers(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
-        levels = self.backbone(images)
-        logits, deltas = self.rpn.head(levels)
-        anchors = self.rpn.anchors(levels, (images.shape[2], images.shape[3]))
-        proposals = self._proposals(logits, deltas, anchors, sizes, training=False)
-        b, places = proposals.shape[:2]
-        scores, boxes = self.roi_heads(levels[:-1], self.backbone.strides, _rois(proposals))
-        return (
-            torch.cat(logits, 1),
-            torch.cat(deltas, 1),
-            proposals,
-            scores.view(b, places, -1),
-            boxes.view(b, places, -1),
-        )
+        levels = self.backbone(self._fill_padding(batch.images, batch.sizes))
+        proposals = self.rpn.propose(self.rpn(levels, batch.images.shape[-2:]), sizes, training=False)
+        return region_predictions(self.roi_heads(levels[:-1], proposals), proposals, batch.sizes, self.rules)
 
     def _fill_padding(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
         """The mean colour beyond each image's (height, width): 0 after normalisation, as the public weights know it."""
@@ -370,82 +298,6 @@ class Model(nn.Module):
         inside = inside_y[:, None, :, None] & inside_x[:, None, None, :]
         mean = self.backbone.body.normalize.get_buffer("mean").to(images.dtype)
         return torch.where(inside, images, mean)
-
-    @torch.no_grad()
-    def _proposals(
-        self, logits: list[Tensor], deltas: list[Tensor], anchors: list[Tensor], sizes: Tensor, training: bool
-    ) -> Tensor:
-        """The best boxes after NMS within each level: [b, K, 4] by falling score, zeros in empty places."""
-        config = self.config
-        before, after = (pair[0 if training else 1] for pair in (config.rpn_before, config.rpn_after))
-        most = min(before, max(logit.shape[1] for logit in logits))
-        scores, boxes = [], []
-        for logit, delta, anchor in zip(logits, deltas, anchors, strict=True):
-            best, rows = logit.topk(min(before, logit.shape[1]), dim=1)
-            offset = delta.gather(1, rows[..., None].expand(-1, -1, 4))
-            box = clip_boxes(decode_boxes(offset, anchor[rows]), sizes[:, None])
-            usable = valid_boxes(box, 1e-3)
-            lacking = most - rows.shape[1]
-            scores.append(F.pad(best.masked_fill(~usable, -torch.inf), (0, lacking), value=-torch.inf))
-            boxes.append(F.pad(torch.where(usable[..., None], box, 0), (0, 0, 0, lacking)))
-        box = torch.stack(boxes, 1)  # [b, L, most, 4]
-        kept = nms_padded(box, torch.stack(scores, 1), config.rpn_nms, after)
-        chosen = box.flatten(1, 2).gather(1, kept.clamp(min=0)[..., None].expand(-1, -1, 4))
-        return torch.where(kept[..., None] >= 0, chosen, 0)
-
-    def _rpn_losses(self, logits: Tensor, deltas: Tensor, anchors: Tensor, targets: Targets) -> dict[str, Tensor]:
-        """Binary cross-entropy of sampled anchors, smooth L1 of the positive ones (equation 1, over their count)."""
-        config = self.config
-        cover = targets.crowd_cover(anchors)
-        matches = match(targets.overlaps(anchors), config.rpn_high, config.rpn_low, True, cover)
-        rows, drawn = sample_anchors(matches, config.rpn_sample, 0.5)  # [b, m]; what was not drawn counts for nothing
-        matches = matches.gather(1, rows)
-        positive = drawn & (matches >= 0)
-        logit, delta = logits.gather(1, rows), deltas.gather(1, rows[..., None].expand(-1, -1, 4))
-        objectness = F.softplus(torch.where(positive, -logit, logit)).where(drawn, 0)
-        wanted, _ = targets.matched(matches)
-        target = encode_boxes(wanted, anchors[rows]).where(positive[..., None], 0)
-        box = smooth_l1(delta, target, config.beta).where(positive[..., None], 0)
-        whole = mean_over_processes(drawn.sum()).clamp(min=1)
-        return {"rpn_objectness": objectness.sum() / whole, "rpn_box": box.sum() / whole}
-
-    def _head_losses(self, levels: list[Tensor], proposals: Tensor, targets: Targets) -> dict[str, Tensor]:
-        """Softmax loss of sampled regions, smooth L1 at the true class of the positive ones (Fast R-CNN equation 1)."""
-        config = self.config
-        # Drawn boxes join the proposals: from the first step on there are regions that answer for them.
-        regions = torch.cat((proposals, targets.boxes), 1)
-        cover = targets.crowd_cover(regions)
-        matches = match(targets.overlaps(regions), config.head_iou, config.head_iou, False, cover)
-        matches = matches.masked_fill(~valid_boxes(regions), IGNORED)
-        rows, drawn = sample_anchors(matches, config.head_sample, config.head_positive)
-        matches = matches.gather(1, rows).masked_fill(~drawn, IGNORED)
-        region = regions.gather(1, rows[..., None].expand(-1, -1, 4))
-        positive = matches >= 0
-        wanted, labels = targets.matched(matches)
-        classes = torch.where(positive, labels + 1, torch.where(drawn, 0, IGNORED)).flatten()
-        logits, deltas = self.roi_heads(levels[:-1], self.backbone.strides, _rois(region))
-        own = classes.clamp(min=0)[:, None, None].expand(-1, 1, 4)
-        delta = deltas.unflatten(1, (-1, 4)).gather(1, own).view_as(region)
-        target = encode_boxes(wanted, region, config.box_weights).where(positive[..., None], 0)
-        box = smooth_l1(delta, target, config.beta).where(positive[..., None], 0)
-        whole = mean_over_processes(drawn.sum()).clamp(min=1)
-        class_loss = F.cross_entropy(logits, classes, reduction="sum", ignore_index=IGNORED)
-        return {"class": class_loss / whole, "box": box.sum() / whole}
-
-    def _detect(self, boxes: Tensor, scores: Tensor) -> Objects:
-        """One image: boxes [K, C, 4] and scores [K, C] on the CPU -> objects after NMS by class."""
-        config = self.config
-        likely = (scores > config.score_threshold) & valid_boxes(boxes, 1e-2)
-        row, label = likely.nonzero().unbind(1)
-        kept = batched_nms(boxes[row, label], scores[row, label], label, config.nms)[: config.detections]
-        row, label = row[kept], label[kept]
-        return Objects(boxes[row, label], label, scores[row, label])
-
-
-def _rois(boxes: Tensor) -> Tensor:
-    """Boxes [b, m, 4] -> rois [b m, 5] with the image's index first."""
-    image = torch.arange(len(boxes), dtype=boxes.dtype, device=boxes.device).repeat_interleave(boxes.shape[1])
-    return torch.cat((image[:, None], boxes.flatten(0, 1)), 1)
 
 
 def adapt(config: Config, examples: Sequence[Annotation]) -> Config:

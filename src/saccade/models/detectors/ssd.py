@@ -21,7 +21,7 @@ from torch.nn import functional
 from saccade.data.types import Annotation, Batch, Objects
 from saccade.layers.anchors import fit_anchors, grid_anchors, prior_sizes, shapes_of
 from saccade.layers.box_coding import decode_boxes, encode_boxes
-from saccade.layers.matching import IGNORED, match, match_adaptive
+from saccade.layers.matching import IGNORED
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.layers.sampling import hard_negatives
 from saccade.layers.targets import Targets, detection_targets, learnable
@@ -405,11 +405,10 @@ class Model(nn.Module):
     def _match(self, targets: Targets, levels: list[Tensor]) -> Tensor:
         """[b, A]: the object that each prior answers for, or BACKGROUND, or IGNORED."""
         priors = torch.cat(levels)
-        overlaps, cover = targets.overlaps(priors), targets.crowd_cover(priors)
         if self.config.matching == "overlap":
-            return match(overlaps, 0.5, 0.5, force_best=True, crowd_cover=cover)
+            return targets.match(priors, 0.5, 0.5, force_best=True)
         near = [9 * shapes for shapes in self.shapes]  # ATSS: 9 cells a level
-        return match_adaptive(overlaps, priors, targets.boxes, [len(level) for level in levels], near, cover)
+        return targets.match_adaptive(priors, [len(level) for level in levels], near)
 
     def _select(self, scores: Tensor, boxes: Tensor, size: tuple[int, int]) -> Objects:
         """The final boxes of one image from the best scores [k, C] of each class and their boxes [k, C, 4] (section
@@ -434,7 +433,7 @@ def adapt(config: Config, examples: Sequence[Annotation]) -> Config:
     for example in examples:
         if example.objects is None:
             continue
-        boxes, _, _ = learnable(example, config.classes)
+        boxes = learnable(example, config.classes).boxes
         rows.append(boxes[:, 2:] - boxes[:, :2])
         shares.append(rows[-1] / max(example.size))
     if not config.fit_priors or not rows:
