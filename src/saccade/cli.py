@@ -133,7 +133,7 @@ def train(
         str | None, typer.Option(help="start from a run, a weights file, or imagenet, imagenet_v2, coco, cifar10")
     ] = None,
     freeze: Annotated[int | None, typer.Option(help=HELP["freeze"])] = None,
-    recipe: Annotated[str, typer.Option(help="default or paper")] = "default",
+    recipe: Annotated[str, typer.Option(help="default, paper, or probe: a classifier from --weights")] = "default",
     config: Annotated[Path | None, typer.Option(help="YAML or JSON file of settings")] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="any setting; `saccade settings` lists all")
@@ -346,7 +346,7 @@ def demo(
 @app.command()
 def settings(
     model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="with its own fields and its recipe")] = None,
-    recipe: Annotated[str, typer.Option(help="default or paper; with MODEL")] = "default",
+    recipe: Annotated[str, typer.Option(help="default, paper or probe; with MODEL")] = "default",
     as_json: Json = False,
 ) -> None:
     """List every training setting with its default; with MODEL what its recipe sets, and the fields of its own."""

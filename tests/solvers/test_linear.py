@@ -1,4 +1,4 @@
-"""Probes against scikit-learn's own decisions, and what choosing may see."""
+"""Probes against scikit-learn's own decisions."""
 
 from __future__ import annotations
 
@@ -10,15 +10,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from torch import nn
 
-from saccade.solvers.linear import (
-    KINDS,
-    Probe,
-    choose_probe,
-    fit_probe,
-    folds,
-    probabilities,
-    ranking_value,
-)
+from saccade.solvers.choice import probabilities
+from saccade.solvers.linear import KINDS, fit_probe
 
 
 def _clouds(classes: int, images: int = 60, channels: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -81,37 +74,3 @@ def test_a_layer_computes_the_scores(layer: nn.Module) -> None:
     with torch.no_grad():
         said = layer(images if isinstance(layer, nn.Linear) else images[:, :, None, None]).reshape(len(x), 3)
     np.testing.assert_allclose(said.numpy(), probe.scores(x), rtol=1e-4, atol=1e-3)
-
-
-def test_folds_deal_every_class_out_evenly() -> None:
-    targets = np.eye(3, dtype=bool)[np.repeat([0, 1, 2], [40, 20, 4])]
-    fold = folds(targets, 4, 1)
-    assert np.bincount(fold).tolist() == [16, 16, 16, 16]
-    assert all(targets[fold == k].sum(0).tolist() == [10, 5, 1] for k in range(4))
-    assert not np.array_equal(fold, folds(targets, 4, 2))
-
-
-def test_the_choice_is_good_and_its_value_is_not_that_of_the_training_images() -> None:
-    rng = np.random.default_rng(0)
-    noise = rng.normal(size=(40, 200)).astype(np.float32)  # can be learned by heart, and says nothing
-    targets = np.eye(2, dtype=bool)[np.arange(40) % 2]
-    choice = choose_probe("svm", noise, noise, targets, "classify", 0)
-    assert ranking_value(choice.probe.scores(noise), targets, "classify") == 1.0
-    assert choice.value < 0.75
-    x, labels = _clouds(3)
-    assert choose_probe("logistic", x, x, labels, "classify", 0).value > 0.8
-
-
-def test_thresholds_of_tags_come_from_images_that_were_not_fitted() -> None:
-    x, targets = _clouds(3)
-    choice = choose_probe("logistic", x, x, targets, "tag", 0)
-    assert len(choice.thresholds) == 3
-    assert all(0 <= t <= 1 for t in choice.thresholds)
-
-
-def test_scores_and_ranking_by_hand() -> None:
-    probe = Probe(np.array([[1.0, 0.0], [0.0, 2.0]]), np.array([0.5, -1.0]), 1.0)
-    scores = probe.scores(np.array([[1, 1], [0, 3]], np.float32))
-    assert scores.tolist() == [[1.5, 1.0], [0.5, 5.0]]
-    assert ranking_value(scores, np.array([[True, False], [True, False]]), "classify") == 0.5
-    assert ranking_value(scores, np.array([[True, True], [False, True]]), "tag") == 1.0

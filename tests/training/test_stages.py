@@ -1,7 +1,8 @@
-"""Systems of several fits: VGG grown from A, on two colours."""
+"""Systems of several stages, on two colours: VGG grown from A, a probe before the fit and one behind it."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -17,7 +18,15 @@ from torch import Tensor
 
 import saccade
 from saccade import checkpoint
+from saccade.errors import DataError, UsageError
+from saccade.models import model_module
+from saccade.models.backbones import resnet
 from saccade.models.backbones.vgg import FIRST_FOUR, VARIANTS, grow, places, stages
+from saccade.models.contract import recipe_of
+from saccade.models.stage import Fit, Given, Solve, Stage
+from saccade.solvers.probe import solve_probe
+from saccade.training import stages as runner
+from saccade.training.interrupt import Stopped
 from saccade.training.state import STATE
 
 TINY: dict[str, Any] = {"width": 2, "hidden": 4, "size": 32, "batch": 20, "workers": 0, "precision": "fp32"}
@@ -30,10 +39,15 @@ def _last(run: Path) -> dict[str, Tensor]:
 
 
 def test_a_grows_to_b_to_d_to_e() -> None:
-    assert [s.model for s in stages("vgg19", "paper")] == ["vgg11", "vgg13", "vgg16"]
-    assert [s.model for s in stages("vgg16", "paper")] == ["vgg11", "vgg13"]
+    assert [s.model for s in stages("vgg19", "paper")] == ["vgg11", "vgg13", "vgg16", "vgg19"]
+    assert [s.model for s in stages("vgg16", "paper")] == ["vgg11", "vgg13", "vgg16"]
     for name, recipe in (("vgg16", "default"), ("vgg16_bn", "paper"), ("vgg11", "paper")):
-        assert stages(name, recipe) == []
+        assert [s.model for s in stages(name, recipe)] == [name]
+
+
+def test_all_but_the_depths_carries_over() -> None:
+    fields = {field.name for field in dataclasses.fields(VARIANTS["vgg11"])}
+    assert set(stages("vgg13", "paper")[0].carries or ()) == fields - {"depths"}
 
 
 def test_places_are_the_public_numbers() -> None:
@@ -160,3 +174,119 @@ def test_a_run_killed_between_stage_and_main_run_skips_the_stage_and_keeps_its_s
         stored = json.loads((folder / "config.json").read_text())
         assert stored["settings"]["minutes"] == 0.01
         assert stored["origins"]["minutes"] == "flag, shared among the fits"
+
+
+SMALL: dict[str, Any] = {"width": 4, "depths": (1, 1, 1), "batch": 8, "workers": 0, "precision": "fp32", "epochs": 1}
+
+
+def _counting(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the solves as they are made."""
+    made: list[str] = []
+    real = runner._solved
+
+    def counted(plan: Any, stage: Solve, *rest: Any) -> dict[str, Tensor]:
+        made.append(stage.name)
+        return real(plan, stage, *rest)
+
+    monkeypatch.setattr(runner, "_solved", counted)
+    return made
+
+
+def test_the_recipe_probe_fits_the_output_layer_first(
+    colours: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, out = _counting(monkeypatch), tmp_path / "run"
+    settings = SMALL | {"lr": 0.0}
+    result = saccade.train("resnet20", colours, out=out, weights=run, recipe="probe", **settings)
+    said = capsys.readouterr().err
+    assert "stage 1 of 2: probe" in said
+    assert "fc by logistic regression on 16 features of 40 images" in said
+    assert "stage 2 of 2: resnet20" in said
+    handed = checkpoint.read_tensors(out / "stages" / "1-probe" / "adopted.safetensors")[1]
+    before, after = checkpoint.load(checkpoint.find(run)).weights, _last(out)
+    assert torch.equal(handed["conv1.weight"], before["conv1.weight"])
+    assert not torch.equal(handed["fc.weight"], before["fc.weight"])
+    assert torch.equal(after["fc.weight"], handed["fc.weight"])  # at a rate of zero
+    assert result["metrics"]["top1"]["value"] == 1.0
+    assert made == ["probe"]
+    # `transfer` fits the same layer on the same images
+    saccade.transfer(colours, weights=run, out=tmp_path / "t", methods=["logistic"], seeds=1, progress=False, workers=0)
+    probe = checkpoint.load(tmp_path / "t" / "runs" / "logistic" / "best.safetensors").weights
+    torch.testing.assert_close(handed["fc.weight"], probe["fc.weight"], atol=1e-4, rtol=1e-3)
+    saccade.train("resnet20", colours, out=out, resume=True, progress=False, epochs=2)
+    assert made == ["probe"]
+    stored = json.loads((out / "config.json").read_text())
+    assert stored["recipe"] == "probe"
+    assert stored["weights"] == str(out / "stages" / "1-probe" / "adopted.safetensors")
+
+
+def test_what_the_recipe_probe_needs(colours: Path, run: Path, tmp_path: Path) -> None:
+    common: dict[str, Any] = {"recipe": "probe", "progress": False}
+    with pytest.raises(UsageError, match="add --weights"):
+        saccade.train("resnet20", colours, out=tmp_path / "a", **common)
+    with pytest.raises(UsageError, match="no recipe 'probe'; it has: default, paper"):
+        recipe_of(model_module("ssd_small"), "ssd_small", "probe")
+    partly = {k: v for k, v in checkpoint.load(checkpoint.find(run)).weights.items() if "layer1" not in k}
+    torch.save(partly, tmp_path / "part.pth")
+    with pytest.raises(UsageError, match="frozen features need all but the output layer"):
+        saccade.train("resnet20", colours, out=tmp_path / "b", weights=tmp_path / "part.pth", **common, **SMALL)
+    few = tmp_path / "few"
+    for name in ("red", "blue"):
+        for number in range(6):
+            source = colours / "train" / name / f"{number}.png"
+            target = few / ("val" if number > 2 else "train") / name / source.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source.read_bytes())
+    with pytest.raises(DataError, match="too few training images"):
+        saccade.train("resnet20", few, out=tmp_path / "c", weights=run, **common, **SMALL)
+
+
+def test_a_solve_may_end_a_course(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with R-CNN, whose SVMs come behind the fine-tuning."""
+    made, run = _counting(monkeypatch), tmp_path / "run"
+
+    def stopping(given: Given) -> dict[str, Tensor]:
+        (given.folder / "half").touch()
+        if stop.pop():
+            raise Stopped(signal.SIGTERM, "half way")
+        return solve_probe(resnet, given)
+
+    def course(name: str, recipe: str) -> list[Stage]:
+        return [Fit("descent", name, {"flip": 0.0}), Solve("probe", stopping), Solve("again", lambda given: {})]
+
+    stop = [False, True]
+    monkeypatch.setattr(resnet, "stages", course, raising=False)
+    with pytest.raises(Stopped):
+        saccade.train("resnet20", colours, out=run, progress=False, minutes=0.02, **SMALL)
+    fitted, solved = run / "stages" / "1-descent", run / "stages" / "2-probe"
+    assert not (run / "best.safetensors").exists()
+    assert (solved / "half").exists()
+    assert not (solved / "adopted.safetensors").exists()
+    stamp = (fitted / "last.safetensors").stat().st_mtime_ns
+    result = saccade.train("resnet20", colours, out=run, resume=True, progress=False)
+    assert (fitted / "last.safetensors").stat().st_mtime_ns == stamp
+    stored = json.loads((fitted / "config.json").read_text())
+    assert (stored["settings"]["flip"], stored["settings"]["minutes"]) == (0.0, 0.02)  # one fit has all the minutes
+    final = checkpoint.load(run / "best.safetensors")
+    handed = checkpoint.read_tensors(solved / "adopted.safetensors")[1]
+    assert torch.equal(final.weights["conv1.weight"], _last(fitted)["conv1.weight"])
+    assert torch.equal(final.weights["fc.weight"], handed["fc.weight"])
+    assert not torch.equal(final.weights["fc.weight"], _last(fitted)["fc.weight"])
+    assert result["metrics"]["top1"]["value"] == final.metrics["top1"] == 1.0
+    assert (run / "report.html").is_file()
+    assert made == ["probe", "probe", "again"]
+    stop[:] = [False] * 4
+    saccade.train("resnet20", colours, out=run, resume=True, progress=False)
+    assert made == ["probe", "probe", "again"]  # all is there
+    saccade.train("resnet20", colours, out=run, resume=True, progress=False, epochs=2)
+    assert (
+        len((fitted / "log.jsonl").read_text().splitlines()) == 2
+    )  # the fit goes on, and so what follows is made anew
+    assert made == ["probe", "probe", "again", "probe", "again"]  # what follows on a fit that goes on is made anew
+
+
+def test_a_solve_gives_tensors_of_its_network(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = Solve("wrong", lambda given: {"fc.weight": torch.zeros(1)})
+    monkeypatch.setattr(resnet, "stages", lambda name, recipe: [wrong, Fit(name, name)], raising=False)
+    with pytest.raises(ValueError, match=r"stage wrong of resnet20 .*'fc.weight'"):
+        saccade.train("resnet20", colours, out=tmp_path / "run", progress=False, **SMALL)

@@ -14,20 +14,18 @@ from torch import nn
 
 from saccade import checkpoint
 from saccade.data.dataset import DataSet, Record
-from saccade.data.loader import Loader
-from saccade.data.pipelines import inference_side, inference_transforms
 from saccade.data.split import split
 from saccade.data.truth import read_truth
 from saccade.data.types import Annotation
-from saccade.errors import DataError, UsageError
+from saccade.errors import DataError
 from saccade.machine.files import make_folder
-from saccade.solvers.features import Features, Frozen
-from saccade.solvers.linear import FOLDS, Probe, probabilities
+from saccade.models.recipes import FINE_TUNE_EPOCHS, FINE_TUNE_RATE
+from saccade.solvers.choice import probabilities
+from saccade.solvers.features import Frozen
+from saccade.solvers.linear import Probe
 from saccade.tasks.contract import task_of
 from saccade.training.plan import Plan
 
-FINE_TUNE_EPOCHS = 15  # where the user names none: the network starts from a fitted classifier
-FINE_TUNE_RATE = 0.1  # of the recipe's lr, which is meant for a random start
 LAYER_DECAY = 0.7  # `layers`: from each part of the network to the one before
 
 
@@ -66,32 +64,6 @@ def divide(plan: Plan, seeds: int) -> list[Division]:
     return divisions
 
 
-def targets_of(dataset: DataSet, records: Sequence[Record], task: str) -> np.ndarray:
-    """What holds of each image, [images, classes] bool; for classify one a row. Raises DataError."""
-    rows = np.zeros((len(records), len(dataset.classes)), bool)
-    for row, record in zip(rows, records, strict=True):
-        truth = read_truth(record, dataset, task)
-        if task == "classify":
-            row[truth.label] = True
-        elif truth.tags is not None:
-            row[:] = truth.tags.numpy()
-    return rows
-
-
-def check_enough(dataset: DataSet, targets: np.ndarray, task: str) -> None:
-    """Raises UsageError where there is nothing to tell apart, DataError for too little to choose on a part of it."""
-    counts = targets.sum(0)
-    if task == "classify" and (counts > 0).sum() < 2:
-        only = ", ".join(name for name, n in zip(dataset.classes, counts, strict=True) if n) or "none"
-        raise UsageError(f"{dataset.root}: the training images are of one class only ({only}); two are needed")
-    few = [f"{name} ({n})" for name, n in zip(dataset.classes, counts, strict=True) if 0 < n < FOLDS]
-    if few and (task == "classify" or len(few) == (counts > 0).sum()):
-        raise DataError(
-            f"{dataset.root}: too few training images to choose on a part of them: at least {FOLDS} a class are "
-            f"needed; too few have {', '.join(few[:10])}"
-        )
-
-
 def scored(
     dataset: DataSet, records: Sequence[Record], task: str, scores: np.ndarray, thresholds: Sequence[float]
 ) -> dict[str, float | None]:
@@ -117,28 +89,6 @@ def keep_probe(
     make_folder(path.parent)
     checkpoint.save(plan.checkpoint(model, metrics, thresholds), path)
     return model
-
-
-@torch.inference_mode()
-def check_linear(plan: Plan, model: nn.Module, probe: Probe, features: Features) -> None:
-    """Raises UsageError where the network's answer is not the probe's: it does not end with its output layer."""
-    records = sorted(plan.dataset.records, key=lambda record: record.id)[:4]
-    side = inference_side(plan.preprocessing)
-    transforms = inference_transforms(plan.task, plan.preprocessing)
-    loader = Loader(plan.dataset, records, plan.task, transforms, len(records), shuffle=False, min_side=side)
-    device = next(model.parameters()).device
-    given = model.eval()(next(iter(loader.epoch(0))).to(device).images).double().cpu().numpy()
-    rows = [features.ids.index(record.id) for record in records]
-    wanted = probe.scores(features.top[rows])
-    off = given - wanted
-    if plan.task == "classify":
-        off -= off.mean(1, keepdims=True)  # a softmax does not see it
-    gap = float(np.abs(off).max())
-    if gap > 1e-2 * (1 + float(np.abs(wanted).max())):
-        raise UsageError(
-            f"{plan.model} changes what its output layer says (by up to {gap:.3g}), so that a linear classifier on its "
-            "features is no network of this kind; use another --model"
-        )
 
 
 def training_plan(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from saccade.errors import UsageError
 from saccade.models.paper import Paper
+from saccade.models.recipes import PROBE, probe_recipe
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -57,7 +58,8 @@ class RoomOffers(Protocol):
         a person gave is put back by the plan."""
 
     def stages(self, name: str, recipe: str) -> list[Stage]:
-        """The fits that stand before the main one of a system that is several fits (models/stage.py)."""
+        """The course of a system that is more than one fit: all its fits and solves in order, the fit of the network
+        itself among them (models/stage.py)."""
 
     def from_public(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The keys and tensors of this file for a public checkpoint. Its own state dict comes back as it is."""
@@ -113,9 +115,12 @@ def size_of(room: Room, name: str) -> int:
 
 
 def recipe_of(room: Room, name: str, recipe: str) -> dict[str, Any]:
-    """The settings of a recipe for a variant. Raises UsageError where there is no such recipe."""
-    if recipe not in room.RECIPES:
-        raise UsageError(f"model {name} has no recipe {recipe!r}; it has: {', '.join(sorted(room.RECIPES))}")
+    """The settings of a recipe for a variant. Every classifier has "probe" besides its own. Raises UsageError."""
+    names = sorted([*room.RECIPES, *([PROBE] if {"classify", "tag"} & set(room.TASKS) else [])])
+    if recipe not in names:
+        raise UsageError(f"model {name} has no recipe {recipe!r}; it has: {', '.join(names)}")
+    if recipe == PROBE:
+        return probe_recipe(recipe_of(room, name, "default"), room.VARIANTS[name])
     return room.RECIPES[recipe].get("*", {}) | room.RECIPES[recipe].get(name, {})
 
 
@@ -130,8 +135,10 @@ def adapt(room: Room, config: Any, examples: Sequence[Annotation]) -> Any:
 
 
 def stages_of(room: Room, name: str, recipe: str) -> list[Stage]:
-    """The fits before the main one; none for a room without `stages`."""
-    return cast("RoomOffers", room).stages(name, recipe) if hasattr(room, "stages") else []
+    """The course of a run; of a room without `stages` the fit of its network."""
+    from saccade.models.stage import Fit
+
+    return list(cast("RoomOffers", room).stages(name, recipe)) if hasattr(room, "stages") else [Fit(name, name)]
 
 
 def from_public(room: Room, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,23 +1,58 @@
-"""One of several fits of a system that is not a single gradient run, as a model file states it."""
+"""The course of a system that is more than one gradient run, as a model file states it: fits and solves in a row."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+from saccade.data.types import Batch
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """A network that is trained before the main one, and what it hands on.
+class Fit:
+    """A network that is trained by gradients, and what it hands on.
 
-    A model file whose systems need such fits has `stages(name, recipe) -> list[Stage]`, in the order in which they
-    are made. The loop knows nothing of it; the runner (training/stages.py) does.
+    A model file whose systems need more than one fit has `stages(name, recipe) -> list[Fit | Solve]`: the whole course
+    in the order in which it is made, the run's own network among them. The loop knows nothing of it; the runner
+    (training/stages.py) does.
     """
 
     name: str  # of its folder in RUN/stages, behind its number
     model: str  # a name of the catalogue
-    settings: Mapping[str, Any]  # fields of config.Settings in which it differs from the main run
-    adopt: Callable[[dict[str, Tensor]], dict[str, Tensor]]  # its tensors -> tensors of the network that comes next
+    settings: Mapping[str, Any] = field(default_factory=dict)  # fields of config.Settings that differ from the run's
+    carries: tuple[str, ...] | None = None  # fields that its Config has from the run's; None: it is the run's Config
+    adopt: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict  # its tensors -> tensors of the network that follows
+    instead_of_weights: bool = False  # left out where the run was given weights to start from
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a solve works with."""
+
+    network: nn.Module  # so far, in evaluation mode, on `device`
+    fresh: frozenset[str]  # its tensors that neither given weights nor an earlier stage have filled
+    classes: Sequence[str]
+    batches: Callable[[], Iterator[Batch]]  # the training images with their truth as predictions see them, by id
+    device: torch.device
+    seed: int
+    folder: Path  # its own in the run; files that it leaves there are still there when a killed run goes on
+    show: Callable[[str], None]  # tell the person at the terminal
+
+
+@dataclass(frozen=True, slots=True)
+class Solve:
+    """A part of a network that has a solution of its own (a logistic regression, an SVM, a ridge) and needs no steps.
+
+    It is made in the first process, while others wait.
+    """
+
+    name: str  # of its folder in RUN/stages, behind its number
+    solve: Callable[[Given], Mapping[str, Tensor]]  # -> tensors that take their place in the network so far
+
+
+Stage = Fit | Solve

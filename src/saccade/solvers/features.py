@@ -74,15 +74,18 @@ def frozen_network(module: Room, config: Any, weights: str | Path) -> nn.Module:
         UsageError: weights of another network, or of a part of it.
     """
     model: nn.Module = module.Model(config)
-    foreign = set(start_from(model, module, weights)) - class_tensors(module, config)
-    foreign -= {name for name in foreign if name.endswith("num_batches_tracked")}
-    if foreign:
+    refuse_fresh(set(start_from(model, module, weights)) - class_tensors(module, config), weights)
+    return model.eval()
+
+
+def refuse_fresh(names: set[str], weights: str | Path) -> None:
+    """Raises UsageError where tensors before the output layer are not those of the weights."""
+    if names:
         raise UsageError(
-            f"{weights}: {len(foreign)} tensors of the network are not in it, or have another shape there, such as "
-            f"{', '.join(sorted(foreign)[:3])}; frozen features need all but the output layer. Give the --model and "
+            f"{weights}: {len(names)} tensors of the network are not in it, or have another shape there, such as "
+            f"{', '.join(sorted(names)[:3])}; frozen features need all but the output layer. Give the --model and "
             "the settings (--set width=...) that the weights were made with"
         )
-    return model.eval()
 
 
 def output_layer(module: Room, config: Any, model: nn.Module) -> str:
@@ -146,13 +149,10 @@ def cached_features(
     kept = _read(path, key)
     if kept is not None:
         return kept
-    transforms = inference_transforms(task, frozen.preprocessing)
-    processes = min(loader_workers(workers, device), len(records) // BATCH)
-    side = inference_side(frozen.preprocessing)
-    loader = Loader(dataset, records, task, transforms, BATCH, workers=processes, shuffle=False, min_side=side)
+    loader = as_predicted(dataset, records, task, frozen.preprocessing, loader_workers(workers, device))
     console = Console(stderr=True)
     shown = track(loader.epoch(0), "features", total=len(loader), console=console, disable=not progress, transient=True)
-    found = compute_features(frozen, shown, device)
+    found = compute_features(frozen.model, frozen.head, shown, device)
     loader.close()
     header = {"key": key, "ids": json.dumps(found.ids), "seconds": str(found.seconds)}
     tensors = dict(zip(NAMES, map(torch.from_numpy, found.arrays), strict=True))
@@ -161,11 +161,20 @@ def cached_features(
     return found
 
 
+def as_predicted(
+    dataset: DataSet, records: Sequence[Record], task: str, preprocessing: Preprocessing, workers: int
+) -> Loader:
+    """The images as predictions see them, with their truth, in this order."""
+    transforms = inference_transforms(task, preprocessing)
+    workers, side = min(workers, len(records) // BATCH), inference_side(preprocessing)
+    return Loader(dataset, records, task, transforms, BATCH, workers=workers, shuffle=False, min_side=side)
+
+
 @torch.inference_mode()
-def compute_features(frozen: Frozen, batches: Iterable[Batch], device: torch.device) -> Features:
-    """The features of all images of the batches, in their order."""
+def compute_features(model: nn.Module, head: str, batches: Iterable[Batch], device: torch.device) -> Features:
+    """What the network has of all images of the batches before its output layer `head`, in their order."""
     start = time.monotonic()
-    network = prepare_for_inference(without_output_layer(frozen.model, frozen.head).to(device))
+    network = prepare_for_inference(without_output_layer(model, head).to(device))
     ids: list[str] = []
     rows: dict[str, list[Tensor]] = {name: [] for name in NAMES}
     same: bool | None = None  # whether the last level's means are the top features: then one pass gives both

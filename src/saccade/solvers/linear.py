@@ -1,4 +1,4 @@
-"""Linear classifiers on frozen features: fitted by scikit-learn, chosen by cross-validation, put into the network.
+"""Linear classifiers on frozen features: fitted by scikit-learn, and put into the network as one layer.
 
 Features are standardised by mean and deviation of the training images; `Probe` holds the classifier with this folded
 in, so that it is one linear layer on the features as the network gives them.
@@ -11,17 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.svm import LinearSVC
 from torch import nn
 
-from saccade.metrics.bootstrap import mean_of_defined
-from saccade.metrics.tags import average_precisions, best_threshold
-
 KINDS = ("svm", "logistic")
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C: the weight of the images against that of the norm
-FOLDS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +34,6 @@ class Probe:
             weight = layer.get_parameter("weight")
             weight.copy_(torch.from_numpy(self.weight).reshape(weight.shape))
             layer.get_parameter("bias").copy_(torch.from_numpy(self.bias))
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A probe whose strength was chosen on the training images alone."""
-
-    probe: Probe
-    value: float  # of the metric in cross-validation, at the chosen strength
-    thresholds: list[float]  # tag: of best F1 on images that a fold did not train on; else empty
 
 
 def fit_probe(kind: str, features: np.ndarray, targets: np.ndarray, task: str, strength: float, seed: int) -> Probe:
@@ -87,6 +70,10 @@ def fit_probe(kind: str, features: np.ndarray, targets: np.ndarray, task: str, s
 def _fit(kind: str, x: np.ndarray, y: np.ndarray, strength: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Weights [classes present, channels] and biases; two classes share scikit-learn's one row half and half, so that
     the difference of the scores is its decision."""
+    from sklearn.exceptions import ConvergenceWarning  # imported here: a model file that names a solver stays light
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.svm import LinearSVC
+
     model = (
         LinearSVC(C=strength, dual="auto", max_iter=2000, random_state=seed)
         if kind == "svm"
@@ -99,74 +86,3 @@ def _fit(kind: str, x: np.ndarray, y: np.ndarray, strength: float, seed: int) ->
     if len(rows) == 1:
         rows, biases = np.concatenate([-rows / 2, rows / 2]), np.concatenate([-biases / 2, biases / 2])
     return rows, biases
-
-
-def choose_probe(
-    kind: str, features: np.ndarray, mirrored: np.ndarray, targets: np.ndarray, task: str, seed: int
-) -> Choice:
-    """The probe with the strength that is best in cross-validation, fitted on all images and their mirror images.
-
-    An image and its mirror image are in one fold; scores are of the images as they are. At a tie the smaller C.
-    """
-    fold = folds(targets, FOLDS, seed)
-    best: tuple[float, float, np.ndarray] | None = None
-    for strength in STRENGTHS:
-        scores = np.zeros(targets.shape)
-        for k in np.unique(fold):
-            train, test = fold != k, fold == k
-            probe = fit_probe(kind, *_with_mirrored(features, mirrored, targets, train), task, strength, seed)
-            scores[test] = probe.scores(features[test])
-        value = ranking_value(scores, targets, task)
-        if best is None or value > best[0] + 1e-12:
-            best = (value, strength, scores)
-    assert best is not None
-    value, strength, scores = best
-    everything = np.ones(len(targets), bool)
-    probe = fit_probe(kind, *_with_mirrored(features, mirrored, targets, everything), task, strength, seed)
-    chances = probabilities(scores, task)
-    tags = range(targets.shape[1]) if task == "tag" else ()
-    return Choice(probe, value, [best_threshold(chances[:, k], targets[:, k]) for k in tags])
-
-
-def refit(
-    kind: str, features: np.ndarray, mirrored: np.ndarray, targets: np.ndarray, task: str, strength: float, seed: int
-) -> Probe:
-    """A probe on these images and their mirror images at a strength that is settled."""
-    everything = np.ones(len(targets), bool)
-    return fit_probe(kind, *_with_mirrored(features, mirrored, targets, everything), task, strength, seed)
-
-
-def _with_mirrored(
-    features: np.ndarray, mirrored: np.ndarray, targets: np.ndarray, rows: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    return np.concatenate([features[rows], mirrored[rows]]), np.concatenate([targets[rows], targets[rows]])
-
-
-def ranking_value(scores: np.ndarray, targets: np.ndarray, task: str) -> float:
-    """The number that ranks the task: share of images whose best class is theirs, or mean average precision."""
-    if task == "classify":
-        return float((scores.argmax(1) == targets.argmax(1)).mean())
-    return float(mean_of_defined(average_precisions(scores, targets, np.ones((1, len(targets)))))[0])
-
-
-def probabilities(scores: np.ndarray, task: str) -> np.ndarray:
-    """What the network makes of logits [images, classes]: softmax, or a logistic output a tag."""
-    tensor = torch.from_numpy(scores)
-    return (tensor.softmax(1) if task == "classify" else tensor.sigmoid()).numpy()
-
-
-def folds(targets: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """A number 0 .. count - 1 for every image, [images]; each class is dealt out evenly, the rarest first.
-
-    Args:
-        targets: [images, classes] bool.
-    """
-    rng = np.random.default_rng(seed)
-    fold = np.full(len(targets), -1)
-    dealt = 0
-    for k in [*np.argsort(targets.sum(0), kind="stable"), None]:
-        open_rows = np.flatnonzero((fold < 0) & (targets[:, k] if k is not None else True))
-        open_rows = rng.permutation(open_rows)
-        fold[open_rows] = (dealt + np.arange(len(open_rows))) % count
-        dealt += len(open_rows)
-    return fold

@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import suppress
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from saccade.machine.terminal import printable
+
+WAITING = 0.2  # share of an epoch's time spent waiting for images from which on its line says so
 
 
 class LastingStderr:
@@ -52,6 +55,7 @@ class Display:
             disable=not (shown and self.console.is_terminal),
         )
         self.task = self.bar.add_task("training", total=1.0, news="")
+        self.stage = ""  # the one of several that is made, with a comma
         self.begun = time.monotonic()
         self.from_progress: float | None = None
 
@@ -65,6 +69,15 @@ class Display:
     def say(self, text: str) -> None:
         self.console.print(printable(text), highlight=False, markup=False)
 
+    def begin(self, stage: str) -> None:
+        """Of a run's next stage: its name stands before what the bar says, which begins anew."""
+        self.say(stage)
+        self.stage, self.from_progress = f"{stage}, ", None
+
+    def work(self, what: str, progress: float) -> None:
+        """Show how much of some work without steps is done."""
+        self.bar.update(self.task, completed=progress, description=f"{self.stage}{what}", news="")
+
     def step(self, epoch: int, progress: float, losses: dict[str, float], rate: float) -> None:
         """Show the mean losses of the epoch, images/s and the time left at this pace."""
         if self.from_progress is None:
@@ -73,4 +86,13 @@ class Display:
         left = (time.monotonic() - self.begun) / done * (1 - progress) if done > 0 else 0.0
         parts = [f"{name} {value:.3f}" for name, value in losses.items()]
         news = f"{'  '.join(parts)}  {rate:.0f} images/s  {left / 60:.1f} min left"
-        self.bar.update(self.task, completed=progress, description=f"epoch {epoch + 1}", news=news)
+        self.bar.update(self.task, completed=progress, description=f"{self.stage}epoch {epoch + 1}", news=news)
+
+    def epoch(self, row: dict[str, Any], metric: str) -> None:
+        """A line of what an epoch's row of the log holds; `metric` is the one of `metrics` that ranks the task."""
+        losses = "  ".join(f"{name} {value:.4f}" for name, value in row["losses"].items())
+        value = row.get("metrics", {}).get(metric)
+        scored = "" if value is None else f"  {metric} {value:.4f}"
+        rate, waiting = row["images_per_second"], row["waiting"]
+        held_up = f" (waits for images {waiting:.0%} of the time: see --workers, cache)" if waiting >= WAITING else ""
+        self.say(f"epoch {row['epoch']}  {row['minutes']:.1f} min  {losses}  {rate:.1f} images/s{held_up}{scored}")

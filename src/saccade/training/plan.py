@@ -29,6 +29,7 @@ from saccade.models import catalogue, model_config, model_module
 from saccade.models.configs import config_from_json
 from saccade.models.contract import Room, adapt, adapts, example_inputs, recipe_of
 from saccade.models.dry_run import model_of_shapes
+from saccade.models.recipes import PROBE
 from saccade.models.weights import recognise
 from saccade.tasks.table import TASKS
 from saccade.training.divide import divide
@@ -65,6 +66,10 @@ class Plan:
         origin = self.origins["epochs"]
         given = origin != "default" and not origin.startswith(("recipe ", "weights "))
         return self.settings.minutes is None or given
+
+    def how_to_go_on(self, run: Path) -> str:
+        """The command that goes on with a stopped run."""
+        return f"go on with: saccade train {self.model} {self.dataset.root} --out {run} --resume"
 
     def to_json(self) -> dict[str, Any]:
         """What `config.json` of the run holds."""
@@ -130,7 +135,7 @@ def make_plan(
     word, published = ("", None) if weights is None else recognise(model, weights)
     of_weights = [] if published is None else [(f"weights {word}", published.settings)]
     in_file = {} if config is None else read_settings_file(config)
-    layers = [*_recipe(module, model, recipe), *of_weights, (str(config), in_file), ("flag", flags or {})]
+    layers = [_recipe(module, model, recipe, weights), *of_weights, (str(config), in_file), ("flag", flags or {})]
     settings, changes, origins = resolve(layers, free)
     asked = {name: plain_setting(name, value, free) for name, value in (in_file | dict(flags or {})).items()}
     _refuse_contradictions(task, settings)
@@ -258,8 +263,10 @@ def fingerprint(records: list[Record]) -> str:
     return total.hexdigest()
 
 
-def _recipe(module: Room, model: str, recipe: str) -> list[tuple[str, Mapping[str, Any]]]:
-    return [(f"recipe {recipe}", recipe_of(module, model, recipe))]
+def _recipe(module: Room, model: str, recipe: str, weights: str | Path | None) -> tuple[str, Mapping[str, Any]]:
+    if recipe == PROBE and weights is None:
+        raise UsageError(f"recipe {PROBE} fits the output layer to features of given weights: add --weights")
+    return f"recipe {recipe}", recipe_of(module, model, recipe)
 
 
 def _read_for(module: Room, model: str, data: str | Path, task: str | None) -> tuple[str, DataSet]:

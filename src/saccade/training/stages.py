@@ -1,119 +1,253 @@
-"""Systems that are several fits: the fits before the main run, each in a folder of its own.
+"""The course of a run: gradient fits and solves one after the other, each in a folder of its own.
 
-The loop does not know of it. `run_stages` puts the fits in order; each hands tensors on in RUN/stages/N-NAME/
-adopted.safetensors, and the main run starts from the last such file. How a fit is made is the caller's matter (`fit`):
-a gradient run today; a fit by a solver needs a kind of stage and a branch there, and neither loop nor runner changes.
+The loop does not know of it. `run_stages` puts the stages in order; each hands tensors on in RUN/stages/N-NAME/
+adopted.safetensors, and the next starts from that file. A fit that stands last is made in RUN itself; behind a solve
+that stands last the network goes to RUN by `conclude`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from saccade.checkpoint import write_tensors
+from saccade import checkpoint
+from saccade.checkpoint import CHECKSUM, read_tensors, write_tensors
 from saccade.config import resolve
+from saccade.data.types import Batch
+from saccade.errors import SaccadeError
+from saccade.machine.device import loader_workers
 from saccade.machine.files import inside, make_folder
 from saccade.machine.processes import from_first, is_main_process
 from saccade.models import model_module
 from saccade.models.contract import stages_of
-from saccade.models.stage import Stage
+from saccade.models.recipes import PROBE
+from saccade.models.stage import Fit, Given, Solve, Stage
+from saccade.models.weights import start_from, weights_path
+from saccade.solvers.features import as_predicted
+from saccade.solvers.probe import solve_probe
+from saccade.training.display import Display
+from saccade.training.interrupt import Interrupt, Stopped
 from saccade.training.plan import Plan
 from saccade.training.state import read_config, write_config
 
 FOLDER = "stages"
 ADOPTED = "adopted.safetensors"  # of a stage's folder; it is there when the stage is finished
+AFTER = "after"  # entry of a solve's file: checksum of the file that it started from
 SHARED = ", shared among the fits"  # behind the origin of minutes that were divided
 
-Fit = Callable[[Stage, Plan, Path, bool], Mapping[str, Tensor]]  # stage, its plan, its folder, resume -> its tensors
+
+@dataclass(frozen=True, slots=True)
+class Makers:
+    """What makes the parts of a course, on one device and with one display."""
+
+    fit: Callable[[Plan, Path, bool], dict[str, Any]]  # plan, folder, resume -> what `train` returns
+    conclude: Callable[[Plan, Path, Path], dict[str, Any]]  # plan from the last solve, RUN, folder of the last fit
+    device: torch.device
+    display: Display
 
 
 def find_stages(plan: Plan, stored: Mapping[str, Any] | None) -> list[Stage]:
-    """The stages that stand before a run; none where it was given weights, or where it is past them already."""
-    if plan.weights is not None or (stored is not None and has_begun(stored)):
-        return []
-    return stages_of(plan.module, plan.model, plan.recipe)
+    """The course of a run, of which at least its own fit is a part; a run past the others has none but the last."""
+    if plan.recipe == PROBE:
+        course: list[Stage] = [Solve("probe", partial(solve_probe, plan.module)), Fit(plan.model, plan.model)]
+    else:
+        course = stages_of(plan.module, plan.model, plan.recipe)
+    if plan.weights is not None:
+        course = [stage for stage in course if not (isinstance(stage, Fit) and stage.instead_of_weights)]
+    return course[-1:] if stored is not None and _has_begun(stored) else course
 
 
-def has_begun(stored: Mapping[str, Any]) -> bool:
-    """Whether `config.json` is that of a run past its stages: the precision is settled right before the first step."""
+def run_stages(plan: Plan, stages: Sequence[Stage], run: Path, make: Makers, *, resume: bool = False) -> dict[str, Any]:
+    """Make a run's stages. A finished one is skipped, a killed one goes on if `resume`.
+
+    Minutes are divided evenly among the fits; epochs are those of every fit.
+
+    Returns:
+        What `train` returns.
+
+    Raises:
+        What the stages raise. The run's folder then holds what `resume` needs.
+    """
+    plan = _share_minutes(plan, sum(isinstance(stage, Fit) for stage in stages))
+    if is_main_process() and not resume:
+        shutil.rmtree(run / FOLDER, ignore_errors=True)
+    if is_main_process() and len(stages) > 1:
+        make_folder(run)
+        write_config(run, plan.to_json())
+    last = max(number for number, stage in enumerate(stages) if isinstance(stage, Fit))
+    start: Path | None = None
+    fitted = run
+    for number, stage in enumerate(stages):
+        if len(stages) > 1:
+            make.display.begin(f"stage {number + 1} of {len(stages)}: {stage.name}")
+        folder = inside(run, FOLDER, f"{number + 1}-{stage.name}", ADOPTED).parent
+        if isinstance(stage, Solve):
+            start = _solve(_after(plan, start), stage, folder, make, resume)
+        elif number == len(stages) - 1:
+            going_on = from_first(resume and (len(stages) == 1 or _has_begun(read_config(run))))
+            return make.fit(_plan_of(_after(plan, start), stage, None), run, going_on)
+        else:
+            start, fitted = _fit(_after(plan, start), stage, folder, make.fit, resume, number == last), folder
+    return make.conclude(_after(plan, start), run, fitted)
+
+
+def _has_begun(stored: Mapping[str, Any]) -> bool:
+    """Whether `config.json` is that of a fit that took steps: the precision is settled right before the first."""
     return "precision" in stored
 
 
-def run_stages(plan: Plan, stages: Sequence[Stage], run: Path, fit: Fit, *, resume: bool = False) -> Plan:
-    """Make the fits that stand before a run. A finished one is skipped, a killed one goes on if `resume`.
-
-    Minutes are divided evenly among the fits, the main run included; epochs are those of every fit.
-
-    Returns:
-        The plan of the main run: with its share of the minutes, from the weights of the last stage.
-
-    Raises:
-        What `fit` raises. The run's folder then holds what `resume` needs.
-    """
-    main = is_main_process()
-    plan = _share_minutes(plan, len(stages) + 1)
-    if main and not resume:
-        shutil.rmtree(run / FOLDER, ignore_errors=True)
-    if main:
-        make_folder(run)
-        write_config(run, plan.to_json())
-    start: Path | None = None
-    for number, stage in enumerate(stages, 1):
-        adopted = inside(run, FOLDER, f"{number}-{stage.name}", ADOPTED)
-        folder = adopted.parent
-        if not (resume and adopted.is_file()):
-            going_on = resume and (folder / "config.json").is_file()
-            tensors = fit(stage, _stage_plan(plan, stage, start, folder if going_on else None), folder, going_on)
-            if main:
-                write_tensors(adopted, stage.adopt(dict(tensors)), {})
-            from_first(None)  # the others wait for what it evaluates and writes
-        start = adopted
-    return dataclasses.replace(plan, weights=str(start))
-
-
-def discard_stages(run: Path) -> None:
-    """Remove the stages of a run that is replaced by one without."""
-    shutil.rmtree(run / FOLDER, ignore_errors=True)
+def _after(plan: Plan, start: Path | None) -> Plan:
+    """The same from what an earlier stage handed on."""
+    return plan if start is None else dataclasses.replace(plan, weights=str(start))
 
 
 def _share_minutes(plan: Plan, fits: int) -> Plan:
     """Each fit gets its part of the budget; minutes of a resumed run are divided already."""
     minutes, origin = plan.settings.minutes, plan.origins["minutes"]
-    if minutes is None or origin.endswith(SHARED):
+    if minutes is None or fits < 2 or origin.endswith(SHARED):
         return plan
     settings = dataclasses.replace(plan.settings, minutes=minutes / fits)
     return dataclasses.replace(plan, settings=settings, origins=plan.origins | {"minutes": origin + SHARED})
 
 
-def _stage_plan(plan: Plan, stage: Stage, start: Path | None, begun: Path | None) -> Plan:
-    """The main run's plan for a stage's network: same data, same splits, same settings but for those it states.
+def _fit(
+    plan: Plan, stage: Fit, folder: Path, fit: Callable[[Plan, Path, bool], Any], resume: bool, last: bool
+) -> Path:
+    """A fit in a folder of its own; the file with what it hands on.
 
-    Of the model's Config those fields carry over in which both variants agree before the user's changes, such as
-    classes and width; what makes the stage's network another one (its depths) stays its own.
+    Args:
+        last: it is the last of the course, which takes more epochs or minutes that a resumed run is given.
+    """
+    adopted = folder / ADOPTED
+    going_on = from_first(resume and (folder / "config.json").is_file())
+    own = _plan_of(plan, stage, folder if going_on and not last else None)
+    if from_first(going_on and adopted.is_file() and (not last or _same_end(own, folder))):
+        return adopted
+    if is_main_process():
+        adopted.unlink(missing_ok=True)  # what goes on is not finished
+    try:
+        fit(own, folder, going_on)
+    except Stopped as stopped:
+        raise Stopped(stopped.exit_code - 128, _advice(plan, stage, folder)) from stopped
+    from_first(None)  # which writes the file
+    if is_main_process():
+        write_tensors(adopted, stage.adopt(checkpoint.load(folder / "last.safetensors").weights), {})
+    from_first(None)  # the others wait for what it evaluates and writes
+    return adopted
+
+
+def _same_end(plan: Plan, folder: Path) -> bool:
+    """Whether a finished fit was to end where it is to end now."""
+    ended = read_config(folder)["settings"]
+    return (ended["epochs"], ended["minutes"]) == (plan.settings.epochs, plan.settings.minutes)
+
+
+def _plan_of(plan: Plan, stage: Fit, begun: Path | None) -> Plan:
+    """The run's plan for a fit's network: same data, same splits, what the stage says of Config and settings.
 
     Args:
         begun: the folder of a stage that goes on; it keeps the settings that it began with.
     """
     module = model_module(stage.model)
-    ours, theirs = plan.module.VARIANTS[plan.model], module.VARIANTS[stage.model]
-    before = dataclasses.asdict(ours)
-    common = {k for k, v in dataclasses.asdict(theirs).items() if k in before and before[k] == v}
-    config = dataclasses.replace(theirs, **{name: getattr(plan.config, name) for name in common})
+    config = plan.config
+    if stage.carries is not None:
+        carried = {name: getattr(plan.config, name) for name in stage.carries}
+        config = dataclasses.replace(module.VARIANTS[stage.model], **carried)
     settings = dataclasses.replace(plan.settings, **stage.settings)
     if begun is not None:
         settings, _, _ = resolve([("resumed", read_config(begun)["settings"])])
     origins = plan.origins | dict.fromkeys(stage.settings, f"stage {stage.name}")
     return dataclasses.replace(
-        plan,
-        model=stage.model,
-        module=module,
-        config=config,
-        settings=settings,
-        origins=origins,
-        weights=None if start is None else str(start),
+        plan, model=stage.model, module=module, config=config, settings=settings, origins=origins
     )
+
+
+def _solve(plan: Plan, stage: Solve, folder: Path, make: Makers, resume: bool) -> Path:
+    """A solve, made by the first process alone; the file with the network as it is then.
+
+    It is made again where the stage before it has changed since.
+    """
+    adopted, fault = folder / ADOPTED, None
+    if is_main_process():
+        before = _checksum(plan)
+        try:
+            if not (resume and adopted.is_file() and read_tensors(adopted)[0].get(AFTER) == before):
+                make_folder(folder)
+                tensors = _solved(plan, stage, folder, make)
+                write_tensors(adopted, tensors, {AFTER: before})
+        except SaccadeError as error:
+            fault = error
+    fault = from_first(fault)
+    if fault is not None:
+        raise fault
+    return adopted
+
+
+def _checksum(plan: Plan) -> str:
+    """Of the file that an earlier stage handed on; "" for other weights, which a resumed run cannot change."""
+    handed = plan.weights is not None and Path(plan.weights).name == ADOPTED
+    return read_tensors(Path(str(plan.weights)))[0].get(CHECKSUM, "") if handed else ""
+
+
+def _solved(plan: Plan, stage: Solve, folder: Path, make: Makers) -> dict[str, Tensor]:
+    """The tensors of the network after the solve."""
+    torch.manual_seed(plan.settings.seed)
+    network, fresh = network_so_far(plan)
+    with make.display, Interrupt() as interrupt:
+
+        def batches() -> Iterator[Batch]:
+            for batch in _images(plan, make, stage.name):
+                if interrupt.number:
+                    raise Stopped(interrupt.number, _advice(plan, stage, folder))
+                yield batch
+
+        given = Given(
+            network=network.to(make.device),
+            fresh=frozenset(fresh),
+            classes=plan.dataset.classes,
+            batches=batches,
+            device=make.device,
+            seed=plan.settings.seed,
+            folder=folder,
+            show=make.display.say,
+        )
+        solved = stage.solve(given)
+    state = network.state_dict()
+    odd = [name for name, value in solved.items() if name not in state or state[name].shape != value.shape]
+    if odd:
+        raise ValueError(f"stage {stage.name} of {plan.model} gives tensors that its network does not have: {odd}")
+    return {name: solved.get(name, value).to(value) for name, value in state.items()}
+
+
+def network_so_far(plan: Plan) -> tuple[nn.Module, list[str]]:
+    """The run's network in evaluation mode with the weights of the plan, and the tensors that have a fresh start."""
+    network: nn.Module = plan.module.Model(plan.config)
+    if plan.weights is None:
+        return network.eval(), list(network.state_dict())
+    fresh = start_from(network, plan.module, weights_path(plan.model, plan.weights, shown=False))
+    return network.eval(), fresh
+
+
+def _images(plan: Plan, make: Makers, name: str) -> Iterator[Batch]:
+    """The training images as predictions see them, in the order of their ids."""
+    records = sorted(plan.training, key=lambda record: record.id)
+    workers = loader_workers(plan.settings.workers, make.device)
+    loader = as_predicted(plan.dataset, records, plan.task, plan.preprocessing, workers)
+    try:
+        for number, batch in enumerate(loader.epoch(0), 1):
+            yield batch
+            make.display.work(name, number / len(loader))
+    finally:
+        loader.close()
+
+
+def _advice(plan: Plan, stage: Stage, folder: Path) -> str:
+    return f"stopped in stage {stage.name}; {plan.how_to_go_on(folder.parent.parent)}"

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,15 +29,8 @@ from saccade.machine.device import describe_hardware, only_deterministic, timed_
 from saccade.machine.files import DISK_FULL, error_number, write_whole
 from saccade.machine.memory import hand_back_memory
 from saccade.machine.paths import at_home
-from saccade.machine.processes import (
-    from_first,
-    is_main_process,
-    join_processes,
-    largest,
-    share_buffers,
-)
+from saccade.machine.processes import from_first, is_main_process, join_processes, largest, own_device, share_buffers
 from saccade.metrics import Result
-from saccade.models.stage import Stage
 from saccade.models.weights import weights_path
 from saccade.reports.gallery import Gallery
 from saccade.tasks.table import TASKS
@@ -49,12 +43,11 @@ from saccade.training.plan import Plan, make_plan, resume_plan
 from saccade.training.prepare import Parts, check_model_name, make_loader, prepare
 from saccade.training.rescale import random_scale
 from saccade.training.run_folder import agreed_run_folder, run_folder
-from saccade.training.stages import discard_stages, find_stages, run_stages
-from saccade.training.state import Progress, read_config, save_state
+from saccade.training.stages import Makers, find_stages, network_so_far, run_stages
+from saccade.training.state import Log, Progress, read_config, save_state
 from saccade.training.taken import Taken
 
 EVALUATIONS = 10  # about so many a run; always after the last epoch
-WAITING = 0.2  # share of an epoch's time spent waiting for images from which on its line says so
 LAST_PART = 0.9  # of the run; from here on without mosaic, so that the end looks like real images (YOLOX)
 
 
@@ -82,7 +75,7 @@ def train(
         task: what to train for, where labels and model leave a choice.
         weights: a run, checkpoint or public weights file to start from, or a word for a published file, which is
             downloaded unless it is in the cache: "imagenet", "imagenet_v2", "coco", "cifar10".
-        recipe: "default" or "paper".
+        recipe: "default", "paper", or of a classifier with weights "probe": its output layer is fitted first.
         config: YAML or JSON file of settings.
         resume: go on with the run in `out`.
         overwrite: replace a run that is in `out`.
@@ -110,18 +103,17 @@ def train(
     with lock(run) as first:
         if first:
             run_folder(run, model, data, resume, overwrite)  # another run may have ended there since
-        stages = find_stages(plan, stored)
-        if stages:
-            make = partial(_fit_stage, plan, run, device, progress)
-            plan = run_stages(plan, stages, run, make, resume=resume)
-        elif not resume:
-            discard_stages(run)
-        return fit(plan, run, device, progress, resume and not stages)
+        display = Display(progress and is_main_process())
+        make = Makers(
+            lambda plan, folder, resume: fit(plan, folder, device, display, resume),
+            lambda plan, run, fitted: _conclude(plan, run, fitted, own_device(device)),
+            own_device(device),
+            display,
+        )
+        return run_stages(plan, find_stages(plan, stored), run, make, resume=resume)
 
 
-def fit(
-    plan: Plan, run: Path, device: str | None = None, progress: bool = True, resume: bool = False
-) -> dict[str, Any]:
+def fit(plan: Plan, run: Path, device: str | None, display: Display, resume: bool = False) -> dict[str, Any]:
     """One fit of a plan, from the seed to the report; what `train` returns.
 
     Args:
@@ -132,7 +124,6 @@ def fit(
         What `train` raises, once its plan is made.
     """
     torch.manual_seed(plan.settings.seed)
-    display = Display(progress and is_main_process())
     with only_deterministic(plan.settings.deterministic):
         with memory_errors(
             f"{plan.model} and batches of {plan.settings.batch or 'some'} images of size {plan.settings.size}"
@@ -153,21 +144,7 @@ def _full_disk(plan: Plan, run: Path) -> Iterator[None]:
     except ResourceError as error:
         if error_number(error.__cause__) not in DISK_FULL:
             raise
-        raise ResourceError(f"{error}; what was saved is whole, {_how_to_go_on(plan, run)}") from error
-
-
-def _fit_stage(
-    main: Plan, run: Path, device: str | None, progress: bool, stage: Stage, plan: Plan, folder: Path, resume: bool
-) -> dict[str, Tensor]:
-    """A fit that stands before the main run; its last weights."""
-    try:
-        fit(plan, folder, device, progress, resume)
-    except Stopped as stopped:
-        raise Stopped(
-            stopped.exit_code - 128, f"stopped in stage {stage.name}; {_how_to_go_on(main, run)}"
-        ) from stopped
-    from_first(None)  # which writes the file
-    return checkpoint.load(folder / "last.safetensors").weights
+        raise ResourceError(f"{error}; what was saved is whole, {plan.how_to_go_on(run)}") from error
 
 
 def _fit(parts: Parts, counters: Progress, interrupt: Interrupt) -> None:
@@ -218,7 +195,7 @@ def _fit(parts: Parts, counters: Progress, interrupt: Interrupt) -> None:
                 _save(parts, counters)
                 saved, taken = counters.elapsed, None
             if signal:
-                raise Stopped(signal, f"stopped after step {counters.step}; {_how_to_go_on(parts.plan, parts.run)}")
+                raise Stopped(signal, f"stopped after step {counters.step}; {parts.plan.how_to_go_on(parts.run)}")
             if counters.elapsed >= budget:
                 break
             started = time.monotonic()
@@ -300,7 +277,7 @@ def _end_of_epoch(parts: Parts, counters: Progress) -> None:
             value = metrics[TASKS[parts.plan.task].metric]
             if counters.best is None or (value is not None and value > counters.best):
                 counters.best, counters.best_at = value or 0.0, share
-                _save_checkpoint(parts, parts.run / "best.safetensors", metrics, _thresholds(parts, result))
+                _save_checkpoint(parts, parts.run / "best.safetensors", metrics, _thresholds(parts.plan, result))
         counters.best, counters.best_at = from_first((counters.best, counters.best_at))
         counters.evaluated = share
         patience = parts.plan.settings.patience
@@ -308,7 +285,7 @@ def _end_of_epoch(parts: Parts, counters: Progress) -> None:
     counters.sums, counters.steps, counters.images, counters.seconds, counters.waited = {}, 0, 0, 0.0, 0.0
     if parts.accelerator.is_main_process:
         parts.log.add(row)
-        parts.display.say(_line(row, TASKS[parts.plan.task].metric))
+        parts.display.epoch(row, TASKS[parts.plan.task].metric)
 
 
 def _evaluate(parts: Parts) -> Result | None:
@@ -331,9 +308,9 @@ def _save(parts: Parts, counters: Progress) -> None:
         _save_checkpoint(parts, parts.run / "last.safetensors", {})
 
 
-def _thresholds(parts: Parts, result: Result) -> list[float]:
+def _thresholds(plan: Plan, result: Result) -> list[float]:
     """tag: the threshold of each label that is best on the validation images, if they are to be tuned."""
-    tuned = parts.plan.task == "tag" and parts.plan.settings.tune_thresholds
+    tuned = plan.task == "tag" and plan.settings.tune_thresholds
     return [row["best_threshold"] for row in result.per_class] if tuned else []
 
 
@@ -343,26 +320,66 @@ def _save_checkpoint(parts: Parts, path: Path, metrics: dict[str, Any], threshol
 
 
 def _finish(parts: Parts, counters: Progress) -> dict[str, Any]:
+    """Measure the checkpoint that the fit leaves."""
+    device, rows = parts.accelerator.device, parts.log.rows()
+    return _report(Ended(parts.plan, parts.run, rows, counters.elapsed, device, parts.precision))
+
+
+def _conclude(plan: Plan, run: Path, fitted: Path, device: torch.device) -> dict[str, Any]:
+    """The network that a course ends with, where no fit ends it: its checkpoint, measured.
+
+    Args:
+        plan: its weights are the network.
+        fitted: folder of the last fit.
+    """
+    rows = Log(fitted / "log.jsonl").rows()
+    if is_main_process():
+        network, _ = network_so_far(plan)
+        predictor = Predictor(network.to(device), plan.task, plan.dataset.classes, plan.preprocessing, device, "fp32")
+        metrics, thresholds = {}, []
+        if plan.validation:
+            result = score(predictor, plan.dataset, plan.validation, Pass(workers=plan.settings.workers))
+            metrics, thresholds = (
+                {name: value.value for name, value in result.metrics.items()},
+                _thresholds(plan, result),
+            )
+        checkpoint.save(plan.checkpoint(network, metrics, thresholds), run / "best.safetensors")
+        write_whole(run / "data_report.json", json.dumps(plan.dataset.ledger.to_json(), indent=2))
+    return _report(Ended(plan, run, rows, 60 * rows[-1]["minutes"], device, "fp32"))
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A run that has its best checkpoint."""
+
+    plan: Plan
+    run: Path
+    rows: list[dict[str, Any]]  # of the log of its last fit
+    seconds: float  # that it trained
+    device: torch.device
+    precision: str
+
+
+def _report(ended: Ended) -> dict[str, Any]:
     """Measure the best checkpoint with intervals, on the test part too where there is one; write metrics.json and
     report.html."""
     from saccade.reports.training import write_training_report
 
-    run = parts.run
-    rows = parts.log.rows()
-    seen = sum(row["images_per_second"] for row in rows) / max(1, len(rows))
+    run, plan, device = ended.run, ended.plan, ended.device
+    seen = sum(row["images_per_second"] for row in ended.rows) / max(1, len(ended.rows))
     best = run / ("best.safetensors" if (run / "best.safetensors").is_file() else "last.safetensors")
     summary: dict[str, Any] = {
         "run": str(run),
         "checkpoint": str(best),
         "metrics": {},
-        "seconds": round(counters.elapsed, 1),
+        "seconds": round(ended.seconds, 1),
         "images_per_second": round(seen, 2),
     }
-    if not parts.accelerator.is_main_process:
+    if not is_main_process():
         return summary
-    plan, gallery, how = parts.plan, None, Pass(workers=parts.plan.settings.workers)
+    gallery, how = None, Pass(workers=plan.settings.workers)
     if plan.validation or plan.testing:
-        predictor = load(best, parts.accelerator.device, "bf16" if parts.precision == "bf16" else "fp32")
+        predictor = load(best, device, "bf16" if ended.precision == "bf16" else "fp32")
     if plan.validation:
         gallery = Gallery(plan.task, plan.dataset, plan.validation)
         result = score(predictor, plan.dataset, plan.validation, how, [gallery], bootstrap=1000)
@@ -371,25 +388,11 @@ def _finish(parts: Parts, counters: Progress) -> dict[str, Any]:
         result = score(predictor, plan.dataset, plan.testing, how, bootstrap=1000)
         summary["test"] = result.to_json()
     write_whole(run / "metrics.json", json.dumps(summary, indent=2, allow_nan=False))
-    hardware = describe_hardware(parts.accelerator.device)
-    write_training_report(run, plan, rows, summary, gallery, hardware, parts.precision)
+    write_training_report(run, plan, ended.rows, summary, gallery, describe_hardware(device), ended.precision)
     return summary
-
-
-def _how_to_go_on(plan: Plan, run: Path) -> str:
-    return f"go on with: saccade train {plan.model} {plan.dataset.root} --out {run} --resume"
 
 
 def _show(parts: Parts, counters: Progress) -> None:
     losses = {name: value / counters.steps for name, value in counters.sums.items()}
     rate = counters.images / max(counters.seconds, 1e-9)
     parts.display.step(counters.epoch, parts.share(counters), losses, rate)
-
-
-def _line(row: dict[str, Any], metric: str) -> str:
-    losses = "  ".join(f"{name} {value:.4f}" for name, value in row["losses"].items())
-    value = row.get("metrics", {}).get(metric)
-    scored = "" if value is None else f"  {metric} {value:.4f}"
-    rate, waiting = row["images_per_second"], row["waiting"]
-    held_up = f" (waits for images {waiting:.0%} of the time: see --workers, cache)" if waiting >= WAITING else ""
-    return f"epoch {row['epoch']}  {row['minutes']:.1f} min  {losses}  {rate:.1f} images/s{held_up}{scored}"

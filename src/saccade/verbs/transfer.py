@@ -21,15 +21,14 @@ from rich.console import Console
 
 from saccade import checkpoint
 from saccade.data.dataset import Record
+from saccade.data.truth import read_truth
+from saccade.data.types import Batch
 from saccade.errors import UsageError, suggest
 from saccade.experiments.splits import (
     Division,
-    check_enough,
-    check_linear,
     divide,
     keep_probe,
     scored,
-    targets_of,
     training_plan,
 )
 from saccade.experiments.trials import METHODS, TRAINED, Trial, recommend, summarise
@@ -43,13 +42,17 @@ from saccade.models import model_module
 from saccade.models.configs import config_from_json
 from saccade.models.dry_run import class_tensors
 from saccade.models.published import WORDS
+from saccade.models.recipes import without_last_relu
 from saccade.models.weights import weights_path
 from saccade.reports.gallery import Gallery
 from saccade.reports.transfer import write_transfer_report
-from saccade.solvers.features import Features, Frozen, cached_features, frozen_network, output_layer
-from saccade.solvers.linear import KINDS, Choice, choose_probe, folds, refit
+from saccade.solvers.choice import Choice, check_enough, choose_probe, folds, refit
+from saccade.solvers.features import Features, Frozen, as_predicted, cached_features, frozen_network, output_layer
+from saccade.solvers.linear import KINDS
+from saccade.solvers.probe import check_linear, targets_of
 from saccade.tasks.table import TASKS
 from saccade.training.depth import find_parts
+from saccade.training.display import Display
 from saccade.training.lock import lock
 from saccade.training.plan import Plan, fingerprint, make_plan
 from saccade.training.prepare import check_model_name
@@ -78,7 +81,7 @@ class Experiment:
         return np.array([place[record.id] for record in records])
 
     def targets(self, records: Sequence[Record]) -> np.ndarray:
-        return targets_of(self.plan.dataset, records, self.plan.task)
+        return _targets(self.plan, records)
 
 
 def transfer(
@@ -130,7 +133,7 @@ def transfer(
     _report_refused(plan, folder, console)
     divisions = divide(plan, seeds)
     for division in divisions:
-        check_enough(plan.dataset, targets_of(plan.dataset, division.training, plan.task), plan.task)
+        check_enough(str(plan.dataset.root), plan.dataset.classes, _targets(plan, division.training), plan.task)
     place, workers = inside(folder, "features"), plan.settings.workers
     features = cached_features(place, frozen, plan.dataset, plan.task, pick_device(device), workers, progress)
     whence = "from the disk" if features.cached else f"computed in {features.seconds:.1f} s"
@@ -184,8 +187,7 @@ def _model_of(weights: str | Path, model: str | None, settings: dict[str, Any]) 
 
 def _plan(name: str, data: str | Path, task: str | None, weights: str | Path, settings: dict[str, Any]) -> Plan:
     """The plan of a run with these weights; networks with a ReLU behind the classes lose it."""
-    fields = {f.name for f in dataclasses.fields(model_module(name).VARIANTS[name])}
-    linear = {"last_relu": False} if "last_relu" in fields else {}
+    linear = without_last_relu(model_module(name).VARIANTS[name])
     plan = make_plan(name, data, task=task, flags=linear | settings, weights=weights)
     if plan.task not in ("classify", "tag"):
         raise UsageError(f"transfer is for classify and tag, and {data} with {name} is to {plan.task}; add --task")
@@ -242,7 +244,7 @@ def _linear_trials(experiment: Experiment, division: Division, method: str) -> I
     if division.seed == 0 and not method.endswith("_depths"):
         path = inside(experiment.out, "runs", method, "best.safetensors")
         model = keep_probe(plan, experiment.frozen, choice.probe, choice.thresholds, metrics, path)
-        check_linear(plan, model, choice.probe, experiment.features)
+        check_linear(model, choice.probe, experiment.features, _some_images(plan))
         values = {name: {"value": value, "low": None, "high": None} for name, value in metrics.items()}
         about = {"run": str(path.parent), "checkpoint": str(path), "split": "held back", "metrics": values}
         write_whole(path.parent / "metrics.json", json.dumps(about, indent=2, allow_nan=False))
@@ -260,6 +262,17 @@ def _linear_trials(experiment: Experiment, division: Division, method: str) -> I
         metrics = scored(plan.dataset, division.held, plan.task, probe.scores(plain[held]), choice.thresholds)
         images, seconds = len(training), round(once * share + time.monotonic() - start, 3)
         yield Trial(method, division.seed, images, share, _score(plan, metrics), metrics, seconds, chosen)
+
+
+def _targets(plan: Plan, records: Sequence[Record]) -> np.ndarray:
+    """What holds of these images, [images, classes] bool. Raises DataError."""
+    truths = [read_truth(record, plan.dataset, plan.task) for record in records]
+    return targets_of(truths, len(plan.dataset.classes), plan.task)
+
+
+def _some_images(plan: Plan) -> Batch:
+    records = sorted(plan.dataset.records, key=lambda record: record.id)[:4]
+    return next(iter(as_predicted(plan.dataset, records, plan.task, plan.preprocessing, workers=0).epoch(0)))
 
 
 def _share_of(experiment: Experiment, division: Division, share: float) -> list[Record]:
@@ -302,7 +315,7 @@ def _training_trial(
     experiment.console.print(f"{METHODS[method]}, seed {seed}, {len(training)} images", highlight=False, markup=False)
     begun = time.monotonic()
     with lock(run):
-        fit(own, run, experiment.device, not experiment.console.quiet)
+        fit(own, run, experiment.device, Display(not experiment.console.quiet))
     seconds = round(time.monotonic() - begun, 3)
     found = score(load(run, experiment.device), plan.dataset, division.held, Pass(workers=plan.settings.workers))
     metrics = {metric: value.value for metric, value in found.metrics.items()}

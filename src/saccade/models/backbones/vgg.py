@@ -21,7 +21,7 @@ from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
 from saccade.models.recipes import PHOTOGRAPHS
-from saccade.models.stage import Stage
+from saccade.models.stage import Fit
 
 PAPER = Paper(
     title="Very Deep Convolutional Networks for Large-Scale Image Recognition",
@@ -221,18 +221,21 @@ def grow(
     return renamed
 
 
-def stages(name: str, recipe: str) -> list[Stage]:
-    """The shallower nets that are trained first, for recipe "paper" of vgg13, vgg16 and vgg19: A, then B, then D.
+# What a shallower net has from the run's: all but its depths.
+_CARRIED = ("classes", "task", "width", "batch_norm", "hidden", "dropout", "objective", "mean", "std")
+
+
+def stages(name: str, recipe: str) -> list[Fit]:
+    """The course of a net: for recipe "paper" of vgg13, vgg16 and vgg19 the shallower ones first: A, then B, then D.
 
     Net A hands on what section 3.1 says: its first four convolutions and the fully connected layers. The nets in
     between, which the paper leaves out, hand on all that they have. With batch norm, or He initialisation alone (the
     default recipe), the nets start without such help.
     """
-    if recipe != "paper" or name not in _GROWTH:
-        return []
-    steps = _GROWTH[: _GROWTH.index(name) + 1]
+    steps = _GROWTH[: _GROWTH.index(name) + 1] if recipe == "paper" and name in _GROWTH else (name,)
     found = []
     for before, after in pairwise(steps):
         kept = FIRST_FOUR if before == "vgg11" else None
-        found.append(Stage(before, before, {}, partial(grow, _DEPTHS[before], _DEPTHS[after], kept)))
-    return found
+        adopt = partial(grow, _DEPTHS[before], _DEPTHS[after], kept)
+        found.append(Fit(before, before, carries=_CARRIED, adopt=adopt, instead_of_weights=True))
+    return [*found, Fit(name, name)]
