@@ -6,10 +6,8 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from saccade.data.balance import class_images, label_weights, repeat_factors, repeated, tag_weights
+from saccade.data.balance import class_images, label_weights, repeat_factors, tag_weights
 from saccade.data.dataset import Record, Thing
 
 
@@ -57,24 +55,3 @@ def test_repeat_factors_of_lvis() -> None:
     assert factors[99] == pytest.approx(math.sqrt(36))
     assert repeat_factors([Record("e", (4, 4), things=[])], 3, 0.5).tolist() == [1.0]
     assert repeat_factors(records, 3, 0.0).tolist() == [1.0] * 100
-
-
-@settings(max_examples=100, deadline=None)
-@given(extra=st.lists(st.floats(0, 9), min_size=1, max_size=30), seed=st.integers(0, 100))
-def test_every_image_comes_its_factor_times_rounded_up_or_down(extra: list[float], seed: int) -> None:
-    factors = 1 + np.array(extra)
-    places = repeated(factors, np.random.default_rng(seed))
-    assert len(places) == np.ceil(factors.sum() - 1e-9)
-    assert len(set(places.tolist())) == len(places)
-    images, copies = places % len(factors), places // len(factors)
-    counts = np.bincount(images, minlength=len(factors))
-    stretched = factors * len(places) / factors.sum()
-    assert (counts >= np.floor(stretched + 1e-9)).all()
-    assert (counts <= np.ceil(stretched - 1e-9)).all()
-    assert all(copies[images == i].tolist() == list(range(counts[i])) for i in range(len(factors)))
-
-
-def test_repeats_have_their_factor_in_the_mean() -> None:
-    factors = np.array([1.0, 1.4, 3.3, 1.0, 1.3])
-    counts = sum(np.bincount(repeated(factors, np.random.default_rng(seed)) % 5, minlength=5) for seed in range(2000))
-    assert counts / 2000 == pytest.approx(factors, abs=0.05)

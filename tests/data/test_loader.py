@@ -17,12 +17,15 @@ from PIL import Image
 
 from saccade.data import sources
 from saccade.data.dataset import DataSet, Record, Thing
-from saccade.data.loader import Loader, collate, iter_images
+from saccade.data.loader import Loader, Work, collate, iter_images
+from saccade.data.orders import InOrder, Order, Repeated, Shuffled
 from saccade.data.transforms import Flip, RandomCrop, RandomResizedCrop, Resize, Scale
 from saccade.data.types import Annotation, Batch, Sample
+from saccade.data.views import View
 from saccade.errors import DataError, ResourceError, UsageError
 
 COUNT = 23
+SHUFFLED = Shuffled(3)
 
 
 class Mirror:
@@ -84,9 +87,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
     return DataSet(root, "test", "instances", ["a"], records)
 
 
-def loader(dataset: DataSet, **options: object) -> Loader:
-    arguments = {"transforms": [Mirror(), Mix()], "batch": 4, "seed": 3} | options
-    return Loader(dataset, dataset.records, "instances", **arguments)  # type: ignore[arg-type]
+def loader(dataset: DataSet, *transforms: object, order: Order = SHUFFLED, batch: int = 4, **work: int) -> Loader:
+    view = View(transforms or (Mirror(), Mix()))  # type: ignore[arg-type]
+    return Loader(dataset, dataset.records, "instances", view, order, batch, Work(**work))
 
 
 def same(a: Batch, b: Batch) -> bool:
@@ -136,12 +139,11 @@ def test_what_is_kept_behind_fixed_transforms_changes_nothing(tmp_path: Path, ta
         records.append(Record(f"{i}.png", (20 + i, 31), label=i % 2, semantic=f"m{i}.png"))
     dataset = DataSet(tmp_path, "test", task, ["a", "b"], records)
     first: Scale | Resize = Scale(0.5) if task == "segment" else Resize((8, 70))  # half; smaller, but wider
-    transforms = [first, RandomCrop((9, 9)), Flip()]
+    view = View((first, RandomCrop((9, 9)), Flip()))
     planes = 4 if task == "segment" else 3
     kept = sum(h * w * planes for h, w in (first.fixed_size(record.size) for record in records))
     plain, caching = (
-        Loader(dataset, records, task, transforms, 4, seed=3, workers=w, cache_bytes=bytes_)
-        for w, bytes_ in ((0, 0), (workers, kept))
+        Loader(dataset, records, task, view, Shuffled(3), 4, Work(w, bytes_)) for w, bytes_ in ((0, 0), (workers, kept))
     )
     expected = [list(plain.epoch(epoch)) for epoch in (0, 1)]
     for epoch in (0, 1):
@@ -166,19 +168,20 @@ def test_epochs_and_samples_differ(dataset: DataSet) -> None:
     ids = [[i for b in epoch for i in b.ids] for epoch in (first, second)]
     assert sorted(ids[0]) == sorted(ids[1]) == sorted(r.id for r in dataset.records)
     assert ids[0] != ids[1]
-    other = [i for b in loader(dataset, seed=4).epoch(0) for i in b.ids]
+    other = [i for b in loader(dataset, order=Shuffled(4)).epoch(0) for i in b.ids]
     assert other != ids[0]
     by_id = [{i: b.images[row] for b in epoch for row, i in enumerate(b.ids)} for epoch in (first, second)]
     changed = sum(not torch.equal(by_id[0][i][:, :20, :30], by_id[1][i][:, :20, :30]) for i in ids[0])
     assert changed > COUNT / 2
 
 
-@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("order", [InOrder(3), Shuffled(3)])
 @pytest.mark.parametrize(("processes", "batch"), [(2, 4), (3, 7), (4, 5)])
-def test_processes_share_every_step(dataset: DataSet, processes: int, batch: int, shuffle: bool) -> None:
-    whole = list(loader(dataset, batch=batch, shuffle=shuffle).epoch(2))
+def test_processes_share_every_step(dataset: DataSet, processes: int, batch: int, order: Order) -> None:
+    shuffle = isinstance(order, Shuffled)
+    whole = list(loader(dataset, batch=batch, order=order).epoch(2))
     parts = [
-        list(loader(dataset, batch=batch, shuffle=shuffle, processes=processes, rank=rank).epoch(2))
+        list(loader(dataset, batch=batch, order=order, processes=processes, rank=rank).epoch(2))
         for rank in range(processes)
     ]
     dropped = int(shuffle and 0 < COUNT % batch < processes)
@@ -192,14 +195,14 @@ def test_processes_share_every_step(dataset: DataSet, processes: int, batch: int
 
 def test_incomplete_last_step(dataset: DataSet) -> None:
     assert [len(b) for b in loader(dataset, batch=10).epoch(0)] == [10, 10, 3]
-    assert [len(b) for b in loader(dataset, batch=10, drop_last=True).epoch(0)] == [10, 10]
-    assert [len(b) for b in loader(dataset, batch=50, drop_last=True).epoch(0)] == [COUNT]
+    assert [len(b) for b in loader(dataset, batch=10, order=Shuffled(3, drop_last=True)).epoch(0)] == [10, 10]
+    assert [len(b) for b in loader(dataset, batch=50, order=Shuffled(3, drop_last=True)).epoch(0)] == [COUNT]
 
 
 def test_padding() -> None:
     samples = [Sample(np.full((h, w, 3), 9, np.uint8), Annotation((h, w))) for h, w in ((3, 8), (5, 2))]
-    batch = collate(samples, multiple_of=4)
-    assert batch.images.shape == (2, 3, 8, 8)
+    batch = collate(samples)
+    assert batch.images.shape == (2, 3, 5, 8)
     assert batch.images.dtype == torch.uint8
     assert batch.sizes == [(3, 8), (5, 2)]
     assert batch.images[0].sum() == 9 * 3 * 3 * 8
@@ -211,7 +214,8 @@ def test_padding() -> None:
 def test_a_bad_image_is_named(tmp_path: Path, workers: int) -> None:
     (tmp_path / "bad.png").write_text("no image")
     records = [Record("bad.png", (4, 4), label=0)]
-    bad = Loader(DataSet(tmp_path, "test", "classify", ["a"], records), records, "classify", [], 2, workers=workers)
+    dataset = DataSet(tmp_path, "test", "classify", ["a"], records)
+    bad = Loader(dataset, records, "classify", View(), Shuffled(), 2, Work(workers))
     with pytest.raises(DataError, match=r"bad\.png: not an image") as caught:
         list(bad.epoch(0))
     assert "Traceback" not in str(caught.value)
@@ -219,7 +223,7 @@ def test_a_bad_image_is_named(tmp_path: Path, workers: int) -> None:
 
 
 def test_a_dead_worker_is_reported(dataset: DataSet) -> None:
-    dying = loader(dataset, transforms=[Die()], workers=1)
+    dying = loader(dataset, Die(), workers=1)
     with pytest.raises(ResourceError, match="--workers 0"):
         list(dying.epoch(0))
     dying.close()
@@ -227,7 +231,7 @@ def test_a_dead_worker_is_reported(dataset: DataSet) -> None:
 
 def test_slow_workers_are_waited_for_and_stuck_ones_are_not(dataset: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("saccade.data.loader._POLL", 0.05)
-    slow = loader(dataset, transforms=[Sleep()], workers=1)
+    slow = loader(dataset, Sleep(), workers=1)
     assert [b.ids for b in slow.epoch(0)] == [b.ids for b in loader(dataset).epoch(0)]
     monkeypatch.setattr("saccade.data.loader.TIMEOUT", 0.15)
     with pytest.raises(ResourceError, match="timed out"):
@@ -266,7 +270,7 @@ def test_a_stopped_worker_is_named_by_its_images_and_does_not_stay(
 ) -> None:
     monkeypatch.setattr("saccade.data.loader._POLL", 0.05)
     monkeypatch.setattr("saccade.data.loader.TIMEOUT", 0.15)
-    stopped = loader(dataset, transforms=[Stop()], workers=1)
+    stopped = loader(dataset, Stop(), workers=1)
     with pytest.raises(ResourceError, match=r"hangs .* when \d+\.png, .* were due"):
         list(stopped.epoch(0))
     stopped.close()
@@ -275,18 +279,20 @@ def test_a_stopped_worker_is_named_by_its_images_and_does_not_stay(
 
 
 def test_the_fault_of_a_transform_keeps_its_traceback(dataset: DataSet) -> None:
-    failing = loader(dataset, transforms=[Fail()], workers=1)
+    failing = loader(dataset, Fail(), workers=1)
     with pytest.raises(RuntimeError, match=r"(?s)Traceback.*a fault of ours"):
         list(failing.epoch(0))
     failing.close()
 
 
 def test_wrong_arguments(dataset: DataSet) -> None:
-    for options in ({"batch": 0}, {"workers": -1}, {"processes": 2, "rank": 2}):
-        with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="batch 0"):
+        loader(dataset, batch=0)
+    for options in ({"workers": -1}, {"processes": 2, "rank": 2}):
+        with pytest.raises(UsageError, match="0 <= rank < processes"):
             loader(dataset, **options)
     with pytest.raises(DataError, match="no images"):
-        Loader(dataset, [], "detect", [], 4)
+        Loader(dataset, [], "detect", View(), InOrder(), 4)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -295,20 +301,20 @@ def test_images_for_prediction_keep_their_order(dataset: DataSet, tmp_path: Path
     paths = [dataset.root / r.id for r in dataset.records[:5]]
     paths.insert(2, tmp_path / "bad.png")
     failed: list[tuple[Path, DataError]] = []
-    batches = list(iter_images(paths, [], 2, workers, on_error=lambda path, error: failed.append((path, error))))
+    batches = list(iter_images(paths, View(), 2, workers, on_error=lambda path, error: failed.append((path, error))))
     assert [i for b in batches for i in b.ids] == [str(p) for p in paths if p.name != "bad.png"]
     assert [path for path, _ in failed] == [tmp_path / "bad.png"]
     assert all(b.truth is None for b in batches)
     assert batches[0].original_sizes == [(20, 30), (21, 30)]
     with pytest.raises(DataError, match="bad"):
-        list(iter_images(paths, [], 2, workers))
-    assert list(iter_images([], [], 2)) == []
+        list(iter_images(paths, View(), 2, workers))
+    assert list(iter_images([], View(), 2)) == []
 
 
 def test_repeated_images_come_as_different_samples_in_epochs_of_one_length(dataset: DataSet) -> None:
     repeats = np.ones(COUNT)
     repeats[5] = 6.5
-    many = loader(dataset, repeats=repeats, transforms=[Draw()], drop_last=True)
+    many = loader(dataset, Draw(), order=Repeated(repeats, 3, drop_last=True))
     assert len(many) == 7  # 28.5 images, rounded up, in whole batches of 4
     seen: list[str] = []
     for epoch in range(6):
@@ -319,8 +325,8 @@ def test_repeated_images_come_as_different_samples_in_epochs_of_one_length(datas
         drawn = [int(b.images[i, 0, 0, 0]) for b in batches for i in range(len(b)) if b.ids[i] == "5.png"]
         assert len(set(drawn)) > 1
     assert 30 <= seen.count("5.png") <= 42
-    alone = loader(dataset, transforms=[Draw()])
-    ones = loader(dataset, transforms=[Draw()], repeats=np.ones(COUNT))
+    alone = loader(dataset, Draw())
+    ones = loader(dataset, Draw(), order=Repeated(np.ones(COUNT), 3))
     assert {id for b in alone.epoch(0) for id in b.ids} == {id for b in ones.epoch(0) for id in b.ids}
 
 
@@ -340,7 +346,8 @@ def test_large_jpegs_are_decoded_as_finely_as_the_drawn_crop_needs(
         return sample
 
     def images(min_side: int | None) -> torch.Tensor:
-        crops = Loader(dataset, [record], "classify", [RandomResizedCrop((32, 48), 0.02), Flip()], 1, min_side=min_side)
+        view = View((RandomResizedCrop((32, 48), 0.02), Flip()), min_side)
+        crops = Loader(dataset, [record], "classify", view, Shuffled(), 1)
         return torch.cat([batch.images for epoch in range(40) for batch in crops.epoch(epoch)]).float()
 
     whole = images(None)

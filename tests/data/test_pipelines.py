@@ -14,11 +14,9 @@ from hypothesis import strategies as st
 
 from saccade.config import Settings
 from saccade.data.geometry import mask_hulls
-from saccade.data.mixing import Mosaic
 from saccade.data.pipelines import (
     Preprocessing,
     inference_transforms,
-    mosaic_off,
     preprocessing_of,
     to_original,
     training_transforms,
@@ -119,12 +117,6 @@ def test_classifiers_see_the_centre_and_padded_ones_the_whole() -> None:
     whole = inference_transforms("classify", Preprocessing((32, 32), "crop", pad=4))
     sample = sample_of((32, 32), "classify")
     assert np.array_equal(apply(whole, sample).image, sample.image)
-
-
-def test_mosaic_off_leaves_the_rest() -> None:
-    transforms = training_transforms("detect", Settings(size=96, mosaic=0.5))
-    assert isinstance(transforms[0], Mosaic)
-    assert mosaic_off(transforms) == transforms[1:]
 
 
 def test_objects_are_never_centre_cropped() -> None:

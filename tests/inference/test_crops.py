@@ -85,7 +85,7 @@ def test_144_crops(dataset: DataSet) -> None:
     for i, (_, answer) in enumerate(found):
         mean = torch.stack([seen[i].mean() for seen in inputs]).mean()
         torch.testing.assert_close(answer.scores, mean.expand(2), atol=1e-5, rtol=0)
-    sides = [step.side for (step,) in views("classify", CROP, 144) if isinstance(step, Square)]
+    sides = [step.side for view in views("classify", CROP, 144) for step in view.transforms if isinstance(step, Square)]
     assert sides == [64] * 3 + [72] * 3 + [80] * 3 + [88] * 3
 
 

@@ -73,7 +73,7 @@ def test_the_view_is_the_owners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("SACCADE_CACHE", str(tmp_path))
     out = tmp_path / "a.safetensors"
     saccade.weights("resnet50", "imagenet_v2", out=out)
-    (crop,) = saccade.load(out, "cpu", "fp32").transforms
+    (crop,) = saccade.load(out, "cpu", "fp32").view.transforms
     assert crop == CenterCrop((224, 224), (232, 232))
 
 

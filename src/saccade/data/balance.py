@@ -68,19 +68,3 @@ def repeat_factors(records: Sequence[Record], classes: int, threshold: float) ->
     share = class_images(records, classes) / max(1, len(records))
     factors = np.maximum(1, np.sqrt(threshold / np.maximum(share, 1e-12)))
     return np.array([max((float(factors[c]) for c in _classes_of(record)), default=1.0) for record in records])
-
-
-def repeated(factors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """[t] int64 places of one epoch, t = ceil(sum of factors): every image its factor times, rounded up or down.
-
-    A place is the image plus the number of images times the copy (0, 1, ...), so that copies differ. Systematic
-    sampling: every epoch has the same length, and no image is left out.
-
-    Args:
-        factors: [images], each at least 1.
-    """
-    total = int(np.ceil(factors.sum() - 1e-9))
-    ends = np.cumsum(factors) * (total / factors.sum())
-    images = np.minimum(np.searchsorted(ends, rng.random() + np.arange(total), side="right"), len(factors) - 1)
-    copies = np.arange(total) - np.searchsorted(images, images)
-    return images + len(factors) * copies

@@ -1,16 +1,16 @@
 """Batches for training, evaluation and prediction, prepared by worker processes and the same for any number of them.
 
-The order of an epoch follows from (seed, epoch) alone, what is random in a sample from (seed, epoch, index) alone. So a
-run can go on at any step, and 0, 1 or 4 workers give the same batches bit for bit.
+The order of an epoch follows from (seed, epoch) alone (`data/orders.py`), what is random in a sample from (seed, epoch,
+index) alone. So a run can go on at any step, and 0, 1 or 4 workers give the same batches bit for bit.
 """
 
 from __future__ import annotations
 
-import functools
 import gc
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from saccade.data.balance import repeated
 from saccade.data.dataset import DataSet, Record
+from saccade.data.orders import Order
 from saccade.data.packing import pack, unpack
-from saccade.data.sources import Paths, Records, Source, Transform
+from saccade.data.sources import Paths, Records, Source
 from saccade.data.types import Batch, Sample
+from saccade.data.views import View
 from saccade.errors import DataError, ResourceError, SaccadeError, UsageError
 
 TIMEOUT = 300.0  # seconds that a batch may take before the workers are given up
@@ -33,28 +34,45 @@ _POLL = 5.0  # seconds between looks at whether the workers live
 _ROOM = "use a smaller --batch or fewer --workers; --workers 0 reads in the main process"
 
 
+@dataclass(frozen=True)
+class Work:
+    """Who reads and transforms, and what of it is kept.
+
+    Args:
+        workers: processes that read and transform; 0 does it in this process. They live until `Loader.close`.
+        cache_bytes: keep decoded images (and class maps) in memory, shared by the workers, if all fit into this many
+            bytes; without objects in the truth, as they leave the first transforms that never change (`fixed_size`).
+        processes, rank: this process takes the rank-th of `processes` contiguous parts of every step; parts of an
+            incomplete step differ by one image at most, and processes without a part of it have one step less.
+
+    Raises:
+        UsageError: workers, processes or rank out of range.
+    """
+
+    workers: int = 0
+    cache_bytes: int = 0
+    processes: int = 1
+    rank: int = 0
+
+    def __post_init__(self) -> None:
+        if self.workers < 0 or not 0 <= self.rank < self.processes:
+            raise UsageError(
+                f"workers {self.workers}, process {self.rank} of {self.processes}: needs workers >= 0 and 0 <= rank < "
+                "processes"
+            )
+
+
 class Loader:
     """The records of a data set as batches of transformed samples, epoch after epoch.
 
     Args:
         records: which records of `dataset`, in the order that `index` counts.
-        transforms: applied in order to each sample.
+        view: how each becomes a sample for the network.
+        order: which of them make the steps of an epoch (`data/orders.py`); everything random follows from its seed.
         batch: images a step over all processes.
-        seed: everything random follows from it.
-        workers: processes that read and transform; 0 does it in this process. They live until `close`.
-        shuffle: a new order every epoch; otherwise the order of `records`.
-        drop_last: leave out a last step of fewer than `batch` images, unless it is the only one.
-        processes, rank: this process takes the rank-th of `processes` contiguous parts of every step; parts of an
-            incomplete step differ by one image at most. A last step of fewer images than processes is left out when
-            shuffling, otherwise processes without a part have one step less.
-        multiple_of: batches are padded right and below to a multiple of this many pixels.
-        min_side: large JPEGs may be decoded at reduced size down to this shorter side (`data.image.decode`).
-        cache_bytes: keep decoded images (and class maps) in memory, shared by the workers, if all fit into this many
-            bytes; without objects in the truth, as they leave the first transforms that never change (`fixed_size`).
-        repeats: [images], how often each is to be seen in an epoch, at least 1 (`balance.repeat_factors`); shuffled.
 
     Raises:
-        UsageError: batch, workers, processes or rank out of range.
+        UsageError: batch out of range.
         DataError: no records.
     """
 
@@ -63,32 +81,19 @@ class Loader:
         dataset: DataSet,
         records: Sequence[Record],
         task: str,
-        transforms: Sequence[Transform],
+        view: View,
+        order: Order,
         batch: int,
-        seed: int = 0,
-        workers: int = 0,
-        shuffle: bool = True,
-        drop_last: bool = False,
-        processes: int = 1,
-        rank: int = 0,
-        multiple_of: int = 1,
-        min_side: int | None = None,
-        cache_bytes: int = 0,
-        repeats: np.ndarray | None = None,
+        work: Work = Work(),
     ) -> None:
-        if batch < 1 or workers < 0 or not 0 <= rank < processes:
-            raise UsageError(
-                f"batch {batch}, workers {workers}, process {rank} of {processes}: needs batch >= 1, workers >= 0 and "
-                "0 <= rank < processes"
-            )
+        if batch < 1:
+            raise UsageError(f"batch {batch}: a step needs at least one image")
         if not records:
             raise DataError(f"{dataset.root}: no images to load")
-        self.batch, self.seed, self.shuffle, self.drop_last = batch, seed, shuffle, drop_last
-        self.processes, self.rank = processes, rank
-        self.images, self.repeats = len(records), repeats
-        source = Records(dataset, records, task, transforms, seed, min_side, cache_bytes)
+        self.images, self.order, self.batch, self.work = len(records), order, batch, work
+        source = Records(dataset, records, task, view, order.seed, work.cache_bytes)
         self._plan = _Plan()
-        self._loader: DataLoader | None = _data_loader(source, self._plan, workers, multiple_of, persistent=True)
+        self._loader: DataLoader | None = _data_loader(source, self._plan, work.workers, persistent=True)
 
     def __len__(self) -> int:
         """Steps of an epoch in this process."""
@@ -113,27 +118,17 @@ class Loader:
         self._loader = None
 
     def _steps(self, epoch: int) -> list[np.ndarray]:
-        """Places (`balance.repeated`) of this process's images, step by step; without repeats these are indices."""
-        order = np.arange(self.images)
-        if self.shuffle:
-            rng = np.random.default_rng([0, self.seed, epoch])
-            order = rng.permutation(order if self.repeats is None else repeated(self.repeats, rng))
-        steps = [order[i : i + self.batch] for i in range(0, len(order), self.batch)]
-        last = len(steps[-1])
-        incomplete = last < self.batch and (self.drop_last or (self.shuffle and last < self.processes))
-        if incomplete and len(steps) > 1:
-            steps.pop()
-        parts = [np.array_split(step, self.processes)[self.rank] for step in steps]
+        """Places (`data/orders.py`) of this process's images, step by step."""
+        steps = self.order.steps(self.images, epoch, self.batch, self.work.processes)
+        parts = [np.array_split(step, self.work.processes)[self.work.rank] for step in steps]
         return [part for part in parts if len(part)]
 
 
 def iter_images(
     paths: Sequence[Path],
-    transforms: Sequence[Transform],
+    view: View,
     batch: int,
     workers: int = 0,
-    multiple_of: int = 1,
-    min_side: int | None = None,
     on_error: Callable[[Path, DataError], None] | None = None,
 ) -> Iterator[Batch]:
     """Images as batches for prediction, in the order given; `ids` are the paths as text, `truth` is None.
@@ -148,8 +143,8 @@ def iter_images(
     """
     plan = _Plan()
     plan.steps = [[(0, j) for j in range(i, min(i + batch, len(paths)))] for i in range(0, len(paths), batch)]
-    source = Paths([str(path) for path in paths], transforms, min_side)
-    for found, failures in _drain(_data_loader(source, plan, workers, multiple_of, persistent=False)):
+    source = Paths([str(path) for path in paths], view)
+    for found, failures in _drain(_data_loader(source, plan, workers, persistent=False)):
         for index, error in failures:
             if on_error is None or not isinstance(error, DataError):
                 raise error
@@ -159,12 +154,11 @@ def iter_images(
             yield found
 
 
-def collate(samples: Sequence[Sample], multiple_of: int = 1) -> Batch:
-    """One batch, images [b, 3, H, W] uint8 (channels last in memory), padded with zeros right and below to the largest
-    and to `multiple_of`; `sizes` and `truth` keep each image's own size. Without samples the batch has no images."""
+def collate(samples: Sequence[Sample]) -> Batch:
+    """One batch, images [b, 3, H, W] uint8 (channels last in memory), padded with zeros right and below to the largest;
+    `sizes` and `truth` keep each image's own size. Without samples the batch has no images."""
     shapes = [(sample.image.shape[0], sample.image.shape[1]) for sample in samples]
-    height = -(-max((h for h, _ in shapes), default=0) // multiple_of) * multiple_of
-    width = -(-max((w for _, w in shapes), default=0) // multiple_of) * multiple_of
+    height, width = max((h for h, _ in shapes), default=0), max((w for _, w in shapes), default=0)
     images = torch.zeros(len(samples), height, width, 3, dtype=torch.uint8)
     for i, (sample, (h, w)) in enumerate(zip(samples, shapes, strict=True)):
         images[i, :h, :w] = torch.from_numpy(np.ascontiguousarray(sample.image))
@@ -191,12 +185,12 @@ class _Plan:
         return len(self.steps)
 
 
-def _data_loader(source: Source, plan: _Plan, workers: int, multiple_of: int, persistent: bool) -> DataLoader:
+def _data_loader(source: Source, plan: _Plan, workers: int, persistent: bool) -> DataLoader:
     return _PatientLoader(
         source,  # type: ignore[arg-type]  # torch asks for no more than __getitem__
         batch_sampler=plan,
         num_workers=workers,
-        collate_fn=functools.partial(_collate_and_pack, multiple_of=multiple_of),
+        collate_fn=_collate_and_pack,
         timeout=_POLL if workers else 0,  # of a look at the workers, see `_Patient`
         worker_init_fn=_start_worker,
         persistent_workers=persistent and workers > 0,
@@ -220,13 +214,13 @@ def _start_worker(worker: int) -> None:
 _Parcel = tuple[Tensor, Tensor, dict[str, Any], list[tuple[int, SaccadeError]]]
 
 
-def _collate_and_pack(found: list[Sample | tuple[int, SaccadeError]], multiple_of: int) -> _Parcel:
+def _collate_and_pack(found: list[Sample | tuple[int, SaccadeError]]) -> _Parcel:
     """Two tensors a batch: torch passes each tensor between processes as an open file, of which there are few.
 
     A worker moves them to shared memory here. Left to torch, that happens in a thread of its own, which drops a batch
     for which there is no room, and the main process waits for it in vain.
     """
-    batch = collate([sample for sample in found if isinstance(sample, Sample)], multiple_of)
+    batch = collate([sample for sample in found if isinstance(sample, Sample)])
     failures = [failure for failure in found if not isinstance(failure, Sample)]
     buffer, layout = pack(batch.truth or [])
     rest = {
@@ -242,9 +236,7 @@ def _collate_and_pack(found: list[Sample | tuple[int, SaccadeError]], multiple_o
             buffer.share_memory_()
         except (RuntimeError, OSError) as error:
             reason = str(error).split("\n")[0]
-            return _collate_and_pack(
-                [(-1, ResourceError(f"no room in shared memory ({reason}); {_ROOM}"))], multiple_of
-            )
+            return _collate_and_pack([(-1, ResourceError(f"no room in shared memory ({reason}); {_ROOM}"))])
     return batch.images, buffer, rest, failures
 
 

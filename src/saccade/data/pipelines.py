@@ -36,7 +36,9 @@ from saccade.data.transforms import (
 from saccade.data.types import IGNORE, Annotation, Batch, Objects, Sample
 from saccade.errors import ModelFileError, UsageError
 
-Transform = Callable[..., Sample]  # transform(sample, rng), or transform(sample, rng, fetch) where it needs others
+Transform = Callable[..., Sample]
+"""transform(sample, rng) -> Sample; one with the attribute `needs_others = True` is called as transform(sample, rng,
+fetch), where fetch() -> Sample gives a random other image as it stands in front of that transform."""
 
 WIDEST = 1024  # pixels of a stride or border that a checkpoint may ask for
 
@@ -191,11 +193,6 @@ def _segment_geometry(settings: Settings, stride: int) -> list[Transform]:
     return [*steps, RandomCrop((height, width))]
 
 
-def mosaic_off(transforms: Sequence[Transform]) -> list[Transform]:
-    """The same without composed images, for the last part of a run."""
-    return [t for t in transforms if not isinstance(t, Mosaic)]
-
-
 def to_original(prediction: Annotation, batch: Batch, index: int) -> Annotation:
     """A prediction in the pixels of the original image.
 
@@ -244,24 +241,3 @@ def _nearest(semantic: np.ndarray, back: np.ndarray, size: Size) -> torch.Tensor
     inside = ((points >= 0) & (points < [width, height])).all(axis=-1)
     points = np.clip(points, 0, [width - 1, height - 1])
     return torch.from_numpy(np.where(inside, semantic[points[..., 1], points[..., 0]], np.uint8(IGNORE)))
-
-
-def training_side(task: str, settings: Settings) -> int | None:
-    """The smallest shorter side to which large JPEGs may be decoded without losing detail in training; None: whole.
-
-    A random crop is enlarged, so that it needs more pixels than the input has: by its smallest share of a side.
-    """
-    if task == "segment":
-        return None
-    side = max(height_width(settings.size))
-    share = 1.0 - settings.jitter
-    if task in ("classify", "tag") and settings.resize == "crop" and not settings.pad:
-        share *= settings.crop_min**0.5
-    if settings.min_overlap_crop:
-        share *= 0.3  # SSD's smallest crop
-    return round(side / share)
-
-
-def inference_side(preprocessing: Preprocessing) -> int | None:
-    """The same for prediction and evaluation: twice the network's pixels, so that the resize still averages."""
-    return None if preprocessing.size is None else 2 * round(max(preprocessing.size) * preprocessing.view)

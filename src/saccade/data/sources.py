@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,17 +19,13 @@ import numpy as np
 
 from saccade.data.cache import ImageCache, Kept
 from saccade.data.dataset import DataSet, Ledger, Record
-from saccade.data.geometry import scaling
-from saccade.data.image import probe_and_decode
+from saccade.data.geometry import Size
 from saccade.data.packing import Packed
-from saccade.data.transforms import RandomResizedCrop
+from saccade.data.pipelines import Transform
 from saccade.data.truth import read_sample
-from saccade.data.types import Annotation, Sample
+from saccade.data.types import Sample
+from saccade.data.views import View
 from saccade.errors import SaccadeError
-
-Transform = Callable[..., Sample]
-"""transform(sample, rng) -> Sample; one with the attribute `needs_others = True` is called as transform(sample, rng,
-fetch), where fetch() -> Sample gives a random other image as it stands in front of that transform."""
 
 
 class Source(Protocol):
@@ -48,18 +44,16 @@ class Records:
         dataset: DataSet,
         records: Sequence[Record],
         task: str,
-        transforms: Sequence[Transform],
+        view: View,
         seed: int,
-        min_side: int | None,
         cache_bytes: int,
     ) -> None:
         self.dataset = replace(dataset, records=[], ledger=Ledger())
         self.records = Packed([json.dumps(record.to_json()).encode() for record in records])
-        self.task, self.transforms, self.seed, self.min_side = task, list(transforms), seed, min_side
-        self.fixed = _count_fixed(self.transforms) if task in ("classify", "tag", "segment") else 0
+        self.task, self.view, self.seed = task, view, seed
+        self.fixed = _count_fixed(view.transforms) if task in ("classify", "tag", "segment") else 0
         whole = [record.size for record in records]
-        fixed: list[Any] = self.transforms[: self.fixed]
-        sizes = [functools.reduce(lambda size, t: t.fixed_size(size), fixed, size) for size in whole]
+        sizes = [_size_behind(view.transforms[: self.fixed], size) for size in whole]
         if sum(h * w for h, w in sizes) > sum(h * w for h, w in whole):  # enlarged: that is done again each time
             self.fixed, sizes = 0, whole
         self.cache = ImageCache.for_sizes(sizes, cache_bytes, maps=task == "segment")
@@ -69,7 +63,7 @@ class Records:
         rng = np.random.default_rng([1, self.seed, epoch, place])
         index = place % len(self.records)
         try:
-            return self._transformed(index, rng, len(self.transforms))
+            return self._transformed(index, rng, len(self.view.transforms))
         except SaccadeError as error:
             return index, error
 
@@ -79,7 +73,7 @@ class Records:
     def _transformed(self, index: int, rng: np.random.Generator, until: int) -> Sample:
         """The sample behind the first `until` transforms."""
         sample = self._read(index, rng)
-        for position, transform in enumerate(self.transforms[self.fixed : until], self.fixed):
+        for position, transform in enumerate(self.view.transforms[self.fixed : until], self.fixed):
             if getattr(transform, "needs_others", False):
                 sample = transform(sample, rng, functools.partial(self._another, rng, position))
             else:
@@ -93,10 +87,11 @@ class Records:
         """The sample behind the fixed transforms."""
         record = Record.from_json(json.loads(self.records[index]))
         known = self.cache.get(index) if self.cache else None
-        sample = read_sample(record, self.dataset, self.task, self._side(record, rng), known)
+        side = self.view.min_side if self.cache else self.view.side_of_draw(record.size, rng)
+        sample = read_sample(record, self.dataset, self.task, side, known)
         if known is not None:
             return sample
-        for transform in self.transforms[: self.fixed]:
+        for transform in self.view.transforms[: self.fixed]:
             sample = transform(sample, rng)
         if self.cache:
             semantic = None if sample.truth.semantic is None else sample.truth.semantic.numpy()
@@ -104,49 +99,32 @@ class Records:
             self.cache.put(index, Kept(sample.image, semantic, (x, y)))
         return sample
 
-    def _side(self, record: Record, rng: np.random.Generator) -> int | None:
-        """What an image may be decoded to for all draws of the transforms; for the draw to come, where it is known."""
-        crop = self.transforms[0] if self.transforms and not self.cache else None
-        if self.min_side is None or not isinstance(crop, RandomResizedCrop):
-            return self.min_side
-        before = rng.bit_generator.state
-        side = crop.shorter_side(record.size, rng)
-        rng.bit_generator.state = before
-        return side
-
 
 def _count_fixed(transforms: Sequence[Transform]) -> int:
     """How many of the first transforms are the same every time."""
     return len(list(itertools.takewhile(lambda transform: hasattr(transform, "fixed_size"), transforms)))
 
 
+def _size_behind(transforms: Sequence[Any], size: Size) -> Size:
+    """What images of this size have become behind transforms that are the same every time."""
+    for transform in transforms:
+        size = transform.fixed_size(size)
+    return size
+
+
 class Paths:
     """Reads and transforms image files for prediction; as `Records`, without truth and without chance."""
 
-    def __init__(self, paths: Sequence[str], transforms: Sequence[Transform], min_side: int | None) -> None:
+    def __init__(self, paths: Sequence[str], view: View) -> None:
         self.paths = Packed([path.encode("utf-8", "surrogateescape") for path in paths])
-        self.transforms, self.min_side = list(transforms), min_side
+        self.view = view
 
     def __getitem__(self, key: tuple[int, int]) -> Sample | tuple[int, SaccadeError]:
         _, index = key
-        name = self.name(index)
         try:
-            sample = read_image(Path(name), self.min_side)
+            return self.view.read(Path(self.name(index)))
         except SaccadeError as error:
             return index, error
-        sample.id = name
-        rng = np.random.default_rng(0)
-        for transform in self.transforms:
-            sample = transform(sample, rng)
-        return sample
 
     def name(self, index: int) -> str:
         return self.paths[index].decode("utf-8", "surrogateescape")
-
-
-def read_image(path: Path, min_side: int | None = None) -> Sample:
-    """An image file as a sample without truth; large JPEGs at reduced size (`data.image.decode`). Raises DataError."""
-    found, image = probe_and_decode(path, min_side)
-    s = float(found.reduction(min_side))
-    truth = Annotation((image.shape[0], image.shape[1]))
-    return Sample(image, truth, str(path), found.size, scaling(s, s))

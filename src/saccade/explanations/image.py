@@ -15,9 +15,9 @@ from torch import Tensor
 from saccade.data.geometry import Size, scaling
 from saccade.data.image import decode
 from saccade.data.loader import collate
-from saccade.data.pipelines import Preprocessing, inference_side, inference_transforms
-from saccade.data.sources import read_image
+from saccade.data.pipelines import Preprocessing
 from saccade.data.types import Batch
+from saccade.data.views import inference_view
 from saccade.errors import UsageError
 from saccade.explanations.feature_maps import strongest_channels
 from saccade.explanations.grad_cam import grad_cam
@@ -127,10 +127,7 @@ def layers_for(
 
 def _batch(task: str, preprocessing: Preprocessing, path: Path, device: torch.device) -> Batch:
     """The image as the network sees it when it predicts."""
-    sample = read_image(path, inference_side(preprocessing))
-    for transform in inference_transforms(task, preprocessing):
-        sample = transform(sample, np.random.default_rng(0))
-    return collate([sample]).to(device)
+    return collate([inference_view(task, preprocessing).read(path)]).to(device)
 
 
 def _forward(model: Any, task: str) -> Callable[[Tensor], object]:

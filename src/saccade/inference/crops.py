@@ -23,10 +23,12 @@ from torch.nn import functional as F
 
 from saccade.data.dataset import DataSet, Record
 from saccade.data.geometry import Size, crop, resize
-from saccade.data.loader import Loader
-from saccade.data.pipelines import Preprocessing, Transform, inference_side, inference_transforms
+from saccade.data.loader import Loader, Work
+from saccade.data.orders import InOrder
+from saccade.data.pipelines import Preprocessing
 from saccade.data.transforms import CenterCrop, PadTo, Resize
 from saccade.data.types import Annotation, Batch, Sample
+from saccade.data.views import View, inference_view
 from saccade.errors import UsageError
 from saccade.inference.predictor import Predictor
 from saccade.machine.device import loader_workers
@@ -63,18 +65,19 @@ def check_crops(crops: int, task: str, preprocessing: Preprocessing) -> None:
         raise UsageError("144 crops are for square inputs, trained on random crops (resize=crop, pad=0); use 10")
 
 
-def views(task: str, preprocessing: Preprocessing, crops: int) -> list[list[Transform]]:
-    """The pipelines of the loader, each from a decoded image to a view that `parts` cuts up."""
-    size = _input(preprocessing)
+def views(task: str, preprocessing: Preprocessing, crops: int) -> list[View]:
+    """How the loader brings images to what `parts` cuts up, once for each of these."""
+    size, usual = _input(preprocessing), inference_view(task, preprocessing)
     if crops == 144:
-        return [[Square(round(scale * min(size)), place)] for scale in SCALES for place in PLACES]
+        squares = [Square(round(scale * min(size)), place) for scale in SCALES for place in PLACES]
+        return [View((square,), usual.min_side) for square in squares]
     cover = (round(size[0] * preprocessing.view), round(size[1] * preprocessing.view))
     if crops == 2:
-        return [inference_transforms(task, preprocessing)]
+        return [usual]
     if preprocessing.pad:
         padded = (size[0] + 2 * preprocessing.pad, size[1] + 2 * preprocessing.pad)
-        return [[Resize(size), PadTo(padded, centred=True)]]
-    return [[Resize(cover) if preprocessing.resize == "stretch" else CenterCrop(cover, cover)]]
+        return [View((Resize(size), PadTo(padded, centred=True)), usual.min_side)]
+    return [View((Resize(cover) if preprocessing.resize == "stretch" else CenterCrop(cover, cover),), usual.min_side)]
 
 
 def parts(view: Tensor, size: Size, crops: int) -> Iterator[Tensor]:
@@ -110,20 +113,16 @@ def predictions_by_crops(
     check_crops(crops, predictor.task, predictor.preprocessing)
     total = torch.zeros(len(records), len(predictor.classes), dtype=torch.float64)
     size = _input(predictor.preprocessing)
-    pipelines = views(predictor.task, predictor.preprocessing, crops)
-    processes = min(loader_workers(workers, predictor.device), len(records) // batch)
-    side = inference_side(predictor.preprocessing)
+    chosen = views(predictor.task, predictor.preprocessing, crops)
+    work = Work(min(loader_workers(workers, predictor.device), len(records) // batch))
     with Progress(console=Console(stderr=True), transient=True, disable=not progress) as shown:
-        bar = shown.add_task("evaluating", total=len(pipelines) * len(records))
-        for pipeline in pipelines:
-            loader = Loader(
-                dataset, records, predictor.task, pipeline, batch, workers=processes, shuffle=False, min_side=side
-            )
+        bar = shown.add_task("evaluating", total=len(chosen) * len(records))
+        for view in chosen:
             first = 0
-            for view in loader.epoch(0):
-                total[first : first + len(view)] += _summed(predictor, view, size, crops)
-                first += len(view)
-                shown.advance(bar, len(view))
+            for seen in Loader(dataset, records, predictor.task, view, InOrder(), batch, work).epoch(0):
+                total[first : first + len(seen)] += _summed(predictor, seen, size, crops)
+                first += len(seen)
+                shown.advance(bar, len(seen))
     for record, summed in zip(records, total, strict=True):
         scores = (summed / crops).float()
         answer = Annotation(record.size, scores=scores)
@@ -135,13 +134,13 @@ def predictions_by_crops(
         yield record, answer
 
 
-def _summed(predictor: Predictor, view: Batch, size: Size, crops: int) -> Tensor:
+def _summed(predictor: Predictor, seen: Batch, size: Size, crops: int) -> Tensor:
     """[b, classes] float64: probabilities of a batch of views, summed over its inputs and their mirror images."""
-    view = view.to(predictor.device)
-    total = torch.zeros(len(view), len(predictor.classes), dtype=torch.float64)
-    for part in parts(view.images, size, crops):
+    seen = seen.to(predictor.device)
+    total = torch.zeros(len(seen), len(predictor.classes), dtype=torch.float64)
+    for part in parts(seen.images, size, crops):
         for images in (part, part.flip(3)):
-            inputs = dataclasses.replace(view, images=images, sizes=[size] * len(view))
+            inputs = dataclasses.replace(seen, images=images, sizes=[size] * len(seen))
             for row, (_, answer) in enumerate(predictor.predict_batches([inputs])):
                 if answer.scores is not None:
                     total[row] += answer.scores

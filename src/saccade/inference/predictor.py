@@ -13,9 +13,9 @@ from torch import nn
 from saccade import checkpoint
 from saccade.data.loader import collate
 from saccade.data.packing import pack, unpack
-from saccade.data.pipelines import Preprocessing, inference_side, inference_transforms, to_original
-from saccade.data.sources import read_image
+from saccade.data.pipelines import Preprocessing, to_original
 from saccade.data.types import Annotation, Batch, Sample
+from saccade.data.views import inference_view
 from saccade.errors import ModelFileError, UsageError
 from saccade.inference.fuse import prepare_for_inference
 from saccade.machine.device import autocast, has_fast_bf16, pick_device
@@ -65,7 +65,7 @@ class Predictor:
         self.task = task
         self.classes = list(classes)
         self.preprocessing = preprocessing
-        self.transforms = inference_transforms(task, preprocessing)
+        self.view = inference_view(task, preprocessing)
         self.thresholds = tuple(thresholds)
 
     def predict(self, image: str | Path | np.ndarray) -> Annotation:
@@ -82,11 +82,9 @@ class Predictor:
             if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
                 raise UsageError(f"an image array must be [H, W, 3] uint8 RGB, got {list(image.shape)} {image.dtype}")
             size = (image.shape[0], image.shape[1])
-            sample = Sample(image, Annotation(size), "", size)
+            sample = self.view.apply(Sample(image, Annotation(size), "", size))
         else:
-            sample = read_image(Path(at_home(image)), inference_side(self.preprocessing))
-        for transform in self.transforms:
-            sample = transform(sample, np.random.default_rng(0))
+            sample = self.view.read(Path(at_home(image)))
         return next(iter(self.predict_batches([collate([sample])])))[1]
 
     @torch.inference_mode()

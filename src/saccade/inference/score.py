@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import track
 
 from saccade.data.dataset import DataSet, Record
-from saccade.data.loader import Loader
-from saccade.data.pipelines import inference_side
+from saccade.data.loader import Loader, Work
+from saccade.data.orders import InOrder
 from saccade.data.split import HOLDOUT
 from saccade.data.split import split as assign_splits
 from saccade.data.truth import read_truth
@@ -127,17 +127,8 @@ def predictions(
     if how.crops > 1:
         yield from predictions_by_crops(predictor, dataset, records, how.crops, batch, how.workers, how.progress)
         return
-    processes = min(loader_workers(how.workers, predictor.device), len(records) // batch)
-    loader = Loader(
-        dataset,
-        records,
-        predictor.task,
-        predictor.transforms,
-        batch,
-        workers=processes,
-        shuffle=False,
-        min_side=inference_side(predictor.preprocessing),
-    )
+    work = Work(min(loader_workers(how.workers, predictor.device), len(records) // batch))
+    loader = Loader(dataset, records, predictor.task, predictor.view, InOrder(), batch, work)
     answers = zip(records, predictor.predict_batches(loader.epoch(0)), strict=True)
     console = Console(stderr=True)
     shown = track(answers, "evaluating", total=len(records), console=console, disable=not how.progress, transient=True)

@@ -23,9 +23,11 @@ from torch import Tensor, nn
 
 from saccade import checkpoint
 from saccade.data.dataset import DataSet, Record
-from saccade.data.loader import Loader
-from saccade.data.pipelines import Preprocessing, inference_side, inference_transforms
+from saccade.data.loader import Loader, Work
+from saccade.data.orders import InOrder
+from saccade.data.pipelines import Preprocessing
 from saccade.data.types import Batch
+from saccade.data.views import inference_view
 from saccade.errors import ModelFileError, UsageError
 from saccade.inference.fuse import prepare_for_inference
 from saccade.machine.device import loader_workers
@@ -165,9 +167,8 @@ def as_predicted(
     dataset: DataSet, records: Sequence[Record], task: str, preprocessing: Preprocessing, workers: int
 ) -> Loader:
     """The images as predictions see them, with their truth, in this order."""
-    transforms = inference_transforms(task, preprocessing)
-    workers, side = min(workers, len(records) // BATCH), inference_side(preprocessing)
-    return Loader(dataset, records, task, transforms, BATCH, workers=workers, shuffle=False, min_side=side)
+    work = Work(min(workers, len(records) // BATCH))
+    return Loader(dataset, records, task, inference_view(task, preprocessing), InOrder(), BATCH, work)
 
 
 @torch.inference_mode()

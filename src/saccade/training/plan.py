@@ -20,9 +20,10 @@ from saccade.data.balance import class_images, label_weights, tag_weights
 from saccade.data.dataset import DataSet, Record
 from saccade.data.formats import read
 from saccade.data.main_object import keep_main_objects
-from saccade.data.pipelines import Preprocessing, inference_transforms, preprocessing_of
+from saccade.data.pipelines import Preprocessing, preprocessing_of
 from saccade.data.truth import read_truth
 from saccade.data.types import Annotation, Sample
+from saccade.data.views import inference_view
 from saccade.errors import UsageError
 from saccade.losses.classification import CLASSIFY, TAG, Objective
 from saccade.models import catalogue, model_config, model_module
@@ -318,12 +319,10 @@ def _objective(task: str, settings: Settings, training: list[Record], classes: i
 
 def _examples(dataset: DataSet, records: list[Record], task: str, preprocessing: Preprocessing) -> list[Annotation]:
     """Truth of training images in network pixels; the images themselves stay on the disk."""
-    transforms = inference_transforms(task, preprocessing)
+    view = inference_view(task, preprocessing)
     examples = []
     for record in records[:: max(1, len(records) // FIT_IMAGES)]:
         blank = np.zeros((*record.size, 3), np.uint8)
         sample = Sample(blank, read_truth(record, dataset, task), record.id, record.size)
-        for transform in transforms:
-            sample = transform(sample, np.random.default_rng(0))
-        examples.append(sample.truth)
+        examples.append(view.apply(sample).truth)
     return examples

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from saccade import checkpoint
 from saccade.config import height_width
 from saccade.data.balance import repeat_factors
-from saccade.data.loader import Loader
-from saccade.data.pipelines import mosaic_off, training_side, training_transforms
+from saccade.data.loader import Loader, Work
+from saccade.data.orders import Order, Repeated, Shuffled
 from saccade.data.types import Batch
+from saccade.data.views import training_view
 from saccade.errors import ModelFileError, UsageError, suggest
 from saccade.machine.device import loader_workers
 from saccade.machine.files import inside, make_folder, remove_leftovers, write_whole
@@ -95,28 +96,18 @@ def make_loader(plan: Plan, device: torch.device, processes: int, rank: int, mos
     """Training batches of this process."""
     settings = plan.settings
     stride = getattr(plan.module, "STRIDE", 1)
-    transforms = training_transforms(plan.task, settings, stride, plan.dataset.flip_pairs or ())
+    view = training_view(plan.task, settings, stride, plan.dataset.flip_pairs or (), mosaic)
     border = getattr(plan.config, "border", 0.0)
     if border > 0:
-        transforms.append(BorderWeights(border))
-    rare = settings.repeat_threshold
-    repeats = repeat_factors(plan.training, len(plan.dataset.classes), rare) if rare else None
-    return Loader(
-        plan.dataset,
-        plan.training,
-        plan.task,
-        transforms if mosaic else mosaic_off(transforms),
-        settings.batch,
-        seed=settings.seed,
-        workers=loader_workers(settings.workers, device, processes_here()),
-        shuffle=True,
-        drop_last=len(plan.training) >= settings.batch,  # a last batch of one would upset batch norm
-        processes=processes,
-        rank=rank,
-        min_side=training_side(plan.task, settings),
-        cache_bytes=int(settings.cache * 1e9),
-        repeats=repeats,
-    )
+        view = view.then(BorderWeights(border))
+    drop_last = len(plan.training) >= settings.batch  # a last batch of one would upset batch norm
+    order: Order = Shuffled(settings.seed, drop_last)
+    if settings.repeat_threshold:
+        factors = repeat_factors(plan.training, len(plan.dataset.classes), settings.repeat_threshold)
+        order = Repeated(factors, settings.seed, drop_last)
+    workers = loader_workers(settings.workers, device, processes_here())
+    work = Work(workers, int(settings.cache * 1e9), processes, rank)
+    return Loader(plan.dataset, plan.training, plan.task, view, order, settings.batch, work)
 
 
 def check_size(plan: Plan) -> None:

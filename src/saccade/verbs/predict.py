@@ -18,7 +18,6 @@ import numpy as np
 from saccade.data.formats.listing import images_to_look_at
 from saccade.data.image import decode, note_frames
 from saccade.data.loader import iter_images
-from saccade.data.pipelines import inference_side
 from saccade.data.types import Annotation
 from saccade.data.video import SUFFIXES, Film, open_video
 from saccade.errors import DataError, UsageError
@@ -274,8 +273,7 @@ def _of_images(
         errors[str(path)] = error
 
     processes = min(loader_workers(workers, predictor.device), len(images) // batch)
-    side = inference_side(predictor.preprocessing)
-    batches = iter_images(images, predictor.transforms, batch, processes, min_side=side, on_error=note)
+    batches = iter_images(images, predictor.view, batch, processes, on_error=note)
     waiting = iter(images)
     for name, answer in predictor.predict_batches(batches):
         for path in waiting:

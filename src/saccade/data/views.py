@@ -1,0 +1,114 @@
+"""How an image comes to the network: how finely its file is decoded, and what is then done to it.
+
+A view is built in one place for each purpose: `training_view` for what is learnt from, `inference_view` for what is
+predicted, evaluated, explained and measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from saccade.config import Settings, height_width
+from saccade.data.geometry import Size, scaling
+from saccade.data.image import probe_and_decode
+from saccade.data.mixing import Mosaic
+from saccade.data.pipelines import Preprocessing, Transform, inference_transforms, training_transforms
+from saccade.data.transforms import RandomResizedCrop
+from saccade.data.types import Annotation, Sample
+
+
+@dataclass(frozen=True)
+class View:
+    """The transforms from a decoded image to an input of the network, in order, and the size that decoding may have.
+
+    Args:
+        transforms: each is called as `pipelines.Transform` says.
+        min_side: pixels of the shorter side down to which a large JPEG may be decoded at reduced size
+            (`data.image.decode`) without loss of detail behind the transforms; None: images are decoded whole.
+    """
+
+    transforms: tuple[Transform, ...] = ()
+    min_side: int | None = None
+
+    def read(self, path: Path) -> Sample:
+        """An image file as the network sees it, without truth; its `id` is the path. Nothing in it is random.
+
+        Raises:
+            DataError: the file is not an image that can be read.
+            ResourceError: no permission, disk error, out of memory.
+        """
+        found, image = probe_and_decode(path, self.min_side)
+        s = float(found.reduction(self.min_side))
+        truth = Annotation((image.shape[0], image.shape[1]))
+        return self.apply(Sample(image, truth, str(path), found.size, scaling(s, s)))
+
+    def apply(self, sample: Sample, rng: np.random.Generator | None = None) -> Sample:
+        """The sample behind all transforms, none of which needs others.
+
+        Args:
+            rng: what random transforms draw from; by default each sample's draws are the same.
+        """
+        rng = np.random.default_rng(0) if rng is None else rng
+        for transform in self.transforms:
+            sample = transform(sample, rng)
+        return sample
+
+    def then(self, *transforms: Transform) -> View:
+        """This view with more transforms behind its own."""
+        return replace(self, transforms=(*self.transforms, *transforms))
+
+    def side_of_draw(self, size: Size, rng: np.random.Generator) -> int | None:
+        """`min_side` for the draw to come, where a random crop tells how large it will be; `rng` is left as it was.
+
+        Args:
+            size: (height, width) of the upright image.
+        """
+        crop = self.transforms[0] if self.transforms else None
+        if self.min_side is None or not isinstance(crop, RandomResizedCrop):
+            return self.min_side
+        before = rng.bit_generator.state
+        side = crop.shorter_side(size, rng)
+        rng.bit_generator.state = before
+        return side
+
+
+def inference_view(task: str, preprocessing: Preprocessing) -> View:
+    """What prediction and evaluation show a network. Twice its pixels are decoded: the resize still averages."""
+    transforms = tuple(inference_transforms(task, preprocessing))
+    if preprocessing.size is None:
+        return View(transforms)
+    return View(transforms, 2 * round(max(preprocessing.size) * preprocessing.view))
+
+
+def training_view(
+    task: str, settings: Settings, stride: int = 1, flip_pairs: Sequence[tuple[int, int]] = (), mosaic: bool = True
+) -> View:
+    """What training shows a network.
+
+    Args:
+        stride, flip_pairs: as in `pipelines.training_transforms`.
+        mosaic: whether images are composed of several where the settings ask for it; not in the last part of a run.
+
+    Raises:
+        UsageError: settings that contradict the task.
+    """
+    transforms = training_transforms(task, settings, stride, flip_pairs)
+    kept = tuple(t for t in transforms if mosaic or not isinstance(t, Mosaic))
+    return View(kept, _training_side(task, settings))
+
+
+def _training_side(task: str, settings: Settings) -> int | None:
+    """A random crop is enlarged, so that it needs more pixels than the input has: by its smallest share of a side."""
+    if task == "segment":
+        return None
+    side = max(height_width(settings.size))
+    share = 1.0 - settings.jitter
+    if task in ("classify", "tag") and settings.resize == "crop" and not settings.pad:
+        share *= settings.crop_min**0.5
+    if settings.min_overlap_crop:
+        share *= 0.3  # SSD's smallest crop
+    return round(side / share)
