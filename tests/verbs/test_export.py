@@ -16,7 +16,7 @@ from saccade import checkpoint
 from saccade.checkpoint import Checkpoint
 from saccade.data.pipelines import Preprocessing
 from saccade.errors import UsageError, how_to_install
-from saccade.inference.predictor import build
+from saccade.inference.trained import build
 from saccade.models import model_config, model_module
 
 Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`

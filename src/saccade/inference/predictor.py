@@ -10,23 +10,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from saccade import checkpoint
 from saccade.data.loader import collate
 from saccade.data.packing import pack, unpack
 from saccade.data.pipelines import Preprocessing, to_original
 from saccade.data.types import Annotation, Batch, Sample
 from saccade.data.views import inference_view
-from saccade.errors import ModelFileError, UsageError
+from saccade.errors import UsageError
 from saccade.inference.fuse import prepare_for_inference
+from saccade.inference.trained import open_run
 from saccade.machine.device import autocast, has_fast_bf16, pick_device
 from saccade.machine.memory import keep_freed_memory
 from saccade.machine.paths import at_home
-from saccade.models import catalogue, model_module
-from saccade.models.configs import config_from_json, unknown_fields
-from saccade.models.dry_run import model_of_shapes
-from saccade.version import __version__
-
-ROOM = 2**24  # numbers that a network may hold besides as many as its weights: priors, masks of positions
 
 
 class Predictor:
@@ -107,85 +101,18 @@ class Predictor:
 
 
 def load(run: str | Path, device: str | torch.device | None = None, precision: str = "auto") -> Predictor:
-    """The trained model of a run folder or checkpoint file.
+    """The trained model of a run folder or a checkpoint file, ready to answer: `saccade.load(run).predict(image)`.
+
+    Args:
+        run: a run folder, of which the best checkpoint is taken, or the checkpoint itself (`.safetensors`).
+        device: where to compute; by default a GPU where there is one.
+        precision: as in `Predictor`.
 
     Raises:
-        ModelFileError: see `checkpoint.load`; also for an unknown model, or weights that do not fit it.
-        UsageError: no such device.
+        ModelFileError: as `inference.trained.open_run`.
+        UsageError: no such device or precision.
     """
-    path = checkpoint.find(at_home(run))
-    state = checkpoint.load(path)
-    model, preprocessing = build(state, path), preprocessing_in(state, path)
-    return Predictor(model, state.task, state.classes, preprocessing, pick_device(device), precision, state.thresholds)
-
-
-def preprocessing_in(state: checkpoint.Checkpoint, path: Path) -> Preprocessing:
-    """How a checkpoint wants its images. Raises ModelFileError where it does not say, or thresholds do not fit."""
-    try:
-        preprocessing = Preprocessing.from_json(state.preprocessing)
-    except ModelFileError as error:
-        raise ModelFileError(f"{path}: {error}") from error
-    if state.thresholds and len(state.thresholds) != len(state.classes):
-        raise ModelFileError(f"{path}: {len(state.thresholds)} thresholds for {len(state.classes)} classes")
-    return preprocessing
-
-
-def build(state: checkpoint.Checkpoint, path: Path) -> nn.Module:
-    """The network of a checkpoint with its weights. Raises ModelFileError."""
-    if state.model not in catalogue():
-        raise ModelFileError(f"{path}: made by a model that this Saccade does not know: {state.model!r}")
-    module = model_module(state.model)
-    maker = f"Saccade {state.versions.get('saccade', 'of unknown version')}"
-    unknown = unknown_fields(module, state.model, state.config)
-    if unknown:
-        raise ModelFileError(
-            f"{path}: made by {maker}, whose {state.model} has settings that Saccade {__version__} does not know: "
-            f"{', '.join(unknown)}. Use that version or a newer one"
-        )
-    if state.task not in module.TASKS or state.config.get("classes") != len(state.classes):
-        raise ModelFileError(
-            f"{path}: a model of {state.config.get('classes')} classes to {state.task!r} with {len(state.classes)} "
-            f"class names; {state.model} serves {', '.join(module.TASKS)}, with a name for each class"
-        )
-    try:
-        config = config_from_json(module, state.model, state.config)
-        shapes = model_of_shapes(module, config, len(state.weights))
-    except Exception as error:  # a configuration that is not ours may raise anything
-        raise ModelFileError(f"{path}: {maker}'s configuration of {state.model} does not fit ({error})") from error
-    kept, tables = (sum(t.numel() for t in tensors) for tensors in (state.weights.values(), shapes.buffers()))
-    try:
-        _compare(shapes.state_dict(), state.weights, path)  # before a network that is not this one takes memory
-        if tables > kept + ROOM:
-            raise UsageError(f"{path}: tables of {tables:,} numbers beside weights of {kept:,}; the file is damaged")
-        model: nn.Module = module.Model(config)
-        fit_weights(model, state.weights, path)
-    except UsageError as error:  # here the file contradicts itself
-        raise ModelFileError(str(error)) from error
-    return model
-
-
-def fit_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
-    """Give the model weights that must fit exactly. Raises UsageError with the first keys that do not."""
-    expected = model.state_dict()
-    _compare(expected, weights, path)
-    # The tensors themselves become the parameters: large networks are not held twice.
-    fitting = {name: value.to(expected[name].dtype) for name, value in weights.items()}
-    model.load_state_dict(fitting, assign=True)
-
-
-def _compare(expected: dict[str, torch.Tensor], weights: dict[str, torch.Tensor], path: Path) -> None:
-    """Raises UsageError where names or shapes differ."""
-    missing = sorted(set(expected) - set(weights))
-    foreign = sorted(set(weights) - set(expected))
-    shapes = [
-        f"{name} {list(weights[name].shape)}, expected {list(expected[name].shape)}"
-        for name in sorted(set(weights) & set(expected))
-        if weights[name].shape != expected[name].shape
-    ]
-    if missing or foreign or shapes:
-        parts = [
-            f"{len(names)} {what}: {', '.join(names[:10])}"
-            for what, names in (("missing", missing), ("unexpected", foreign), ("of another shape", shapes))
-            if names
-        ]
-        raise UsageError(f"{path}: weights of another architecture; " + "; ".join(parts))
+    found = open_run(run, device)
+    return Predictor(
+        found.network, found.task, found.classes, found.preprocessing, found.device, precision, found.thresholds
+    )

@@ -6,27 +6,23 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
-import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
-from saccade import checkpoint
 from saccade.data.formats.listing import images_to_look_at
 from saccade.data.image import note_frames
-from saccade.data.pipelines import Preprocessing
 from saccade.errors import DataError, UsageError, suggest
 from saccade.explanations.image import Advance, Explained, Wanted, explain_image, layers_for
 from saccade.explanations.layers import Shape
 from saccade.explanations.targets import GRADIENTS, TASKS, find_labels
 from saccade.explanations.words import ENDS, METHODS, SIGNED
-from saccade.inference.predictor import build, preprocessing_in
-from saccade.machine.device import describe_hardware, pick_device
+from saccade.inference.trained import Trained, open_run
+from saccade.machine.device import describe_hardware
 from saccade.machine.files import report_folder, write_whole
 from saccade.machine.paths import at_home
 from saccade.machine.terminal import printable
@@ -34,20 +30,6 @@ from saccade.plots.heat import overlay
 from saccade.reports.explanation import filters_section, image_section, introduction, summary
 from saccade.reports.page import Page, write_page
 from saccade.reports.sections import Section
-
-
-@dataclass(slots=True)
-class _Network:
-    """A trained network as it was trained, not the predictor's faster copy: gradients must reach its layers."""
-
-    path: Path
-    name: str
-    task: str
-    classes: list[str]
-    preprocessing: Preprocessing
-    model: Any
-    device: torch.device
-    thresholds: tuple[float, ...]
 
 
 def explain(
@@ -79,28 +61,28 @@ def explain(
     Raises:
         DataError: a source that is not there; not one image could be read.
         UsageError: an unknown class, method or layer; a task or network that cannot be explained; `top` below 1.
-        ModelFileError: see `checkpoint.load`.
+        ModelFileError: as `inference.trained.open_run`.
     """
     if top < 1:
         raise UsageError(f"--top is {top}, allowed: at least 1")
     paths = _expand([images] if isinstance(images, str | Path) else images)
-    network = _load(at_home(run), device)
-    chosen = _methods(methods, network.task)
-    wanted = Wanted(chosen, find_labels(classes, network.classes), top, layers, network.thresholds)
+    trained = _open(run, device)
+    chosen = _methods(methods, trained.task)
+    wanted = Wanted(chosen, find_labels(classes, trained.classes), top, layers, trained.thresholds)
     folder = None if out is None else report_folder(Path(at_home(out)))
-    page = _page(network, chosen)
+    page = _page(trained, chosen)
     entries: list[dict[str, Any]] = []
     for number, path in enumerate(paths, 1):
         try:
-            found = _explain_one(network, path, wanted, progress)
+            found = _explain_one(trained, path, wanted, progress)
         except DataError as error:
             entries.append({"image": str(path), "error": str(error)})
             page.warnings.append(str(error))
             continue
-        found.notes += note_frames(path) + _nothing_to_say(found, wanted.labels, network.classes)
-        entries.append(summary(found, network.classes))
+        found.notes += note_frames(path) + _nothing_to_say(found, wanted.labels, trained.classes)
+        entries.append(summary(found, trained.classes))
         if folder is not None:
-            page.sections.append(image_section(number, found, network.classes))
+            page.sections.append(image_section(number, found, trained.classes))
             _write_overlays(folder, number, found, entries[-1]["explained"])
     if all("error" in entry for entry in entries):
         raise DataError("no image could be read. " + "; ".join(entry["error"] for entry in entries[:5]))
@@ -109,7 +91,7 @@ def explain(
         page.sections.append(_again(words, classes, chosen, layers))
         write_page(folder, page)
     report = None if folder is None else str(folder / "report.html")
-    return {"run": str(run), "model": network.name, "task": network.task, "report": report, "images": entries}
+    return {"run": str(run), "model": trained.model, "task": trained.task, "report": report, "images": entries}
 
 
 def list_layers(run: str | Path, image: str | Path, device: str | None = None) -> dict[str, Shape]:
@@ -118,26 +100,24 @@ def list_layers(run: str | Path, image: str | Path, device: str | None = None) -
     Raises:
         DataError, ModelFileError, UsageError: as `explain`.
     """
-    network = _load(at_home(run), device)
+    trained = _open(run, device)
     path = _expand([image])[0]
-    return layers_for(network.model, network.task, network.preprocessing, path, network.device)
+    return layers_for(trained.network, trained.task, trained.preprocessing, path, trained.device)
 
 
-def _explain_one(network: _Network, path: Path, wanted: Wanted, progress: bool) -> Explained:
+def _explain_one(trained: Trained, path: Path, wanted: Wanted, progress: bool) -> Explained:
     with _bar(f"explaining {path.name}", progress) as advance:
-        return explain_image(network.model, network.task, network.preprocessing, path, wanted, network.device, advance)
+        return explain_image(
+            trained.network, trained.task, trained.preprocessing, path, wanted, trained.device, advance
+        )
 
 
-def _load(run: str | Path, device: str | None) -> _Network:
-    path = checkpoint.find(run)
-    state = checkpoint.load(path)
-    if state.task not in TASKS:
-        raise UsageError(f"a model to {state.task} cannot be explained; the tasks that can: {', '.join(TASKS)}")
-    place = pick_device(device)
-    model = build(state, path).to(place).eval()
-    preprocessing = preprocessing_in(state, path)
-    thresholds = tuple(state.thresholds)
-    return _Network(path, state.model, state.task, list(state.classes), preprocessing, model, place, thresholds)
+def _open(run: str | Path, device: str | None) -> Trained:
+    """Raises UsageError for a task without explanations, and as `open_run`."""
+    trained = open_run(run, device)
+    if trained.task not in TASKS:
+        raise UsageError(f"a model to {trained.task} cannot be explained; the tasks that can: {', '.join(TASKS)}")
+    return trained
 
 
 def _methods(wanted: Sequence[str] | None, task: str) -> list[str]:
@@ -189,14 +169,14 @@ def _nothing_to_say(found: Explained, labels: Sequence[int], classes: Sequence[s
     return [f"The network does not see {name!r} in this image, so there is nothing to explain." for name in missing]
 
 
-def _page(network: _Network, methods: Sequence[str]) -> Page:
-    page = Page(f"What {network.name} looks at", f"Explanations of a network to {network.task}, {network.path}")
-    page.sections.append(introduction(network.task, methods))
+def _page(trained: Trained, methods: Sequence[str]) -> Page:
+    page = Page(f"What {trained.model} looks at", f"Explanations of a network to {trained.task}, {trained.path}")
+    page.sections.append(introduction(trained.task, methods))
     if "features" in methods:
-        filters = filters_section(network.model)
+        filters = filters_section(trained.network)
         if filters is not None:
             page.sections.append(filters)
-    page.sentences.append(f"Computed on {describe_hardware(network.device)}, float32.")
+    page.sentences.append(f"Computed on {describe_hardware(trained.device)}, float32.")
     return page
 
 

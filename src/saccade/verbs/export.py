@@ -11,11 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saccade import checkpoint
 from saccade.config import height_width, parse_size
-from saccade.data.pipelines import Preprocessing
 from saccade.errors import UsageError, how_to_install, suggest
-from saccade.inference.predictor import build
+from saccade.inference.trained import Trained, open_run
 from saccade.machine.files import write_whole
 from saccade.machine.paths import at_home
 from saccade.models import model_module
@@ -65,34 +63,34 @@ def export(
     Raises:
         UsageError: unknown format, the extra is not installed, or the model has operations that ONNX has no word for.
     """
-    run, out = at_home(run), at_home(out)
+    out = at_home(out)
     if to not in ("onnx", "torch"):
         raise UsageError(f"--to {to!r}: {suggest(to, ['onnx', 'torch'])}")
-    found = checkpoint.find(run)
-    state = checkpoint.load(found)
-    folder = Path(run) if Path(run).is_dir() else Path(run).parent
-    target = Path(out) if out is not None else folder / ("model.onnx" if to == "onnx" else "model.pt2")
-    model = build(state, found)
-    inputs = example_inputs(model_module(state.model), model.config, *_input_size(state, size), batch)
-    network = Network(model).eval()
+    trained = open_run(run)
+    target = Path(out) if out is not None else trained.path.with_name("model.onnx" if to == "onnx" else "model.pt2")
+    sides = _input_size(trained, size)
+    inputs = example_inputs(model_module(trained.model), trained.network.config, *sides, batch)
+    network = Network(trained.network).eval()
     with torch.no_grad():
         expected = _outputs(network(*inputs))
         program = torch.export.export(network, inputs)
         if to == "onnx":
-            _refuse_onnx(program, state.model)
+            _refuse_onnx(program, trained.model)
         if to == "torch":
             archive = io.BytesIO()  # torch ends the whole process where the disk is full
             torch.export.save(program, archive)
             write_whole(target, archive.getvalue())
             got = _outputs(torch.export.load(target).module()(*inputs))
         else:
-            got = _write_onnx(program, inputs, target, state)
+            got = _write_onnx(program, inputs, target, trained)
     difference = max(
         float((a - b).abs().max()) / max(1.0, float(b.abs().max())) for a, b in zip(got, expected, strict=True)
     )
     if not difference <= TOLERANCE:
         target.unlink()
-        raise UsageError(f"the exported {state.task} model differs by {difference:.2g} from the original; not written")
+        raise UsageError(
+            f"the exported {trained.task} model differs by {difference:.2g} from the original; not written"
+        )
     return {
         "file": str(target),
         "format": to,
@@ -120,7 +118,7 @@ def _nodes(part: nn.Module) -> list[torch.fx.Node]:
     return list(part.graph.nodes) if isinstance(part, torch.fx.GraphModule) else []
 
 
-def _write_onnx(program: Any, inputs: tuple[Tensor, ...], target: Path, state: checkpoint.Checkpoint) -> list[Tensor]:
+def _write_onnx(program: Any, inputs: tuple[Tensor, ...], target: Path, trained: Trained) -> list[Tensor]:
     """Write an ONNX file with classes and preprocessing as metadata; returns what onnxruntime computes with it."""
     import onnxruntime
 
@@ -131,9 +129,9 @@ def _write_onnx(program: Any, inputs: tuple[Tensor, ...], target: Path, state: c
         raise UsageError(f"this model cannot be written as ONNX ({reason}); use --to torch") from error
     exported.model.metadata_props.update(
         {
-            "classes": json.dumps(state.classes),
-            "task": state.task,
-            "preprocessing": json.dumps(state.preprocessing),
+            "classes": json.dumps(trained.classes),
+            "task": trained.task,
+            "preprocessing": json.dumps(trained.preprocessing.to_json()),
         }
     )
     write_whole(target, lambda temporary: exported.save(temporary))
@@ -147,7 +145,7 @@ def _outputs(value: Any) -> list[Tensor]:
     return [value] if isinstance(value, Tensor) else list(value)
 
 
-def _input_size(state: checkpoint.Checkpoint, size: str | int | tuple[int, int] | None) -> tuple[int, int]:
+def _input_size(trained: Trained, size: str | int | tuple[int, int] | None) -> tuple[int, int]:
     if size is not None:
         return height_width(parse_size(size))
-    return Preprocessing.from_json(state.preprocessing).size or (ANY_SIZE, ANY_SIZE)
+    return trained.preprocessing.size or (ANY_SIZE, ANY_SIZE)

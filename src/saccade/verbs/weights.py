@@ -13,7 +13,7 @@ from saccade import checkpoint
 from saccade.config import resolve
 from saccade.data.pipelines import Preprocessing, preprocessing_of
 from saccade.errors import UsageError
-from saccade.inference.predictor import fit_weights
+from saccade.inference.trained import fit_weights
 from saccade.machine.files import open_regular
 from saccade.machine.paths import at_home
 from saccade.models import model_config, model_module
