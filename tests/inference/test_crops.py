@@ -104,12 +104,9 @@ def test_squares_lie_along_the_longer_side() -> None:
 
 def test_views_of_other_preprocessings() -> None:
     sample = Sample(np.full((40, 60, 3), 9, np.uint8), Annotation((40, 60)), "x", (40, 60))
-    rng = np.random.default_rng(0)
     for shape, side in ((Preprocessing((32, 32), "crop", pad=4), 40), (Preprocessing((56, 56), "stretch"), 64)):
-        (steps,) = views("classify", shape, 10)
-        out = sample
-        for step in steps:
-            out = step(out, rng)
+        (view,) = views("classify", shape, 10)
+        out = view.apply(sample)
         assert out.image.shape == (side, side, 3)
     assert out.image.min() == 9
     assert len(list(parts(torch.zeros(1, 3, 40, 40), (32, 32), 10))) == 5
