@@ -13,13 +13,8 @@ def class_images(records: Sequence[Record], classes: int) -> np.ndarray:
     """[classes] int64: images in which each class occurs, as label, tag or object (crowds included)."""
     counts = np.zeros(classes, np.int64)
     for record in records:
-        counts[list(_classes_of(record))] += 1
+        counts[list(set(record.labels()))] += 1
     return counts
-
-
-def _classes_of(record: Record) -> set[int]:
-    found = {thing.label for thing in record.things or ()} | set(record.tags or ())
-    return found if record.label is None else found | {record.label}
 
 
 def label_weights(counts: np.ndarray, balance: str, beta: float = 0.999) -> tuple[float, ...]:
@@ -67,4 +62,4 @@ def repeat_factors(records: Sequence[Record], classes: int, threshold: float) ->
     """
     share = class_images(records, classes) / max(1, len(records))
     factors = np.maximum(1, np.sqrt(threshold / np.maximum(share, 1e-12)))
-    return np.array([max((float(factors[c]) for c in _classes_of(record)), default=1.0) for record in records])
+    return np.array([max((float(factors[c]) for c in record.labels()), default=1.0) for record in records])

@@ -29,10 +29,14 @@ class Thing:
 
 @dataclass(slots=True)
 class Record:
-    """One image and what is said of it."""
+    """One picture and what is said of it, in pixels of this picture.
 
-    id: str  # unique in the set: path of the image relative to the root, with '/'
-    size: tuple[int, int]  # (height, width), upright (after EXIF orientation)
+    The picture is a file or, where there is a `region`, a part of one: one file may be several records, each with an
+    id of its own (a tile, a person, a face).
+    """
+
+    id: str  # unique in the set, free; where the picture is a file, its path
+    size: tuple[int, int]  # (height, width) of the picture, upright (after EXIF orientation)
     split: str | None = None  # "train", "val", "test" where the data set says so
     label: int | None = None
     tags: list[int] | None = None  # indices of the tags that hold
@@ -40,16 +44,33 @@ class Record:
     things: list[Thing] | None = None
     source_id: int | str | None = None  # the image id that the format uses (COCO), returned in result files
     group: str | None = None  # the recording that it is a picture of, where that is known (data/recordings.py)
+    path: str = ""  # the file relative to the root, with '/'; empty: as the id
+    region: tuple[int, int, int, int] | None = None  # x1 y1 x2 y2 in the file's upright picture; None: all of it
+
+    def __post_init__(self) -> None:
+        self.path = self.path or self.id
 
     def to_json(self) -> dict[str, Any]:
-        """As the files state it: without the recording, which is found."""
+        """As the files state it: without the recording, which is found, and without a path that is the id."""
         state = asdict(self)
         del state["group"]
+        if self.path == self.id:
+            del state["path"]
+        if self.region is None:
+            del state["region"]
         return state
+
+    def labels(self) -> list[int]:
+        """The label, tags and labels of objects, each as often as it is stated; none for a class map."""
+        stated = [] if self.label is None else [self.label]
+        return [*stated, *(self.tags or ()), *(thing.label for thing in self.things or ())]
 
     @classmethod
     def from_json(cls, state: dict[str, Any]) -> Record:
+        """What `to_json` gave, of this version or an older one, which knew no path and no region."""
         state = dict(state, size=tuple(state["size"]))
+        if state.get("region") is not None:
+            state["region"] = tuple(state["region"])
         if state.get("things") is not None:
             state["things"] = [
                 Thing(**dict(t, box=tuple(t["box"]), mask=tuple(t["mask"]) if t["mask"] else None))
@@ -149,5 +170,4 @@ class DataSet:
 
 def count_labels(record: Record) -> int:
     """Labels of one picture as the ledger counts them: things and tags each, a class or a class map once."""
-    marks = (record.label is not None) + (record.semantic is not None)
-    return marks + len(record.things or ()) + len(record.tags or ())
+    return len(record.labels()) + (record.semantic is not None)

@@ -34,20 +34,20 @@ def find_recordings(
     """The recording of each picture, None for one that stands alone.
 
     Args:
-        records: pictures with their ids.
+        records: pictures with the paths of their files.
         thumbnails: of each, [16, 18] uint8 gray, as `duplicates.read_thumbnails` gives them.
-        pattern: "none"; a regular expression, searched in the id, whose first group (or whole match) names the
-            recording; or "auto": ids with a word such as patient, video or clip and a number, or numbered pictures of
+        pattern: "none"; a regular expression, searched in the path, whose first group (or whole match) names the
+            recording; or "auto": paths with a word such as patient, video or clip and a number, or numbered pictures of
             one name of which neighbours look alike. Two recordings or more must be recognised.
 
     Raises:
-        UsageError: the pattern is no regular expression, or fits no id.
+        UsageError: the pattern is no regular expression, or fits no path.
     """
     if pattern == "none":
         return [None] * len(records)
     if pattern != "auto":
         return _by_pattern(records, pattern)
-    found = [word[1].lower() if (word := _WORDS.search(record.id)) else None for record in records]
+    found = [word[1].lower() if (word := _WORDS.search(record.path)) else None for record in records]
     if len(set(found) - {None}) < 2:
         found = _numbered(records, thumbnails)
     return found if len(set(found) - {None}) > 1 and not _follow_labels(records, found) else [None] * len(records)
@@ -60,9 +60,9 @@ def _by_pattern(records: Sequence[Record], pattern: str) -> list[str | None]:
         raise UsageError(
             f"group {pattern!r} is no regular expression ({error}); such as group='(patient_[0-9]+)'"
         ) from error
-    matches = [rule.search(record.id) for record in records]
+    matches = [rule.search(record.path) for record in records]
     if records and not any(matches):
-        raise UsageError(f"group {pattern!r} fits no image of the data set, such as {records[0].id!r}")
+        raise UsageError(f"group {pattern!r} fits no image of the data set, such as {records[0].path!r}")
     return [None if match is None else (match[1] if rule.groups else match[0]) for match in matches]
 
 
@@ -70,14 +70,15 @@ def _numbered(records: Sequence[Record], thumbnails: Sequence[np.ndarray | None]
     """Pictures called alike but for a number, where neighbours in the order of the numbers look alike."""
     frames: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for i, record in enumerate(records):
-        path = PurePosixPath(record.id)
+        path = PurePosixPath(record.path)
         match = _FRAME.match(path.stem)
         if match and match[1] and thumbnails[i] is not None:
             frames[match[1]].append((int(match[2][-18:]), i))
     found: list[str | None] = [None] * len(records)
     for name, members in frames.items():
         order = [i for _, i in sorted(members)]
-        if len(order) >= _FRAMES and _flows([t for i in order if (t := thumbnails[i]) is not None]):
+        files = {records[i].path: t for i in order if (t := thumbnails[i]) is not None}
+        if len(files) >= _FRAMES and _flows(list(files.values())):
             for i in order:
                 found[i] = name
     return found

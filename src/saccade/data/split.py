@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import numpy as np
 
 from saccade.data.dataset import DataSet, Record
 from saccade.data.duplicates import find_duplicates, read_thumbnails
@@ -25,9 +27,9 @@ def split(dataset: DataSet, seed: int = 0, share: float = HOLDOUT, group: str = 
     """Fill `Record.split` with "train" and "val" (and leave "test" where the set gives it), `Record.group` too.
 
     Pictures that cannot be decoded, which not all headers tell, are refused here, before a run trips over them.
-    Near-duplicates and pictures of one recording fall on one side. A label with one picture stays in train; at least
-    one picture is held out where there are two groups. Given splits that share pictures or recordings get a warning in
-    `dataset.ledger`; so does a val held out of the train part that the set gives.
+    Near-duplicates and pictures of one file or recording fall on one side. A label with one picture stays in train; at
+    least one picture is held out where there are two groups. Given splits that share pictures or recordings get a
+    warning in `dataset.ledger`; so does a val held out of the train part that the set gives.
 
     Args:
         dataset: changed in place: `split` and `group` of its records, what its ledger refuses and warns of.
@@ -40,12 +42,11 @@ def split(dataset: DataSet, seed: int = 0, share: float = HOLDOUT, group: str = 
     """
     if not 0 <= share < 1:
         raise UsageError(f"share of held-out pictures is {share}; allowed: from 0 on and below 1")
-    thumbnails = read_thumbnails([dataset.root / record.id for record in dataset.records])
-    seen = {record.id: thumbnail for record, thumbnail in zip(dataset.records, thumbnails, strict=True)}
-    dataset.refuse(_undecodable(dataset, [name for name, thumbnail in seen.items() if thumbnail is None]))
+    seen = _look_at_files(dataset, dataset.records)
+    dataset.refuse(_undecodable(dataset, {path for path, thumbnail in seen.items() if thumbnail is None}))
     records = sorted(dataset.records, key=lambda record: record.id)
-    thumbnails = [seen[record.id] for record in records]
-    copies = find_duplicates(thumbnails)
+    copies = _find_copies(records, seen)
+    thumbnails = [seen[record.path] for record in records]
     for record, name in zip(records, find_recordings(records, thumbnails, group), strict=True):
         record.group = name
     given = {record.split for record in records if record.split is not None}
@@ -86,19 +87,36 @@ def find_leaks(dataset: DataSet) -> list[str]:
     records = sorted((r for r in dataset.records if r.split is not None), key=lambda record: record.id)
     if len({record.split for record in records}) < 2:
         return []
-    return _leaks(records, find_duplicates(read_thumbnails([dataset.root / record.id for record in records])))
+    return _leaks(records, _find_copies(records, _look_at_files(dataset, records)))
 
 
-def _undecodable(dataset: DataSet, suspects: list[str]) -> dict[str, str]:
-    """Those of the suspected pictures (ids) that are there and cannot be decoded, with the reason."""
-    reasons = {}
-    for name in suspects:
-        if (dataset.root / name).is_file():
+def _look_at_files(dataset: DataSet, records: Sequence[Record]) -> dict[str, np.ndarray | None]:
+    """The thumbnail of every file of these records, by path."""
+    paths = list(dict.fromkeys(record.path for record in records))
+    return dict(zip(paths, read_thumbnails([dataset.root / path for path in paths]), strict=True))
+
+
+def _find_copies(records: Sequence[Record], thumbnails: Mapping[str, np.ndarray | None]) -> list[int]:
+    """The group of each record: the index of the first one of the same file, or of a near-duplicate of it."""
+    first: dict[str, int] = {}
+    for i, record in enumerate(records):
+        first.setdefault(record.path, i)
+    starts = list(first.values())
+    groups = find_duplicates([thumbnails[path] for path in first])
+    start_of = {path: starts[group] for path, group in zip(first, groups, strict=True)}
+    return [start_of[record.path] for record in records]
+
+
+def _undecodable(dataset: DataSet, suspects: Collection[str]) -> dict[str, str]:
+    """The records (ids) whose file is one of the suspected paths, is there and cannot be decoded, with the reason."""
+    faults = {}
+    for path in suspects:
+        if (dataset.root / path).is_file():
             try:
-                decode(dataset.root / name)
+                decode(dataset.root / path)
             except DataError as error:
-                reasons[name] = str(error)
-    return reasons
+                faults[path] = str(error)
+    return {record.id: faults[record.path] for record in dataset.records if record.path in faults}
 
 
 def _complete(dataset: DataSet, records: list[Record]) -> None:
@@ -183,9 +201,7 @@ def _leaks(records: list[Record], groups: list[int]) -> list[str]:
 
 def _labels(record: Record) -> list[int]:
     """The labels that a picture carries, each once; none for a class map."""
-    if record.label is not None:
-        return [record.label]
-    return sorted({*(record.tags or ()), *(thing.label for thing in record.things or ())})
+    return [record.label] if record.label is not None else sorted(set(record.labels()))
 
 
 def _hold_out(records: list[Record], groups: list[int], seed: int, share: float) -> list[bool]:

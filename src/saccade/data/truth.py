@@ -1,4 +1,5 @@
-"""From a record to what a model is trained on or judged by: the annotation in pixels of the upright image.
+"""From a record to what a model is trained on or judged by: the annotation in pixels of the upright image (of a record
+that is a region of a file: of that region, `data/pictures.py`).
 
 A pixel belongs to a polygon as COCO's mask API draws it (`data/rle.py`), to an object of several polygons where it
 belongs to any of them. A rectangle with whole-numbered corners covers exactly its area.
@@ -16,13 +17,13 @@ import torch
 from torch import Tensor
 
 from saccade.data.cache import Kept
-from saccade.data.class_map import read_class_map
 from saccade.data.dataset import DataSet, Record, Thing
 from saccade.data.geometry import scaling
-from saccade.data.image import decode_values, probe_and_decode
+from saccade.data.image import decode_values
 from saccade.data.main_object import main_object
+from saccade.data.pictures import class_map_of, cut, decode_picture
 from saccade.data.rle import decode_rle, draw_polygons
-from saccade.data.types import IGNORE, Annotation, Objects, Sample
+from saccade.data.types import Annotation, Objects, Sample
 from saccade.errors import DataError
 from saccade.tasks.table import find_task
 
@@ -45,14 +46,7 @@ def read_sample(
     """
     if known is not None:
         return _sample(known, record, dataset, task)
-    path = dataset.root / record.id
-    found, image = probe_and_decode(path, min_side)
-    if found.size != record.size:
-        raise DataError(
-            f"{path}: is {found.size[0]} x {found.size[1]} (height x width) now, was {record.size[0]} x "
-            f"{record.size[1]} when the data set was read; do not change images during a run"
-        )
-    reduction = float(found.reduction(min_side))
+    image, reduction = decode_picture(record, dataset.root, min_side)
     return _sample(Kept(image, None, (reduction, reduction)), record, dataset, task)
 
 
@@ -125,13 +119,8 @@ def _tags(record: Record, classes: int) -> Tensor:
 
 def _class_map(record: Record, dataset: DataSet, reduction: int) -> np.ndarray:
     """[H, W] uint8 of class indices and IGNORE."""
-    path = dataset.root / _stated(record.semantic, record, "class map")
-    known = dataset.mask_values
-    if known is None:
-        known = {index: index for index in range(len(dataset.classes))} | {IGNORE: IGNORE}
-    indices = read_class_map(path, known)
-    _check_size(indices, record, str(path))
-    return _reduced(indices, reduction)
+    _stated(record.semantic, record, "class map")
+    return _reduced(class_map_of(record, dataset), reduction)
 
 
 def _objects(things: list[Thing], dataset: DataSet, reduction: int) -> Objects:
@@ -174,13 +163,16 @@ def _add_masks(objects: Objects, things: list[Thing], record: Record, dataset: D
                 full = decode_rle(thing.rle)
             except DataError as error:
                 raise DataError(f"{where}: {error}") from None
-            _check_size(full, record, where)
+            if full.shape != record.size:
+                raise DataError(
+                    f"{where}: the mask is {full.shape[0]} x {full.shape[1]} (height x width), its image {record.id} "
+                    f"is {record.size[0]} x {record.size[1]}"
+                )
             masks[row] = _reduced(full, reduction)
         elif thing.mask is not None:
             name, value = thing.mask
             if name not in id_maps:
-                id_maps[name] = decode_values(dataset.root / name)
-                _check_size(id_maps[name], record, str(dataset.root / name))
+                id_maps[name] = cut(decode_values(dataset.root / name), record, str(dataset.root / name))
             masks[row] = _reduced(id_maps[name], reduction) == value
         elif thing.polygons is not None:
             scaled = [[v / reduction for v in polygon] for polygon in thing.polygons]
@@ -190,14 +182,6 @@ def _add_masks(objects: Objects, things: list[Thing], record: Record, dataset: D
         if thing.area is None and objects.area is not None:
             objects.area[row] = float(masks[row].sum())
     objects.masks = torch.from_numpy(masks)
-
-
-def _check_size(values: np.ndarray, record: Record, where: str) -> None:
-    if values.shape != record.size:
-        raise DataError(
-            f"{where}: the mask is {values.shape[0]} x {values.shape[1]} (height x width), its image {record.id} is "
-            f"{record.size[0]} x {record.size[1]}"
-        )
 
 
 def _small(size: tuple[int, int], s: int) -> tuple[int, int]:

@@ -157,10 +157,11 @@ def records_of(
 
 
 def _result(metric: Metric, records: Sequence[Record], bootstrap: int) -> Result:
-    """What a metric found in these records; its intervals resample recordings where they are known."""
-    groups = {record.id: record.group for record in records if record.group is not None}
-    result = metric.result(bootstrap=bootstrap, groups=groups)
-    result.recordings = len(set(groups.values()))
+    """What a metric found in these records; its intervals resample recordings, and files, where pictures share them."""
+    recordings = {record.id: record.group for record in records if record.group is not None}
+    files = {record.id: record.path for record in records if record.region is not None}
+    result = metric.result(bootstrap=bootstrap, groups=files | recordings)
+    result.recordings = len(set(recordings.values()))
     return result
 
 

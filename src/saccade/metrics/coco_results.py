@@ -154,7 +154,7 @@ def image_names(dataset: DataSet) -> dict[str, Record]:
         return exact
     names: dict[str, set[str]] = {}
     for record in dataset.records:
-        file = PurePosixPath(record.id)
+        file = PurePosixPath(record.path)
         for name in {file.name, file.stem, file.stem.lstrip("0") or "0"}:
             names.setdefault(name, set()).add(record.id)
     by_id = {record.id: record for record in dataset.records}

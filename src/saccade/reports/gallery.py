@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from saccade.data.dataset import DataSet, Record
-from saccade.data.image import decode
+from saccade.data.pictures import decode_picture
 from saccade.data.types import Annotation
 from saccade.errors import SaccadeError
 from saccade.metrics.curves import SCORE
@@ -89,7 +89,7 @@ class Gallery:
         words = (caption(kept.truth, classes), caption(kept.prediction, classes)) if by_word else ("", "")
         exhibit = Exhibit(id, [], *words, not kept.verdict.mistakes if by_word else None, mistakes, kept.verdict.score)
         try:
-            image = decode(self.dataset.root / id)
+            image, _ = decode_picture(kept.record, self.dataset.root)
         except SaccadeError as error:
             return replace(exhibit, unreadable=str(error))
         if by_word:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -172,8 +173,8 @@ def data_section(dataset: DataSet, records: Mapping[str, Sequence[Record]]) -> S
     for title, entries in (("Refused", ledger.refused), ("Repaired", ledger.repaired)):
         if entries:
             section.tables.append(_ledger_table(title, entries))
-    counts = {split: count_labels(part, len(dataset.classes)) for split, part in records.items() if part}
-    if any(sum(column) for column in counts.values()):
+    counts = {split: _labels_of_each_class(part) for split, part in records.items() if part}
+    if any(column.total() for column in counts.values()):
         rows = [
             Row([Cell(name, kind="name2"), *(Cell(f"{column[k]:,}", True) for column in counts.values())])
             for k, name in enumerate(dataset.classes)
@@ -182,14 +183,9 @@ def data_section(dataset: DataSet, records: Mapping[str, Sequence[Record]]) -> S
     return section
 
 
-def count_labels(records: Sequence[Record], classes: int) -> list[int]:
-    """Labels, tags or objects of each class; zeros for class maps, which are not read for this."""
-    counts = [0] * classes
-    for record in records:
-        labels = [] if record.label is None else [record.label]
-        for label in [*labels, *(record.tags or ()), *(thing.label for thing in record.things or ())]:
-            counts[label] += 1
-    return counts
+def _labels_of_each_class(records: Sequence[Record]) -> Counter[int]:
+    """Labels, tags or objects of each class; none for class maps, which are not read for this."""
+    return Counter(label for record in records for label in record.labels())
 
 
 def _ledger_table(title: str, entries: Sequence[Entry]) -> Table:

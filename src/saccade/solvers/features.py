@@ -117,14 +117,14 @@ def without_output_layer(model: nn.Module, head: str) -> nn.Module:
 
 
 def feature_key(frozen: Frozen, root: Path, records: Sequence[Record]) -> str:
-    """SHA-256 of all that features depend on: weights but for the output layer, images (names, sizes and times of the
-    files), preprocessing."""
+    """SHA-256 of all that features depend on: weights but for the output layer, images (names, files with their
+    sizes and times, regions), preprocessing."""
     before = frozen.head + "."
     weights = {name: value for name, value in frozen.model.state_dict().items() if not name.startswith(before)}
     files = []
     for record in records:
-        stat = (root / record.id).stat()
-        files.append([record.id, stat.st_size, stat.st_mtime_ns])
+        stat = (root / record.path).stat()
+        files.append([record.id, record.path, record.region, stat.st_size, stat.st_mtime_ns])
     room, images = type(frozen.model).__module__, frozen.preprocessing.to_json()
     content = [VERSION, room, checkpoint.digest(weights), sorted(files), images]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -282,9 +282,11 @@ def _read_for(module: Room, model: str, data: str | Path, task: str | None) -> t
             if candidate == "localize" and candidate != dataset.task:
                 keep_main_objects(dataset)
             return candidate, dataset
+    crops = "classify" in module.TASKS and any(record.things for record in dataset.records)
+    objects = "; --task classify takes every object for a picture of its own" if crops else ""
     raise UsageError(
         f"{data} holds labels to {dataset.task}, model {model} serves {' and '.join(module.TASKS)}; "
-        f"`saccade models --task {dataset.task}` lists the models that fit"
+        f"`saccade models --task {dataset.task}` lists the models that fit{objects}"
     )
 
 

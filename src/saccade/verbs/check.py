@@ -16,10 +16,11 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from saccade.data.class_map import IGNORE, read_class_map
+from saccade.data.class_map import IGNORE
 from saccade.data.dataset import DataSet, Record, count_labels
 from saccade.data.formats import read
-from saccade.data.image import decode, decode_values
+from saccade.data.image import decode_values
+from saccade.data.pictures import class_map_of, cut, decode_picture
 from saccade.data.split import describe_use, find_leaks
 from saccade.errors import DataError, ResourceError, UsageError
 from saccade.machine.paths import at_home
@@ -121,7 +122,7 @@ def _decode_all(dataset: DataSet) -> None:
 
     def fault(record: Record) -> str | None:
         try:
-            shape = decode(dataset.root / record.id).shape[:2]
+            shape = decode_picture(record, dataset.root)[0].shape[:2]
         except DataError as error:
             return str(error)
         return None if shape == record.size else f"decodes to {shape[0]} x {shape[1]}, its header says {record.size}"
@@ -154,27 +155,15 @@ def _per_class(dataset: DataSet) -> dict[str, dict[str, int]]:
     images: Counter[int] = Counter()
     objects: Counter[int] = Counter()
     for record in dataset.records:
-        counts = _pixels(dataset, record) if record.semantic is not None else _count(record)
+        counts = _pixels(dataset, record) if record.semantic is not None else Counter(record.labels())
         objects.update(counts)
         images.update(counts.keys())
     unit = "pixels" if dataset.task == "segment" else "objects"
     return {name: {"images": images[i], unit: objects[i]} for i, name in enumerate(dataset.classes)}
 
 
-def _count(record: Record) -> Counter[int]:
-    counts = Counter(thing.label for thing in record.things or ())
-    counts.update(record.tags or ())
-    counts.update(() if record.label is None else (record.label,))
-    return counts
-
-
-def _class_map(dataset: DataSet, record: Record) -> np.ndarray:
-    """[H, W] uint8: class index, 255 = ignore."""
-    return read_class_map(dataset.root / str(record.semantic), dataset.mask_values or {})
-
-
 def _pixels(dataset: DataSet, record: Record) -> Counter[int]:
-    counts = np.bincount(_class_map(dataset, record).ravel(), minlength=256)[: len(dataset.classes)]
+    counts = np.bincount(class_map_of(record, dataset).ravel(), minlength=256)[: len(dataset.classes)]
     return Counter({i: int(n) for i, n in enumerate(counts) if n})
 
 
@@ -211,7 +200,7 @@ def _doubts(dataset: DataSet, per_class: dict[str, dict[str, int]]) -> list[str]
 
 def _write_sheet(dataset: DataSet, out: Path) -> str:
     path = out if out.suffix.lower() == ".png" else out / "contact_sheet.png"
-    if path.exists() and any(path.samefile(dataset.root / record.id) for record in dataset.records):
+    if path.exists() and any(path.samefile(dataset.root / record.path) for record in dataset.records):
         raise UsageError(f"{path}: an image of the data set; choose another place for the contact sheet")
     step = max(1, len(dataset.records) / _TILES)
     chosen = [dataset.records[int(i * step)] for i in range(min(_TILES, len(dataset.records)))]
@@ -236,14 +225,15 @@ def _tile(dataset: DataSet, record: Record) -> Tile:
         said = ", ".join(dataset.classes[i] for i in record.tags) or "(no tag)"
     else:
         said = record.id.rsplit("/", 1)[-1]
-    tile = Tile(decode(dataset.root / record.id), said)
+    tile = Tile(decode_picture(record, dataset.root)[0], said)
     tile.boxes = [thing.box for thing in things]
     tile.labels = [thing.label for thing in things]
     tile.names = [dataset.classes[thing.label] for thing in things]
     tile.polygons = [(i, polygon) for i, thing in enumerate(things) for polygon in thing.polygons or ()]
     if record.semantic is not None:
-        classes = _class_map(dataset, record)
+        classes = class_map_of(record, dataset)
         tile.regions = np.where(classes == IGNORE, -1, classes.astype(np.int64))
     elif things and things[0].mask is not None:
-        tile.regions = decode_values(dataset.root / things[0].mask[0]).astype(np.int64) - 1  # id 0 is background
+        path = dataset.root / things[0].mask[0]
+        tile.regions = cut(decode_values(path), record, str(path)).astype(np.int64) - 1  # id 0 is background
     return tile

@@ -118,7 +118,7 @@ def _split_of_run(run: Path, dataset: DataSet, split: str) -> dict[str, Any]:
         settings = read_config(folder)["settings"]
         how = {"seed": int(settings["seed"]), "share": settings.get("holdout", HOLDOUT)}
         group = settings.get("group", "auto")
-        if group in ("auto", "none") or any(re.search(group, record.id) for record in dataset.records):
+        if group in ("auto", "none") or any(re.search(group, record.path) for record in dataset.records):
             how["group"] = group
         return how
     except (ModelFileError, ValueError, KeyError, TypeError) as error:

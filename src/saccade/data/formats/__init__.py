@@ -16,6 +16,7 @@ from saccade.data.dataset import DataSet, count_labels
 from saccade.data.formats.exports import describe_export, describe_file, describe_layout
 from saccade.data.formats.listing import list_folders, list_images
 from saccade.data.main_object import keep_main_objects
+from saccade.data.object_pictures import take_objects
 from saccade.data.picture_kinds import SUFFIXES
 from saccade.errors import DataError, UsageError, suggest
 from saccade.tasks.table import TASKS, find_task
@@ -78,7 +79,8 @@ def read(path: str | Path, task: str | None = None) -> DataSet:
     Args:
         path: "photos", "photos/data.yaml", "folder:photos", ...
         task: what the labels are wanted for (see `tasks/table.py`); it decides where a set can be read in two ways, as
-            masks of ids can (instances or a class map).
+            masks of ids can (instances or a class map). "classify" of boxes makes every object a picture of its own
+            (`data/object_pictures.py`).
 
     Raises:
         UsageError: unknown format or task, or a task that these labels do not serve.
@@ -91,6 +93,8 @@ def read(path: str | Path, task: str | None = None) -> DataSet:
     dataset.records.sort(key=lambda record: record.id)
     if task == "localize" and task in TASKS[dataset.task].also:
         keep_main_objects(dataset)
+    if task == "classify" and "detect" in (dataset.task, *TASKS[dataset.task].also):
+        take_objects(dataset)
     _check(dataset)
     if task is not None and task != dataset.task and task not in TASKS[dataset.task].also:
         serves = ", ".join((dataset.task, *TASKS[dataset.task].also))
@@ -171,9 +175,7 @@ def _near_equal(dataset: DataSet) -> list[str]:
     swap of two neighbouring letters, with the number of labels of each."""
     counts: Counter[int] = Counter()
     for record in dataset.records:
-        counts.update(t.label for t in record.things or ())
-        counts.update(record.tags or ())
-        counts.update(() if record.label is None else (record.label,))
+        counts.update(record.labels())
     warnings = []
     plain = ["".join(unicodedata.normalize("NFKC", n).casefold().replace("-", " ").replace("_", " ").split())
              for n in dataset.classes]  # fmt: skip

@@ -14,7 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from PIL import Image
+
 from saccade.data.dataset import DataSet, Record
+from saccade.data.pictures import decode_picture
 from saccade.errors import DataError, ResourceError, UsageError
 
 Images = Literal["copy", "link", "none"]  # what becomes of the image files: copied, symbolic links, or left alone
@@ -50,14 +53,17 @@ def whole_folder(out: Path) -> Iterator[Path]:
 
 
 def place_image(dataset: DataSet, record: Record, target: Path, images: Images) -> None:
-    """Put the image of a record at `target`, as `images` says. Raises DataError where the image has gone."""
+    """Put the image of a record at `target`, as `images` says; a region of a file as a picture of its own. Raises
+    DataError where the image has gone."""
     if images == "none":
         return
-    source = dataset.root / record.id
+    source = dataset.root / record.path
     if not source.is_file():
         raise DataError(f"{source}: the image is not there; --images none converts the labels alone")
     target.parent.mkdir(parents=True, exist_ok=True)
-    if images == "link":
+    if record.region is not None:
+        Image.fromarray(decode_picture(record, dataset.root)[0]).save(target, format="PNG")
+    elif images == "link":
         target.symlink_to(os.path.abspath(source))
     else:
         shutil.copyfile(source, target)
@@ -74,7 +80,8 @@ def file_names(records: list[Record]) -> dict[str, str]:
             plain = unicodedata.normalize("NFC", stem).casefold()
             if plain not in taken:
                 taken.add(plain)
-                names[record.id] = stem + _UNSAFE.sub("_", path.suffix)
+                suffix = PurePosixPath(record.path).suffix if record.region is None else ".png"
+                names[record.id] = stem + _UNSAFE.sub("_", suffix)
                 break
     return names
 
