@@ -126,7 +126,7 @@ def faster_rcnn_lines(peer: Peer) -> Iterator[Line]:
     sent = {str(i): images[i, :, :h, :w].contiguous().numpy() for i, (h, w) in enumerate(sizes)}
     _, answer = peer.ask({"name": "fasterrcnn_resnet50_fpn", "seed": 2}, sent)
     name = "faster_rcnn_r50_fpn"
-    model = load(name, answer, norm="frozen")
+    model = load(name, answer, trunk_norm="frozen")
     batch = Batch(images, sizes)
     with torch.inference_mode():
         filled = model._fill_padding(images, sizes)

@@ -55,7 +55,7 @@ TASKS: dict[str, tuple[str, Maker, dict[str, Any]]] = {
     "faster_rcnn": (
         "faster_rcnn_small",
         _boxes,
-        {"size": 64, "width": 8, "channels": 16, "rpn_sample": 32, "head_sample": 32, "head_width": 32},
+        {"size": 64, "trunk_width": 8, "channels": 16, "rpn_sample": 32, "head_sample": 32, "head_width": 32},
     ),
 }
 

@@ -52,8 +52,6 @@ class RowNormalize(nn.Module):
         deviation = normalize.get_buffer("std").flatten().clone()
         self.scale = 1 / deviation
         self.shift = -normalize.get_buffer("mean").flatten() / deviation
-        for name in ("mean", "std"):  # for networks that read them, such as Faster R-CNN to fill the padding
-            self.register_buffer(name, normalize.get_buffer(name), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """[b, c, H, W] -> [b, c, H, W], channels last."""

@@ -27,3 +27,29 @@ class Normalize(nn.Module):
         if self.nothing:
             return images
         return (images - self.get_buffer("mean")) / self.get_buffer("std")
+
+
+def fill_padding(images: Tensor, sizes: Sequence[tuple[int, int]], colour: Tensor) -> Tensor:
+    """The images with one colour beyond their own sizes: the mean, which is 0 after normalisation.
+
+    So the public detection weights know padding; and what a network answers does not depend on what stands there.
+
+    Args:
+        images: [b, 3, H, W], padded right and below.
+        sizes: (height, width) of each image inside the padding.
+        colour: broadcasts with the images, such as [1, 3, 1, 1] (`mean_colour`).
+    """
+    height, width = images.shape[-2:]
+    if all(size == (height, width) for size in sizes):
+        return images
+    limit = torch.tensor(sizes).to(images.device, non_blocking=True)
+    inside_y = torch.arange(height, device=images.device) < limit[:, :1]
+    inside_x = torch.arange(width, device=images.device) < limit[:, 1:]
+    inside = inside_y[:, None, :, None] & inside_x[:, None, None, :]
+    return torch.where(inside, images, colour.to(images.dtype))
+
+
+def mean_colour(network: nn.Module) -> Tensor:
+    """The mean [1, 3, 1, 1] (or [1, 1, 1, 1]), in [0, 1], that the first `Normalize` inside a network subtracts."""
+    normalize = next(module for module in network.modules() if isinstance(module, Normalize))
+    return normalize.get_buffer("mean").clone()

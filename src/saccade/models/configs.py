@@ -125,11 +125,15 @@ def unknown_fields(module: Room, model: str, state: Mapping[str, Any]) -> list[s
 def _renamed(made: Any, state: Mapping[str, Any]) -> Mapping[str, Any]:
     """A stored Config in today's names.
 
-    `label_smoothing` of the first classifiers is a part of `objective`; U-Net's `encoder` is its `trunk`.
+    `label_smoothing` of the first classifiers is a part of `objective`; U-Net's `encoder` is its `trunk`; the pyramid
+    detector wrote out the residual network that it stands on.
     """
     state, fields = dict(state), {field.name for field in dataclasses.fields(made)}
     if "label_smoothing" in state and "objective" not in state and "objective" in fields:
         state["objective"] = {"label_smoothing": state.pop("label_smoothing")}
+    if "block" in state and "trunk" in fields:
+        state["trunk"] = {"basic": "resnet18", "bottleneck": "resnet50"}[state.pop("block")]
+        state |= {f"trunk_{name}": state.pop(name) for name in ("depths", "width", "norm", "norm_eps") if name in state}
     for before, now in (("encoder", "trunk"), ("encoder_width", "trunk_width")):
         if before in state and now in fields:
             state[now] = state.pop(before)

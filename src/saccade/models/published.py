@@ -183,7 +183,7 @@ _OTHERS: dict[str, dict[str, Published]] = {
             "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth",
             159.743,
             "AP 37.0 % on COCO val2017",
-            {"norm": "frozen", "norm_eps": 0.0},
+            {"trunk_norm": "frozen", "trunk_norm_eps": 0.0},
         ),
     },
 }

@@ -9,14 +9,16 @@ import torch
 
 from saccade.config import Settings
 from saccade.data.types import Annotation, Batch, Objects
-from saccade.errors import DataError
+from saccade.errors import DataError, UsageError
 from saccade.layers.anchors import cell_anchors, shapes_of
 from saccade.layers.proposing import ProposalRules, RegionProposalNetwork, RPNHead
+from saccade.models.configs import config_from_json, unknown_fields
+from saccade.models.detectors import fpn
 from saccade.models.detectors.fpn import RECIPES, VARIANTS, Config, Model, adapt, from_public
 from saccade.ops.boxes import box_iou
 
 LAYOUT = Path(__file__).parents[2] / "data" / "layouts" / "fasterrcnn_resnet50_fpn.json"
-SMALL = dataclasses.replace(VARIANTS["faster_rcnn_small"], classes=3, width=16, channels=32, head_width=64)
+SMALL = dataclasses.replace(VARIANTS["faster_rcnn_small"], classes=3, trunk_width=16, channels=32, head_width=64)
 
 
 def annotation(
@@ -78,7 +80,7 @@ def test_counts_and_layout_of_the_public_checkpoint(public: Model) -> None:
 def test_counts_of_other_forms() -> None:
     with torch.device("meta"):
         assert count(Model(Config(classes=20))) == 41_449_656
-        assert count(Model(Config(norm="frozen"))) == 41_755_286
+        assert count(Model(Config(trunk_norm="frozen"))) == 41_755_286
 
 
 def test_anchors_of_the_public_checkpoint() -> None:
@@ -187,8 +189,38 @@ def test_bad_truth_is_refused(model: Model) -> None:
 def test_bad_anchors_are_refused() -> None:
     with pytest.raises(ValueError, match="equally many"):
         Model(dataclasses.replace(SMALL, anchors=(((8, 8),), ((8, 8), (9, 9)), ((8, 8),), ((8, 8),))))
-    with pytest.raises(ValueError, match="need 4"):
+    with pytest.raises(UsageError, match="need 3 at least"):
         Model(dataclasses.replace(SMALL, anchors=SMALL.anchors[:2]))
+
+
+@pytest.mark.parametrize("trunk", ["densenet121", "vgg11", "mobilenet_v3_small"])
+def test_any_trunk_with_the_strides_serves(trunk: str) -> None:
+    """VGG, whose last map has stride 16, gets two coarser levels for its anchors; a step reaches every parameter."""
+    width = {"vgg11": 4, "mobilenet_v3_small": 0.25}.get(trunk)
+    depths = (1, 1, 1, 1) if trunk == "densenet121" else None
+    config = dataclasses.replace(SMALL, trunk=trunk, trunk_width=width, trunk_depths=depths)
+    model = Model(config)
+    model(torch.rand(1, 3, 96, 64))
+    torch.stack(list(model.loss(scenes(1)).values())).sum().backward()
+    assert all(p.grad is not None for n, p in model.named_parameters() if "classifier" not in n)
+
+
+def test_trunks_without_the_strides_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"resnet20 has maps at strides 1, 2, 4.*stride 8"):
+        Model(dataclasses.replace(SMALL, trunk="resnet20"))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_settings_of_the_first_versions_are_read(name: str) -> None:
+    """They wrote out the residual network: its block, depths, width and norms."""
+    own = {"block": "basic", "depths": [2, 2, 2, 2], "width": 32, "norm": "batch", "norm_eps": 1e-5}
+    own = own if name == "faster_rcnn_small" else own | {"block": "bottleneck", "depths": [3, 4, 6, 3], "width": 64}
+    now = dataclasses.asdict(VARIANTS[name])
+    before = {key: value for key, value in now.items() if not key.startswith("trunk")} | own
+    assert unknown_fields(fpn, name, before) == []
+    with torch.device("meta"):
+        read, made = Model(config_from_json(fpn, name, before)), Model(VARIANTS[name])
+    assert {k: v.shape for k, v in read.state_dict().items()} == {k: v.shape for k, v in made.state_dict().items()}
 
 
 def test_adapt_fits_the_boxes_and_leaves_little_data_alone() -> None:

@@ -21,8 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from saccade.data.types import Annotation, Batch
+from saccade.errors import UsageError
 from saccade.layers.anchors import cell_anchors, shapes_of
 from saccade.layers.fpn import FeaturePyramid, assign_levels
+from saccade.layers.normalize import fill_padding, mean_colour
 from saccade.layers.proposing import ProposalRules, RegionProposalNetwork, RPNHead
 from saccade.layers.regions import (
     BoxPredictor,
@@ -34,7 +36,7 @@ from saccade.layers.regions import (
     region_predictions,
 )
 from saccade.layers.targets import detection_targets
-from saccade.models.backbones import resnet
+from saccade.models.backbones import create_trunk, refuse_strides
 from saccade.models.paper import Paper
 from saccade.ops.boxes import valid_boxes
 from saccade.ops.roi_align import roi_align_levels, to_rois
@@ -64,19 +66,20 @@ class Config:
     """The network; defaults are faster_rcnn_r50_fpn's. The public weights have 90 classes (COCO's ids up to 90)."""
 
     classes: int = 90
-    # trunk
-    block: Literal["basic", "bottleneck"] = "bottleneck"
-    depths: tuple[int, ...] = (3, 4, 6, 3)
-    width: int = 64  # channels of the stem
-    norm: Literal["batch", "frozen"] = "batch"  # frozen: fixed statistics, for fine-tuning public weights
-    norm_eps: float = 1e-5  # 0 for the released V1 weights, with frozen
+    trunk: str = "resnet50"  # any classification network that gives feature maps
+    trunk_width: float | None = None  # `width` of the trunk, where it is not the usual one
+    trunk_depths: tuple[int, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
+    # frozen: batch norms of the trunk with fixed statistics, for few images a step; none: as the trunk is made
+    trunk_norm: Literal["batch", "frozen"] | None = None
+    trunk_norm_eps: float | None = None  # of the trunk's batch norms; 0 for the released V1 weights, with frozen
     # pyramid
-    lowest: int = 2  # finest level P2 (stride 4) or P3 (stride 8); the coarsest is P5, and P6 for anchors alone
+    lowest: int = 2  # finest level, of stride 2^lowest: P2 or P3; the coarsest that regions are read from is P5
     channels: int = 256
     pyramid_norm: bool = False
     canonical_size: float = 224.0  # side in pixels of a box that belongs to P4 (FPN equation 1)
     # proposals
-    anchors: tuple[Shapes, ...] = _square_anchors(32, 64, 128, 256, 512)  # (width, height) in pixels, a tuple a level
+    # (width, height) in pixels, a tuple a level; where there are more than maps, coarser levels are added, such as P6
+    anchors: tuple[Shapes, ...] = _square_anchors(32, 64, 128, 256, 512)
     rpn_before: tuple[int, int] = (2000, 1000)  # best anchors of each level that enter NMS, in training and after
     rpn_after: tuple[int, int] = (2000, 1000)  # proposals an image, in training and after (K)
     rpn_nms: float = 0.7
@@ -101,9 +104,8 @@ VARIANTS: dict[str, Config] = {
     # Ours: half as wide a ResNet-18, no P2, batch norm throughout: 1.5 G multiply-adds at 320 pixels.
     "faster_rcnn_small": Config(
         classes=20,
-        block="basic",
-        depths=(2, 2, 2, 2),
-        width=32,
+        trunk="resnet18",
+        trunk_width=32,
         lowest=3,
         channels=96,
         pyramid_norm=True,
@@ -176,23 +178,28 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
 
 
 class Backbone(nn.Module):
-    """ResNet and pyramid: images [b, 3, H, W] -> L maps [b, channels, H_l, W_l] from the finest, P6 last."""
+    """Trunk and pyramid: images [b, 3, H, W] -> L levels [b, channels, H_l, W_l] from the finest on.
+
+    The trunk's maps from stride 2^lowest on give a level each; coarser ones are added until there are L.
+
+    Attributes:
+        strides: of the levels that are a map's own, from which regions are read.
+    """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.body = resnet.Model(
-            resnet.Config(
-                classes=0,
-                block=config.block,
-                depths=config.depths,
-                width=config.width,
-                norm=config.norm,
-                norm_eps=config.norm_eps,
-            )
+        self.body = create_trunk(
+            config.trunk, config.trunk_width, config.trunk_norm, config.trunk_norm_eps, config.trunk_depths
         )
-        self.first = config.lowest - 2
-        self.strides = self.body.strides[self.first :]
-        self.fpn = FeaturePyramid(self.body.channels[self.first :], config.channels, config.pyramid_norm)
+        self.first = sum(stride < 2**config.lowest for stride in self.body.strides)
+        self.strides: list[int] = self.body.strides[self.first :]
+        if self.strides != [2 ** (config.lowest + i) for i in range(max(len(self.strides), 1))]:
+            wanted = f"one at stride {2**config.lowest} and those at twice the stride of the one before"
+            raise refuse_strides(config.trunk, self.body.strides, wanted, 2**config.lowest)
+        extra = len(config.anchors) - len(self.strides)
+        if extra < 0:
+            raise UsageError(f"anchors are for {len(config.anchors)} levels, need {len(self.strides)} at least")
+        self.fpn = FeaturePyramid(self.body.channels[self.first :], config.channels, config.pyramid_norm, extra)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         levels: list[Tensor] = self.fpn(self.body.features(images)[self.first :])
@@ -211,10 +218,10 @@ class RoIHeads(nn.Module):
         self.box_predictor = BoxPredictor(config.head_width, config.classes)
 
     def forward(self, levels: Sequence[Tensor], regions: Tensor) -> RegionOutputs:
-        """Levels without P6 and regions [b, r, 4] -> logits [b, r, C + 1], offsets [b, r, (C + 1) * 4]."""
+        """Levels, of which those added are not read, and regions [b, r, 4] -> logits and offsets for each class."""
         rois = to_rois(regions.unbind())
         which = assign_levels(rois[:, 1:], self.lowest, self.highest, canonical_size=self.canonical_size)
-        pooled = roi_align_levels(levels, rois, which, self.scales, 7, 7, 2, False)
+        pooled = roi_align_levels(levels[: len(self.scales)], rois, which, self.scales, 7, 7, 2, False)
         logits, deltas = self.box_predictor(self.box_head(pooled))
         shape = regions.shape[:2]
         return RegionOutputs(logits.unflatten(0, shape), deltas.unflatten(0, shape))
@@ -227,8 +234,7 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = Backbone(config)
-        if len(config.anchors) != len(self.backbone.strides) + 1:
-            raise ValueError(f"anchors are for {len(config.anchors)} levels, need {len(self.backbone.strides) + 1}")
+        self.register_buffer("colour", mean_colour(self.backbone.body), persistent=False)
         proposal_rules = ProposalRules(
             before=config.rpn_before,
             after=config.rpn_after,
@@ -265,39 +271,27 @@ class Model(nn.Module):
         anchors = self.rpn(levels, images.shape[-2:])
         sizes = images.new_tensor(images.shape[-2:]).expand(len(images), 2)
         proposals = self.rpn.propose(anchors, sizes, training=False)
-        regions = self.roi_heads(levels[:-1], proposals)
+        regions = self.roi_heads(levels, proposals)
         return torch.cat(anchors.logits, 1), torch.cat(anchors.deltas, 1), proposals, regions.logits, regions.deltas
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The four losses; each is a sum over sampled anchors or regions divided by how many were sampled."""
         targets = detection_targets(batch, self.config.classes)
         sizes = torch.tensor(batch.sizes).to(batch.images.device, non_blocking=True)
-        levels = self.backbone(self._fill_padding(batch.images, batch.sizes))
+        levels = self.backbone(fill_padding(batch.images, batch.sizes, self.get_buffer("colour")))
         anchors = self.rpn(levels, batch.images.shape[-2:])
         losses = self.rpn.loss(anchors, targets, sizes)
         proposals = self.rpn.propose(anchors, sizes, training=True)
         wanted = draw_regions(proposals, targets, self.rules)
-        return losses | region_losses(self.roi_heads(levels[:-1], wanted.regions), wanted, self.rules)
+        return losses | region_losses(self.roi_heads(levels, wanted.regions), wanted, self.rules)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[Annotation]:
         """At most `detections` objects an image, by falling score; on the CPU."""
         sizes = torch.tensor(batch.sizes).to(batch.images.device, non_blocking=True)
-        levels = self.backbone(self._fill_padding(batch.images, batch.sizes))
+        levels = self.backbone(fill_padding(batch.images, batch.sizes, self.get_buffer("colour")))
         proposals = self.rpn.propose(self.rpn(levels, batch.images.shape[-2:]), sizes, training=False)
-        return region_predictions(self.roi_heads(levels[:-1], proposals), proposals, batch.sizes, self.rules)
-
-    def _fill_padding(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
-        """The mean colour beyond each image's (height, width): 0 after normalisation, as the public weights know it."""
-        height, width = images.shape[-2:]
-        if all(size == (height, width) for size in sizes):
-            return images
-        limit = torch.tensor(sizes).to(images.device, non_blocking=True)
-        inside_y = torch.arange(height, device=images.device) < limit[:, :1]
-        inside_x = torch.arange(width, device=images.device) < limit[:, 1:]
-        inside = inside_y[:, None, :, None] & inside_x[:, None, None, :]
-        mean = self.backbone.body.normalize.get_buffer("mean").to(images.dtype)
-        return torch.where(inside, images, mean)
+        return region_predictions(self.roi_heads(levels, proposals), proposals, batch.sizes, self.rules)
 
 
 def adapt(config: Config, examples: Sequence[Annotation]) -> Config:
@@ -332,7 +326,7 @@ def from_public(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The keys of this file for a public state dict.
 
     Takes torchvision's present layout (unchanged) and that of its released V1 files, in which the convolutions of
-    pyramid and RPN were not yet in blocks of their own. V1 weights want `norm="frozen", norm_eps=0.0`.
+    pyramid and RPN were not yet in blocks of their own. V1 weights want `trunk_norm="frozen", trunk_norm_eps=0.0`.
     """
     repaired = {}
     for key, value in state_dict.items():
