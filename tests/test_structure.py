@@ -52,7 +52,6 @@ MANY = {
         for function in ("roi_align_levels", "roi_align_reference", "roi_align_compiled")
     ),
     "layers/conv.py: __init__",  # as many as nn.Conv2d's own
-    "explanations/image.py: _heats",  # still to come down
     *("ops/roi_align.py: _", "ops/roi_pool.py: _scan", "ops/nms.py: _suppressed"),
 }
 LOOPS = {"verbs/train.py: _fit"}  # the training loop reads top to bottom in one piece

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from saccade.errors import UsageError
 from saccade.explanations.grad_cam import grad_cam
-from saccade.explanations.targets import Target, class_logits, raw_scores
 from saccade.models import create
+from saccade.tasks import classify, segment
+from saccade.tasks.contract import Target
 
 
 class Pooled(nn.Module):
@@ -41,7 +42,7 @@ def _targets(*labels: int) -> list[Target]:
 def test_it_is_cam_where_a_mean_and_one_linear_layer_follow(inplace: bool) -> None:
     torch.manual_seed(0)
     model, images = Pooled(inplace).eval(), torch.rand(1, 3, 12, 10)
-    found = grad_cam(model, images, raw_scores(model, "classify", _targets(2, 0)))
+    found = grad_cam(model, images, classify.raw_scores(model, _targets(2, 0)))
     assert found.layer == "last"
     maps = model.maps(images)[0]
     cam = torch.einsum("ck,khw->chw", model.fc.weight[[2, 0]], maps).detach()
@@ -56,7 +57,7 @@ def test_it_is_cam_for_networks_of_the_catalogue(name: str, size: int) -> None:
     torch.manual_seed(1)
     model = create(name, classes=3).eval()
     images = torch.rand(1, 3, size, size)
-    found = grad_cam(model, images, raw_scores(model, "classify", _targets(1)))
+    found = grad_cam(model, images, classify.raw_scores(model, _targets(1)))
     maps = model.features(images)[-1].detach()
     linear = next(m for m in reversed(list(model.modules())) if isinstance(m, nn.Linear))
     cam = (linear.weight[1].detach()[:, None, None] * maps[0]).sum(0)
@@ -72,7 +73,7 @@ def test_it_is_cam_for_networks_of_the_catalogue(name: str, size: int) -> None:
 def test_the_layer_before_the_pooling_is_found_in_networks_of_other_forms(name: str, size: int, layer: str) -> None:
     torch.manual_seed(0)
     model: Any = create(name, classes=3).eval()
-    found = grad_cam(model, torch.rand(1, 3, size, size), raw_scores(model, "classify", _targets(1)))
+    found = grad_cam(model, torch.rand(1, 3, size, size), classify.raw_scores(model, _targets(1)))
     assert found.layer.startswith(layer)
     assert found.heat.shape[1] == found.heat.shape[2] > 1
 
@@ -86,7 +87,7 @@ def test_the_heat_lies_where_the_pattern_is() -> None:
     model = nn.Sequential(conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), fc)
     images = torch.zeros(1, 3, 6, 8)
     images[0, 0, 4, 5] = 1
-    heat = grad_cam(model, images, raw_scores(model, "classify", _targets(0, 1))).heat
+    heat = grad_cam(model, images, classify.raw_scores(model, _targets(0, 1))).heat
     assert heat[0].argmax() == 4 * 8 + 5
     assert heat[0].count_nonzero() == 1
     assert heat[1].count_nonzero() == 0
@@ -107,7 +108,7 @@ class Mapper(nn.Module):
 def test_a_segmenter_is_asked_at_its_smallest_map() -> None:
     torch.manual_seed(0)
     model, images = Mapper(), torch.rand(1, 3, 16, 24)
-    found = grad_cam(model, images, raw_scores(model, "segment", _targets(0, 1)), deepest=True)
+    found = grad_cam(model, images, segment.raw_scores(model, _targets(0, 1)), deepest=True)
     assert found.layer == "down"
     assert found.heat.shape == (2, 4, 6)
 
@@ -115,15 +116,15 @@ def test_a_segmenter_is_asked_at_its_smallest_map() -> None:
 def test_maps_of_one_cell_are_refused() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 8), nn.Flatten(), nn.Linear(4, 2))
     with pytest.raises(UsageError, match=r"more than one cell.*8x8"):
-        grad_cam(model, torch.rand(1, 3, 8, 8), raw_scores(model, "classify", _targets(0)))
+        grad_cam(model, torch.rand(1, 3, 8, 8), classify.raw_scores(model, _targets(0)))
 
 
 def test_the_network_is_left_as_it_was() -> None:
     model: Any = create("resnet20", classes=3).eval()
     images, before = torch.rand(1, 3, 32, 32), {k: v.clone() for k, v in model.state_dict().items()}
-    grad_cam(model, images, raw_scores(model, "classify", _targets(1)))
+    grad_cam(model, images, classify.raw_scores(model, _targets(1)))
     assert "features" not in vars(model)
     assert all(not module._forward_hooks for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-    assert class_logits(model, images).shape == (1, 3)
+    assert classify.class_logits(model, images).shape == (1, 3)

@@ -22,15 +22,17 @@ from saccade.explanations.layers import layer_shapes, maps_of, stage_layers
 from saccade.explanations.occlusion import occlusion, patch_of, patch_places
 from saccade.explanations.placing import place
 from saccade.explanations.saliency import saliency
-from saccade.explanations.targets import Target, choose_targets, find_labels, likelihoods, raw_scores
 from saccade.layers.classification import classification_predictions
+from saccade.tasks import classify, detect, localize, segment, tag
+from saccade.tasks.contract import Target
+from saccade.verbs.explain import find_labels
 
 
 def test_saliency_is_the_gradient_by_finite_differences() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Softplus(), nn.Flatten(), nn.Linear(4 * 9, 2)).double()
     images = torch.rand(1, 3, 5, 5, dtype=torch.float64)
-    scores = raw_scores(model, "classify", [Target(1, 0.5), Target(0, 0.5)])
+    scores = classify.raw_scores(model, [Target(1, 0.5), Target(0, 0.5)])
     found = saliency(images, lambda x: model(x)[:, [1, 0]])
     assert found.shape == (2, 5, 5)
     step = 1e-5
@@ -98,29 +100,27 @@ def test_a_detection_is_lost_where_it_is_covered() -> None:
     images[..., :8, :8], images[..., 8:, 8:] = 0.9, 0.8
     model = Finder()
     answer = model.predict(Batch(images, [(16, 16)]))[0]
-    targets = choose_targets("detect", answer, [], 3)
+    targets = detect.choose_targets(answer, [], 3)
     assert [round(t.score, 3) for t in targets] == [0.9, 0.8]
-    assert choose_targets("detect", answer, [0], 3) == []
-    heat = occlusion(images, likelihoods(model, "detect", targets, images), (16, 16), 4, 2)
+    assert detect.choose_targets(answer, [0], 3) == []
+    heat = occlusion(images, detect.likelihoods(model, targets, images), (16, 16), 4, 2)
     assert heat[0, :8, :8].mean() > 10 * heat[0, 8:, 8:].abs().max()
     assert heat[1, 8:, 8:].mean() > 10 * heat[1, :8, :8].abs().max()
     with pytest.raises(UsageError, match="no score to take the gradient of"):
-        raw_scores(model, "detect", targets)
+        detect.raw_scores(model, targets)
 
 
 def test_which_classes_are_explained() -> None:
     scores = torch.tensor([0.1, 0.6, 0.3])
     said = Annotation((4, 4), label=1, scores=scores)
-    assert [t.label for t in choose_targets("classify", said, [], 2)] == [1, 2]
-    assert [t.label for t in choose_targets("classify", said, [0], 2)] == [0]
+    assert [t.label for t in classify.choose_targets(said, [], 2)] == [1, 2]
+    assert [t.label for t in classify.choose_targets(said, [0], 2)] == [0]
     none = Annotation((4, 4), tags=torch.zeros(3, dtype=torch.bool), scores=scores)
-    assert [t.label for t in choose_targets("tag", none, [], 3)] == [1]
+    assert [t.label for t in tag.choose_targets(none, [], 3)] == [1]
     plane = torch.tensor([[2, 2, 2], [0, 0, 255]], dtype=torch.uint8)
-    regions = choose_targets("segment", Annotation((2, 3), semantic=plane), [], 3)
+    regions = segment.choose_targets(Annotation((2, 3), semantic=plane), [], 3)
     assert [(t.label, round(t.score, 3)) for t in regions] == [(2, 0.6), (0, 0.4)]
-    assert choose_targets("segment", Annotation((2, 3), semantic=plane), [1], 3) == []
-    with pytest.raises(UsageError, match="classify, tag, localize, segment"):
-        choose_targets("pose", said, [], 1)
+    assert segment.choose_targets(Annotation((2, 3), semantic=plane), [1], 3) == []
     with pytest.raises(UsageError, match="did you mean 'cat'"):
         find_labels(["catt"], ["dog", "cat"])
     assert find_labels(["cat", "dog", "cat"], ["dog", "cat"]) == [1, 0]
@@ -241,12 +241,12 @@ def test_a_localizer_is_asked_for_its_class_and_shows_its_box() -> None:
     model, images = Localizer(), torch.rand(1, 3, 16, 16)
     box = Objects(torch.tensor([[1.0, 2, 3, 4]]), torch.tensor([2]), torch.tensor([0.5]))
     answer = Annotation((16, 16), label=2, scores=torch.tensor([0.2, 0.3, 0.5]), objects=box)
-    targets = choose_targets("localize", answer, [], 2)
+    targets = localize.choose_targets(answer, [], 2)
     assert [(t.label, t.box) for t in targets] == [(2, (1, 2, 3, 4)), (1, None)]
-    found = grad_cam(model, images, raw_scores(model, "localize", targets))
+    found = grad_cam(model, images, localize.raw_scores(model, targets))
     assert found.layer == "trunk.features[0]"
     assert "features" not in vars(model.trunk)
-    chances = likelihoods(model, "localize", targets, images)(images)
+    chances = localize.likelihoods(model, targets, images)(images)
     torch.testing.assert_close(chances, model(images)[0].softmax(1)[:, [2, 1]].detach())
     assert stage_layers(layer_shapes(model, model, images)) == ["trunk.features[0]"]
 

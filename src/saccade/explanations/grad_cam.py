@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from saccade.errors import UsageError
 from saccade.explanations.layers import is_trunk, recorded_maps
-from saccade.explanations.targets import Scores
+from saccade.tasks.contract import Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ def grad_cam(model: nn.Module, images: Tensor, scores: Scores, deepest: bool = F
 
     Args:
         images: [1, 3, H, W] in [0, 1].
-        scores: differentiable (`targets.raw_scores`).
+        scores: differentiable (`raw_scores` of the task).
         deepest: take the smallest map instead, the bottleneck of a network that widens again (segmentation).
 
     Raises:

@@ -25,16 +25,8 @@ from saccade.explanations.layers import Shape, layer_shapes, maps_of, stage_laye
 from saccade.explanations.occlusion import occlusion, patch_of, patch_places
 from saccade.explanations.placing import place
 from saccade.explanations.saliency import saliency
-from saccade.explanations.targets import (
-    GRADIENTS,
-    LABELS,
-    Scores,
-    Target,
-    choose_targets,
-    class_logits,
-    likelihoods,
-    raw_scores,
-)
+from saccade.tasks.contract import Box, Scores, Target, task_of
+from saccade.tasks.table import find_task
 
 LONGEST = 1600  # pixels of the longer side of a picture; larger photographs are shown smaller
 CHANNELS = 15  # of a layer, shown beside the input
@@ -92,8 +84,8 @@ def explain_image(
         UsageError: a task without explanations, a layer that is not there, maps of a single cell.
     """
     batch = _batch(task, preprocessing, path, device)
-    images, size, matrix = batch.images, batch.sizes[0], batch.to_original[0]
-    if task == "segment":
+    images = batch.images
+    if find_task(task).semantic:
         _refuse_uneven(model, images)
     with torch.no_grad():
         answer = model.predict(batch)[0].to("cpu")
@@ -102,17 +94,16 @@ def explain_image(
     picture, scale = _picture(path)
     done = Explained(path, batch.original_sizes[0], picture, scale)
     done.input = (255 * images[0].permute(1, 2, 0)).round().to(torch.uint8).cpu().numpy()
-    targets = choose_targets(task, answer, wanted.labels, wanted.count)
-    to_picture = scaling(scale, scale) @ matrix
+    targets = task_of(task).choose_targets(answer, wanted.labels, wanted.count)
+    to_picture = scaling(scale, scale) @ batch.to_original[0]
     if targets:
-        for method, heat in _heats(model, task, images, size, matrix, targets, wanted, done, progress).items():
+        for method, heat in _heats(model, task, batch, targets, wanted, done, progress).items():
             network = (images.shape[2], images.shape[3])
             done.heats[method] = [place(h.numpy(), network, to_picture, picture.shape[:2]) for h in heat]
     done.targets = [Target(t.label, t.score, _moved(t.box, to_picture)) for t in targets]
     if "features" in wanted.methods:
-        call = _forward(model, task)
-        names = list(wanted.layers) or stage_layers(layer_shapes(model, call, images))[-STAGES:]
-        for name, maps in maps_of(model, call, images, names).items():
+        names = list(wanted.layers) or stage_layers(layer_shapes(model, model, images))[-STAGES:]
+        for name, maps in maps_of(model, model, images, names).items():
             channels = strongest_channels(maps, CHANNELS)
             done.layers[name] = (maps[channels], channels)
     return done
@@ -122,16 +113,12 @@ def layers_for(
     model: Any, task: str, preprocessing: Preprocessing, path: Path, device: torch.device
 ) -> dict[str, Shape]:
     """Name and (channels, height, width) of the layers that give maps for this image. Raises as `explain_image`."""
-    return layer_shapes(model, _forward(model, task), _batch(task, preprocessing, path, device).images)
+    return layer_shapes(model, model, _batch(task, preprocessing, path, device).images)
 
 
 def _batch(task: str, preprocessing: Preprocessing, path: Path, device: torch.device) -> Batch:
     """The image as the network sees it when it predicts."""
     return collate([inference_view(task, preprocessing).read(path)]).to(device)
-
-
-def _forward(model: Any, task: str) -> Callable[[Tensor], object]:
-    return (lambda images: class_logits(model, images)) if task in LABELS else model
 
 
 def _refuse_uneven(model: Any, images: Tensor) -> None:
@@ -144,23 +131,16 @@ def _refuse_uneven(model: Any, images: Tensor) -> None:
 
 
 def _heats(
-    model: Any,
-    task: str,
-    images: Tensor,
-    size: Size,
-    matrix: np.ndarray,
-    targets: Sequence[Target],
-    wanted: Wanted,
-    done: Explained,
-    progress: Advance,
+    model: Any, task: str, batch: Batch, targets: Sequence[Target], wanted: Wanted, done: Explained, progress: Advance
 ) -> dict[str, Tensor]:
     """The maps of every method that the task allows, in the network's frame; notes in `done` what they were made of."""
     heats: dict[str, Tensor] = {}
-    if task in GRADIENTS:
-        scores: Scores = raw_scores(model, task, targets)
+    file, images = task_of(task), batch.images
+    if file.HAS_GRADIENT:
+        scores: Scores = file.raw_scores(model, targets)
         if "grad_cam" in wanted.methods:
             try:
-                found = grad_cam(model, images, scores, deepest=task == "segment")
+                found = grad_cam(model, images, scores, deepest=find_task(task).semantic)
                 heats["grad_cam"] = found.heat
                 done.cam_layer, done.cells = found.layer, (found.heat.shape[1], found.heat.shape[2])
             except UsageError as error:  # the other methods still say something
@@ -168,10 +148,11 @@ def _heats(
         if "saliency" in wanted.methods:
             heats["saliency"] = saliency(images, scores)
     if "occlusion" in wanted.methods:
+        size = batch.sizes[0]
         side, step = patch_of(size)
         total = len(patch_places(size, side, step))
-        done.patch = round(side * float(abs(np.linalg.det(matrix[:2, :2])) ** 0.5))
-        chance = likelihoods(model, task, targets, images)
+        done.patch = round(side * float(abs(np.linalg.det(batch.to_original[0][:2, :2])) ** 0.5))
+        chance = file.likelihoods(model, targets, images)
         heats["occlusion"] = occlusion(
             images, chance, size, side, step, advance=lambda patches: progress(patches, total)
         )
@@ -189,9 +170,7 @@ def _picture(path: Path) -> tuple[np.ndarray, float]:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA)), scale
 
 
-def _moved(
-    box: tuple[float, float, float, float] | None, matrix: np.ndarray
-) -> tuple[float, float, float, float] | None:
+def _moved(box: Box | None, matrix: np.ndarray) -> Box | None:
     if box is None:
         return None
     x1, y1, _ = matrix @ [box[0], box[1], 1]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from saccade.data.geometry import GRAY, Size
-from saccade.explanations.targets import Scores
+from saccade.tasks.contract import Scores
 
 PIXELS = 2**20  # of all images in a forward pass: large ones go one by one
 SHARE = 5  # the patch is the shorter side divided by this: some 150 patches on a square image
@@ -42,7 +42,7 @@ def occlusion(
 
     Args:
         images: [1, 3, H, W] in [0, 1].
-        scores: see `targets.likelihoods`.
+        scores: `likelihoods` of the task.
         size: (height, width) of what is to be covered, the upper left part of the image; the rest is padding.
         side: of the square patch, pixels.
         step: between neighbouring patches, pixels.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from saccade.explanations.targets import Scores
+from saccade.tasks.contract import Scores
 
 
 def saliency(images: Tensor, scores: Scores) -> Tensor:
@@ -17,7 +17,7 @@ def saliency(images: Tensor, scores: Scores) -> Tensor:
 
     Args:
         images: [1, 3, H, W] in [0, 1].
-        scores: differentiable (`targets.raw_scores`).
+        scores: differentiable (`raw_scores` of the task).
 
     Returns:
         [targets, H, W] float32, at least 0; units of the score for a change of a colour from 0 to 1.

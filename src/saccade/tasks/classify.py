@@ -6,15 +6,19 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
 from saccade.data.types import Annotation
 from saccade.errors import DataError
 from saccade.metrics import Metric
 from saccade.metrics.classification import Classification, class_scores, rank_of_truth
-from saccade.tasks.contract import SURE, ReportForm, Verdict
+from saccade.tasks.contract import SURE, Box, ReportForm, Scores, Target, Verdict
 from saccade.tasks.words import best_score, most_frequent, named_scores, percent
 
 REPORT = ReportForm("f1", ("images", "predictions", "recall", "precision", "f1"), bars=False, counted="images")
 SMALLEST_SCORE = None
+HAS_GRADIENT = True
 MEANINGS = {
     "top1": "share of the images whose first answer is right (accuracy)",
     "top5": "share of the images with the true class among the five best answers",
@@ -89,3 +93,41 @@ def to_json(answer: Annotation, classes: Sequence[str]) -> dict[str, Any]:
 def short_line(described: Mapping[str, Any]) -> str:
     """The class and its probability."""
     return f"{described['label']} {described['scores'][0]['score']:.2f}"
+
+
+def choose_targets(answer: Annotation, labels: Sequence[int], count: int) -> list[Target]:
+    """The most probable classes."""
+    assert answer.scores is not None
+    order = [int(k) for k in answer.scores.argsort(descending=True, stable=True)]
+    return [Target(k, float(answer.scores[k]), _box_of(answer, k)) for k in (labels or order[:count])]
+
+
+def _box_of(answer: Annotation, label: int) -> Box | None:
+    """The box of a class, in an answer that has one."""
+    if answer.objects is None or label not in answer.objects.labels.tolist():
+        return None
+    x1, y1, x2, y2 = answer.objects.boxes[answer.objects.labels == label][0].tolist()
+    return x1, y1, x2, y2
+
+
+def class_logits(model: nn.Module, images: Tensor) -> Tensor:
+    """Logits [b, classes], float32, of a classifier, tagger or localizer (whose second output are the boxes)."""
+    output = model(images)
+    return (output if isinstance(output, Tensor) else output[0]).float()
+
+
+def raw_scores(model: nn.Module, targets: Sequence[Target]) -> Scores:
+    """The logits of the classes."""
+    labels = [target.label for target in targets]
+    return lambda images: class_logits(model, images)[:, labels]
+
+
+def likelihoods(model: nn.Module, targets: Sequence[Target], images: Tensor) -> Scores:
+    """The probabilities of the classes."""
+    labels = [target.label for target in targets]
+
+    @torch.no_grad()
+    def probability(changed: Tensor) -> Tensor:
+        return class_logits(model, changed).softmax(1)[:, labels]
+
+    return probability

@@ -6,13 +6,18 @@ A new task is one such file, its entry in `table.py` and its metric.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from torch import Tensor, nn
 
 from saccade.data.types import Annotation
 from saccade.metrics import Metric
 from saccade.tasks.table import find_task
+
+Box = tuple[float, float, float, float]  # x1 y1 x2 y2, pixels
+Scores = Callable[[Tensor], Tensor]  # images [b, 3, H, W] in [0, 1] -> [b, targets]
 
 SURE = 1e-12  # floor of a probability, so that a wrong certainty keeps a finite score
 
@@ -23,6 +28,15 @@ class Verdict:
 
     score: float  # 0 is perfect; larger is worse; comparable within one task
     mistakes: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One thing that a network said of an image, to be explained."""
+
+    label: int
+    score: float  # probability; segment: share of the image's pixels
+    box: Box | None = None  # in pixels of the network's input, where it has one
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +74,10 @@ class TaskFile(Protocol):
     def SMALLEST_SCORE(self) -> float | None:
         """What `predict` shows has at least this score, where nobody asks for another; None: all of the answer."""
 
+    @property
+    def HAS_GRADIENT(self) -> bool:
+        """Whether the score of an answer is a differentiable function of the image (`raw_scores`)."""
+
     def make_metric(
         self, classes: Sequence[str], *, thresholds: float | Sequence[float] = 0.5, voc_inclusive: bool = False
     ) -> Metric:
@@ -92,6 +110,26 @@ class TaskFile(Protocol):
 
     def short_line(self, described: Mapping[str, Any]) -> str:
         """An answer in a few words; `described` is what `to_json` gives."""
+
+    def choose_targets(self, answer: Annotation, labels: Sequence[int], count: int) -> list[Target]:
+        """What is explained of an answer: the best `count` things that the network said, best first; or those of
+        `labels`, where a class that is not in the answer has no target.
+
+        Args:
+            answer: in pixels of the network's input.
+            labels: class indices that the user asks for; empty: what the network says itself.
+        """
+
+    def raw_scores(self, model: nn.Module, targets: Sequence[Target]) -> Scores:
+        """The scores before softmax or logistic, which gradients are taken of: probabilities near 1 have almost none.
+        Raises UsageError for a task whose score has no gradient."""
+
+    def likelihoods(self, model: nn.Module, targets: Sequence[Target], images: Tensor) -> Scores:
+        """The scores in [0, 1] whose fall under a patch occlusion sensitivity measures; without gradients.
+
+        Args:
+            images: [1, 3, H, W], the image as it is.
+        """
 
 
 def task_of(name: str) -> TaskFile:

@@ -12,13 +12,16 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
-from saccade.data.types import Annotation, Objects
-from saccade.errors import DataError
+from saccade.data.types import Annotation, Batch, Objects
+from saccade.errors import DataError, UsageError
 from saccade.metrics import Metric
 from saccade.metrics.curves import IOU, SCORE, pair
 from saccade.metrics.detection import Detection
-from saccade.tasks.contract import Curves, ReportForm, Verdict
+from saccade.ops.boxes import box_iou
+from saccade.tasks.contract import Curves, ReportForm, Scores, Target, Verdict
 from saccade.tasks.words import best_score, percent
 
 REPORT = ReportForm(
@@ -27,7 +30,8 @@ REPORT = ReportForm(
     (Curves("precision_recall", "ap50", "Precision and recall of boxes, IoU 0.5"),),
     counted=f"objects, IoU {IOU}, score {SCORE}",
 )
-SMALLEST_SCORE = 0.3
+SMALLEST_SCORE = 0.3  # also of what is explained
+HAS_GRADIENT = False  # boxes come from choices (best anchors, suppression of neighbours)
 MEANINGS = {
     "ap": "COCO's average precision: mean over classes and IoU 0.50 to 0.95",
     "ap50": "average precision where half an overlap (IoU 0.50) is enough",
@@ -184,3 +188,42 @@ def short_line(described: Mapping[str, Any]) -> str:
     names = described["objects"]["names"]
     counts = {name: names.count(name) for name in dict.fromkeys(names)}
     return ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing found"
+
+
+def choose_targets(answer: Annotation, labels: Sequence[int], count: int) -> list[Target]:
+    """The detections with the highest scores, from SMALLEST_SCORE on."""
+    objects = answer.objects
+    assert objects is not None
+    scores = torch.ones(len(objects)) if objects.scores is None else objects.scores
+    targets: list[Target] = []
+    for row in scores.argsort(descending=True, stable=True).tolist():
+        label = int(objects.labels[row])
+        if float(scores[row]) >= SMALLEST_SCORE and (not labels or label in labels) and len(targets) < count:
+            x1, y1, x2, y2 = objects.boxes[row].tolist()
+            targets.append(Target(label, float(scores[row]), (x1, y1, x2, y2)))
+    return targets
+
+
+def raw_scores(model: nn.Module, targets: Sequence[Target]) -> Scores:
+    """Raises UsageError: boxes come from choices, which have no gradient."""
+    raise UsageError("a detector has no score to take the gradient of; occlusion explains it")
+
+
+def likelihoods(model: nn.Module, targets: Sequence[Target], images: Tensor) -> Scores:
+    """Of the boxes of the class the largest product of score and overlap (IoU) with the detection to be explained
+    (Petsiuk et al. 2021, "Black-box explanation of object detectors via saliency maps")."""
+
+    @torch.no_grad()
+    def best_match(changed: Tensor) -> Tensor:
+        size = (changed.shape[2], changed.shape[3])
+        answers = model.predict(Batch(changed, [size] * len(changed)))  # type: ignore[operator]
+        out = torch.zeros(len(changed), len(targets))
+        for i, answer in enumerate(answers):
+            objects = answer.objects.to("cpu")
+            for j, target in enumerate(targets):
+                same = objects[objects.labels == target.label]
+                if len(same) and same.scores is not None:
+                    out[i, j] = (same.scores * box_iou(same.boxes, torch.tensor([target.box]))[:, 0]).max()
+        return out
+
+    return best_match

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import Tensor, nn
+
 from saccade.data.rle import encode_mask
 from saccade.data.types import Annotation
 from saccade.metrics import Metric
 from saccade.metrics.detection import Detection
 from saccade.tasks import detect
-from saccade.tasks.contract import Curves, ReportForm, Verdict
+from saccade.tasks.contract import Curves, ReportForm, Scores, Target, Verdict
 
 REPORT = ReportForm(
     "mask_ap",
@@ -22,6 +24,7 @@ REPORT = ReportForm(
     counted=detect.REPORT.counted,
 )
 SMALLEST_SCORE = detect.SMALLEST_SCORE
+HAS_GRADIENT = detect.HAS_GRADIENT
 MEANINGS = detect.MEANINGS | {
     f"mask_{name}": f"{what}, by the overlap of masks" for name, what in detect.MEANINGS.items()
 }
@@ -70,3 +73,18 @@ def to_json(answer: Annotation, classes: Sequence[str]) -> dict[str, Any]:
 def short_line(described: Mapping[str, Any]) -> str:
     """How many objects of each class."""
     return detect.short_line(described)
+
+
+def choose_targets(answer: Annotation, labels: Sequence[int], count: int) -> list[Target]:
+    """As that of a detector."""
+    return detect.choose_targets(answer, labels, count)
+
+
+def raw_scores(model: nn.Module, targets: Sequence[Target]) -> Scores:
+    """As that of a detector."""
+    return detect.raw_scores(model, targets)
+
+
+def likelihoods(model: nn.Module, targets: Sequence[Target], images: Tensor) -> Scores:
+    """As that of a detector: by boxes."""
+    return detect.likelihoods(model, targets, images)

@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor, nn
+
 from saccade.data.types import Annotation
 from saccade.errors import DataError
 from saccade.metrics import Metric
 from saccade.metrics.classification import class_scores
 from saccade.metrics.localization import IOU, Localization, answer_ious
 from saccade.tasks import classify, detect
-from saccade.tasks.contract import ReportForm, Verdict
+from saccade.tasks.contract import ReportForm, Scores, Target, Verdict
 from saccade.tasks.words import percent
 
 REPORT = ReportForm(
@@ -21,6 +23,7 @@ REPORT = ReportForm(
     counted="images",
 )
 SMALLEST_SCORE = None
+HAS_GRADIENT = True
 MEANINGS = classify.MEANINGS | {
     "localization_top1": "share of the images whose first answer has the right class and a box of IoU 0.50 or more",
     "localization_top5": "the same of one of the five best answers (1 - ImageNet's localization error)",
@@ -89,3 +92,18 @@ def to_json(answer: Annotation, classes: Sequence[str]) -> dict[str, Any]:
 def short_line(described: Mapping[str, Any]) -> str:
     """The class and its probability."""
     return classify.short_line(described)
+
+
+def choose_targets(answer: Annotation, labels: Sequence[int], count: int) -> list[Target]:
+    """The most probable classes, each with its box where the answer has one of it."""
+    return classify.choose_targets(answer, labels, count)
+
+
+def raw_scores(model: nn.Module, targets: Sequence[Target]) -> Scores:
+    """The logits of the classes."""
+    return classify.raw_scores(model, targets)
+
+
+def likelihoods(model: nn.Module, targets: Sequence[Target], images: Tensor) -> Scores:
+    """The probabilities of the classes."""
+    return classify.likelihoods(model, targets, images)

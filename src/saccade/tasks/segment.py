@@ -6,16 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from saccade.data.rle import encode_mask
-from saccade.data.types import Annotation
+from saccade.data.types import IGNORE, Annotation
 from saccade.metrics import Metric
 from saccade.metrics.segmentation import Segmentation, class_iou, class_maps, count_pixels
-from saccade.tasks.contract import ReportForm, Verdict
+from saccade.tasks.contract import ReportForm, Scores, Target, Verdict
 from saccade.tasks.words import percent
 
 REPORT = ReportForm("iou", ("pixels", "iou", "accuracy", "precision"), counted="pixels")
 SMALLEST_SCORE = None
+HAS_GRADIENT = True
 MEANINGS = {
     "mean_iou": "intersection over union of true and predicted region, mean over the classes",
     "pixel_accuracy": "share of the pixels with the right class",
@@ -93,3 +96,49 @@ def short_line(described: Mapping[str, Any]) -> str:
     total = sum(part["pixels"] for part in mask.values()) or 1
     shares = sorted(mask.items(), key=lambda item: -item[1]["pixels"])
     return ", ".join(f"{name} {100 * part['pixels'] / total:.0f} %" for name, part in shares[:LARGEST])
+
+
+def choose_targets(answer: Annotation, labels: Sequence[int], count: int) -> list[Target]:
+    """The classes with most pixels."""
+    assert answer.semantic is not None
+    pixels = torch.bincount(answer.semantic.flatten().long().cpu(), minlength=IGNORE + 1)[:IGNORE]
+    total = max(1, int(pixels.sum()))
+    present = [int(k) for k in pixels.argsort(descending=True, stable=True) if pixels[k] > 0]
+    chosen = [k for k in labels if k in present] if labels else present[:count]
+    return [Target(k, int(pixels[k]) / total) for k in chosen]
+
+
+def raw_scores(model: nn.Module, targets: Sequence[Target]) -> Scores:
+    """The mean logit over the pixels where the network says the class (Vinogradova et al. 2020, "Towards interpretable
+    semantic segmentation via gradient-weighted class activation mapping")."""
+    labels = [target.label for target in targets]
+
+    def mean_logits(images: Tensor) -> Tensor:
+        logits = model(images).float()
+        return _means(logits[:, labels], _regions(logits.detach(), labels))
+
+    return mean_logits
+
+
+def likelihoods(model: nn.Module, targets: Sequence[Target], images: Tensor) -> Scores:
+    """The mean probability over the pixels where the network says the class for `images`."""
+    labels = [target.label for target in targets]
+    with torch.no_grad():
+        regions = _regions(model(images), labels)
+
+    @torch.no_grad()
+    def mean_probability(changed: Tensor) -> Tensor:
+        return _means(model(changed).float().softmax(1)[:, labels], regions)
+
+    return mean_probability
+
+
+def _regions(logits: Tensor, labels: Sequence[int]) -> Tensor:
+    """[b, targets, H, W] bool: where each class is the best of the logits [b, classes, H, W]."""
+    best = logits.argmax(1)
+    return torch.stack([best == k for k in labels], 1)
+
+
+def _means(values: Tensor, regions: Tensor) -> Tensor:
+    """[b, targets]: the mean of the values [b, targets, H, W] over their regions; 0 over an empty one."""
+    return (values * regions).sum((2, 3)) / regions.sum((2, 3)).clamp(min=1)

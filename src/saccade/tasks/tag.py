@@ -7,13 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from saccade.data.types import Annotation
 from saccade.errors import DataError
 from saccade.metrics import Metric
 from saccade.metrics.classification import class_scores
 from saccade.metrics.tags import Tags
-from saccade.tasks.contract import SURE, Curves, ReportForm, Verdict
+from saccade.tasks import classify
+from saccade.tasks.contract import SURE, Curves, ReportForm, Scores, Target, Verdict
 from saccade.tasks.words import best_score, named_scores, percent
 
 REPORT = ReportForm(
@@ -22,6 +25,7 @@ REPORT = ReportForm(
     (Curves("precision_recall", "ap", "Precision and recall"),),
 )
 SMALLEST_SCORE = None  # the model has a threshold for each tag
+HAS_GRADIENT = True
 MEANINGS = {
     "mean_ap": "mean over the tags of the average precision of the ranking",
     "precision": "share of the given tags that are true, mean over images",
@@ -108,3 +112,29 @@ def to_json(answer: Annotation, classes: Sequence[str]) -> dict[str, Any]:
 def short_line(described: Mapping[str, Any]) -> str:
     """The tags with their probabilities."""
     return ", ".join(f"{tag['name']} {tag['score']:.2f}" for tag in described["tags"]) or "no tag"
+
+
+def choose_targets(answer: Annotation, labels: Sequence[int], count: int) -> list[Target]:
+    """The tags given, the most probable first; the most probable one where none is given."""
+    if labels:
+        return classify.choose_targets(answer, labels, count)
+    assert answer.scores is not None
+    order = [int(k) for k in answer.scores.argsort(descending=True, stable=True)]
+    given = [k for k in order if answer.tags is not None and bool(answer.tags[k])]
+    return classify.choose_targets(answer, (given or order[:1])[:count], count)
+
+
+def raw_scores(model: nn.Module, targets: Sequence[Target]) -> Scores:
+    """The logits of the tags."""
+    return classify.raw_scores(model, targets)
+
+
+def likelihoods(model: nn.Module, targets: Sequence[Target], images: Tensor) -> Scores:
+    """The probabilities of the tags."""
+    labels = [target.label for target in targets]
+
+    @torch.no_grad()
+    def probability(changed: Tensor) -> Tensor:
+        return classify.class_logits(model, changed).sigmoid()[:, labels]
+
+    return probability

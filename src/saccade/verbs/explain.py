@@ -19,7 +19,6 @@ from saccade.data.image import note_frames
 from saccade.errors import DataError, UsageError, suggest
 from saccade.explanations.image import Advance, Explained, Wanted, explain_image, layers_for
 from saccade.explanations.layers import Shape
-from saccade.explanations.targets import GRADIENTS, TASKS, find_labels
 from saccade.explanations.words import ENDS, METHODS, SIGNED
 from saccade.inference.trained import Trained, open_run
 from saccade.machine.device import describe_hardware
@@ -30,6 +29,8 @@ from saccade.plots.heat import overlay
 from saccade.reports.explanation import filters_section, image_section, introduction, summary
 from saccade.reports.page import Page, write_page
 from saccade.reports.sections import Section
+from saccade.tasks.contract import task_of
+from saccade.tasks.table import TASKS
 
 
 def explain(
@@ -66,7 +67,7 @@ def explain(
     if top < 1:
         raise UsageError(f"--top is {top}, allowed: at least 1")
     paths = _expand([images] if isinstance(images, str | Path) else images)
-    trained = _open(run, device)
+    trained = open_run(run, device)
     chosen = _methods(methods, trained.task)
     wanted = Wanted(chosen, find_labels(classes, trained.classes), top, layers, trained.thresholds)
     folder = None if out is None else report_folder(Path(at_home(out)))
@@ -100,7 +101,7 @@ def list_layers(run: str | Path, image: str | Path, device: str | None = None) -
     Raises:
         DataError, ModelFileError, UsageError: as `explain`.
     """
-    trained = _open(run, device)
+    trained = open_run(run, device)
     path = _expand([image])[0]
     return layers_for(trained.network, trained.task, trained.preprocessing, path, trained.device)
 
@@ -112,30 +113,33 @@ def _explain_one(trained: Trained, path: Path, wanted: Wanted, progress: bool) -
         )
 
 
-def _open(run: str | Path, device: str | None) -> Trained:
-    """Raises UsageError for a task without explanations, and as `open_run`."""
-    trained = open_run(run, device)
-    if trained.task not in TASKS:
-        raise UsageError(f"a model to {trained.task} cannot be explained; the tasks that can: {', '.join(TASKS)}")
-    return trained
 
 
 def _methods(wanted: Sequence[str] | None, task: str) -> list[str]:
     """In the order shown. Raises UsageError for what is unknown or needs a gradient that is not there."""
-    usable = [m for m in METHODS if task in GRADIENTS or m in ("occlusion", "features")]
+    usable = [m for m in METHODS if task_of(task).HAS_GRADIENT or m in ("occlusion", "features")]
     if wanted is None:
         return usable
     for name in wanted:
         if name not in METHODS:
             raise UsageError(f"--methods {name!r} is unknown: {suggest(name, METHODS)}")
         if name not in usable:
+            others = ", ".join(other for other in TASKS if task_of(other).HAS_GRADIENT)
             raise UsageError(
                 f"--methods {name} needs the gradient of a score, which a model to {task} does not give (tasks that "
-                f"do: {', '.join(GRADIENTS)}); allowed here: {', '.join(usable)}"
+                f"do: {others}); allowed here: {', '.join(usable)}"
             )
     if not wanted:
         raise UsageError(f"--methods is empty, allowed: {', '.join(usable)}")
     return [m for m in usable if m in wanted]
+
+
+def find_labels(names: Sequence[str], classes: Sequence[str]) -> list[int]:
+    """Class indices of names, without repetitions. Raises UsageError with suggestions where one is not a class."""
+    for name in names:
+        if name not in classes:
+            raise UsageError(f"--class {name!r} is not a class of this model: {suggest(name, classes)}")
+    return [list(classes).index(name) for name in dict.fromkeys(names)]
 
 
 def _expand(sources: Sequence[str | Path]) -> list[Path]:
