@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from saccade.tasks.table import TASKS
+
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "saccade"
 FILES = sorted(SOURCE.rglob("*.py"))
@@ -33,7 +35,7 @@ NARROW: dict[str, set[str]] = {
     "data": {"errors", "config", "machine", "ops", "data/types", "data/dataset", "tasks/table"},
     "losses": {"errors", "data/types", "ops"},
     "layers": {"errors", "data/types", "ops", "losses"},
-    "solvers/linear": {"errors"},
+    "solvers/linear": {"errors", "tasks/table"},
     "models": {"errors", "machine", "checkpoint", "config", "data/types", "ops", "layers", "losses", "solvers/linear"},
     "metrics": {"errors", "tasks/table", "data/types", "data/dataset", "data"},
     "plots": {"data/types", "data/dataset"},
@@ -53,6 +55,12 @@ MANY = {
     ),
     "layers/conv.py: __init__",  # as many as nn.Conv2d's own
     *("ops/roi_align.py: _", "ops/roi_pool.py: _scan", "ops/nms.py: _suppressed"),
+}
+# Files besides tasks/ that may compare the name of a task.
+TASK_NAMES = {
+    "layers/classification.py",  # the loss of one label and that of tags are two formulas, and this file chooses
+    # The published forms end in a ReLU: softmax can live with that, a logistic output of 0 or more could never say no.
+    *("models/backbones/nin.py", "models/backbones/squeezenet.py"),
 }
 LOOPS = {"verbs/train.py: _fit"}  # the training loop reads top to bottom in one piece
 
@@ -168,6 +176,55 @@ def _first_year(papers: ast.expr, file: ast.Module | None = None) -> int:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in names and isinstance(node.value, ast.Call):
             calls.append(node.value)
     return min(int(ast.unparse(k.value)) for call in calls for k in call.keywords if k.arg == "year")
+
+
+def _branch_on_a_task(node: ast.AST) -> str | None:
+    """A comparison of a task with names, a dictionary by names of tasks, or a match; None for anything else."""
+
+    def named_task(side: ast.expr) -> bool:
+        return _last(side) == "task"
+
+    def names(side: ast.expr) -> bool:
+        parts = side.elts if isinstance(side, ast.Tuple | ast.List | ast.Set) else [side]
+        return bool(parts) and all(isinstance(part, ast.Constant) and part.value in TASKS for part in parts)
+
+    if isinstance(node, ast.Compare):
+        sides = [node.left, *node.comparators]
+        return ast.unparse(node) if any(map(named_task, sides)) and any(map(names, sides)) else None
+    if isinstance(node, ast.Dict):
+        keys = [key for key in node.keys if key is not None]
+        return ast.unparse(node)[:60] if keys and all(map(names, keys)) else None
+    if isinstance(node, ast.Match) and named_task(node.subject):
+        return f"match {ast.unparse(node.subject)}"
+    return None
+
+
+def test_what_depends_on_the_task_stands_in_its_file() -> None:
+    """Parts below tasks/ read the fields of its entry in tasks/table.py, all others ask `task_of(name)`."""
+    faults = [
+        f"{name(path)}:{getattr(node, 'lineno', 0)}: {fault}"
+        for path in FILES
+        if not name(path).startswith("tasks/") and name(path) not in TASK_NAMES
+        for node in ast.walk(tree(path))
+        if (fault := _branch_on_a_task(node))
+    ]
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ('task == "detect"', True),
+        ('plan.task not in ("classify", "tag")', True),
+        ('"segment" != self.task', True),
+        ('{"detect": 0.3, "instances": 0.3}', True),
+        ("task in module.TASKS", False),
+        ('{"label": 1, "tags": 2}', False),
+        ("task is None", False),
+    ],
+)
+def test_the_rule_of_tasks_sees_what_it_should(line: str, found: bool) -> None:
+    assert (_branch_on_a_task(ast.parse(line, mode="eval").body) is not None) == found
 
 
 def test_files_and_functions_are_short() -> None:

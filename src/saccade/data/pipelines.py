@@ -35,6 +35,7 @@ from saccade.data.transforms import (
 )
 from saccade.data.types import IGNORE, Annotation, Batch, Objects, Sample
 from saccade.errors import ModelFileError, UsageError
+from saccade.tasks.table import find_task
 
 Transform = Callable[..., Sample]
 """transform(sample, rng) -> Sample; one with the attribute `needs_others = True` is called as transform(sample, rng,
@@ -79,9 +80,10 @@ def preprocessing_of(task: str, settings: Settings, stride: int = 1) -> Preproce
     Raises:
         UsageError: `resize=crop` for objects, which would cut them off at test time.
     """
-    if task == "segment":
+    kind = find_task(task)
+    if kind.semantic:
         return Preprocessing(None, "stretch", settings.scale, stride)
-    if settings.resize == "crop" and task not in ("classify", "tag"):
+    if settings.resize == "crop" and not kind.whole_image:
         raise UsageError(f"resize=crop would cut off objects of task {task}: allowed are letterbox and stretch")
     return Preprocessing(
         height_width(settings.size), settings.resize, stride=stride, pad=settings.pad, view=settings.view
@@ -112,14 +114,14 @@ def training_transforms(
     Raises:
         UsageError: settings that contradict the task.
     """
-    preprocessing = preprocessing_of(task, settings, stride)
+    kind, preprocessing = find_task(task), preprocessing_of(task, settings, stride)
     if preprocessing.size is None:
         steps = _segment_geometry(settings, stride)
-    elif task in ("classify", "tag"):
+    elif kind.whole_image:
         steps = _classify_geometry(settings, preprocessing)
     else:
         steps = _detect_geometry(settings, preprocessing.size)
-        if task == "localize":
+        if kind.one_object:
             whole = _whole(settings, preprocessing.size)
             steps = [KeepObjects(step, whole) for step in steps]
     if settings.transpose:
@@ -128,7 +130,7 @@ def training_transforms(
         steps.append(Flip(settings.flip, pairs=tuple(flip_pairs)))
     if settings.flip_vertical:
         steps.append(Flip(settings.flip_vertical, vertical=True))
-    geometric = task in ("classify", "tag")  # turned boxes are loose, and a turned map has borders
+    geometric = kind.whole_image  # turned boxes are loose, and a turned map has borders
     if settings.policy == "randaugment":
         steps.append(RandAugment(settings.policy_number, settings.policy_magnitude, geometric))
     elif settings.policy == "trivialaugment":

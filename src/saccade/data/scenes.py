@@ -21,6 +21,7 @@ from sklearn.datasets import load_digits
 
 from saccade.data.rle import encode_mask
 from saccade.errors import UsageError
+from saccade.tasks.table import TASKS
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 BACKGROUND = "background"  # class 0 of the class maps, before the digits
@@ -124,9 +125,10 @@ def write_scenes(out: Path, task: Kind, images: int, seed: int, size: int | None
     Raises:
         UsageError: unknown task, fewer than 5 images, a side below 32, or `out` holds files already.
     """
-    if task not in ("detect", "classify", "segment", "instances"):
+    kind = TASKS.get(task)
+    if kind is None or kind.tags or kind.one_object:
         raise UsageError(f"no demonstration scenes for task {task!r}; allowed: classify, detect, instances, segment")
-    side = size if size is not None else (64 if task == "classify" else 192)
+    side = size if size is not None else (64 if kind.whole_image else 192)
     if images < 5 or side < 32:
         raise UsageError(f"{images} images of side {side}: at least 5 images of side 32 are needed")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -135,9 +137,9 @@ def write_scenes(out: Path, task: Kind, images: int, seed: int, size: int | None
     for split, count in (("train", images - held_out), ("val", held_out)):
         stuff = material(split)  # type: ignore[arg-type]
         scenes = (_scene(stuff, task, seed, split, index, side) for index in range(count))
-        if task == "classify":
+        if kind.whole_image:
             _write_classes(out, split, scenes)
-        elif task == "segment":
+        elif kind.semantic:
             _write_maps(out, split, scenes)
         else:
             _write_coco(out, split, scenes)
@@ -145,7 +147,7 @@ def write_scenes(out: Path, task: Kind, images: int, seed: int, size: int | None
 
 def _scene(stuff: Material, task: Kind, seed: int, split: str, index: int, size: int) -> Scene:
     rng = np.random.default_rng([seed, split == "val", index])
-    if task == "classify":
+    if TASKS[task].whole_image:
         return compose(stuff, rng, size, 1, (0.55, 0.85))
     return compose(stuff, rng, size, int(rng.integers(2, 8)), _DIGIT_SHARES)
 

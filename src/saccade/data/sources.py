@@ -26,6 +26,7 @@ from saccade.data.truth import read_sample
 from saccade.data.types import Sample
 from saccade.data.views import View
 from saccade.errors import SaccadeError
+from saccade.tasks.table import find_task
 
 
 class Source(Protocol):
@@ -51,12 +52,12 @@ class Records:
         self.dataset = replace(dataset, records=[], ledger=Ledger())
         self.records = Packed([json.dumps(record.to_json()).encode() for record in records])
         self.task, self.view, self.seed = task, view, seed
-        self.fixed = _count_fixed(view.transforms) if task in ("classify", "tag", "segment") else 0
+        self.fixed = _count_fixed(view.transforms) if not find_task(task).objects else 0
         whole = [record.size for record in records]
         sizes = [_size_behind(view.transforms[: self.fixed], size) for size in whole]
         if sum(h * w for h, w in sizes) > sum(h * w for h, w in whole):  # enlarged: that is done again each time
             self.fixed, sizes = 0, whole
-        self.cache = ImageCache.for_sizes(sizes, cache_bytes, maps=task == "segment")
+        self.cache = ImageCache.for_sizes(sizes, cache_bytes, maps=find_task(task).semantic)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample | tuple[int, SaccadeError]:
         epoch, place = key

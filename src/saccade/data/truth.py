@@ -80,22 +80,22 @@ def read_truth(record: Record, dataset: DataSet, task: str, reduction: int = 1) 
             or holds a value that `dataset.mask_values` does not know.
         UsageError: there is no such task.
     """
-    find_task(task)
+    kind = find_task(task)
     truth = Annotation(_small(record.size, reduction))
-    if task == "classify":
+    if kind.whole_image and kind.label:
         truth.label = _stated(record.label, record, "class")
-    elif task == "tag":
+    elif kind.tags:
         truth.tags = _tags(record, len(dataset.classes))
-    elif task == "segment":
+    elif kind.semantic:
         truth.semantic = torch.from_numpy(_class_map(record, dataset, reduction))
-    elif task == "localize":
+    elif kind.one_object:
         main = _stated(main_object(record.things or []), record, "object that is neither crowd nor difficult")
         truth.label = main.label
         truth.objects = _objects([main], dataset, reduction)
     else:
         things = _stated(record.things, record, "list of objects")
         truth.objects = _objects(things, dataset, reduction)
-        if task == "instances":
+        if kind.masks:
             _add_masks(truth.objects, things, record, dataset, reduction)
     return truth
 

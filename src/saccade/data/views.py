@@ -19,6 +19,7 @@ from saccade.data.mixing import Mosaic
 from saccade.data.pipelines import Preprocessing, Transform, inference_transforms, training_transforms
 from saccade.data.transforms import RandomResizedCrop
 from saccade.data.types import Annotation, Sample
+from saccade.tasks.table import find_task
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,12 @@ def training_view(
 
 def _training_side(task: str, settings: Settings) -> int | None:
     """A random crop is enlarged, so that it needs more pixels than the input has: by its smallest share of a side."""
-    if task == "segment":
+    kind = find_task(task)
+    if kind.semantic:
         return None
     side = max(height_width(settings.size))
     share = 1.0 - settings.jitter
-    if task in ("classify", "tag") and settings.resize == "crop" and not settings.pad:
+    if kind.whole_image and settings.resize == "crop" and not settings.pad:
         share *= settings.crop_min**0.5
     if settings.min_overlap_crop:
         share *= 0.3  # SSD's smallest crop

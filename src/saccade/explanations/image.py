@@ -102,8 +102,8 @@ def explain_image(
             done.heats[method] = [place(h.numpy(), network, to_picture, picture.shape[:2]) for h in heat]
     done.targets = [Target(t.label, t.score, _moved(t.box, to_picture)) for t in targets]
     if "features" in wanted.methods:
-        names = list(wanted.layers) or stage_layers(layer_shapes(model, model, images))[-STAGES:]
-        for name, maps in maps_of(model, model, images, names).items():
+        names = list(wanted.layers) or stage_layers(layer_shapes(model, images))[-STAGES:]
+        for name, maps in maps_of(model, images, names).items():
             channels = strongest_channels(maps, CHANNELS)
             done.layers[name] = (maps[channels], channels)
     return done
@@ -113,7 +113,7 @@ def layers_for(
     model: Any, task: str, preprocessing: Preprocessing, path: Path, device: torch.device
 ) -> dict[str, Shape]:
     """Name and (channels, height, width) of the layers that give maps for this image. Raises as `explain_image`."""
-    return layer_shapes(model, model, _batch(task, preprocessing, path, device).images)
+    return layer_shapes(model, _batch(task, preprocessing, path, device).images)
 
 
 def _batch(task: str, preprocessing: Preprocessing, path: Path, device: torch.device) -> Batch:

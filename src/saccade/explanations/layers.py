@@ -72,10 +72,10 @@ def recorded_maps(model: nn.Module, copies: Sequence[str] | None = None) -> Iter
 
 
 @torch.no_grad()
-def layer_shapes(model: nn.Module, call: Callable[[Tensor], object], images: Tensor) -> dict[str, Shape]:
-    """Name and (channels, height, width) of every map that `call(images)` computes, in the order of computation."""
+def layer_shapes(model: nn.Module, images: Tensor) -> dict[str, Shape]:
+    """Name and (channels, height, width) of every map that `model(images)` computes, in the order of computation."""
     with recorded_maps(model) as maps:
-        call(images)
+        model(images)
     return {name: (m.shape[1], m.shape[2], m.shape[3]) for name, m in maps.items()}
 
 
@@ -107,15 +107,13 @@ def check_layers(wanted: Sequence[str], shapes: Mapping[str, Shape]) -> None:
 
 
 @torch.no_grad()
-def maps_of(
-    model: nn.Module, call: Callable[[Tensor], object], images: Tensor, names: Sequence[str]
-) -> dict[str, Tensor]:
+def maps_of(model: nn.Module, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
     """The maps [c, h, w] float32 of some layers, as those layers gave them, on the CPU.
 
     Raises:
         UsageError: a name that is not a layer with maps.
     """
-    check_layers(names, layer_shapes(model, call, images))
+    check_layers(names, layer_shapes(model, images))
     with recorded_maps(model, copies=names) as maps:
-        call(images)
+        model(images)
     return {name: maps[name][0].float().cpu() for name in names}

@@ -32,6 +32,7 @@ from saccade.data.views import View, inference_view
 from saccade.errors import UsageError
 from saccade.inference.predictor import Predictor
 from saccade.machine.device import loader_workers
+from saccade.tasks.table import find_task
 
 CROPS = (1, 2, 10, 144)
 SCALES = (256 / 224, 288 / 224, 320 / 224, 352 / 224)  # of 144 crops: shorter side in sides of the input
@@ -56,7 +57,7 @@ def check_crops(crops: int, task: str, preprocessing: Preprocessing) -> None:
     """Raises UsageError where this number of crops is not defined, or not for this task or preprocessing."""
     if crops not in CROPS:
         raise UsageError(f"crops is {crops}, allowed: {', '.join(map(str, CROPS))}")
-    if crops > 1 and task not in ("classify", "tag"):
+    if crops > 1 and not find_task(task).whole_image:
         raise UsageError(f"crops are parts of an image with one answer: for classify and tag, not {task}; use crops=1")
     if crops > 2 and preprocessing.resize == "letterbox":
         raise UsageError(f"{crops} crops of a model that was trained on letterboxed images: allowed are 1 and 2")
@@ -126,7 +127,7 @@ def predictions_by_crops(
     for record, summed in zip(records, total, strict=True):
         scores = (summed / crops).float()
         answer = Annotation(record.size, scores=scores)
-        if predictor.task == "tag":
+        if find_task(predictor.task).tags:
             answer.tags = scores >= 0.5
             predictor.decide(answer)
         else:

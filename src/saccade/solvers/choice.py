@@ -12,6 +12,7 @@ from saccade.errors import DataError, UsageError
 from saccade.metrics.bootstrap import mean_of_defined
 from saccade.metrics.tags import average_precisions, best_threshold
 from saccade.solvers.linear import Probe, fit_probe
+from saccade.tasks.table import find_task
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C: the weight of the images against that of the norm
 FOLDS = 4
@@ -37,11 +38,12 @@ def check_enough(where: str, classes: Sequence[str], targets: np.ndarray, task: 
         DataError: too little to choose on a part of it.
     """
     counts = targets.sum(0)
-    if task == "classify" and (counts > 0).sum() < 2:
+    one_class = find_task(task).label
+    if one_class and (counts > 0).sum() < 2:
         only = ", ".join(name for name, n in zip(classes, counts, strict=True) if n) or "none"
         raise UsageError(f"{where}: the training images are of one class only ({only}); two are needed")
     few = [f"{name} ({n})" for name, n in zip(classes, counts, strict=True) if 0 < n < FOLDS]
-    if few and (task == "classify" or len(few) == (counts > 0).sum()):
+    if few and (one_class or len(few) == (counts > 0).sum()):
         raise DataError(
             f"{where}: too few training images to choose on a part of them: at least {FOLDS} a class are needed; too "
             f"few have {', '.join(few[:10])}"
@@ -71,7 +73,7 @@ def choose_probe(
     everything = np.ones(len(targets), bool)
     probe = fit_probe(kind, *_with_mirrored(features, mirrored, targets, everything), task, strength, seed)
     chances = probabilities(scores, task)
-    tags = range(targets.shape[1]) if task == "tag" else ()
+    tags = range(targets.shape[1]) if find_task(task).tags else ()
     return Choice(probe, value, [best_threshold(chances[:, k], targets[:, k]) for k in tags])
 
 
@@ -91,7 +93,7 @@ def _with_mirrored(
 
 def ranking_value(scores: np.ndarray, targets: np.ndarray, task: str) -> float:
     """The number that ranks the task: share of images whose best class is theirs, or mean average precision."""
-    if task == "classify":
+    if find_task(task).label:
         return float((scores.argmax(1) == targets.argmax(1)).mean())
     return float(mean_of_defined(average_precisions(scores, targets, np.ones((1, len(targets)))))[0])
 
@@ -99,7 +101,7 @@ def ranking_value(scores: np.ndarray, targets: np.ndarray, task: str) -> float:
 def probabilities(scores: np.ndarray, task: str) -> np.ndarray:
     """What the network makes of logits [images, classes]: softmax, or a logistic output a tag."""
     tensor = torch.from_numpy(scores)
-    return (tensor.softmax(1) if task == "classify" else tensor.sigmoid()).numpy()
+    return (tensor.softmax(1) if find_task(task).label else tensor.sigmoid()).numpy()
 
 
 def folds(targets: np.ndarray, count: int, seed: int) -> np.ndarray:

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from saccade.tasks.table import find_task
+
 KINDS = ("svm", "logistic")
 
 
@@ -49,7 +51,7 @@ def fit_probe(kind: str, features: np.ndarray, targets: np.ndarray, task: str, s
     mean, deviation = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
     deviation = np.where(deviation > 1e-12, deviation, 1.0)
     normal = (features - mean) / deviation
-    if task == "classify":
+    if find_task(task).label:
         present = np.flatnonzero(targets.any(0))
         rows, biases = _fit(kind, normal, targets.argmax(1), strength, seed)
         weight, bias = np.zeros((targets.shape[1], features.shape[1])), np.full(targets.shape[1], biases.min() - 10.0)

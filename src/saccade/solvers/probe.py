@@ -21,6 +21,7 @@ from saccade.models.stage import Given
 from saccade.solvers.choice import check_enough, choose_probe
 from saccade.solvers.features import Features, compute_features, output_layer, refuse_fresh
 from saccade.solvers.linear import Probe
+from saccade.tasks.table import find_task
 
 
 def solve_probe(module: Room, given: Given) -> dict[str, Tensor]:
@@ -52,7 +53,7 @@ def solve_probe(module: Room, given: Given) -> dict[str, Tensor]:
     layer = network.get_submodule(head)
     choice.probe.put_into(layer)
     check_linear(network, choice.probe, features, first[0])
-    measured = "accuracy" if task == "classify" else "mean average precision"
+    measured = "accuracy" if find_task(task).label else "mean average precision"
     given.show(
         f"{head} by logistic regression on {features.top.shape[1]} features of {len(targets)} images, C = "
         f"{choice.probe.strength:g}: {measured} {choice.value:.4f} in cross-validation"
@@ -64,7 +65,7 @@ def targets_of(truths: Sequence[Annotation], classes: int, task: str) -> np.ndar
     """What holds of each image, [images, classes] bool; for classify one a row."""
     rows = np.zeros((len(truths), classes), bool)
     for row, truth in zip(rows, truths, strict=True):
-        if task == "classify":
+        if find_task(task).label:
             row[truth.label] = True
         elif truth.tags is not None:
             row[:] = truth.tags.numpy()
@@ -82,7 +83,7 @@ def check_linear(network: nn.Module, probe: Probe, features: Features, batch: Ba
     answer = network.eval()(batch.to(device).images).double().cpu().numpy()
     expected = probe.scores(features.top[[features.ids.index(name) for name in batch.ids]])
     off = answer - expected
-    if network.config.task == "classify":  # type: ignore[union-attr]
+    if find_task(network.config.task).label:  # type: ignore[union-attr, arg-type]
         off -= off.mean(1, keepdims=True)  # a softmax does not see it
     gap = float(np.abs(off).max())
     if gap > 1e-2 * (1 + float(np.abs(expected).max())):

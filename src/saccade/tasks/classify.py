@@ -6,18 +6,24 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from saccade.data.balance import class_images
+from saccade.data.dataset import DataSet, Record
 from saccade.data.types import Annotation
-from saccade.errors import DataError
+from saccade.errors import DataError, UsageError
+from saccade.losses.classification import CLASSIFY
 from saccade.metrics import Metric
 from saccade.metrics.classification import Classification, class_scores, rank_of_truth
-from saccade.tasks.contract import SURE, Box, ReportForm, Scores, Target, Verdict
+from saccade.tasks.contract import SURE, Box, Demo, ReportForm, Scores, Target, Verdict
 from saccade.tasks.words import best_score, most_frequent, named_scores, percent
 
 REPORT = ReportForm("f1", ("images", "predictions", "recall", "precision", "f1"), bars=False, counted="images")
 SMALLEST_SCORE = None
+LOSSES = CLASSIFY
+DEMO = Demo("resnet20", 1500, 64, 32, 60)
 HAS_GRADIENT = True
 MEANINGS = {
     "top1": "share of the images whose first answer is right (accuracy)",
@@ -32,6 +38,22 @@ def make_metric(
 ) -> Metric:
     """Accuracy (`metrics/classification.py`); the options are of other tasks."""
     return Classification(list(classes))
+
+
+def check_training(dataset: DataSet, training: Sequence[Record]) -> None:
+    """Raises UsageError where all images are of one class."""
+    refuse_alike(dataset, training, "are of one class")
+
+
+def refuse_alike(dataset: DataSet, training: Sequence[Record], what: str) -> None:
+    """Raises UsageError where every class is that of all images or of none."""
+    counts = class_images(training, len(dataset.classes))
+    if set(counts) <= {0, len(training)}:
+        names = ", ".join(dataset.classes[label] for label in np.flatnonzero(counts))
+        raise UsageError(
+            f"{dataset.root}: all {len(training)} training images {what} ({names}), with nothing to tell apart; add "
+            "images of another class, such as images without it"
+        )
 
 
 def judge(truth: Annotation, prediction: Annotation, classes: Sequence[str]) -> Verdict:

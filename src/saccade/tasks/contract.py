@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from torch import Tensor, nn
 
+from saccade.data.dataset import DataSet, Record
 from saccade.data.types import Annotation
 from saccade.metrics import Metric
 from saccade.tasks.table import find_task
@@ -59,6 +60,17 @@ class ReportForm:
     counted: str = ""  # what the confusion matrix counts, where there is one
 
 
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """What `saccade demo` trains for a task, and on how much."""
+
+    model: str
+    images: int  # a fifth of them are held out
+    side: int  # of the scenes in pixels
+    size: int  # of the network's input
+    epochs: int
+
+
 class TaskFile(Protocol):
     """The names of `classify.py`, `tag.py` and every other task's file."""
 
@@ -75,6 +87,14 @@ class TaskFile(Protocol):
         """What `predict` shows has at least this score, where nobody asks for another; None: all of the answer."""
 
     @property
+    def LOSSES(self) -> Sequence[str]:
+        """What the setting `loss` may be."""
+
+    @property
+    def DEMO(self) -> Demo | None:
+        """The demonstration, where there is one."""
+
+    @property
     def HAS_GRADIENT(self) -> bool:
         """Whether the score of an answer is a differentiable function of the image (`raw_scores`)."""
 
@@ -88,6 +108,14 @@ class TaskFile(Protocol):
             thresholds: tag: a tag is given when its probability is at least this (one number, or one a class).
             voc_inclusive: detect, instances: count boxes for the VOC numbers as inclusive pixels
                 (width = x2 - x1 + 1), as the VOC development kit does.
+        """
+
+    def check_training(self, dataset: DataSet, training: Sequence[Record]) -> None:
+        """Refuse training images (at least one) with nothing to learn from.
+
+        Raises:
+            DataError: no object, tag or pixel counts.
+            UsageError: all labels or tags are alike.
         """
 
     def judge(self, truth: Annotation, prediction: Annotation, classes: Sequence[str]) -> Verdict:

@@ -15,13 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from saccade.data.dataset import DataSet, Record
+from saccade.data.geometry import MIN_SIDE
 from saccade.data.types import Annotation, Batch, Objects
 from saccade.errors import DataError, UsageError
 from saccade.metrics import Metric
 from saccade.metrics.curves import IOU, SCORE, pair
 from saccade.metrics.detection import Detection
 from saccade.ops.boxes import box_iou
-from saccade.tasks.contract import Curves, ReportForm, Scores, Target, Verdict
+from saccade.tasks.contract import Curves, Demo, ReportForm, Scores, Target, Verdict
 from saccade.tasks.words import best_score, percent
 
 REPORT = ReportForm(
@@ -31,6 +33,8 @@ REPORT = ReportForm(
     counted=f"objects, IoU {IOU}, score {SCORE}",
 )
 SMALLEST_SCORE = 0.3  # also of what is explained
+LOSSES: tuple[str, ...] = ("cross_entropy",)
+DEMO = Demo("ssd_small", 800, 128, 128, 20)
 HAS_GRADIENT = False  # boxes come from choices (best anchors, suppression of neighbours)
 MEANINGS = {
     "ap": "COCO's average precision: mean over classes and IoU 0.50 to 0.95",
@@ -56,6 +60,25 @@ def make_metric(
 ) -> Metric:
     """Average precision as COCO and VOC count it (`metrics/detection.py`); `thresholds` are of another task."""
     return Detection(list(classes), voc_inclusive=voc_inclusive)
+
+
+def check_training(dataset: DataSet, training: Sequence[Record]) -> None:
+    """Raises DataError where no image has an object, or none can be a target."""
+    if not any(record.things for record in training):
+        raise DataError(f"{dataset.root}: no object in train (0 of {len(training)} images have one)")
+    refuse_unusable_objects(dataset, training)
+
+
+def refuse_unusable_objects(dataset: DataSet, training: Sequence[Record]) -> None:
+    """Raises DataError where no object can be a target: crowds and what is narrower than a pixel cannot."""
+    things = [thing for record in training for thing in record.things or []]
+    crowds = sum(thing.crowd for thing in things)
+    sides = [round(min(t.box[2] - t.box[0], t.box[3] - t.box[1]), 3) for t in things if not t.crowd]
+    if max(sides, default=0.0) < MIN_SIDE:
+        raise DataError(
+            f"{dataset.root}: nothing to train on: of {len(things)} objects in {len(training)} training images "
+            f"{crowds} are marked crowd and {len(sides)} are narrower than a pixel; are coordinates in pixels?"
+        )
 
 
 def judge(truth: Annotation, prediction: Annotation, classes: Sequence[str]) -> Verdict:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from saccade.data.dataset import DataSet, Record
 from saccade.data.rle import encode_mask
 from saccade.data.types import Annotation
 from saccade.metrics import Metric
@@ -24,6 +25,8 @@ REPORT = ReportForm(
     counted=detect.REPORT.counted,
 )
 SMALLEST_SCORE = detect.SMALLEST_SCORE
+LOSSES = detect.LOSSES
+DEMO = None
 HAS_GRADIENT = detect.HAS_GRADIENT
 MEANINGS = detect.MEANINGS | {
     f"mask_{name}": f"{what}, by the overlap of masks" for name, what in detect.MEANINGS.items()
@@ -35,6 +38,11 @@ def make_metric(
 ) -> Metric:
     """Average precision of boxes and masks (`metrics/detection.py`); `thresholds` are of another task."""
     return Detection(list(classes), masks=True, voc_inclusive=voc_inclusive)
+
+
+def check_training(dataset: DataSet, training: Sequence[Record]) -> None:
+    """As that of a detector."""
+    detect.check_training(dataset, training)
 
 
 def judge(truth: Annotation, prediction: Annotation, classes: Sequence[str]) -> Verdict:

@@ -8,8 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from saccade.data.dataset import DataSet, Record
 from saccade.data.types import Annotation
 from saccade.errors import DataError
+from saccade.losses.classification import CLASSIFY
 from saccade.metrics import Metric
 from saccade.metrics.classification import class_scores
 from saccade.metrics.localization import IOU, Localization, answer_ious
@@ -23,6 +25,8 @@ REPORT = ReportForm(
     counted="images",
 )
 SMALLEST_SCORE = None
+LOSSES = CLASSIFY
+DEMO = None
 HAS_GRADIENT = True
 MEANINGS = classify.MEANINGS | {
     "localization_top1": "share of the images whose first answer has the right class and a box of IoU 0.50 or more",
@@ -37,6 +41,11 @@ def make_metric(
 ) -> Metric:
     """Accuracy of class and box (`metrics/localization.py`); the options are of other tasks."""
     return Localization(list(classes))
+
+
+def check_training(dataset: DataSet, training: Sequence[Record]) -> None:
+    """Raises DataError where no object can be a target."""
+    detect.refuse_unusable_objects(dataset, training)
 
 
 def judge(truth: Annotation, prediction: Annotation, classes: Sequence[str]) -> Verdict:

@@ -9,15 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from saccade.data.dataset import DataSet, Record
 from saccade.data.rle import encode_mask
+from saccade.data.truth import read_truth
 from saccade.data.types import IGNORE, Annotation
+from saccade.errors import DataError
 from saccade.metrics import Metric
 from saccade.metrics.segmentation import Segmentation, class_iou, class_maps, count_pixels
-from saccade.tasks.contract import ReportForm, Scores, Target, Verdict
+from saccade.tasks.contract import Demo, ReportForm, Scores, Target, Verdict
 from saccade.tasks.words import percent
 
 REPORT = ReportForm("iou", ("pixels", "iou", "accuracy", "precision"), counted="pixels")
 SMALLEST_SCORE = None
+LOSSES = ("cross_entropy",)
+DEMO = Demo("unet_light", 600, 192, 128, 24)
 HAS_GRADIENT = True
 MEANINGS = {
     "mean_iou": "intersection over union of true and predicted region, mean over the classes",
@@ -33,6 +38,21 @@ def make_metric(
 ) -> Metric:
     """Intersection over union of the regions (`metrics/segmentation.py`); the options are of other tasks."""
     return Segmentation(list(classes))
+
+
+def check_training(dataset: DataSet, training: Sequence[Record]) -> None:
+    """Raises DataError where the class maps show fewer than two classes; looks no farther than it must."""
+    seen: set[int] = set()
+    for record in training:
+        semantic = read_truth(record, dataset, "segment").semantic
+        if semantic is not None:
+            seen.update(semantic.unique().tolist())
+        if len(seen - {IGNORE}) > 1:
+            return
+    shown = ", ".join(dataset.classes[k] for k in sorted(seen - {IGNORE})) or "nothing but what is ignored"
+    raise DataError(
+        f"{dataset.root}: nothing to tell apart: the masks of all {len(training)} training images show {shown}"
+    )
 
 
 def judge(truth: Annotation, prediction: Annotation, classes: Sequence[str]) -> Verdict:

@@ -34,6 +34,11 @@ class Task:
         return not self.objects and not self.semantic
 
     @property
+    def boxes_alone(self) -> bool:
+        """Whether outlines are left aside, and images have any number of boxes."""
+        return self.many_objects and not self.masks
+
+    @property
     def one_object(self) -> bool:
         """Whether the image has exactly one object, whose class is that of the image."""
         return self.objects and self.label

@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from saccade.data.dataset import DataSet, Record
 from saccade.data.types import Annotation
 from saccade.errors import DataError
+from saccade.losses.classification import TAG
 from saccade.metrics import Metric
 from saccade.metrics.classification import class_scores
 from saccade.metrics.tags import Tags
@@ -25,6 +27,8 @@ REPORT = ReportForm(
     (Curves("precision_recall", "ap", "Precision and recall"),),
 )
 SMALLEST_SCORE = None  # the model has a threshold for each tag
+LOSSES = TAG
+DEMO = None
 HAS_GRADIENT = True
 MEANINGS = {
     "mean_ap": "mean over the tags of the average precision of the ranking",
@@ -48,6 +52,13 @@ def make_metric(
 ) -> Metric:
     """Average precision of the rankings, precision and recall of the tags given (`metrics/tags.py`)."""
     return Tags(list(classes), thresholds)
+
+
+def check_training(dataset: DataSet, training: Sequence[Record]) -> None:
+    """Raises DataError where no image has a tag, UsageError where all have the same."""
+    if not any(record.things or record.tags for record in training):
+        raise DataError(f"{dataset.root}: no tag in train (0 of {len(training)} images have one)")
+    classify.refuse_alike(dataset, training, "have the same tags")
 
 
 def judge(truth: Annotation, prediction: Annotation, classes: Sequence[str]) -> Verdict:

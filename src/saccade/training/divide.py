@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from saccade.config import Settings
-from saccade.data.balance import class_images
 from saccade.data.dataset import DataSet, Record, count_labels
-from saccade.data.geometry import MIN_SIDE
 from saccade.data.split import split
-from saccade.data.truth import read_truth
-from saccade.data.types import IGNORE
-from saccade.errors import DataError, UsageError
+from saccade.errors import DataError
+from saccade.tasks.contract import task_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,46 +63,5 @@ def _training_images(dataset: DataSet, task: str) -> list[Record]:
             f"{dataset.root}: no image to train on (splits: {dataset.splits or 'none'}); the names of folders, lists "
             f"and label files say which split they are: rename them, or add a train part{why}"
         )
-    if task in ("detect", "instances", "tag") and not any(record.things or record.tags for record in training):
-        what = "tag" if task == "tag" else "object"
-        raise DataError(f"{dataset.root}: no {what} in train (0 of {len(training)} images have one)")
-    if task in ("detect", "instances", "localize"):
-        _refuse_unusable_objects(dataset, training)
-    if task == "segment":
-        _refuse_blank_maps(dataset, training)
-    counts = class_images(training, len(dataset.classes))
-    if task in ("classify", "tag") and set(counts) <= {0, len(training)}:
-        names = ", ".join(dataset.classes[label] for label in np.flatnonzero(counts))
-        what = f"are of one class ({names})" if task == "classify" else f"have the same tags ({names})"
-        raise UsageError(
-            f"{dataset.root}: all {len(training)} training images {what}, with nothing to tell apart; add images of "
-            "another class, such as images without it"
-        )
+    task_of(task).check_training(dataset, training)
     return training
-
-
-def _refuse_unusable_objects(dataset: DataSet, training: list[Record]) -> None:
-    """Raises DataError where no object of train can be a target."""
-    things = [thing for record in training for thing in record.things or []]
-    crowds = sum(thing.crowd for thing in things)
-    sides = [round(min(t.box[2] - t.box[0], t.box[3] - t.box[1]), 3) for t in things if not t.crowd]
-    if max(sides, default=0.0) < MIN_SIDE:
-        raise DataError(
-            f"{dataset.root}: nothing to train on: of {len(things)} objects in {len(training)} training images "
-            f"{crowds} are marked crowd and {len(sides)} are narrower than a pixel; are coordinates in pixels?"
-        )
-
-
-def _refuse_blank_maps(dataset: DataSet, training: list[Record]) -> None:
-    """Raises DataError where the class maps of train show fewer than two classes; looks no farther than it must."""
-    seen: set[int] = set()
-    for record in training:
-        semantic = read_truth(record, dataset, "segment").semantic
-        if semantic is not None:
-            seen.update(semantic.unique().tolist())
-        if len(seen - {IGNORE}) > 1:
-            return
-    shown = ", ".join(dataset.classes[k] for k in sorted(seen - {IGNORE})) or "nothing but what is ignored"
-    raise DataError(
-        f"{dataset.root}: nothing to tell apart: the masks of all {len(training)} training images show {shown}"
-    )

@@ -25,13 +25,14 @@ from saccade.data.truth import read_truth
 from saccade.data.types import Annotation, Sample
 from saccade.data.views import inference_view
 from saccade.errors import UsageError
-from saccade.losses.classification import CLASSIFY, TAG, Objective
+from saccade.losses.classification import Objective
 from saccade.models import catalogue, model_config, model_module
 from saccade.models.configs import config_from_json
 from saccade.models.contract import Room, adapt, adapts, example_inputs, recipe_of
 from saccade.models.dry_run import model_of_shapes
 from saccade.models.recipes import PROBE
 from saccade.models.weights import recognise
+from saccade.tasks.contract import task_of
 from saccade.tasks.table import TASKS
 from saccade.training.divide import divide
 from saccade.training.resume import changed_settings, kept_origins, plain_setting, refuse_changes, start_of
@@ -279,7 +280,7 @@ def _read_for(module: Room, model: str, data: str | Path, task: str | None) -> t
         return task, dataset
     for candidate in (dataset.task, *TASKS[dataset.task].also):
         if candidate in module.TASKS:
-            if candidate == "localize" and candidate != dataset.task:
+            if TASKS[candidate].one_object and candidate != dataset.task:
                 keep_main_objects(dataset)
             return candidate, dataset
     crops = "classify" in module.TASKS and any(record.things for record in dataset.records)
@@ -291,19 +292,19 @@ def _read_for(module: Room, model: str, data: str | Path, task: str | None) -> t
 
 
 def _refuse_contradictions(task: str, settings: Settings) -> None:
-    if settings.multi_scale and task == "instances":
+    kind, losses = TASKS[task], task_of(task).LOSSES
+    if settings.multi_scale and kind.masks:
         raise UsageError("multi_scale does not resize masks of instances; train at one size (multi_scale=0)")
     for name in ("mixup", "cutmix"):
-        if getattr(settings, name) and task not in ("classify", "tag"):
+        if getattr(settings, name) and not kind.whole_image:
             raise UsageError(f"{name} blends the labels of whole images: for classify and tag, not {task} ({name}=0)")
-    if settings.mosaic and task == "localize":
+    if settings.mosaic and kind.one_object:
         raise UsageError(
             "mosaic composes four images into one: not for localize, where an image has one object (mosaic=0)"
         )
-    losses = {"classify": CLASSIFY, "localize": CLASSIFY, "tag": TAG}.get(task, ("cross_entropy",))
     if settings.loss not in losses:
         raise UsageError(f"loss={settings.loss} is not for {task}; allowed: {', '.join(losses)}")
-    if settings.class_balance != "none" and task not in ("classify", "localize", "tag"):
+    if settings.class_balance != "none" and not (kind.label or kind.tags):
         raise UsageError(f"class_balance weights the labels of whole images, not those of {task} (class_balance=none)")
 
 
@@ -312,7 +313,7 @@ def _objective(task: str, settings: Settings, training: list[Record], classes: i
     weights: tuple[float, ...] = ()
     if settings.class_balance != "none":
         counts, beta = class_images(training, classes), settings.effective_beta
-        if task == "tag":
+        if TASKS[task].tags:
             weights = tag_weights(counts, len(training), settings.class_balance, beta)
         else:
             weights = label_weights(counts, settings.class_balance, beta)

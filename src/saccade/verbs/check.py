@@ -25,6 +25,7 @@ from saccade.data.split import describe_use, find_leaks
 from saccade.errors import DataError, ResourceError, UsageError
 from saccade.machine.paths import at_home
 from saccade.plots.contact_sheet import Tile, draw_contact_sheet
+from saccade.tasks.table import find_task
 
 _UNEVEN = 10  # the most frequent class has this many times the labels of the rarest: worth a warning
 _TILES = 20
@@ -158,7 +159,7 @@ def _per_class(dataset: DataSet) -> dict[str, dict[str, int]]:
         counts = _pixels(dataset, record) if record.semantic is not None else Counter(record.labels())
         objects.update(counts)
         images.update(counts.keys())
-    unit = "pixels" if dataset.task == "segment" else "objects"
+    unit = "pixels" if find_task(dataset.task).semantic else "objects"
     return {name: {"images": images[i], unit: objects[i]} for i, name in enumerate(dataset.classes)}
 
 
@@ -188,7 +189,7 @@ def _doubts(dataset: DataSet, per_class: dict[str, dict[str, int]]) -> list[str]
     """Classes without a label, and classes of very different frequency."""
     absent = [name for name, row in per_class.items() if not row["images"]]
     warnings = [f"no picture shows {len(absent)} of the classes: {', '.join(map(repr, absent))}"] if absent else []
-    if dataset.task == "segment":
+    if find_task(dataset.task).semantic:
         return warnings
     found = {name: row["objects"] for name, row in per_class.items() if row["objects"]}
     if found:

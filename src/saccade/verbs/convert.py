@@ -10,6 +10,7 @@ from saccade.data.formats import coco_write, read, voc_write, yolo_write
 from saccade.data.formats.output import Images
 from saccade.errors import DataError, UsageError, suggest
 from saccade.machine.paths import at_home
+from saccade.tasks.table import TASKS
 
 WRITERS = {"coco": coco_write.write, "voc": voc_write.write, "yolo": yolo_write.write}
 
@@ -53,7 +54,7 @@ def convert(
     if all(record.things is None for record in dataset.records):
         raise UsageError(f"{source}: holds no boxes or outlines (read as {dataset.format}), {format} needs them")
     _refuse_broken_names(dataset)
-    if task == "detect":
+    if task is not None and TASKS[task].boxes_alone:
         for thing in (t for record in dataset.records for t in record.things or []):
             thing.polygons = thing.rle = thing.mask = None
     lost = WRITERS[format](dataset, Path(out), images)

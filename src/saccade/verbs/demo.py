@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,29 +11,13 @@ from rich.console import Console
 from saccade.data.scenes import write_scenes
 from saccade.errors import UsageError, suggest
 from saccade.machine.paths import at_home
+from saccade.tasks.contract import task_of
+from saccade.tasks.table import TASKS
 from saccade.verbs.evaluate import evaluate
 from saccade.verbs.predict import predict
 from saccade.verbs.train import train
 
 MINUTES = 4.0  # of training at most: fast machines reach the epochs before
-
-
-@dataclass(frozen=True)
-class Show:
-    """What the demonstration of a task trains, and on how much."""
-
-    model: str
-    images: int  # a fifth of them are held out
-    side: int  # of the scenes in pixels
-    size: int  # of the network's input
-    epochs: int
-
-
-SHOWS = {
-    "detect": Show("ssd_small", 800, 128, 128, 20),
-    "classify": Show("resnet20", 1500, 64, 32, 60),
-    "segment": Show("unet_light", 600, 192, 128, 24),
-}
 
 
 def demo(
@@ -49,9 +32,10 @@ def demo(
     Raises:
         UsageError: no demonstration of that task, or `out` holds something else.
     """
-    if task not in SHOWS:
-        raise UsageError(f"no demo of {task!r}: {suggest(task, SHOWS)}")
-    show = SHOWS[task]
+    shows = {name: show for name in TASKS if (show := task_of(name).DEMO) is not None}
+    if task not in shows:
+        raise UsageError(f"no demo of {task!r}: {suggest(task, shows)}")
+    show = shows[task]
     console = Console(stderr=True, soft_wrap=True)
     out = at_home(out)
     data, run = out / f"{task}-scenes-{show.side}", out / f"{task}-run"

@@ -26,6 +26,7 @@ from saccade.machine.paths import at_home
 from saccade.machine.terminal import printable
 from saccade.metrics.coco_results import ResultRows
 from saccade.reports.gallery import Gallery
+from saccade.tasks.table import find_task
 from saccade.training.state import read_config
 
 
@@ -77,7 +78,7 @@ def evaluate(
     how = _split_of_run(Path(run), dataset, split) if predictor else {}
     records = records_of(dataset, split, **how | ({} if seed is None else {"seed": seed}))
     gallery = None if folder is None else Gallery(task, dataset, records)
-    rows = ResultRows(dataset) if folder and predictor and task in ("detect", "instances") else None
+    rows = ResultRows(dataset) if folder and predictor and find_task(task).many_objects else None
     watchers = [watcher for watcher in (gallery, rows) if watcher is not None]
     if predictor is None:
         result = score_file(Path(run), dataset, records, watchers, bootstrap, corners)

@@ -113,8 +113,6 @@ def _explain_one(trained: Trained, path: Path, wanted: Wanted, progress: bool) -
         )
 
 
-
-
 def _methods(wanted: Sequence[str] | None, task: str) -> list[str]:
     """In the order shown. Raises UsageError for what is unknown or needs a gradient that is not there."""
     usable = [m for m in METHODS if task_of(task).HAS_GRADIENT or m in ("occlusion", "features")]

@@ -189,7 +189,7 @@ def _plan(name: str, data: str | Path, task: str | None, weights: str | Path, se
     """The plan of a run with these weights; networks with a ReLU behind the classes lose it."""
     linear = without_last_relu(model_module(name).VARIANTS[name])
     plan = make_plan(name, data, task=task, flags=linear | settings, weights=weights)
-    if plan.task not in ("classify", "tag"):
+    if not TASKS[plan.task].whole_image:
         raise UsageError(f"transfer is for classify and tag, and {data} with {name} is to {plan.task}; add --task")
     return plan
 
@@ -281,7 +281,7 @@ def _share_of(experiment: Experiment, division: Division, share: float) -> list[
         return division.training
     targets = experiment.targets(division.training)
     kept = folds(targets, PARTS, division.seed) < share * PARTS
-    enough = 2 if experiment.plan.task == "classify" else 1
+    enough = 2 if TASKS[experiment.plan.task].label else 1
     if kept.sum() < LEAST or (targets[kept].sum(0) < np.minimum(enough, targets.sum(0))).any():
         return []
     return [record for record, inside in zip(division.training, kept, strict=True) if inside]
@@ -293,7 +293,7 @@ def _training_trial(
     """A run of the training loop. To classify it takes all training images and keeps the last weights, so that nothing
     is chosen; to tag, a part of them is left out for the thresholds and the checkpoint."""
     plan, seed = experiment.plan, division.seed
-    inner = (folds(experiment.targets(training), INNER, seed) == 0) & (plan.task == "tag")
+    inner = (folds(experiment.targets(training), INNER, seed) == 0) & TASKS[plan.task].tags
     fitting = [record for record, chooses in zip(training, inner, strict=True) if not chooses]
     choosing = [record for record, chooses in zip(training, inner, strict=True) if chooses]
     name = method if share == 1 and seed == 0 else f"{method}-seed{seed}-share{share:g}"

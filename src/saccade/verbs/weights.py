@@ -21,6 +21,7 @@ from saccade.models.contract import Room, recipe_of, size_of
 from saccade.models.dry_run import class_tensors
 from saccade.models.published import PUBLISHED, WORDS, Published, class_names
 from saccade.models.weights import is_counter, read_for, recognise, weights_path
+from saccade.tasks.table import find_task
 from saccade.version import __version__
 
 
@@ -110,9 +111,10 @@ def _names(classes: str | Path | None, word: str, number: int) -> list[str]:
 def preprocessing_of_weights(module: Room, model: str, task: str, published: Published | None) -> Preprocessing:
     """What belongs to the recipe, at the test view of the weights' owner; of classifiers the default recipe, at the
     paper's size."""
-    name = "default" if task == "classify" else "paper"
+    whole_image = find_task(task).whole_image
+    name = "default" if whole_image else "paper"
     layers = [(f"recipe {name}", recipe_of(module, model, name))]
-    if task == "classify":
+    if whole_image:
         layers.append(("paper", {"size": size_of(module, model)}))
     if published is not None:
         layers.append(("published", published.settings))

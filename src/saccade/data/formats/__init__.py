@@ -62,7 +62,8 @@ def recognise(path: str | Path, task: str | None = None) -> str:
             classes in which a labelling tool has left its files: which of both is meant is not guessed.
     """
     root = _place(path)
-    order = sorted(FORMATS, key=lambda name: name != "masks") if task == "segment" else list(FORMATS)
+    maps_asked = task is not None and find_task(task).semantic
+    order = sorted(FORMATS, key=lambda name: name != "masks") if maps_asked else list(FORMATS)
     for name in order:
         if _module(name).looks_like(root):
             break
@@ -86,19 +87,18 @@ def read(path: str | Path, task: str | None = None) -> DataSet:
         UsageError: unknown format or task, or a task that these labels do not serve.
         DataError: nothing there, no image, no label, or a fault of structure; names the file and what was looked for.
     """
-    if task is not None:
-        find_task(task)
+    asked = None if task is None else find_task(task)
     name, root = _name_and_root(path, task)
     dataset = _module(name).read(root, task)
     dataset.records.sort(key=lambda record: record.id)
-    if task == "localize" and task in TASKS[dataset.task].also:
+    if asked is not None and asked.one_object and asked.name in TASKS[dataset.task].also:
         keep_main_objects(dataset)
-    if task == "classify" and "detect" in (dataset.task, *TASKS[dataset.task].also):
+    if asked is not None and asked.label and asked.whole_image and TASKS[dataset.task].many_objects:
         take_objects(dataset)
     _check(dataset)
-    if task is not None and task != dataset.task and task not in TASKS[dataset.task].also:
-        serves = ", ".join((dataset.task, *TASKS[dataset.task].also))
-        raise UsageError(f"{root}: task {task!r} needs {TASKS[task].needs}; the labels ({name}) serve: {serves}")
+    serves = (dataset.task, *TASKS[dataset.task].also)
+    if asked is not None and asked.name not in serves:
+        raise UsageError(f"{root}: task {task!r} needs {asked.needs}; the labels ({name}) serve: {', '.join(serves)}")
     return dataset
 
 

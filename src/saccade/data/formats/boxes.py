@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from saccade.data.dataset import DataSet, Entry, Ledger, Record, Thing
 from saccade.data.rle import check_outline
 from saccade.errors import DataError
+from saccade.tasks.table import TASKS
 
 Box = tuple[float, float, float, float]
 
@@ -171,7 +172,8 @@ def finish(dataset: DataSet, task: str | None) -> DataSet:
         raise DataError(f"{dataset.root}: no image can be used{_first(ledger.refused)}")
     things = [t for r in dataset.records for t in r.things or [] if not t.crowd]
     outlined = sum(bool(t.polygons or t.rle or t.mask) for t in things)
-    if outlined and task == "instances":
+    asked = None if task is None else TASKS.get(task)
+    if outlined and asked is not None and asked.masks:
         for record in dataset.records:
             record.things = _with_outline(record, ledger)
     elif 0 < outlined < len(things) and task is None:
@@ -179,8 +181,9 @@ def finish(dataset: DataSet, task: str | None) -> DataSet:
             f"{outlined} objects have an outline and {len(things) - outlined} only a box: read for boxes; "
             "the task 'instances' takes the former alone"
         )
-    instances = outlined and task != "detect" and (outlined == len(things) or task == "instances")
-    dataset.task = "instances" if instances else "detect"
+    all_outlined = outlined == len(things) or (asked is not None and asked.masks)
+    boxes_alone = not outlined or (asked is not None and asked.boxes_alone) or not all_outlined
+    dataset.task = "detect" if boxes_alone else "instances"
     ledger.images_used = len(dataset.records)
     ledger.labels_used = sum(len(r.things or []) for r in dataset.records)
     if not ledger.labels_used:

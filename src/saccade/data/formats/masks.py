@@ -35,6 +35,7 @@ from saccade.data.formats.listing import list_files, measure, relative
 from saccade.data.formats.mask_layout import Layout, find_layout
 from saccade.data.image import COLOUR, decode_values, probe
 from saccade.errors import DataError
+from saccade.tasks.table import find_task
 
 _VOID = frozenset({"void", "unlabeled", "unlabelled", "ignore", "ignored", "dontcare", "don't care"})
 _HIGHEST = 65535  # ids and class values; masks of 32 bits may not go beyond
@@ -110,7 +111,8 @@ def read(root: Path, task: str | None) -> DataSet:
     levels = _two_levels(masks)
     if not levels:
         records = _without_jpeg(records, masks, ledger)
-    by_id = _are_ids(layout, masks) if task not in ("segment", "instances") else task == "instances"
+    asked = None if task is None else find_task(task)
+    by_id = asked.masks if asked and (asked.masks or asked.semantic) else _are_ids(layout, masks)
     if by_id and levels and any(mask.between for mask in masks.values()):
         raise DataError(f"{layout.root}: masks of ids have values for edges, 0 to 255; save them without soft edges")
     if by_id:

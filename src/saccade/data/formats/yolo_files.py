@@ -31,6 +31,7 @@ from saccade.data.formats.yolo_lists import (
 )
 from saccade.data.formats.yolo_yaml import NAMES, Layout, is_layout, read_layout
 from saccade.errors import DataError, UsageError
+from saccade.tasks.table import find_task
 
 _YAML = (".yaml", ".yml")
 _DEPTH = 3  # folders below the root in which labels beside the pictures are looked for
@@ -136,8 +137,9 @@ def _yamls(root: Path, task: str | None = None) -> list[Path]:
         return others
     below = [child / n for child in list_folders(root) for n in NAMES if (child / n).is_file() and _has_labels(child)]
     below = [path for path in below if is_layout(path)]
+    masks_asked = task is not None and find_task(task).masks
     outlines = {path: "seg" in path.parent.name.lower() for path in below}
-    return sorted(below, key=lambda p: (outlines[p] != (task == "instances"), str(p)))
+    return sorted(below, key=lambda p: (outlines[p] != masks_asked, str(p)))
 
 
 def descriptions_below(root: Path) -> list[Path]:
