@@ -39,7 +39,7 @@ from saccade.metrics import Result
 from saccade.tasks.contract import task_of
 
 METRICS = {"mean IoU": "mean_iou", "accuracy at 0.5": "box_accuracy", "localization error": "localization_top1"}
-MODELS = ("localizer_small", "localizer_resnet18", "ssd_small")
+MODELS = ("localizer_small", "localizer_resnet18", "atss_small")
 
 
 def main() -> None:

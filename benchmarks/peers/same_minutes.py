@@ -60,7 +60,7 @@ class Task:
     flags: tuple[str, ...]  # of `saccade train`
 
 
-_DETECT = ("ssd_small", "faster_rcnn_small")
+_DETECT = ("atss_small", "faster_rcnn_small")
 TASKS = {
     "bccd": Task(15, ("ap", "ap50"), "yolo11n", "train_yolo.py", ("--size", "320"), _DETECT, ("--size", "320")),
     "raccoon": Task(8, ("ap", "ap50"), "yolo11n", "train_yolo.py", ("--size", "320"), _DETECT, ("--size", "320")),

@@ -49,12 +49,12 @@ PAIRS: dict[str, tuple[dict[str, Any], dict[str, Any], float]] = {
         2.2,
     ),
     "yolov8n": (  # multiply-adds about equal: 1.17 and 1.09 GMAC
-        {"model": "ssd_small", "size": 320, "batch": 8},
+        {"model": "atss_small", "size": 320, "batch": 8},
         {"kind": "ultralytics", "model": "yolov8n", "size": 320, "batch": 8},
         3.0,
     ),
     "yolov8s": (
-        {"model": "ssd_small", "size": 320, "batch": 8, "settings": {"width": 56, "channels": 116}},
+        {"model": "atss_small", "size": 320, "batch": 8, "settings": {"trunk_width": 56, "channels": 116}},
         {"kind": "ultralytics", "model": "yolov8s", "size": 320, "batch": 8},
         3.0,
     ),

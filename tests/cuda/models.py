@@ -33,7 +33,8 @@ SIDES = {
     "inception_v3": 96,
     "inception_v4": 96,
     "inception_resnet_v1": 96,
-    "ssd_small": 96,
+    "atss_small": 96,
+    "ssd300": 300,
     "faster_rcnn_small": 96,
 }
 NARROW: dict[str, dict[str, Any]] = {  # of each file's first variant in this table, else of its smallest
@@ -58,7 +59,8 @@ NARROW: dict[str, dict[str, Any]] = {  # of each file's first variant in this ta
     "unet": {"width": 4, "border": 10.0, "class_weights": (1.0, 2.0, 1.0, 0.5)},
     "localizer_small": {"per_class": True},
     "faster_rcnn_small": {"trunk_width": 8, "channels": 16, "rpn_sample": 32, "head_sample": 32, "head_width": 32},
-    "ssd_small": {"width": 8, "channels": 16},
+    "atss_small": {"trunk_width": 8, "channels": 16},
+    "ssd300": {"width": 4},
 }
 
 

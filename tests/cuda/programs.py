@@ -51,7 +51,7 @@ TASKS: dict[str, tuple[str, Maker, dict[str, Any]]] = {
     "tag": ("mobilenet_v3_small", inputs.tags, {"width": 0.25, "size": 32, "optimizer": "rmsprop", "lr": 1e-4}),
     "localize": ("localizer_small", _one_box, {"size": 64, "trunk_width": 8, "task": "localize"}),
     "segment": ("unet", inputs.masks, {"size": 64, "width": 4, "border": 10.0, "multi_scale": 0.3}),
-    "ssd": ("ssd_small", _boxes, {"size": 64, "width": 8, "channels": 16, "mosaic": 0.5}),
+    "ssd": ("atss_small", _boxes, {"size": 64, "trunk_width": 8, "channels": 16, "mosaic": 0.5}),
     "faster_rcnn": (
         "faster_rcnn_small",
         _boxes,

@@ -33,7 +33,7 @@ SMALL: dict[str, tuple[dict[str, Any], int]] = {
     "squeezenet1_1": ({"classes": 7}, 64),
     "darknet19": ({"classes": 7}, 64),
     "vgg11_bn": ({"width": 8, "hidden": 16, "classes": 7}, 64),
-    "ssd_small": ({"width": 8, "channels": 16, "classes": 3}, 64),
+    "atss_small": ({"trunk_width": 8, "channels": 16, "classes": 3}, 64),
     "unet": ({"width": 4, "classes": 3}, 48),
     "unet_light": ({"classes": 3, "trunk_width": 8}, 48),
     "unet_paper": ({"width": 4}, 220),
@@ -169,7 +169,7 @@ def test_the_copy_predicts_padded_images_as_the_network_does(name: str) -> None:
             assert min(share_found(a.objects, b.objects), share_found(b.objects, a.objects)) > 0.95
 
 
-@pytest.mark.parametrize("name", ["densenet_bc100_k12", "ssd_small", "faster_rcnn_small", "unet_light"])
+@pytest.mark.parametrize("name", ["densenet_bc100_k12", "atss_small", "faster_rcnn_small", "unet_light"])
 def test_bfloat16_is_for_weights_and_maps_alone(name: str) -> None:
     """Norms that stay, boxes and scores are float32; the answers are near those of float32."""
     network, images = made(name)
@@ -189,7 +189,7 @@ def test_bfloat16_is_for_weights_and_maps_alone(name: str) -> None:
                 assert answer.objects.boxes.dtype == answer.objects.scores.dtype == torch.float32
             if answer.scores is not None:
                 assert answer.scores.dtype == torch.float32
-        if name.startswith("ssd"):
+        if name.startswith("atss"):
             scores, boxes = prepared.scored_boxes(images)  # type: ignore[operator]
             exact, places = network.scored_boxes(images)  # type: ignore[operator]
             assert scores.dtype == boxes.dtype == torch.float32

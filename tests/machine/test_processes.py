@@ -57,7 +57,7 @@ def _meet(rank: int, processes: int, port: int) -> None:
 def _model() -> torch.nn.Module:
     """A detector whose gradients do not depend on which images share a batch: norms use their running statistics."""
     torch.manual_seed(0)
-    model = create("ssd_small", classes=2, width=8, channels=16)
+    model = create("atss_small", classes=2, trunk_width=8, channels=16)
     return model.eval()
 
 

@@ -13,7 +13,7 @@ import pytest
 import saccade
 from saccade.errors import UsageError
 from saccade.models import catalogue, model_config, model_module
-from saccade.models.configs import describe_fields, describe_settings
+from saccade.models.configs import config_from_json, describe_fields, describe_settings, unknown_fields
 from saccade.training.plan import FITTED, make_plan
 
 Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
@@ -23,9 +23,9 @@ PRIORS = [[[0.1, 0.1]], [[0.2, 0.3]], [[0.4, 0.4]], [[0.8, 0.7]]]
 @pytest.mark.parametrize(
     ("model", "field", "value", "found"),
     [
-        ("ssd_small", "priors", PRIORS, tuple(tuple(tuple(p) for p in level) for level in PRIORS)),
-        ("ssd_small", "box_weight", "1e-1", 0.1),
-        ("ssd_small", "fit_priors", False, False),
+        ("atss_small", "priors", PRIORS, tuple(tuple(tuple(p) for p in level) for level in PRIORS)),
+        ("atss_small", "box_weight", "1e-1", 0.1),
+        ("atss_small", "fit_priors", False, False),
         ("resnet20", "depths", [1, 2, 3], (1, 2, 3)),
         ("resnet20", "width", 8.0, 8),
         ("unet", "class_weights", None, None),
@@ -39,10 +39,10 @@ def test_a_value_is_taken_in_the_type_of_its_field(model: str, field: str, value
 @pytest.mark.parametrize(
     ("model", "field", "value", "message"),
     [
-        ("ssd_small", "priors", [[0.1, 0.2]], "0.1 is no list; expected a list of lists of lists of 2 numbers"),
-        ("ssd_small", "priors", [[[0.1]]], r"\[0.1\] has 1 entries, not 2"),
-        ("ssd_small", "trunk", "vgg30", "allowed: vgg300, vgg512, residual"),
-        ("ssd_small", "fit_priors", 1, "1 is not true or false"),
+        ("atss_small", "priors", [[0.1, 0.2]], "0.1 is no list; expected a list of lists of lists of 2 numbers"),
+        ("atss_small", "priors", [[[0.1]]], r"\[0.1\] has 1 entries, not 2"),
+        ("atss_small", "trunk_norm", "group", "allowed: batch, frozen"),
+        ("atss_small", "fit_priors", 1, "1 is not true or false"),
         ("resnet20", "width", 4.5, "4.5 is no whole number from 0 on"),
         ("resnet20", "width", -4, "-4 is no whole number from 0 on"),
         ("resnet20", "depths", 3, "3 is no list"),
@@ -68,22 +68,75 @@ def test_every_field_of_the_catalogue_is_described_and_accepts_what_it_has() -> 
         assert model_config(name, **json.loads(json.dumps(dataclasses.asdict(config)))) == config, name
 
 
+def test_another_trunk_leaves_the_fields_of_the_first() -> None:
+    kept = model_config("atss_small", channels=32)
+    assert (kept.trunk_width, kept.trunk_depths) == (32, (1, 2, 2, 2))
+    changed = model_config("atss_small", trunk="densenet121", trunk_norm="frozen")
+    assert (changed.trunk_width, changed.trunk_depths, changed.trunk_norm) == (None, None, "frozen")
+    assert model_config("localizer_small", trunk="resnet50", trunk_width=16).trunk_width == 16
+    assert model_config("unet", trunk="vgg16").trunk == "vgg16"
+
+
+def test_the_fields_of_a_trunk_are_the_same_everywhere() -> None:
+    usual = {row["name"]: row for row in describe_fields(model_config("atss_small")) if "trunk" in row["name"]}
+    assert len(usual) == 4
+    for name in ("unet", "localizer_small"):
+        rows = {row["name"]: row for row in describe_fields(model_config(name))}
+        for field in set(usual) - {"trunk"}:  # which a U-Net may go without
+            assert rows[field] | {"value": None} == usual[field] | {"value": None}
+        assert "classification network that gives feature maps" in rows["trunk"]["help"]
+
+
+def test_configs_of_the_first_ssd_are_read() -> None:
+    """The paper's SSD and our small detector were variants of one Config."""
+    shared = {"classes": 3, "negatives": 3.0, "min_negatives": 0, "keep": 100, "nms_iou": 0.5}
+    small = shared | {
+        "trunk": "residual",
+        "width": 16,
+        "depths": [1, 1, 1, 1],
+        "channels": 32,
+        "steps": [8, 16, 32, 64],
+    }
+    small |= {"matching": "adaptive", "class_loss": "quality", "fit_priors": False, "side": 0, "box_loss": "diou"}
+    small |= {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    room = model_module("ssd_small")
+    config = config_from_json(room, "ssd_small", small)
+    assert (config.trunk, config.trunk_width, config.trunk_depths) == ("resnet18", 16, (1, 1, 1, 1))
+    assert (config.strides, config.fit_priors, config.box_loss, config.keep) == ((8, 16, 32, 64), False, "diou", 100)
+    assert unknown_fields(room, "ssd_small", small) == []
+    assert unknown_fields(room, "ssd_small", small | {"class_loss": "softmax"}) == ["class_loss"]
+    paper = shared | {
+        "trunk": "vgg512",
+        "width": 32,
+        "depths": [1, 2, 2, 2],
+        "channels": 64,
+        "steps": [8, 16],
+        "side": 512,
+    }
+    paper |= {"matching": "overlap", "class_loss": "softmax", "fit_priors": False, "min_negatives": 2}
+    room = model_module("ssd512")
+    config = config_from_json(room, "ssd512", paper)
+    assert (config.form, config.width, config.steps, config.min_negatives) == ("512", 64, (8, 16), 2)
+    assert unknown_fields(room, "ssd512", paper) == []
+    assert unknown_fields(room, "ssd512", paper | {"matching": "adaptive"}) == ["matching"]
+
+
 def test_the_comment_of_a_field_is_its_help() -> None:
-    rows = {row["name"]: row for row in describe_fields(model_config("ssd_small"))}
+    rows = {row["name"]: row for row in describe_fields(model_config("atss_small"))}
     assert rows["priors"]["help"].startswith("Priors of every map: (width, height)")  # in the line above
-    assert rows["box_weight"]["help"].startswith("alpha of equation 1")  # behind it
-    assert rows["class_loss"]["help"].endswith("(Generalized Focal Loss, Li et al. 2020)")  # of several lines
+    assert rows["box_weight"]["help"].startswith("of the box in the sum of the losses")  # behind it
+    assert rows["strides"]["help"].endswith("than the trunk's are made by convolutions.")  # of several lines
 
 
 def test_settings_of_a_model_name_what_its_recipe_sets() -> None:
-    rows = {row["name"]: row for row in describe_settings("ssd_small")}
-    recipe = model_module("ssd_small").RECIPES["default"]
-    own = recipe.get("*", {}) | recipe.get("ssd_small", {})
+    rows = {row["name"]: row for row in describe_settings("atss_small")}
+    recipe = model_module("atss_small").RECIPES["default"]
+    own = recipe.get("*", {}) | recipe.get("atss_small", {})
     assert {name for name, row in rows.items() if row["from"] == "recipe default"} == set(own)
     assert rows["lr"]["value"] == own["lr"]
-    assert rows["priors"]["of"] == "ssd_small"
+    assert rows["priors"]["of"] == "atss_small"
     with pytest.raises(UsageError, match="has no recipe 'papr'"):
-        describe_settings("ssd_small", "papr")
+        describe_settings("atss_small", "papr")
 
 
 def test_the_command_line_lists_fields_and_layers(shell: Shell) -> None:
@@ -113,9 +166,9 @@ def boxes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_a_person_gives_is_not_fitted(boxes: Path) -> None:
-    free = make_plan("ssd_small", boxes)
+    free = make_plan("atss_small", boxes)
     assert free.origins["priors"] == FITTED
-    plan = make_plan("ssd_small", boxes, flags={"priors": PRIORS})
+    plan = make_plan("atss_small", boxes, flags={"priors": PRIORS})
     assert plan.config.priors == tuple(tuple(tuple(p) for p in level) for level in PRIORS)
     assert plan.origins["priors"] == "flag"
     anchors = [[[10, 10]], [[20, 20]], [[40, 40]], [[80, 80]]]
@@ -127,17 +180,17 @@ def test_what_a_person_gives_is_not_fitted(boxes: Path) -> None:
     ("flags", "message"),
     [
         ({"priors": [[0.1, 0.2]]}, "expected a list of lists of lists of 2 numbers"),
-        ({"priors": PRIORS[:2]}, "cannot be built with priors="),
-        ({"steps": [8, 16]}, "cannot be built with steps="),
+        ({"priors": PRIORS[:2]}, "4 strides, but priors for 2 maps"),
+        ({"strides": [8, 16]}, "2 strides, but priors for 4 maps"),
     ],
 )
 def test_values_that_do_not_fit_end_before_any_work(boxes: Path, flags: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        make_plan("ssd_small", boxes, flags=flags)
+        make_plan("atss_small", boxes, flags=flags)
 
 
 def test_the_run_says_what_was_fitted(boxes: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    tiny: dict[str, Any] = {"size": 64, "batch": 8, "width": 4, "channels": 8, "workers": 0, "precision": "fp32"}
-    saccade.train("ssd_small", boxes, out=tmp_path / "run", epochs=1, progress=True, **tiny)
+    tiny: dict[str, Any] = {"size": 64, "batch": 8, "trunk_width": 4, "channels": 8, "workers": 0, "precision": "fp32"}
+    saccade.train("atss_small", boxes, out=tmp_path / "run", epochs=1, progress=True, **tiny)
     told = capfd.readouterr()
     assert "priors fitted to the training images" in told.out + told.err

@@ -37,7 +37,7 @@ def test_parts_are_those_of_the_papers() -> None:
     assert _parts("inception_v3")[-3:] == ["Mixed_7c", "AuxLogits", "fc"]  # the public layout has AuxLogits earlier
 
 
-@pytest.mark.parametrize("name", ["googlenet", "mobilenet_v3_small", "preact_resnet18", "ssd300", "ssd_small"])
+@pytest.mark.parametrize("name", ["googlenet", "mobilenet_v3_small", "preact_resnet18", "ssd300", "atss_small"])
 def test_parts_hold_every_parameter_once(name: str) -> None:
     module = model_module(name)
     model = model_of_shapes(module, module.VARIANTS[name])

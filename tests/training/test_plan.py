@@ -28,7 +28,7 @@ def test_the_splits_that_the_files_state_are_kept_beside_those_that_were_chosen(
 def test_objects_in_val_alone_are_nothing_to_learn(tmp_path: Path) -> None:
     data = changed(yolo(), lambda root: [path.write_text("") for path in (root / "labels/train").iterdir()])(tmp_path)
     with pytest.raises(DataError, match=r"no object in train \(0 of 3 images have one\)"):
-        make_plan("ssd_small", data)
+        make_plan("atss_small", data)
 
 
 def test_epochs_and_minutes_given_together_both_end_the_run(colours: Path) -> None:
@@ -43,7 +43,7 @@ def test_epochs_and_minutes_given_together_both_end_the_run(colours: Path) -> No
 
 def test_a_set_of_crowds_alone_is_trained_on_as_objects(tmp_path: Path) -> None:
     root = coco(lambda c: [a.update(iscrowd=1) for a in c["annotations"]])(tmp_path)
-    plan = make_plan("ssd_small", root)
+    plan = make_plan("atss_small", root)
     assert not any(t.crowd for r in plan.training for t in r.things or [])
     assert any("all 8 objects are marked iscrowd" in w for w in plan.dataset.ledger.warnings)
 
@@ -57,15 +57,15 @@ def test_a_train_part_without_a_usable_object_is_refused(tmp_path: Path) -> None
         rows = [a | {"iscrowd": int(split == "train")} for a in content["annotations"] if a["image_id"] in images]
         (root / f"{split}.json").write_text(json.dumps(part | {"annotations": rows}))
     with pytest.raises(DataError, match="of 6 objects in 3 training images 6 are marked crowd and 0 are narrower"):
-        make_plan("ssd_small", root)
+        make_plan("atss_small", root)
 
 
 def test_boxes_below_a_pixel_are_nothing_to_learn(tmp_path: Path) -> None:
     root = everywhere(lambda b: [b[0], b[1], 0.5, 20])(tmp_path / "thin")
     with pytest.raises(DataError, match="0 are marked crowd and 6 are narrower than a pixel"):
-        make_plan("ssd_small", root)
+        make_plan("atss_small", root)
     root = everywhere(lambda b: [b[0], b[1], 1, 1])(tmp_path / "pixels")
-    assert make_plan("ssd_small", root).training
+    assert make_plan("atss_small", root).training
 
 
 def test_class_maps_of_one_class_are_nothing_to_learn(tmp_path: Path) -> None:

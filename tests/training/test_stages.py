@@ -225,7 +225,7 @@ def test_what_the_recipe_probe_needs(colours: Path, run: Path, tmp_path: Path) -
     with pytest.raises(UsageError, match="add --weights"):
         saccade.train("resnet20", colours, out=tmp_path / "a", **common)
     with pytest.raises(UsageError, match="no recipe 'probe'; it has: default, paper"):
-        recipe_of(model_module("ssd_small"), "ssd_small", "probe")
+        recipe_of(model_module("atss_small"), "atss_small", "probe")
     partly = {k: v for k, v in checkpoint.load(checkpoint.find(run)).weights.items() if "layer1" not in k}
     torch.save(partly, tmp_path / "part.pth")
     with pytest.raises(UsageError, match="frozen features need all but the output layer"):

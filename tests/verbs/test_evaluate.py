@@ -174,8 +174,8 @@ def test_results_files_of_other_tools(tmp_path: Path, truth: Path) -> None:
 
 def test_a_detector_leaves_a_results_file_that_scores_the_same(tmp_path: Path, truth: Path) -> None:
     run = tmp_path / "run"
-    small = {"width": 8, "channels": 16, "size": 64, "batch": 2, "workers": 0, "score_threshold": 0.001}
-    saccade.train("ssd_small", truth, out=run, epochs=1, **small)
+    small = {"trunk_width": 8, "channels": 16, "size": 64, "batch": 2, "workers": 0, "score_threshold": 0.001}
+    saccade.train("atss_small", truth, out=run, epochs=1, **small)
     ours = saccade.evaluate(run, truth, split="all", bootstrap=0, out=tmp_path / "scored")["metrics"]
     rows = json.loads((tmp_path / "scored" / "coco_results.json").read_text())
     assert rows[0].keys() == {"image_id", "category_id", "bbox", "score"}

@@ -22,7 +22,7 @@ from saccade.models import model_config, model_module
 Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "tag": ("resnet20", {"width": 4, "depths": (1, 1, 1), "task": "tag"}),
-    "detect": ("ssd_small", {"width": 8, "channels": 16}),
+    "detect": ("atss_small", {"trunk_width": 8, "channels": 16}),
     "segment": ("unet_light", {}),
 }
 CLASSES = ["cat", "dog", "<owl>"]

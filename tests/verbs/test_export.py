@@ -70,5 +70,5 @@ def test_a_network_with_operations_of_our_own_is_no_onnx(tmp_path: Path, shell: 
     assert "faster_rcnn_small cannot be written as ONNX" in line
     assert "roi_align" in line
     assert "use --to torch" in line
-    assert "ssd_small" in line
+    assert "atss_small" in line
     assert list(tmp_path.iterdir()) == [path]

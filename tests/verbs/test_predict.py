@@ -34,7 +34,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "classify": ("resnet20", {"width": 4, "depths": (1, 1, 1)}),
     "tag": ("resnet20", {"width": 4, "depths": (1, 1, 1), "task": "tag"}),
     "localize": ("localizer_small", {"trunk_width": 8, "per_class": True}),
-    "detect": ("ssd_small", {"width": 8, "channels": 16}),
+    "detect": ("atss_small", {"trunk_width": 8, "channels": 16}),
     "segment": ("unet_light", {}),
 }
 CLASSES = ["cat", "dog", "<owl>"]

@@ -335,7 +335,7 @@ def test_refusals(colours: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean 'epochs'"):
         saccade.train("resnet20", colours, out=run, progress=False, epocs=3)
     with pytest.raises(UsageError, match="holds labels to classify"):
-        saccade.train("ssd_small", colours, out=run, progress=False)
+        saccade.train("atss_small", colours, out=run, progress=False)
     with pytest.raises(UsageError, match="no recipe 'best'"):
         saccade.train("resnet20", colours, out=run, progress=False, recipe="best")
     with pytest.raises(UsageError, match="holds no run"):

@@ -77,7 +77,7 @@ def _classes(root: Path) -> Path:
 
 
 TRAININGS: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
-    "ssd_small": (_boxes, ["width=8", "channels=16"]),
+    "atss_small": (_boxes, ["trunk_width=8", "channels=16"]),
     "faster_rcnn_small": (_boxes, ["trunk_width=8", "channels=16", "head_width=32"]),
     "unet": (_maps, ["width=4", "levels=2"]),
     "resnet20": (_classes, ["width=4", "depths=[1,1,1]"]),

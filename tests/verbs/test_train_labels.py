@@ -137,7 +137,7 @@ def test_what_is_for_labels_is_refused_for_objects(tmp_path: Path) -> None:
         ({"class_balance": "inverse"}, r"class_balance weights the labels of whole images, not those of detect"),
     ):
         with pytest.raises(UsageError, match=message):
-            make_plan("ssd_small", data, flags=flags)
+            make_plan("atss_small", data, flags=flags)
 
 
 def test_the_digit_networks_with_their_own_criteria_take_no_other_loss(colours: Path) -> None:

@@ -81,6 +81,6 @@ def test_a_test_part_without_labels_is_left_alone(tmp_path: Path) -> None:
     found = json.loads((annotations / "instances_val.json").read_text())
     (annotations / "instances_val.json").unlink()
     (annotations / "instances_test.json").write_text(json.dumps(found | {"annotations": []}))
-    tiny: dict[str, Any] = {"size": 64, "batch": 8, "width": 4, "channels": 8, "workers": 0, "precision": "fp32"}
-    result = saccade.train("ssd_small", tmp_path / "boxes", out=tmp_path / "run", epochs=1, progress=False, **tiny)
+    tiny: dict[str, Any] = {"size": 64, "batch": 8, "trunk_width": 4, "channels": 8, "workers": 0, "precision": "fp32"}
+    result = saccade.train("atss_small", tmp_path / "boxes", out=tmp_path / "run", epochs=1, progress=False, **tiny)
     assert "test" not in result

@@ -83,6 +83,20 @@ def grid_anchors(cell: Tensor, map_size: tuple[int, int], stride: tuple[float, f
     return (shifts + cell).reshape(-1, 4)
 
 
+def cell_step(side: int, cells: int, stride: int) -> float:
+    """Pixels from cell to cell of a map along one side of the image.
+
+    That is the stride where the map has side / stride cells, rounded up or down. Where unpadded convolutions took its
+    border off, the cells that are left lie evenly over the side.
+
+    Args:
+        side: of the image, in pixels.
+        cells: of the map along that side.
+        stride: of the map, as its trunk states it.
+    """
+    return float(stride) if cells in (side // stride, -(-side // stride)) else side / cells
+
+
 def fit_anchors(sizes: Tensor, k: int, seed: int = 0) -> Tensor:
     """The k (width, height) that stand best for `sizes`: k-means under the distance 1 - IoU of centred boxes.
 

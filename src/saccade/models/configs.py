@@ -24,6 +24,8 @@ _UNIONS = (types.UnionType, typing.Union)  # int | None, and what Python makes o
 def with_changes(config: Any, changes: Mapping[str, Any], model: str) -> Any:
     """A frozen Config with some fields replaced; lists become the tuples, mappings the dataclasses that it holds.
 
+    With another `trunk`, the fields that a variant has for its own (`trunk_width`, ...) are none unless given.
+
     Args:
         config: a model's Config.
         changes: values by field name, as Python, YAML or JSON give them.
@@ -33,7 +35,9 @@ def with_changes(config: Any, changes: Mapping[str, Any], model: str) -> Any:
         UsageError: a field that there is not, or a value that is not of the field's type and shape.
     """
     hints = typing.get_type_hints(type(config))
-    values = {}
+    values: dict[str, Any] = {}
+    if changes.get("trunk", getattr(config, "trunk", None)) != getattr(config, "trunk", None):
+        values = {name: None for name in hints if name.startswith("trunk_")}
     for name, value in changes.items():
         if name not in hints:
             raise UsageError(f"model {model} has no setting {name!r}: {suggest(name, hints)}")
@@ -126,7 +130,7 @@ def _renamed(made: Any, state: Mapping[str, Any]) -> Mapping[str, Any]:
     """A stored Config in today's names.
 
     `label_smoothing` of the first classifiers is a part of `objective`; U-Net's `encoder` is its `trunk`; the pyramid
-    detector wrote out the residual network that it stands on.
+    detector wrote out the residual network that it stands on; our small detector and the paper's SSD were one Config.
     """
     state, fields = dict(state), {field.name for field in dataclasses.fields(made)}
     if "label_smoothing" in state and "objective" not in state and "objective" in fields:
@@ -137,7 +141,32 @@ def _renamed(made: Any, state: Mapping[str, Any]) -> Mapping[str, Any]:
     for before, now in (("encoder", "trunk"), ("encoder_width", "trunk_width")):
         if before in state and now in fields:
             state[now] = state.pop(before)
+    if {"fit_priors", "steps"} <= set(state):
+        return _small_detector(state) if "trunk_width" in fields else _paper_ssd(state)
     return state
+
+
+# What the Config of both detectors had, and one of them never changed.
+_SMALL_ALONE = {"matching": "overlap", "class_loss": "softmax", "fit_priors": False}
+_SMALL_FIXED = {"matching": "adaptive", "class_loss": "quality", "side": 0}
+_SMALL_COLOURS = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}  # its trunk's own
+
+
+def _small_detector(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What `ssd_small` stored while it was a variant of SSD. Values that it can no longer have stay, as unknown."""
+    fixed = _SMALL_FIXED | _SMALL_COLOURS
+    dropped = {name for name, value in fixed.items() if state.get(name) == value} | {"negatives", "min_negatives"}
+    now = {"width": "trunk_width", "depths": "trunk_depths", "steps": "strides"}
+    kept = {now.get(name, name): value for name, value in state.items() if name not in dropped}
+    return kept | {"trunk": "resnet18"}
+
+
+def _paper_ssd(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What `ssd300` and its siblings stored while `ssd_small` was one of them."""
+    dropped = {name for name, value in _SMALL_ALONE.items() if state.get(name) == value}
+    dropped |= {"trunk", "width", "depths", "channels"}
+    kept = {name: value for name, value in state.items() if name not in dropped}
+    return kept | {"form": str(state.get("trunk")).removeprefix("vgg")}
 
 
 def _from_json(made: Any, state: Mapping[str, Any]) -> Any:

@@ -50,6 +50,9 @@ class RoomOffers(Protocol):
 
     FILES: Mapping[str, ReadFile]
     """Readers of the paper's own weight files by suffix: {".weights": read(path, model) -> state dict}."""
+    AS_TRUNK: Mapping[str, Any]
+    """Backbone: values of Config with which it is made as a trunk, so that the pixels of its maps lie over the image at
+    equal strides."""
     TAKES_PROPOSALS: bool
     """True where the model reads the boxes of `Batch.given`, which are then computed for each image."""
 

@@ -34,7 +34,7 @@ REPORT = ReportForm(
 )
 SMALLEST_SCORE = 0.3  # also of what is explained
 LOSSES: tuple[str, ...] = ("cross_entropy",)
-DEMO = Demo("ssd_small", 800, 128, 128, 20)
+DEMO = Demo("atss_small", 800, 128, 128, 20)
 HAS_GRADIENT = False  # boxes come from choices (best anchors, suppression of neighbours)
 MEANINGS = {
     "ap": "COCO's average precision: mean over classes and IoU 0.50 to 0.95",

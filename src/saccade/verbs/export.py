@@ -108,7 +108,7 @@ def _refuse_onnx(program: torch.export.ExportedProgram, model: str) -> None:
     if own:
         raise UsageError(
             f"{model} cannot be written as ONNX, which has no word for its {', '.join(own)}; use --to torch, or train "
-            "ssd_small, whose operations ONNX has"
+            "atss_small, whose operations ONNX has"
         )
     if not all(importlib.util.find_spec(m) for m in ("onnx", "onnxscript", "onnxruntime")):
         raise UsageError(f"export to onnx needs more packages: {how_to_install('deploy')} (or use --to torch)")

@@ -57,8 +57,8 @@ def test_what_cannot_be_is_refused(name: str, fields: dict, message: str) -> Non
 
 
 def test_strides_that_do_not_fit_name_networks_that_do() -> None:
-    text = str(refuse_strides("resnet20", [1, 2, 4], "a map at stride 8", 8))
-    assert text.startswith("the trunk resnet20 has maps at strides 1, 2, 4, but a map at stride 8 is needed; ")
+    text = str(refuse_strides("resnet20", [1, 2, 4], "one at 8", 8))
+    assert text.startswith("the trunk resnet20 has maps at strides 1, 2, 4, and needs one at 8; ")
     assert "densenet121" in text
     assert "nin_cifar10" not in text
 

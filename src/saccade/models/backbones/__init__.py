@@ -58,11 +58,11 @@ def refuse_strides(name: str, strides: list[int], wanted: str, least: int) -> Us
 
     Args:
         strides: those of the trunk.
-        wanted: what is needed, in words: `a map at stride 8`.
+        wanted: what is needed of them, in words: `one at 8`.
         least: a stride that those networks have which the message names.
     """
     listed = ", ".join(map(str, strides))
-    return UsageError(f"the trunk {name} has maps at strides {listed}, but {wanted} is needed; {_networks(least)} fit")
+    return UsageError(f"the trunk {name} has maps at strides {listed}, and needs {wanted}; {_networks(least)} fit")
 
 
 def _networks(stride: int | None = None) -> str:
