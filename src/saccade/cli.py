@@ -256,21 +256,10 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Answer for images, folders, videos or a camera; draws the answers into pictures."""
-    from saccade.verbs.predict import answers
+    from saccade.verbs.predict import Options, answers
 
     folder = out if out is not None or as_json else Path("predictions")
-    found = answers(
-        run,
-        sources,
-        out=folder,
-        threshold=threshold,
-        batch=batch,
-        workers=workers,
-        device=device,
-        precision=precision,
-        frames=frames,
-    )
-    show_answers(found, as_json)
+    show_answers(answers(run, sources, folder, Options(threshold, batch, workers, device, precision, frames)), as_json)
     if not as_json:
         say(f"pictures and predictions.json: {folder}")
 

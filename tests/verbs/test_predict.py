@@ -26,8 +26,8 @@ from saccade.data.rle import decode_rle
 from saccade.data.types import Annotation
 from saccade.errors import DataError, ResourceError, UsageError
 from saccade.models import model_config, model_module
+from saccade.verbs.predict import Options, answers
 from saccade.verbs.predict import _of_images as answers_of
-from saccade.verbs.predict import answers
 
 Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -314,7 +314,7 @@ def test_answers_are_written_as_they_come(runs: dict[str, Path], images: Path, t
     out.mkdir()
     (tmp_path / "victim").write_text("mine")
     (out / "predictions.jsonl").symlink_to(tmp_path / "victim")
-    found = answers(runs["classify"], images, out=out, batch=1, workers=0)
+    found = answers(runs["classify"], images, out, Options(batch=1, workers=0))
     seen = [next(found).json for _ in range(3)]
     assert [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()] == seen
     found.close()  # the reader went away

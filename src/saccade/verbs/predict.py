@@ -6,8 +6,7 @@ import contextlib
 import glob
 import json
 import re
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,53 +79,52 @@ def predict(
         ResourceError: no space or permission in `out`.
         Stopped: a signal came; `out` holds the answers until then.
     """
-    found = answers(
-        run,
-        sources,
-        out=out,
-        threshold=threshold,
-        batch=batch,
-        workers=workers,
-        device=device,
-        precision=precision,
-        frames=frames,
-    )
-    return [answer.json for answer in found]
+    options = Options(threshold, batch, workers, device, precision, frames)
+    return [answer.json for answer in answers(run, sources, out, options)]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How `predict` answers; what each means is said there."""
+
+    threshold: float | None = None
+    batch: int = 8
+    workers: int | None = None
+    device: str | None = None
+    precision: str = "auto"
+    frames: int | None = None
 
 
 def answers(
     run: str | Path,
     sources: str | Path | Sequence[str | Path],
-    *,
     out: str | Path | None = None,
-    threshold: float | None = None,
-    batch: int = 8,
-    workers: int | None = None,
-    device: str | None = None,
-    precision: str = "auto",
-    frames: int | None = None,
+    options: Options = Options(),
 ) -> Iterator[Answer]:
     """The answers of `predict` one after another, each when it is written. Arguments and errors are those of it."""
     sources = [sources] if isinstance(sources, str | Path) else list(sources)
     images, videos = expand([at_home(source) for source in sources])
     out = at_home(out)
-    predictor = load(run, device, precision)
-    threshold = _smallest_score(threshold, predictor.task)
+    predictor = load(run, options.device, options.precision)
+    threshold = _smallest_score(options.threshold, predictor.task)
     names, films = _picture_names(images), _film_names(videos)
     written = [*names.values(), *films, _LINES, _WHOLE]
     folder = None if out is None else _folder(Path(out), [*images, *map(Path, videos)], written)
 
     def each() -> Generator[Answer]:
-        for path, answer in _of_images(predictor, images, batch, workers):
+        for path, answer in _of_images(predictor, images, options.batch, options.workers):
             yield _about_image(predictor, path, answer, threshold, None if folder is None else folder / names[path])
         for video, name in zip(videos, films, strict=True):
-            yield from _of_video(predictor, video, None if folder is None else folder / name, threshold, frames)
+            target = None if folder is None else folder / name
+            yield from _of_video(predictor, video, target, threshold, options.frames)
 
     errors: list[str] = []
     number = 0
-    with Interrupt() as interrupt, _kept(folder) as keep, contextlib.closing(each()) as found:
+    file = contextlib.nullcontext() if folder is None else contextlib.closing(_AnswerFile(folder))
+    with Interrupt() as interrupt, file as kept, contextlib.closing(each()) as found:
         for answer in found:
-            keep(answer.json)
+            if kept is not None:
+                kept.add(answer)
             number += 1
             errors += [answer.json["error"]] if "error" in answer.json else []
             yield answer
@@ -139,38 +137,34 @@ def answers(
         raise DataError("no image could be read. " + "; ".join(errors[:5]))
 
 
-@contextmanager
-def _kept(folder: Path | None) -> Iterator[Callable[[dict[str, Any]], object]]:
-    """A function that writes an answer as a line of predictions.jsonl; however the work ends, the lines that are there
-    become predictions.json, and only where that cannot be written they stay. Without a folder it does nothing."""
-    if folder is None:
-        yield lambda answer: None
-        return
-    path = folder / _LINES
-    with disk_errors(path):
-        path.unlink(missing_ok=True)  # then a new file, never one that a link leads to
-        file = path.open("x", encoding="ascii")
+class _AnswerFile:
+    """The answers in a folder: a line each in predictions.jsonl as they come, and all in predictions.json at the end,
+    however the work ends. Where that cannot be written, the lines stay."""
 
-    def keep(answer: dict[str, Any]) -> None:
-        with disk_errors(path):
-            file.write(json.dumps(answer, allow_nan=False) + "\n")
-            file.flush()
+    def __init__(self, folder: Path) -> None:
+        self.lines, self.whole = folder / _LINES, folder / _WHOLE
+        with disk_errors(self.lines):
+            self.lines.unlink(missing_ok=True)  # then a new file, never one that a link leads to
+            self._file = self.lines.open("x", encoding="ascii")
 
-    def join(whole: Path) -> None:
-        with path.open(encoding="ascii") as lines, whole.open("w", encoding="ascii") as joined:
+    def add(self, answer: Answer) -> None:
+        with disk_errors(self.lines):
+            self._file.write(json.dumps(answer.json, allow_nan=False) + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        with disk_errors(self.lines):
+            self._file.close()
+        write_whole(self.whole, self._join)
+        self.lines.unlink()
+
+    def _join(self, whole: Path) -> None:
+        with self.lines.open(encoding="ascii") as lines, whole.open("w", encoding="ascii") as joined:
             joined.write("[")
             for number, line in enumerate(lines):
                 if line.endswith("\n"):  # otherwise the disk was full in the middle of it
                     joined.write(("," if number else "") + "\n" + line.rstrip())
             joined.write("\n]\n")
-
-    try:
-        yield keep
-    finally:
-        with disk_errors(path):
-            file.close()
-        write_whole(folder / _WHOLE, join)
-        path.unlink()
 
 
 def expand(sources: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
