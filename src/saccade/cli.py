@@ -96,10 +96,10 @@ def check(
 ) -> None:
     """Say what a data set holds and what is wrong with it: every image and label accounted for."""
     from saccade.verbs.check import check as run
-    from saccade.verbs.check import describe
+    from saccade.verbs.check import in_words
 
     result = run(data, task=task, out=out)
-    print_json(result) if as_json else say(describe(result))
+    print_json(result) if as_json else say(in_words(result))
 
 
 @app.command()

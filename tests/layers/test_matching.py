@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from saccade.layers.matching import BACKGROUND, IGNORED, best_pairs, match, match_adaptive
+from saccade.layers.matching import BACKGROUND, IGNORED, best_pairs, match_adaptive, match_by_overlap
 from saccade.layers.sampling import hard_negatives, sample_anchors
 from saccade.ops.boxes import box_iou
 
@@ -44,35 +44,35 @@ def images_of(counts: list[int], anchors: int, seed: int, ties: bool) -> list[Te
 
 def test_bands() -> None:
     iou = torch.tensor([[0.7, 0.69, 0.3, 0.29, 0.5], [0.1, 0.1, 0.1, 0.1, 0.9]])
-    assert match([iou], 0.7, 0.3, force_best=False)[0].tolist() == [0, IGNORED, IGNORED, BACKGROUND, 1]
-    assert match([iou], 0.5, 0.5, force_best=False)[0].tolist() == [0, 0, BACKGROUND, BACKGROUND, 1]
+    assert match_by_overlap([iou], 0.7, 0.3, force_best=False)[0].tolist() == [0, IGNORED, IGNORED, BACKGROUND, 1]
+    assert match_by_overlap([iou], 0.5, 0.5, force_best=False)[0].tolist() == [0, 0, BACKGROUND, BACKGROUND, 1]
 
 
 def test_every_truth_gets_its_best_anchor() -> None:
     iou = torch.tensor([[0.8, 0.2, 0.1], [0.75, 0.3, 0.0], [0.0, 0.0, 0.0]])
     # Truth 0 wins anchor 0; truth 1, which wants it too, gets anchor 1; truth 2 touches nothing.
-    assert match([iou], 0.7, 0.3, force_best=True)[0].tolist() == [0, 1, BACKGROUND]
-    assert match([iou], 0.7, 0.3, force_best=False)[0].tolist() == [0, IGNORED, BACKGROUND]
+    assert match_by_overlap([iou], 0.7, 0.3, force_best=True)[0].tolist() == [0, 1, BACKGROUND]
+    assert match_by_overlap([iou], 0.7, 0.3, force_best=False)[0].tolist() == [0, IGNORED, BACKGROUND]
 
 
 def test_ties_go_to_the_first() -> None:
     iou = torch.tensor([[0.6, 0.6], [0.6, 0.6]])
-    assert match([iou], 0.5, 0.5, force_best=False)[0].tolist() == [0, 0]
-    assert match([iou], 0.9, 0.9, force_best=True)[0].tolist() == [0, 1]
+    assert match_by_overlap([iou], 0.5, 0.5, force_best=False)[0].tolist() == [0, 0]
+    assert match_by_overlap([iou], 0.9, 0.9, force_best=True)[0].tolist() == [0, 1]
 
 
 def test_crowds_silence_background_only() -> None:
     iou = torch.tensor([[0.6, 0.0, 0.0, 0.2]])
     cover = torch.tensor([[1.0, 0.9, 0.5, 0.9]])
-    assert match([iou], 0.5, 0.5, False, cover)[0].tolist() == [0, IGNORED, BACKGROUND, IGNORED]
-    assert match([iou[:0]], 0.5, 0.5, True, cover)[0].tolist() == [IGNORED, IGNORED, BACKGROUND, IGNORED]
+    assert match_by_overlap([iou], 0.5, 0.5, False, cover)[0].tolist() == [0, IGNORED, BACKGROUND, IGNORED]
+    assert match_by_overlap([iou[:0]], 0.5, 0.5, True, cover)[0].tolist() == [IGNORED, IGNORED, BACKGROUND, IGNORED]
 
 
 def test_nothing_to_match() -> None:
-    assert match([torch.zeros(0, 3)], 0.5, 0.4, True)[0].tolist() == [BACKGROUND] * 3
-    assert match([torch.zeros(2, 0)], 0.5, 0.4, True)[0].tolist() == []
+    assert match_by_overlap([torch.zeros(0, 3)], 0.5, 0.4, True)[0].tolist() == [BACKGROUND] * 3
+    assert match_by_overlap([torch.zeros(2, 0)], 0.5, 0.4, True)[0].tolist() == []
     with pytest.raises(ValueError, match="above"):
-        match([torch.zeros(1, 1)], 0.3, 0.5, True)
+        match_by_overlap([torch.zeros(1, 1)], 0.3, 0.5, True)
 
 
 @settings(max_examples=60, deadline=None)
@@ -83,7 +83,7 @@ def test_a_batch_is_matched_as_its_images_one_by_one(seed: int, counts: list[int
     found = best_pairs(images).split(counts)
     before = [iou.clone() for iou in images]
     for force_best in (False, True):
-        matches = match(images, 0.75, 0.5, force_best, cover)
+        matches = match_by_overlap(images, 0.75, 0.5, force_best, cover)
         for iou, own, got, column in zip(images, cover, matches, found, strict=True):
             assert got.tolist() == plain_match(iou, float(torch.tensor(0.75)), 0.5, force_best, own)
             assert {i: c for i, c in enumerate(column.tolist()) if c >= 0} == plain_pairs(iou)
@@ -197,9 +197,9 @@ def test_sampling_follows_from_the_seed_and_is_even() -> None:
 def test_easy_background_below_a_floor_takes_no_part() -> None:
     """Fast R-CNN, section 2.3: background has an IoU in [0.1, 0.5)."""
     overlaps = [torch.tensor([[0.6, 0.3, 0.1, 0.05, 0.0]]), torch.zeros(0, 5)]
-    matches = match(overlaps, 0.5, 0.5, force_best=False, floor=0.1)
+    matches = match_by_overlap(overlaps, 0.5, 0.5, force_best=False, floor=0.1)
     assert matches.tolist() == [[0, BACKGROUND, BACKGROUND, IGNORED, IGNORED], [IGNORED] * 5]
-    assert (match(overlaps, 0.5, 0.5, force_best=False)[1] == BACKGROUND).all()
+    assert (match_by_overlap(overlaps, 0.5, 0.5, force_best=False)[1] == BACKGROUND).all()
 
 
 def test_hard_negatives() -> None:

@@ -17,7 +17,7 @@ from saccade.errors import DataError
 from saccade.metrics import Result, Value
 from saccade.metrics.curves import precision_recall
 from saccade.metrics.detection import Detection, coco_numbers, resampled
-from saccade.metrics.voc import box_iou
+from saccade.metrics.voc import numpy_box_iou
 from saccade.tasks.contract import task_of
 
 CLASSES = ["a", "b", "c"]
@@ -263,7 +263,7 @@ def test_worked_example_precision_one_recall_three_quarters() -> None:
     assert true is not None
     assert predicted is not None
     assert precision_recall(true, predicted, 0.5) == (1.0, 0.75)
-    assert box_iou(np.array([said[0][1]]), np.array([truth[0][1]]))[0, 0] == pytest.approx(0.7978921264724117)
+    assert numpy_box_iou(np.array([said[0][1]]), np.array([truth[0][1]]))[0, 0] == pytest.approx(0.7978921264724117)
 
 
 def masks(boxes: list[list[int]], crowd: bool = False, scores: list[float] | None = None) -> Annotation:

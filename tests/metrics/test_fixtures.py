@@ -15,7 +15,7 @@ from saccade.data.dataset import DataSet, Record
 from saccade.data.types import Annotation, Objects
 from saccade.metrics.coco_results import read_results
 from saccade.metrics.matching import Matches
-from saccade.metrics.voc import ELEVEN, EVERY, match
+from saccade.metrics.voc import ELEVEN, EVERY, voc_states
 from saccade.tasks.contract import task_of
 
 pytestmark = pytest.mark.shared
@@ -79,7 +79,7 @@ def voc_ap(truth: dict[str, np.ndarray], said: dict[str, np.ndarray], threshold:
         boxes, rows = truth.get(id, np.zeros((0, 4))), said.get(id, np.zeros((0, 5)))
         rows = rows[np.argsort(-rows[:, 0], kind="stable")]
         corners = [np.concatenate([b[:, :2], b[:, :2] + b[:, 2:]], axis=1) for b in (boxes, rows[:, 1:])]
-        states = match(corners[1], corners[0], np.zeros(len(boxes), dtype=bool), threshold, inclusive=True)
+        states = voc_states(corners[1], corners[0], np.zeros(len(boxes), dtype=bool), threshold, inclusive=True)
         matches.scores[id], matches.states[id], matches.truths[id] = rows[:, 0], states[None], np.array([len(boxes)])
     table = matches.table(sorted(matches.truths))
     one = np.ones((1, len(matches.truths)))

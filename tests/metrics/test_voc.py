@@ -10,7 +10,7 @@ import torch
 
 from saccade.data.types import Annotation, Objects
 from saccade.metrics.matching import Matches
-from saccade.metrics.voc import ELEVEN, EVERY, box_iou, match
+from saccade.metrics.voc import ELEVEN, EVERY, numpy_box_iou, voc_states
 from saccade.tasks.contract import task_of
 
 A, B, C = [0.0, 0, 10, 10], [100.0, 100, 120, 120], [50.0, 0, 60, 10]
@@ -27,13 +27,13 @@ def truth(boxes: list[list[float]], difficult: list[bool]) -> Annotation:
 
 
 def test_duplicates_are_false_and_difficult_objects_swallow() -> None:
-    states = match(np.array([A, A, B, B, C]), np.array([A, B]), np.array([False, True]))
+    states = voc_states(np.array([A, A, B, B, C]), np.array([A, B]), np.array([False, True]))
     assert states.tolist() == [1, 0, 2, 2, 0]
 
 
 def test_a_detection_looks_only_at_its_best_truth() -> None:
     near = [1.0, 0, 11, 10]  # overlaps A by more than a half as well
-    states = match(np.array([A, A]), np.array([A, near]), np.array([False, False]))
+    states = voc_states(np.array([A, A]), np.array([A, near]), np.array([False, False]))
     assert states.tolist() == [1, 0]  # COCO would give the second one the neighbour
 
 
@@ -66,8 +66,8 @@ def test_difficult_objects_are_ignored_by_voc_and_counted_by_coco() -> None:
 
 def test_inclusive_pixels_can_lift_an_overlap_over_the_threshold() -> None:
     a, b = np.array([[0.0, 0, 9, 9]]), np.array([[0.0, 0, 9, 4]])
-    assert box_iou(a, b)[0, 0] == pytest.approx(36 / 81)
-    assert box_iou(a, b, inclusive=True)[0, 0] == 0.5
+    assert numpy_box_iou(a, b)[0, 0] == pytest.approx(36 / 81)
+    assert numpy_box_iou(a, b, inclusive=True)[0, 0] == 0.5
     for inclusive, ap in ((False, 0.0), (True, 1.0)):
         metric = task_of("detect").make_metric(["a"], voc_inclusive=inclusive)
         metric.add("x", truth(b.tolist(), [False]), detections(a.tolist(), [0.5]))
@@ -75,7 +75,7 @@ def test_inclusive_pixels_can_lift_an_overlap_over_the_threshold() -> None:
 
 
 def test_empty_boxes_do_not_overlap() -> None:
-    assert box_iou(np.zeros((1, 4)), np.zeros((1, 4))).tolist() == [[0.0]]
+    assert numpy_box_iou(np.zeros((1, 4)), np.zeros((1, 4))).tolist() == [[0.0]]
     assert Matches(1).table(["x"]).average_precision(np.ones((1, 1)), EVERY).shape == (1, 1)
 
 
@@ -85,9 +85,9 @@ def test_thousands_of_boxes_need_little_memory_beside_the_answer() -> None:
     corners = rng.uniform(0, 400, (2000, 2))
     boxes = np.concatenate([corners, corners + rng.uniform(1, 60, (2000, 2))], axis=1)
     crowd = np.arange(2000) % 7 == 0
-    few = [box_iou(boxes[i : i + 1], boxes, crowd=crowd)[0] for i in range(0, 2000, 400)]
+    few = [numpy_box_iou(boxes[i : i + 1], boxes, crowd=crowd)[0] for i in range(0, 2000, 400)]
     tracemalloc.start()
-    ious = box_iou(boxes, boxes, crowd=crowd)
+    ious = numpy_box_iou(boxes, boxes, crowd=crowd)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert np.array_equal(ious[::400], few)

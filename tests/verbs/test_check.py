@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from saccade.errors import DataError, ResourceError, UsageError
-from saccade.verbs.check import check, describe
+from saccade.verbs.check import check, in_words
 
 
 def _photo(path: Path, seed: int, size: tuple[int, int] = (64, 80)) -> None:
@@ -107,7 +107,7 @@ def test_the_text_for_people_shows_names_as_they_are(tmp_path: Path) -> None:
     for i, name in enumerate(("[red]a[b]", "<b>b")):
         _photo(tmp_path / name / "1.jpg", i)
     (tmp_path / "loose.jpg").write_bytes(b"")
-    text = describe(check(tmp_path))
+    text = in_words(check(tmp_path))
     assert "[red]a[b]" in text
     assert "<b>b" in text
     assert "refused: 1" in text

@@ -16,7 +16,7 @@ BACKGROUND = -1  # the anchor must find nothing
 IGNORED = -2  # the anchor takes no part in the loss
 
 
-def match(
+def match_by_overlap(
     overlaps: Sequence[Tensor],
     high: float,
     low: float,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from saccade.data.types import Annotation, Batch
 from saccade.errors import DataError
-from saccade.layers.matching import IGNORED, match, match_adaptive
+from saccade.layers.matching import IGNORED, match_adaptive, match_by_overlap
 from saccade.layers.sampling import Drawn
 from saccade.ops.boxes import box_iof, box_iou
 
@@ -60,7 +60,7 @@ class Targets:
         floor: float = 0.0,
         usable: Tensor | None = None,
     ) -> Tensor:
-        """`layers/matching.py: match` for these objects, with crowd regions heeded: [b, a] int64.
+        """`layers/matching.py: match_by_overlap` for these objects, with crowd regions heeded: [b, a] int64.
 
         Args:
             anchors: [b, a, 4], or [a, 4] that all images share.
@@ -70,7 +70,7 @@ class Targets:
         overlaps = self.overlaps(anchors)
         if usable is not None:
             overlaps = [overlap.masked_fill(~own, -1) for overlap, own in zip(overlaps, usable, strict=True)]
-        matches = match(overlaps, high, low, force_best, self.crowd_cover(anchors), floor=floor)
+        matches = match_by_overlap(overlaps, high, low, force_best, self.crowd_cover(anchors), floor=floor)
         return matches if usable is None else matches.masked_fill(~usable, IGNORED)
 
     def match_adaptive(self, anchors: Tensor, per_level: Sequence[int], candidates: Sequence[int]) -> Tensor:

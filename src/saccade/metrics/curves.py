@@ -9,7 +9,7 @@ from faster_coco_eval.core import mask as run_lengths
 
 from saccade.data.types import Objects
 from saccade.metrics.masks import encode
-from saccade.metrics.voc import box_iou
+from saccade.metrics.voc import numpy_box_iou
 
 IOU = 0.5  # a prediction and a truth can be a pair from here on
 SCORE = 0.25  # predictions below take no part
@@ -97,7 +97,7 @@ def overlaps(truth: Objects, prediction: Objects, masks: bool) -> np.ndarray:
         said, true = encode(prediction.masks), encode(truth.masks)
         return np.array(run_lengths.iou(said, true, crowd.astype(int).tolist()))
     a, b = (o.boxes.detach().double().cpu().numpy() for o in (prediction, truth))
-    return box_iou(a, b, crowd=crowd)
+    return numpy_box_iou(a, b, crowd=crowd)
 
 
 def _best(ious: np.ndarray, at_least: float) -> int | None:

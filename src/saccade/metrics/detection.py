@@ -17,7 +17,7 @@ from saccade.metrics import Result, Value, voc
 from saccade.metrics.bootstrap import estimate, mean_of_defined, ratio, resampled_as
 from saccade.metrics.curves import confusion
 from saccade.metrics.masks import encode
-from saccade.metrics.matching import AREAS, MAX_DETECTIONS, RECALLS, THRESHOLDS, Matches, Table, match
+from saccade.metrics.matching import AREAS, MAX_DETECTIONS, RECALLS, THRESHOLDS, Matches, Table, coco_states
 
 BANDS = np.array(list(AREAS.values()))
 RULES = len(AREAS) * len(THRESHOLDS)
@@ -75,7 +75,7 @@ class Detection:
             for kind in self.kinds:
                 self._match_coco(id, kind, int(k), true, rows_t, said, rows_p[:MAX_DETECTIONS])
             ignored = true.difficult[rows_t] | true.crowd[rows_t]
-            states = voc.match(said.corners[rows_p], true.corners[rows_t], ignored, 0.5, self.voc_inclusive)
+            states = voc.voc_states(said.corners[rows_p], true.corners[rows_t], ignored, 0.5, self.voc_inclusive)
             self._voc[k].scores[id], self._voc[k].states[id] = said.scores[rows_p], states[None]
             self._voc[k].truths[id] = np.array([(~ignored).sum()])
         assert truth.objects is not None
@@ -138,7 +138,7 @@ class Detection:
                 assert true.runs is not None
                 pair = [said.runs[i] for i in rows_p], [true.runs[i] for i in rows_t]
                 ious = np.array(run_lengths.iou(*pair, crowd))
-        states = match(ious, truth_area, true.crowd[rows_t], area, THRESHOLDS, BANDS)
+        states = coco_states(ious, truth_area, true.crowd[rows_t], area, THRESHOLDS, BANDS)
         inside = (truth_area >= BANDS[:, :1]) & (truth_area <= BANDS[:, 1:]) & ~true.crowd[rows_t]
         table = self._coco[kind][k]
         table.scores[id], table.states[id] = said.scores[rows_p], states.reshape(RULES, len(rows_p))

@@ -19,7 +19,7 @@ from saccade.errors import DataError
 from saccade.metrics import Result
 from saccade.metrics.bootstrap import estimate, ratio, resampled_as
 from saccade.metrics.classification import Classification, class_scores
-from saccade.metrics.voc import box_iou
+from saccade.metrics.voc import numpy_box_iou
 
 IOU = 0.5  # from here on a box is right
 ANSWERS = 5  # of the challenge
@@ -39,7 +39,7 @@ def answer_ious(id: str, truth: Annotation, prediction: Annotation) -> np.ndarra
     said, true = (o.boxes.detach().double().cpu().numpy() for o in (prediction.objects, truth.objects))
     if not np.isfinite(said).all():
         raise DataError(f"{id}: a predicted box holds {said[~np.isfinite(said)][0]}, which is no number of pixels")
-    return box_iou(said, true)[:, 0]
+    return numpy_box_iou(said, true)[:, 0]
 
 
 class Localization:

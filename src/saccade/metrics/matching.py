@@ -20,7 +20,7 @@ MAX_DETECTIONS = 100  # an image and class
 
 
 @numba.njit(cache=True, nogil=True)
-def match(
+def coco_states(
     ious: np.ndarray,
     truth_area: np.ndarray,
     crowd: np.ndarray,

@@ -13,7 +13,7 @@ EVERY = np.zeros(0)  # from 2010: area under the monotone precision curve
 _BLOCK = 250_000  # pairs of boxes compared at once: thousands of boxes an image need little memory beside the answer
 
 
-def box_iou(a: np.ndarray, b: np.ndarray, inclusive: bool = False, crowd: np.ndarray | None = None) -> np.ndarray:
+def numpy_box_iou(a: np.ndarray, b: np.ndarray, inclusive: bool = False, crowd: np.ndarray | None = None) -> np.ndarray:
     """Intersection over union [n, m] of boxes x1 y1 x2 y2 [n, 4] and [m, 4]; 0 where both have no area.
 
     With `inclusive` the coordinates are pixel indices and a side is x2 - x1 + 1 (VOC's development kit). For columns
@@ -40,7 +40,7 @@ def _box_iou(a: np.ndarray, b: np.ndarray, one: float, crowd: np.ndarray | None)
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
-def match(
+def voc_states(
     boxes: np.ndarray, truth: np.ndarray, ignored: np.ndarray, threshold: float = 0.5, inclusive: bool = False
 ) -> np.ndarray:
     """What becomes of the detections of one image and class: [d] uint8 of FALSE, TRUE, IGNORED.
@@ -55,7 +55,7 @@ def match(
     out = np.full(len(boxes), FALSE, dtype=np.uint8)
     if not len(truth):
         return out
-    ious = box_iou(boxes, truth, inclusive)
+    ious = numpy_box_iou(boxes, truth, inclusive)
     taken = np.zeros(len(truth), dtype=bool)
     for i, j in enumerate(ious.argmax(1)):
         if ious[i, j] < threshold:

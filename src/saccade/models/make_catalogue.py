@@ -63,7 +63,7 @@ def multiply_adds(model: nn.Module, *inputs: Tensor) -> int:
     return total
 
 
-def describe(module: Room, name: str) -> dict[str, Any]:
+def entry_of(module: Room, name: str) -> dict[str, Any]:
     """The entry of a variant: module, tasks, paper, exact parameters, multiply-adds of one image, input side."""
     facts = state(module, name)
     size = facts["size"]
@@ -103,7 +103,7 @@ def build() -> dict[str, dict[str, Any]]:
         for name in module.VARIANTS:
             if name in entries:
                 raise ValueError(f"{name} is defined by {entries[name]['module']} and by {module.__name__}")
-            entries[name] = describe(module, name)
+            entries[name] = entry_of(module, name)
     return dict(sorted(entries.items()))
 
 

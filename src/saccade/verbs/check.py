@@ -73,7 +73,7 @@ def check(data: str | Path, task: str | None = None, out: Path | None = None) ->
     }
 
 
-def describe(result: dict[str, Any], width: int = 100) -> str:
+def in_words(result: dict[str, Any], width: int = 100) -> str:
     """The answer of `check` for people: tables of `width` characters, the first refusals, the warnings."""
     page = io.StringIO()
     console = Console(file=page, width=width, markup=False, highlight=False, emoji=False)
