@@ -37,6 +37,8 @@ def reference_anchors(
     The sides are rounded at the base size before scaling (23x12, 16x16 and 11x22 at base 16), so that areas are only
     nearly equal. The release states inclusive pixel indices from 1, (-83, -39, 100, 56) for the first; as corners
     that is (-84, -40, 100, 56). Use with `grid_anchors(..., offset=0.0)`.
+
+    Source: Ren et al., "Faster R-CNN", NIPS 2015, section 3.1.1, and its release (`generate_anchors`).
     """
     widths = np.round(np.sqrt(base * base / np.asarray(ratios, dtype=np.float64)))
     heights = np.round(widths * np.asarray(ratios))
@@ -46,7 +48,7 @@ def reference_anchors(
 
 
 def prior_sizes(smallest: float, following: float, ratios: Sequence[float]) -> list[tuple[float, float]]:
-    """SSD's (width, height) of one map, 2 + 2 len(ratios) of them, in the unit of the arguments.
+    """SSD's (width, height) of one map, a list [2 + 2 len(ratios)] of pairs in the unit of the arguments.
 
     In order: a square of `smallest`, a square of sqrt(smallest * following), where `following` is the smallest size of
     the next map, and for each ratio r > 1 a wide box (smallest sqrt(r), smallest / sqrt(r)) and the tall one.
@@ -62,7 +64,7 @@ def prior_sizes(smallest: float, following: float, ratios: Sequence[float]) -> l
 
 
 def shapes_of(sizes: Sequence[Sequence[float]]) -> Tensor:
-    """Boxes [k, 4] centred on (0, 0) of the given (width, height) in pixels."""
+    """Boxes [k, 4] centred on (0, 0) of the given sizes [k, 2], (width, height) in pixels."""
     sides = torch.tensor(sizes, dtype=torch.float32).view(-1, 2)
     return _centered(sides[:, 0], sides[:, 1])
 
@@ -75,6 +77,8 @@ def grid_anchors(cell: Tensor, map_size: tuple[int, int], stride: tuple[float, f
         map_size: (h, w) of the feature map.
         stride: (vertical, horizontal) distance of cells in pixels.
         offset: where in its cell a shape's origin lies, in strides: 0.0 (Faster R-CNN, RetinaNet) or 0.5 (SSD).
+
+    Source: Ren et al., "Faster R-CNN", NIPS 2015, section 3.1.1; Liu et al., "SSD", ECCV 2016, section 2.2.
     """
     rows = (torch.arange(map_size[0], dtype=cell.dtype, device=cell.device) + offset) * stride[0]
     columns = (torch.arange(map_size[1], dtype=cell.dtype, device=cell.device) + offset) * stride[1]

@@ -42,6 +42,9 @@ def decode_boxes(
 
     ln(W / W_a) and ln(H / H_a) are limited from above to `clamp`, so that no untrained output overflows exp.
     Leading dimensions broadcast. Computed in float32 at least: half floats cannot tell pixels apart beyond 2048.
+
+    Source: Girshick et al., "Rich feature hierarchies" (R-CNN), CVPR 2014, appendix C, equations 1-4; the limit is that
+    of Detectron's release.
     """
     dtype = torch.promote_types(deltas.dtype, torch.float32)
     anchors = anchors.to(dtype)

@@ -13,7 +13,8 @@ from saccade.ops.boxes import box_area
 
 
 class FeaturePyramid(nn.Module):
-    """Lateral 1x1 convolutions, nearest upsampling from above, sum, 3x3 convolutions (section 3, figure 3).
+    """Lateral 1x1 convolutions, nearest upsampling from above, sum, 3x3 convolutions (section 3, figure 3): maps
+    [b, channels_in[i], H_i, W_i] -> levels [b, channels, H_i, W_i].
 
     State dicts have the public keys `inner_blocks.i.0` (lateral) and `layer_blocks.i.0` (3x3), finest level first, and
     `extra_blocks.p6`, `extra_blocks.p7` of the convolutions that make coarser levels.

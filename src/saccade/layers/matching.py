@@ -31,7 +31,7 @@ def match_by_overlap(
     and below `floor`, it is IGNORED. Of truths with equal IoU the first wins.
 
     Args:
-        overlaps: for each image the IoU [t_i, a] of its truths with the anchors; t_i may be 0.
+        overlaps: for each image the IoU [t_i, a] of its truths with the anchors, in [0, 1]; t_i may be 0.
         high: in [low, 1]. Faster R-CNN's RPN 0.7, its head 0.5, SSD 0.5 (the paper says "higher than": a tie is
             of no consequence in float32).
         low: RPN 0.3, RetinaNet 0.4; equal to `high` for no ignored band.
@@ -72,14 +72,16 @@ def best_pairs(overlaps: Sequence[Tensor]) -> Tensor:
 
     Of equal pairs the first truth, then the first anchor comes first. Every truth asks for the anchor that it overlaps
     most; of those that ask for the same one the best overlap has it, and the others ask for their next. This ends in
-    the greedy pairs, mostly after one round (deferred acceptance: Gale & Shapley, "College Admissions and the Stability
-    of Marriage", 1962).
+    the greedy pairs, mostly after one round.
 
     Args:
         overlaps: for each image the IoU [t_i, a].
 
     Returns:
         [sum of t_i] int64, image after image; -1 for a truth that is left without one.
+
+    Source: Liu et al., "SSD", ECCV 2016, section 2.2, "Matching strategy"; by deferred acceptance: Gale & Shapley,
+    "College Admissions and the Stability of Marriage", 1962.
     """
     counts = [len(overlap) for overlap in overlaps]
     left = [overlap if overlap.numel() else overlap.new_zeros(len(overlap), 1) for overlap in overlaps]

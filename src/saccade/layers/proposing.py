@@ -55,7 +55,8 @@ class AnchorOutputs:
 
 
 class RPNHead(nn.Module):
-    """3x3 convolution, then an objectness logit and four offsets an anchor; one for all levels (section 3.1, figure 3).
+    """3x3 convolution, then an objectness logit and four offsets an anchor; one for all levels (section 3.1, figure 3):
+    maps [b, channels, h, w] -> [b, A_l] and [b, A_l, 4] of each.
 
     State dicts have the public keys `conv.0.0`, `cls_logits`, `bbox_pred`.
 

@@ -54,6 +54,8 @@ class RegionOutputs:
 class TwoLayerHead(nn.Module):
     """Pooled regions [n, channels, s, s] -> [n, width] by two fully connected layers (public key `box_head`).
 
+    fc6 and fc7 of VGG-16 in Fast R-CNN (section 2.2), of 1024 units in Feature Pyramid Networks (section 4.2).
+
     Args:
         inputs: channels * s * s.
         width: units of both.
@@ -76,7 +78,7 @@ class TwoLayerHead(nn.Module):
 
 
 class BoxPredictor(nn.Module):
-    """[n, width] -> class logits [n, C + 1] and offsets [n, g * 4] (public key `box_predictor`).
+    """[n, width] -> class logits [n, C + 1] and offsets [n, g * 4] (public key `box_predictor`; section 2.1).
 
     Args:
         agnostic: one box serves all classes, else each has its own.
@@ -127,7 +129,7 @@ def region_losses(outputs: RegionOutputs, wanted: RegionTargets, rules: RegionRu
     """Softmax loss of drawn regions, smooth L1 at the true class of the positive ones (equation 1, lambda 1).
 
     Args:
-        outputs: for `wanted.regions`, r = m.
+        outputs: for `wanted.regions` [b, m, 4], so that r = m.
 
     Returns:
         `class` and `box`, scalars: each a sum over regions divided by how many were drawn.

@@ -39,6 +39,9 @@ class Targets:
     def crowd_cover(self, anchors: Tensor) -> Tensor | None:
         """[b, a] the largest share of each anchor's area that one crowd region covers; None where there are none.
 
+        What COCO's evaluation forgives is not punished in training (Lin et al., "Microsoft COCO", ECCV 2014, and its
+        released evaluation code).
+
         Args:
             anchors: [b, a, 4], or [a, 4] that all images share.
         """
@@ -138,7 +141,7 @@ def detection_targets(batch: Batch, classes: int) -> Targets:
     """What the images of `batch` ask a detector to find: checked and sorted on the CPU, moved as one tensor.
 
     Args:
-        batch: with truth on the CPU and images on the device of the targets.
+        batch: with truth on the CPU and images [b, 3, H, W] on the device of the targets.
         classes: labels must be in 0..classes - 1.
 
     Raises:
