@@ -155,15 +155,15 @@ def floor_of(family: Family, found: dict[str, Any] | None) -> float:
 
 def row(name: str, family: Family, found: dict[str, Any] | None, run: Path, floor: float, reached: bool) -> list[str]:
     """A line of the table."""
-    said = "diverged"
+    score = "diverged"
     if found is not None:
         top1 = found["metrics"]["top1"]
-        said = f"{top1['value']:.3f} ({top1['low']:.3f} to {top1['high']:.3f})"
+        score = f"{top1['value']:.3f} ({top1['low']:.3f} to {top1['high']:.3f})"
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))
     log = epochs_of(run)
     rate = sum(line["images_per_second"] for line in log) / max(1, len(log))
     cells = [name, family.model, str(family.size), " ".join(family.settings), str(len(log))]
-    cells += [f"{log[-1]['minutes'] if log else 0:.1f}", f"{rate:.0f} {config['precision']}", said, f"{floor:.3f}"]
+    cells += [f"{log[-1]['minutes'] if log else 0:.1f}", f"{rate:.0f} {config['precision']}", score, f"{floor:.3f}"]
     return [*cells, "reached" if reached else "**missed**"]
 
 

@@ -68,10 +68,10 @@ def judge_run(run: Path, options: Namespace) -> Result:
     predictor = load(run)
     dataset, records = localization(options)
     align_classes(dataset, predictor.classes)
-    said = predictions(predictor, dataset, records)
+    found = predictions(predictor, dataset, records)
     if predictor.task == "localize":
-        return judge(dataset, said)
-    return judge(dataset, ((record, best_box(answer)) for record, answer in said))
+        return judge(dataset, found)
+    return judge(dataset, ((record, best_box(answer)) for record, answer in found))
 
 
 def judge_whole_images(options: Namespace) -> Result:

@@ -160,16 +160,16 @@ def test_a_data_set_is_checked_to_the_end_or_refused(case: Case, tmp_path: Path,
     assert contents(tmp_path) == before
     assert code == case.code, err
     if code:
-        said = err
+        output = err
         assert out == ""
     else:
         result = json.loads(out)
         ledger = [*result["refused"], *result["repaired"], *result["warnings"]]
-        said = "\n".join(" ".join(e.values()) if isinstance(e, dict) else e for e in ledger)
+        output = "\n".join(" ".join(e.values()) if isinstance(e, dict) else e for e in ledger)
         if case.refused is not None:
-            assert len(result["refused"]) == case.refused, said
+            assert len(result["refused"]) == case.refused, output
     for part in case.says:
-        assert part in said, said
+        assert part in output, output
 
 
 @pytest.mark.parametrize(("line", "code", "says"), ARGUMENTS, ids=[a[0] for a in ARGUMENTS])

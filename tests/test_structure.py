@@ -349,8 +349,8 @@ def test_the_rule_sees_what_it_should(line: str, fault: str | None) -> None:
 
 def test_libraries_start_where_their_known_holes_are_closed() -> None:
     """Pillow: CVE-2026-112403 (JPEG); torch: CVE-2025-32434 and CVE-2026-24747 (weights_only); onnx: CVE-2026-34447."""
-    said = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    stated = [line for part in (said["dependencies"], *said["optional-dependencies"].values()) for line in part]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    stated = [line for part in (project["dependencies"], *project["optional-dependencies"].values()) for line in part]
     parts = [line.split(">=") for line in stated if ">=" in line]
     floors = {name: [int(number) for number in f"{low}.0".split(".")[:2]] for name, low in parts}
     for name, least in {"pillow": [13, 0], "torch": [2, 10], "onnx": [1, 21], "Jinja2": [3, 1]}.items():
@@ -369,6 +369,18 @@ def test_everything_public_says_what_it_is() -> None:
             contract = path.parent.parent.name == "models" and node.name in CONTRACT
             if ast.get_docstring(node) is None and not contract:
                 faults.append(f"{name(path)}:{node.lineno} {node.name}")
+    assert not faults, "\n".join(faults)
+
+
+def test_names_are_the_words_of_the_field() -> None:
+    """`prediction`, `facts`, `correct`: what is said and told stays in sentences; right is a side."""
+    faults = []
+    for path in [*FILES, *sorted((ROOT / "tests").rglob("*.py"))]:
+        for node in ast.walk(tree(path)):
+            stored = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+            name_of = node.id if stored else node.arg if isinstance(node, ast.arg) else getattr(node, "name", None)
+            if name_of in ("said", "told"):
+                faults.append(f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}: {name_of}")
     assert not faults, "\n".join(faults)
 
 

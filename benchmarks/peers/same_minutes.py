@@ -109,8 +109,8 @@ def main() -> None:
             else:
                 flags = [*task.flags, *(part for value in arguments.set for part in ("--set", value))]
                 found = run_saccade(name, data, folder, [*given, *flags], arguments.threads)
-            said = {"task": arguments.task, "side": side, "name": name, "minutes": minutes, "seed": seed}
-            write(folder / "result.json", said | {"threads": arguments.threads} | found | circumstances())
+            facts = {"task": arguments.task, "side": side, "name": name, "minutes": minutes, "seed": seed}
+            write(folder / "result.json", facts | {"threads": arguments.threads} | found | circumstances())
     rows = summarise(task, out, minutes)
     write(out / "summary.json", {"task": arguments.task, "minutes": minutes, "rows": rows})
     print(table(arguments.task, task, minutes, rows))
@@ -312,8 +312,8 @@ def table(name: str, task: Task, minutes: float, rows: list[dict[str, Any]]) -> 
     for row in rows:
         for seed, own in zip(row["seeds"], row["own_metrics"], strict=True):
             if own:
-                said = ", ".join(f"{metric} {value:.3f}" for metric, value in own.items())
-                lines += ["", f"{row['name']}, seed {seed}, by its own validator: {said}"]
+                facts = ", ".join(f"{metric} {value:.3f}" for metric, value in own.items())
+                lines += ["", f"{row['name']}, seed {seed}, by its own validator: {facts}"]
     return "\n".join(lines)
 
 

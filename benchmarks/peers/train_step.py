@@ -103,9 +103,9 @@ def measure(name: str, options: argparse.Namespace) -> list[str]:
     ours, theirs = (statistics.median(column) for column in zip(*rates, strict=True))
     ratios = [a / b for a, b in rates]
     own = [peak - side.facts["imports_mb"] for peak, side in zip(peaks, sides, strict=True)]
-    said = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)})"
+    ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)})"
     cells = [f"{name} ({sides[0].facts['precision']})", str(network.size), str(batch), f"{ours:.2f}", f"{theirs:.2f}"]
-    return [*cells, said, f"{WANTED}", *(f"{a:.0f} against {b:.0f}" for a, b in (peaks, own))]
+    return [*cells, ratio, f"{WANTED}", *(f"{a:.0f} against {b:.0f}" for a, b in (peaks, own))]
 
 
 if __name__ == "__main__":

@@ -170,8 +170,8 @@ def explained(result: dict[str, Any]) -> str:
     """A line an image on what was explained, and what could not be."""
     lines = []
     for entry in result["images"]:
-        said = ", ".join(f"{e['name']} {e['score']:.2f}" for e in entry.get("explained", ()))
-        lines.append(f"{entry['image']}: {entry.get('error') or said or 'nothing to explain'}")
+        targets = ", ".join(f"{e['name']} {e['score']:.2f}" for e in entry.get("explained", ()))
+        lines.append(f"{entry['image']}: {entry.get('error') or targets or 'nothing to explain'}")
         lines += [f"  {note}" for note in entry.get("notes", ())]
     return "\n".join([*lines, f"report: {result['report']}"])
 

@@ -57,9 +57,9 @@ def test_occlusion_finds_the_pixel_that_counts() -> None:
     def scores(x: Tensor) -> Tensor:
         return x[:, :1, 5, 4]
 
-    told: list[int] = []
-    heat = occlusion(images, scores, (9, 9), 3, 1, advance=told.append)[0]
-    assert sum(told) == len(patch_places((9, 9), 3, 1)) == 49
+    counts: list[int] = []
+    heat = occlusion(images, scores, (9, 9), 3, 1, advance=counts.append)[0]
+    assert sum(counts) == len(patch_places((9, 9), 3, 1)) == 49
     assert heat.argmax() == 5 * 11 + 4
     assert float(heat[5, 4]) == pytest.approx(1 - 114 / 255)  # every patch over it turns it gray
     reach = torch.zeros(9, 11, dtype=torch.bool)
@@ -112,9 +112,9 @@ def test_a_detection_is_lost_where_it_is_covered() -> None:
 
 def test_which_classes_are_explained() -> None:
     scores = torch.tensor([0.1, 0.6, 0.3])
-    said = Annotation((4, 4), label=1, scores=scores)
-    assert [t.label for t in classify.choose_targets(said, [], 2)] == [1, 2]
-    assert [t.label for t in classify.choose_targets(said, [0], 2)] == [0]
+    answer = Annotation((4, 4), label=1, scores=scores)
+    assert [t.label for t in classify.choose_targets(answer, [], 2)] == [1, 2]
+    assert [t.label for t in classify.choose_targets(answer, [0], 2)] == [0]
     none = Annotation((4, 4), tags=torch.zeros(3, dtype=torch.bool), scores=scores)
     assert [t.label for t in tag.choose_targets(none, [], 3)] == [1]
     plane = torch.tensor([[2, 2, 2], [0, 0, 255]], dtype=torch.uint8)

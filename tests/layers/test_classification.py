@@ -30,11 +30,11 @@ def test_multi_label_loss_of_the_worked_example():
 
 def test_tags_of_the_worked_example_with_a_threshold_a_class():
     p = torch.tensor([[0.2, 0.6, 0.8, 0.1, 0.4]])
-    (said,) = classification_predictions(p.logit(), [(8, 8)], "tag", (0.5, 0.7, 0.6, 0.4, 0.6))
-    assert said.tags is not None
-    assert said.tags.tolist() == [False, False, True, False, False]
-    torch.testing.assert_close(said.scores, p[0])
-    assert said.label is None
+    (answer,) = classification_predictions(p.logit(), [(8, 8)], "tag", (0.5, 0.7, 0.6, 0.4, 0.6))
+    assert answer.tags is not None
+    assert answer.tags.tolist() == [False, False, True, False, False]
+    torch.testing.assert_close(answer.scores, p[0])
+    assert answer.label is None
 
 
 def test_label_smoothing_by_hand():

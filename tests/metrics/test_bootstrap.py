@@ -52,8 +52,8 @@ def test_one_recording_has_no_interval() -> None:
 def test_every_metric_takes_recordings() -> None:
     metric = task_of("classify").make_metric(["a", "b"])
     for i in range(40):
-        right = i // 10 % 2 == 0
-        scores = np.array([0.9, 0.1]) if right else np.array([0.1, 0.9])
+        correct = i // 10 % 2 == 0
+        scores = np.array([0.9, 0.1]) if correct else np.array([0.1, 0.9])
 
         metric.add(str(i), Annotation((9, 9), label=0), Annotation((9, 9), scores=torch.from_numpy(scores)))
     alone, together = (

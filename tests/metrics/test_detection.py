@@ -57,18 +57,20 @@ def slow_iou(a: list[float], b: list[float], crowd: bool) -> float:
     return shared / (own if crowd else own + other - shared)
 
 
-def slow_image(truth: list[Row], said: list[Row], t: float, band: tuple[float, float], limit: int) -> tuple[list, int]:
+def slow_image(
+    truth: list[Row], answers: list[Row], t: float, band: tuple[float, float], limit: int
+) -> tuple[list, int]:
     """(score, right or None where ignored) of every detection of one image and class; number of counted truths."""
 
     def outside(box: list[float]) -> bool:
         area = (box[2] - box[0]) * (box[3] - box[1])
         return area < band[0] or area > band[1]
 
-    said = sorted(said, key=lambda r: -r[2])[:limit]
+    answers = sorted(answers, key=lambda r: -r[2])[:limit]
     free = {j: (r[2] == 1 or outside(r[1])) for j, r in enumerate(truth)}  # index -> ignored
     counted = sum(not ignored for ignored in free.values())
     out = []
-    for _, box, score in said:
+    for _, box, score in answers:
         fits = [(slow_iou(box, truth[j][1], truth[j][2] == 1), j) for j in free]
         fits = [(iou, j) for iou, j in fits if iou >= t]
         fits = [f for f in fits if not free[f[1]]] or fits
@@ -85,13 +87,13 @@ def slow_image(truth: list[Row], said: list[Row], t: float, band: tuple[float, f
 def slow_class(images: list[Image], k: int, t: float, area: str, limit: int) -> tuple[float, float] | None:
     """(AP, highest recall), None without a truth."""
     pool, counted = [], 0
-    for truth, said in images:
-        rows, n = slow_image([r for r in truth if r[0] == k], [r for r in said if r[0] == k], t, AREAS[area], limit)
+    for truth, answers in images:
+        rows, n = slow_image([r for r in truth if r[0] == k], [r for r in answers if r[0] == k], t, AREAS[area], limit)
         pool += rows
         counted += n
     if counted == 0:
         return None
-    pool = [right for _, right in sorted(pool, key=lambda r: -r[0]) if right is not None]
+    pool = [correct for _, correct in sorted(pool, key=lambda r: -r[0]) if correct is not None]
     curve = [(sum(pool[: n + 1]) / counted, sum(pool[: n + 1]) / (n + 1)) for n in range(len(pool))]
     points = [max((p for r, p in curve if r >= x), default=0.0) for x in np.linspace(0, 1, 101)]
     return float(np.mean(points)), max((r for r, _ in curve), default=0.0)
@@ -258,12 +260,12 @@ def test_worked_example_precision_one_recall_three_quarters() -> None:
 
     bicycles, people = [(10, 100, 110, 110), (200, 200, 180, 80)], [(200, 80, 71, 71), (300, 50, 20, 80)]
     truth = [(0, corners(*b), 0.0) for b in bicycles] + [(1, corners(*b), 0.0) for b in people]
-    said = [(0, corners(9, 93, 100, 111), 0.9), (0, corners(*bicycles[1]), 0.8), (1, corners(*people[0]), 0.8)]
-    true, predicted = annotation(truth, True).objects, annotation(said, False).objects
+    answers = [(0, corners(9, 93, 100, 111), 0.9), (0, corners(*bicycles[1]), 0.8), (1, corners(*people[0]), 0.8)]
+    true, predicted = annotation(truth, True).objects, annotation(answers, False).objects
     assert true is not None
     assert predicted is not None
     assert precision_recall(true, predicted, 0.5) == (1.0, 0.75)
-    assert numpy_box_iou(np.array([said[0][1]]), np.array([truth[0][1]]))[0, 0] == pytest.approx(0.7978921264724117)
+    assert numpy_box_iou(np.array([answers[0][1]]), np.array([truth[0][1]]))[0, 0] == pytest.approx(0.7978921264724117)
 
 
 def masks(boxes: list[list[int]], crowd: bool = False, scores: list[float] | None = None) -> Annotation:
@@ -298,12 +300,12 @@ def test_rectangular_masks_score_as_their_boxes() -> None:
 
 
 def test_mask_iou_is_not_box_iou() -> None:
-    truth, said = masks([[0, 0, 40, 40]]), masks([[0, 0, 40, 40]], scores=[0.9])
-    assert said.objects is not None
-    assert said.objects.masks is not None
-    said.objects.masks[0, 20:] = False  # same box, half of the mask
+    truth, answers = masks([[0, 0, 40, 40]]), masks([[0, 0, 40, 40]], scores=[0.9])
+    assert answers.objects is not None
+    assert answers.objects.masks is not None
+    answers.objects.masks[0, 20:] = False  # same box, half of the mask
     metric = task_of("instances").make_metric(["a"])
-    metric.add("x", truth, said)
+    metric.add("x", truth, answers)
     found = metric.result(0).metrics
     assert found["ap"].value == pytest.approx(1)
     assert found["mask_ap50"].value == pytest.approx(1)
@@ -312,13 +314,13 @@ def test_mask_iou_is_not_box_iou() -> None:
 
 def test_confusion_counts_background() -> None:
     truth: list[Row] = [(0, [0, 0, 50, 50], 0), (1, [100, 100, 150, 150], 0), (1, [200, 0, 250, 50], 0)]
-    said: list[Row] = [
+    answers: list[Row] = [
         (0, [0, 0, 50, 50], 0.9),  # right
         (0, [100, 100, 150, 150], 0.8),  # taken for class a
         (2, [300, 300, 350, 350], 0.7),  # on background
         (1, [200, 0, 250, 50], 0.2),  # below the score
     ]
-    counts = evaluate([(truth, said)]).curves["confusion"]["counts"]
+    counts = evaluate([(truth, answers)]).curves["confusion"]["counts"]
     assert counts == [[1, 0, 0, 0], [1, 0, 0, 1], [0, 0, 0, 0], [0, 0, 1, 0]]
 
 
@@ -331,16 +333,16 @@ def test_precision_recall_curve_is_monotone_and_averages_to_ap50() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "message"),
+    ("answers", "message"),
     [
         ([(0, [0.0, 0, float("nan"), 5], 0.5)], "x: object 0 of the prediction has box"),
         ([(0, [0.0, 0, 5, 5], float("nan"))], "score nan"),
         ([(3, [0.0, 0, 5, 5], 0.5)], "label 3, allowed 0..2"),
     ],
 )
-def test_bad_input_is_named(said: list[Row], message: str) -> None:
+def test_bad_input_is_named(answers: list[Row], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        task_of("detect").make_metric(CLASSES).add("x", annotation([], True), annotation(said, False))
+        task_of("detect").make_metric(CLASSES).add("x", annotation([], True), annotation(answers, False))
 
 
 def test_instances_need_masks() -> None:

@@ -72,11 +72,11 @@ def test_coco_val2014(fixtures: Path, tmp_path: Path, kind: str, task: str, dtyp
         assert found[prefix + mine].value == pytest.approx(value, abs=1e-12), name
 
 
-def voc_ap(truth: dict[str, np.ndarray], said: dict[str, np.ndarray], threshold: float) -> dict[str, float]:
+def voc_ap(truth: dict[str, np.ndarray], detections: dict[str, np.ndarray], threshold: float) -> dict[str, float]:
     """AP of one class from boxes x y width height by image; detections carry their score in front."""
     matches = Matches(1)
-    for id in sorted(truth.keys() | said.keys()):
-        boxes, rows = truth.get(id, np.zeros((0, 4))), said.get(id, np.zeros((0, 5)))
+    for id in sorted(truth.keys() | detections.keys()):
+        boxes, rows = truth.get(id, np.zeros((0, 4))), detections.get(id, np.zeros((0, 5)))
         rows = rows[np.argsort(-rows[:, 0], kind="stable")]
         corners = [np.concatenate([b[:, :2], b[:, :2] + b[:, 2:]], axis=1) for b in (boxes, rows[:, 1:])]
         states = voc_states(corners[1], corners[0], np.zeros(len(boxes), dtype=bool), threshold, inclusive=True)

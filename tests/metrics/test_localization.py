@@ -34,8 +34,8 @@ def answer(scores: list[float] | None, *boxes: tuple[int, list[float]]) -> Annot
 
 def values(*pairs: tuple[Annotation, Annotation], classes: list[str] = CLASSES) -> dict[str, float | None]:
     metric = task_of("localize").make_metric(classes)
-    for i, (true, said) in enumerate(pairs):
-        metric.add(str(i), true, said)
+    for i, (true, predicted) in enumerate(pairs):
+        metric.add(str(i), true, predicted)
     return {name: value.value for name, value in metric.result(bootstrap=0).metrics.items()}
 
 
@@ -59,12 +59,12 @@ def test_every_answer_of_five_has_the_box_of_its_class() -> None:
     classes = [str(k) for k in range(7)]
     scores = [0.0, 0.3, 0.25, 0.2, 0.15, 0.1, 0.0]
     rows = [(1, TRUE), (2, FAR), (3, TRUE), (4, FAR), (5, TRUE)]
-    said = answer(scores, *rows)
-    right = [values((truth(k), said), classes=classes)["localization_top5"] for k in range(7)]
-    assert right == [0, 1, 0, 1, 0, 1, 0]  # class 0 has its box (the first) but is not among the five
-    assert values((truth(3), said), classes=classes)["localization_top1"] == 0
+    predicted = answer(scores, *rows)
+    correct = [values((truth(k), predicted), classes=classes)["localization_top5"] for k in range(7)]
+    assert correct == [0, 1, 0, 1, 0, 1, 0]  # class 0 has its box (the first) but is not among the five
+    assert values((truth(3), predicted), classes=classes)["localization_top1"] == 0
     assert (
-        values((truth(2), said), classes=classes)["box_accuracy"] == 1
+        values((truth(2), predicted), classes=classes)["box_accuracy"] == 1
     )  # that of the first answer, whatever the class
 
 
@@ -98,7 +98,7 @@ def test_nothing_to_measure() -> None:
 
 
 @pytest.mark.parametrize(
-    ("true", "said", "message"),
+    ("true", "predicted", "message"),
     [
         (Annotation(SIZE, label=0), answer([1.0, 0, 0], (0, TRUE)), "x: the truth of a localization is one box"),
         (truth(), Annotation(SIZE, 0, scores=torch.tensor([1.0, 0, 0])), "x: the prediction has no box"),
@@ -107,9 +107,9 @@ def test_nothing_to_measure() -> None:
         (truth(5), answer([1.0, 0, 0], (0, TRUE)), "label 5, allowed 0..2"),
     ],
 )
-def test_bad_input_is_named(true: Annotation, said: Annotation, message: str) -> None:
+def test_bad_input_is_named(true: Annotation, predicted: Annotation, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        task_of("localize").make_metric(CLASSES).add("x", true, said)
+        task_of("localize").make_metric(CLASSES).add("x", true, predicted)
 
 
 def test_an_image_counts_once() -> None:
@@ -125,10 +125,10 @@ def test_mistakes_and_their_words() -> None:
         "ant (0.75) poorly placed, IoU 0.33": (truth(0), answer([0.75, 0.25, 0.0], (0, THIRD))),
         "bee taken for ant (0.75) and poorly placed, IoU 0.00": (truth(1), answer([0.75, 0.25, 0.0], (0, FAR))),
     }
-    for words, (true, said) in cases.items():
-        verdict = localize.judge(true, said, CLASSES)
+    for words, (true, predicted) in cases.items():
+        verdict = localize.judge(true, predicted, CLASSES)
         (line,) = explain("localize", verdict, CLASSES)
         assert line.startswith(words)
-    right = localize.judge(truth(), answer([0.75, 0.25, 0.0], (0, HALF)), CLASSES)
-    assert right.mistakes == []
-    assert right.score == pytest.approx(0.25 + 0.5)
+    correct = localize.judge(truth(), answer([0.75, 0.25, 0.0], (0, HALF)), CLASSES)
+    assert correct.mistakes == []
+    assert correct.score == pytest.approx(0.25 + 0.5)

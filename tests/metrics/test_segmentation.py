@@ -21,10 +21,10 @@ def class_map(rows: list[list[int]] | np.ndarray) -> Annotation:
 
 
 def test_worked_example_one_of_two_listed_pixels() -> None:
-    true, said = np.full((81, 201), 255), np.zeros((81, 201))
-    true[0, 0], true[80, 200], said[80, 200] = 1, 2, 2
+    true, predicted = np.full((81, 201), 255), np.zeros((81, 201))
+    true[0, 0], true[80, 200], predicted[80, 200] = 1, 2, 2
     metric = task_of("segment").make_metric(["background", "bicycle", "people"])
-    metric.add("x", class_map(true), class_map(said))
+    metric.add("x", class_map(true), class_map(predicted))
     assert metric.result(bootstrap=0).metrics["pixel_accuracy"] == Value(0.5)
 
 
@@ -61,8 +61,8 @@ def test_agrees_with_scikit_learn(seed: int) -> None:
     rng = np.random.default_rng(seed)
     metric = task_of("segment").make_metric(list("abcd"))
     pairs = [(rng.integers(0, 4, (5, 6)), rng.integers(0, 4, (5, 6))) for _ in range(3)]
-    for i, (true, said) in enumerate(pairs):
-        metric.add(str(i), class_map(true), class_map(said))
+    for i, (true, predicted) in enumerate(pairs):
+        metric.add(str(i), class_map(true), class_map(predicted))
     t, p = (np.concatenate([pair[side].ravel() for pair in pairs]) for side in (0, 1))
     found = metric.result(bootstrap=0).metrics
     seen = np.union1d(t, p)
@@ -73,16 +73,16 @@ def test_agrees_with_scikit_learn(seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("true", "said", "message"),
+    ("true", "predicted", "message"),
     [
         ([[0, 7]], [[0, 0]], "x: class 7 in the truth, allowed 0..1 and 255"),
         ([[0, 1]], [[0, 2]], "class 2 in the prediction"),
         ([[0, 1]], [[0], [1]], r"size \(2, 1\), the truth of size \(1, 2\)"),
     ],
 )
-def test_bad_input_is_named(true: list[list[int]], said: list[list[int]], message: str) -> None:
+def test_bad_input_is_named(true: list[list[int]], predicted: list[list[int]], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        task_of("segment").make_metric(["a", "b"]).add("x", class_map(true), class_map(said))
+        task_of("segment").make_metric(["a", "b"]).add("x", class_map(true), class_map(predicted))
 
 
 def test_order_of_images_has_no_influence() -> None:

@@ -19,13 +19,13 @@ def truth(tags: list[int]) -> Annotation:
     return Annotation((1, 1), tags=torch.tensor(tags, dtype=torch.bool))
 
 
-def said(scores: list[float]) -> Annotation:
+def prediction(scores: list[float]) -> Annotation:
     return Annotation((1, 1), scores=torch.tensor(scores, dtype=torch.float64))
 
 
 def test_worked_example_with_a_threshold_for_every_tag() -> None:
     metric = task_of("tag").make_metric(list("abcde"), thresholds=[0.5, 0.7, 0.6, 0.4, 0.6])
-    metric.add("x", truth([0, 1, 1, 0, 1]), said([0.2, 0.6, 0.8, 0.1, 0.4]))
+    metric.add("x", truth([0, 1, 1, 0, 1]), prediction([0.2, 0.6, 0.8, 0.1, 0.4]))
     found = metric.result(bootstrap=0).metrics
     assert found["precision"].value == 1.0
     assert found["recall"].value == pytest.approx(1 / 3)
@@ -57,8 +57,8 @@ def test_weights_are_repetitions() -> None:
 
 def test_three_best_tags_of_every_image() -> None:
     metric = task_of("tag").make_metric(list("abcd"))
-    metric.add("x", truth([1, 0, 0, 1]), said([0.9, 0.8, 0.7, 0.1]))  # gives a b c: hits a
-    metric.add("y", truth([1, 1, 0, 0]), said([0.9, 0.1, 0.7, 0.8]))  # gives a c d: hits a
+    metric.add("x", truth([1, 0, 0, 1]), prediction([0.9, 0.8, 0.7, 0.1]))  # gives a b c: hits a
+    metric.add("y", truth([1, 1, 0, 0]), prediction([0.9, 0.1, 0.7, 0.8]))  # gives a c d: hits a
     found = metric.result(bootstrap=20).metrics
     assert found["overall_precision_at_3"].value == pytest.approx(2 / 6)
     assert found["overall_recall_at_3"].value == pytest.approx(2 / 4)
@@ -69,8 +69,8 @@ def test_three_best_tags_of_every_image() -> None:
 
 def test_five_best_tags_of_every_image() -> None:
     metric = task_of("tag").make_metric(list("abcdef"))
-    metric.add("x", truth([0, 0, 0, 0, 1, 1]), said([0.9, 0.8, 0.7, 0.6, 0.5, 0.4]))  # gives all but f: hits e
-    metric.add("y", truth([1, 0, 0, 1, 0, 0]), said([0.1, 0.9, 0.8, 0.7, 0.6, 0.5]))  # gives all but a: hits d
+    metric.add("x", truth([0, 0, 0, 0, 1, 1]), prediction([0.9, 0.8, 0.7, 0.6, 0.5, 0.4]))  # gives all but f: hits e
+    metric.add("y", truth([1, 0, 0, 1, 0, 0]), prediction([0.1, 0.9, 0.8, 0.7, 0.6, 0.5]))  # gives all but a: hits d
     found = {name: value.value for name, value in metric.result(bootstrap=20).metrics.items()}
     assert found["overall_precision_at_5"] == pytest.approx(2 / 10)
     assert found["overall_recall_at_5"] == pytest.approx(2 / 4)
@@ -83,7 +83,7 @@ def test_five_best_tags_of_every_image() -> None:
 
 def test_with_no_more_classes_than_tags_every_tag_is_given() -> None:
     metric = task_of("tag").make_metric(["a", "b"])
-    metric.add("x", truth([1, 0]), said([0.1, 0.9]))
+    metric.add("x", truth([1, 0]), prediction([0.1, 0.9]))
     found = {name: value.value for name, value in metric.result(bootstrap=0).metrics.items()}
     for k in (3, 5):
         assert (found[f"overall_precision_at_{k}"], found[f"overall_recall_at_{k}"]) == (0.5, 1.0)
@@ -91,8 +91,8 @@ def test_with_no_more_classes_than_tags_every_tag_is_given() -> None:
 
 def test_absent_class_is_left_out_and_has_no_curve() -> None:
     metric = task_of("tag").make_metric(["a", "b"])
-    metric.add("x", truth([1, 0]), said([0.9, 0.8]))
-    metric.add("y", truth([0, 0]), said([0.1, 0.9]))
+    metric.add("x", truth([1, 0]), prediction([0.9, 0.8]))
+    metric.add("y", truth([0, 0]), prediction([0.1, 0.9]))
     found = metric.result()
     assert found.metrics["mean_ap"].value == 1.0
     assert found.per_class[1]["ap"] is None
@@ -103,9 +103,9 @@ def test_absent_class_is_left_out_and_has_no_curve() -> None:
 def test_bad_input_is_named() -> None:
     metric = task_of("tag").make_metric(["a", "b"])
     with pytest.raises(DataError, match="x: the truth has no tags"):
-        metric.add("x", truth([1]), said([0.1, 0.2]))
+        metric.add("x", truth([1]), prediction([0.1, 0.2]))
     with pytest.raises(DataError, match="score inf of class 1"):
-        metric.add("x", truth([1, 0]), said([0.1, float("inf")]))
+        metric.add("x", truth([1, 0]), prediction([0.1, float("inf")]))
     with pytest.raises(UsageError, match="3 given"):
         task_of("tag").make_metric(["a", "b"], thresholds=[0.1, 0.2, 0.3])
 
@@ -140,6 +140,6 @@ def test_order_of_images_has_no_influence_ties_included() -> None:
     for order in (range(30), rng.permutation(30).tolist()):
         metric = task_of("tag").make_metric(list("abcdef"))
         for i in order:
-            metric.add(f"{i}", truth(true[i].tolist()), said(scores[i].tolist()))
+            metric.add(f"{i}", truth(true[i].tolist()), prediction(scores[i].tolist()))
         found.append(metric.result(bootstrap=40).to_json())
     assert found[0] == found[1]

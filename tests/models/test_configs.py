@@ -145,9 +145,9 @@ def test_the_command_line_lists_fields_and_layers(shell: Shell) -> None:
     assert "of resnet20 itself" in out
     code, out, _ = shell("models", "resnet20", "--size", "32", "--json")
     assert code == 0
-    told = json.loads(out)
-    assert told["parameters"] == catalogue()["resnet20"]["parameters"]
-    assert told["layers"][-1] == {"name": "fc", "kind": "Linear", "output": [[10]], "parameters": 650}
+    printed = json.loads(out)
+    assert printed["parameters"] == catalogue()["resnet20"]["parameters"]
+    assert printed["layers"][-1] == {"name": "fc", "kind": "Linear", "output": [[10]], "parameters": 650}
     code, out, _ = shell("models", "resnet20", "--set", "classes=3", "--size", "32x48")
     assert code == 0
     assert "resnet20 for images of 32x48" in out
@@ -192,5 +192,5 @@ def test_values_that_do_not_fit_end_before_any_work(boxes: Path, flags: dict[str
 def test_the_run_says_what_was_fitted(boxes: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     tiny: dict[str, Any] = {"size": 64, "batch": 8, "trunk_width": 4, "channels": 8, "workers": 0, "precision": "fp32"}
     saccade.train("atss_small", boxes, out=tmp_path / "run", epochs=1, progress=True, **tiny)
-    told = capfd.readouterr()
-    assert "priors fitted to the training images" in told.out + told.err
+    printed = capfd.readouterr()
+    assert "priors fitted to the training images" in printed.out + printed.err

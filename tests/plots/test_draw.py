@@ -47,10 +47,10 @@ def test_every_task_at_every_size_with_hostile_names(height: int, width: int) ->
         out = draw(image, annotation, HOSTILE)
         assert out.shape == image.shape
         assert out.dtype == np.uint8
-        larger, told = fit(image, annotation, 160)
+        larger, fitted = fit(image, annotation, 160)
         assert max(larger.shape[:2]) == 160
-        assert told.size == larger.shape[:2]
-        draw(larger, told, HOSTILE)
+        assert fitted.size == larger.shape[:2]
+        draw(larger, fitted, HOSTILE)
     assert (image == 128).all()
 
 
@@ -113,14 +113,14 @@ def test_fit_moves_what_is_said_with_the_image() -> None:
     mask[0, 5:10, 10:30] = True
     points = torch.tensor([[[10.0, 5.0, 2.0]]])
     objects = Objects(torch.tensor([[10.0, 5, 30, 10]]), torch.tensor([0]), masks=mask, keypoints=points)
-    image, told = fit(_gray(20, 40), Annotation((20, 40), objects=objects), 80)
+    image, fitted = fit(_gray(20, 40), Annotation((20, 40), objects=objects), 80)
     assert image.shape == (40, 80, 3)
-    assert told.objects is not None
-    assert told.objects.masks is not None
-    assert told.objects.keypoints is not None
-    assert told.objects.boxes.tolist() == [[20.0, 10, 60, 20]]
-    assert told.objects.keypoints.tolist() == [[[20.0, 10.0, 2.0]]]
-    ys, xs = torch.nonzero(told.objects.masks[0], as_tuple=True)
+    assert fitted.objects is not None
+    assert fitted.objects.masks is not None
+    assert fitted.objects.keypoints is not None
+    assert fitted.objects.boxes.tolist() == [[20.0, 10, 60, 20]]
+    assert fitted.objects.keypoints.tolist() == [[[20.0, 10.0, 2.0]]]
+    ys, xs = torch.nonzero(fitted.objects.masks[0], as_tuple=True)
     assert (int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1) == (20, 10, 60, 20)
     assert objects.boxes.tolist() == [[10.0, 5, 30, 10]]
 

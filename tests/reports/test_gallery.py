@@ -30,8 +30,10 @@ def test_keeps_the_worst_and_a_fixed_choice_of_many(tmp_path: Path) -> None:
     dataset = DataSet(tmp_path, "folder", "classify", ["a", "b"], records)
     gallery = Gallery("classify", dataset, records)
     for i, record in enumerate(records):
-        right = 0.02 + 0.015 * i
-        gallery.add(record, Annotation((8, 8), label=0), Annotation((8, 8), 0, scores=torch.tensor([right, 1 - right])))
+        correct = 0.02 + 0.015 * i
+        gallery.add(
+            record, Annotation((8, 8), label=0), Annotation((8, 8), 0, scores=torch.tensor([correct, 1 - correct]))
+        )
     worst = gallery.worst()
     assert [e.id for e in worst] == [f"{i}.png" for i in range(WORST)]
     assert worst[0].mistakes == ["a comes in place 2, after b (0.98)"]
@@ -46,7 +48,7 @@ def test_an_image_that_went_away_is_named(tmp_path: Path) -> None:
     gallery.add(record, Annotation((8, 8), label=0), Annotation((8, 8), 0, scores=torch.tensor([0.9, 0.1])))
     (exhibit,) = gallery.sampled()
     assert "gone.png" in exhibit.unreadable
-    assert exhibit.right
+    assert exhibit.correct
     assert gallery.worst() == []
 
 
@@ -54,9 +56,9 @@ def test_mistakes_in_words() -> None:
     classes = ["cat", "dog"]
     truth = Objects(torch.tensor([[0.0, 0, 10, 10], [50, 50, 60, 60], [80, 0, 90, 10]]), torch.tensor([0, 0, 0]))
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 10], [20, 20, 30, 30], [30, 30, 40, 40], [50, 50, 60, 60]])
-    said = Objects(boxes, torch.tensor([0, 0, 1, 1, 1]), torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5]))
+    predicted = Objects(boxes, torch.tensor([0, 0, 1, 1, 1]), torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5]))
     size = (100, 100)
-    verdict = detect.judge(Annotation(size, objects=truth), Annotation(size, objects=said), classes)
+    verdict = detect.judge(Annotation(size, objects=truth), Annotation(size, objects=predicted), classes)
     assert explain("detect", verdict, classes) == [
         "cat (0.80) found twice",
         "2 x dog (up to 0.70) where there is nothing",

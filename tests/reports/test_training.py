@@ -95,9 +95,9 @@ def _evaluated(task: str, root: Path, images: int = 15) -> tuple[DataSet, dict[s
     gallery, metric = Gallery(task, dataset, records), task_of(task).make_metric(NAMES)
     for record in records:
         Image.fromarray(rng.integers(0, 255, (*SIZE, 3), np.uint8)).save(root / record.id)
-        truth, said = _annotation(task, rng, False), _annotation(task, rng, True)
-        metric.add(record.id, truth, said)
-        gallery.add(record, truth, said)
+        truth, prediction = _annotation(task, rng, False), _annotation(task, rng, True)
+        metric.add(record.id, truth, prediction)
+        gallery.add(record, truth, prediction)
     found = metric.result(bootstrap=20).to_json()
     return dataset, {"split": "val", "images": images, "seconds": 1.0} | found, gallery
 

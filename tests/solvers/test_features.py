@@ -45,9 +45,9 @@ def test_the_network_says_what_the_probe_says(name: str, changes: dict[str, Any]
     probe = Probe(rng.normal(size=(3, features.shape[1])), rng.normal(size=3), 1.0)
     probe.put_into(model.get_submodule(head))
     with torch.inference_mode():
-        said = model(images).numpy()
+        logits = model(images).numpy()
     wanted = probe.scores(features)
-    np.testing.assert_allclose(said, wanted, rtol=1e-3, atol=1e-3 * float(np.abs(wanted).max()))
+    np.testing.assert_allclose(logits, wanted, rtol=1e-3, atol=1e-3 * float(np.abs(wanted).max()))
 
 
 def test_a_network_without_a_linear_end_is_refused() -> None:

@@ -72,5 +72,5 @@ def test_a_layer_computes_the_scores(layer: nn.Module) -> None:
     probe.put_into(layer)
     images = torch.from_numpy(x)
     with torch.no_grad():
-        said = layer(images if isinstance(layer, nn.Linear) else images[:, :, None, None]).reshape(len(x), 3)
-    np.testing.assert_allclose(said.numpy(), probe.scores(x), rtol=1e-4, atol=1e-3)
+        logits = layer(images if isinstance(layer, nn.Linear) else images[:, :, None, None]).reshape(len(x), 3)
+    np.testing.assert_allclose(logits.numpy(), probe.scores(x), rtol=1e-4, atol=1e-3)

@@ -53,12 +53,12 @@ def test_low_scores_and_crowds_are_no_mistakes() -> None:
 
 
 def test_instances_are_judged_by_their_masks() -> None:
-    true, said = objects([(0, SQUARE, 1.0)]), objects([(0, SQUARE, 0.9)])
+    true, predicted = objects([(0, SQUARE, 1.0)]), objects([(0, SQUARE, 0.9)])
     assert true.objects is not None
-    assert said.objects is not None
+    assert predicted.objects is not None
     true.objects.masks = torch.zeros(1, 100, 100, dtype=torch.bool)
-    said.objects.masks = true.objects.masks.clone()
+    predicted.objects.masks = true.objects.masks.clone()
     true.objects.masks[0, :40, :40] = True
-    said.objects.masks[0, :12, :40] = True
-    assert [m["kind"] for m in instances.judge(true, said, NAMES).mistakes] == ["poor box"]
-    assert detect.judge(true, said, NAMES).mistakes == []
+    predicted.objects.masks[0, :12, :40] = True
+    assert [m["kind"] for m in instances.judge(true, predicted, NAMES).mistakes] == ["poor box"]
+    assert detect.judge(true, predicted, NAMES).mistakes == []

@@ -193,6 +193,6 @@ def test_of_two_at_once_one_wins(tmp_path: Path) -> None:
         process.stdin.write(b"x")
         process.stdin.flush()
     for process in started:
-        _, said = process.communicate(timeout=600)
-        assert process.returncode == 0, said.decode()
+        _, output = process.communicate(timeout=600)
+        assert process.returncode == 0, output.decode()
     assert not (tmp_path / "inside").exists()

@@ -136,10 +136,10 @@ def test_a_run_stopped_in_a_stage_goes_on_bit_for_bit(number: int, colours: Path
     while _saved_step(stage) < 2 and process.poll() is None and time.monotonic() < until:
         time.sleep(0.01)
     os.killpg(process.pid, number)
-    _, said = process.communicate(timeout=600)
+    _, output = process.communicate(timeout=600)
     if number == signal.SIGTERM:
         assert process.returncode == 143
-        assert f"saccade train vgg13 {colours} --out {killed} --resume" in said
+        assert f"saccade train vgg13 {colours} --out {killed} --resume" in output
     assert not (stage / "adopted.safetensors").exists()
     saccade.train("vgg13", colours, out=killed, resume=True, progress=False)
     assert checkpoint.digest(_last(killed)) == checkpoint.digest(_last(alone))
@@ -198,10 +198,10 @@ def test_the_recipe_probe_fits_the_output_layer_first(
     made, out = _counting(monkeypatch), tmp_path / "run"
     settings = SMALL | {"lr": 0.0}
     result = saccade.train("resnet20", colours, out=out, weights=run, recipe="probe", **settings)
-    said = capsys.readouterr().err
-    assert "stage 1 of 2: probe" in said
-    assert "fc by logistic regression on 16 features of 40 images" in said
-    assert "stage 2 of 2: resnet20" in said
+    output = capsys.readouterr().err
+    assert "stage 1 of 2: probe" in output
+    assert "fc by logistic regression on 16 features of 40 images" in output
+    assert "stage 2 of 2: resnet20" in output
     handed = checkpoint.read_tensors(out / "stages" / "1-probe" / "adopted.safetensors")[1]
     before, after = checkpoint.load(checkpoint.find(run)).weights, _last(out)
     assert torch.equal(handed["conv1.weight"], before["conv1.weight"])

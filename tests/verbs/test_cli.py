@@ -23,8 +23,8 @@ from saccade.cli_start import run as _main
 def _run(*arguments: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str, str]:
     monkeypatch.setattr(sys, "argv", ["saccade", *arguments])
     code = _main()
-    said = capsys.readouterr()
-    return code, said.out, said.err
+    output = capsys.readouterr()
+    return code, output.out, output.err
 
 
 @pytest.mark.parametrize(
@@ -236,13 +236,13 @@ def test_a_terminal_of_twenty_columns() -> None:
         process = subprocess.Popen(
             [sys.executable, "-m", "saccade", *words], env=env, stdin=theirs, stdout=theirs, stderr=subprocess.STDOUT
         )
-        said = b""
+        output = b""
         while process.poll() is None or select.select([ours], [], [], 0)[0]:
             if select.select([ours], [], [], 0.1)[0]:
-                said += os.read(ours, 65536)
+                output += os.read(ours, 65536)
         assert process.returncode == (2 if words == ["train"] else 0)
-        assert b"Traceback" not in said
-        assert said
+        assert b"Traceback" not in output
+        assert output
     os.close(ours)
     os.close(theirs)
 

@@ -66,12 +66,12 @@ def test_a_test_part_is_no_val(run: Path, colours: Path, tmp_path: Path) -> None
 def test_the_command_line_says_what_the_library_returns(run: Path, colours: Path, tmp_path: Path, shell: Shell) -> None:
     code, out, err = shell("evaluate", run, colours, "--json", "--workers", 0, "--out", tmp_path / "scores")
     assert code == 0, err
-    told, kept = json.loads(out), json.loads((tmp_path / "scores" / "metrics.json").read_text())
-    assert told == kept
-    assert {"data", "split", "images", "metrics", "per_class", "seconds"} <= told.keys()
-    assert set(told["metrics"]["top1"]) == {"value", "low", "high"}
+    printed, kept = json.loads(out), json.loads((tmp_path / "scores" / "metrics.json").read_text())
+    assert printed == kept
+    assert {"data", "split", "images", "metrics", "per_class", "seconds"} <= printed.keys()
+    assert set(printed["metrics"]["top1"]) == {"value", "low", "high"}
     returned = saccade.evaluate(run, colours, workers=0)
-    assert returned["metrics"] == told["metrics"]
+    assert returned["metrics"] == printed["metrics"]
 
 
 def test_what_cannot_be_read_is_told(run: Path, colours: Path, tmp_path: Path, shell: Shell) -> None:

@@ -55,10 +55,10 @@ def test_a_trained_classifier_end_to_end(run: Path, colours: Path, corner: Path,
     assert first["grad_cam"] == {"layer": "features[2]", "cells": [8, 8]}
     assert list(first["layers"])
     for entry in (first, second):
-        for said in entry["explained"]:
-            assert set(said["strongest"]) == {"grad_cam", "occlusion", "saliency"}
-            assert len(said["files"]) == 3
-            for name in said["files"]:
+        for target in entry["explained"]:
+            assert set(target["strongest"]) == {"grad_cam", "occlusion", "saliency"}
+            assert len(target["files"]) == 3
+            for name in target["files"]:
                 assert Image.open(folder / name).size == (entry["size"][1], entry["size"][0])
     page = (folder / "report.html").read_text()
     assert "<b>" not in page.split("</style>")[1].replace("<b></b>", "")
@@ -174,4 +174,4 @@ def test_tags_are_given_from_the_thresholds_of_the_checkpoint(corner: Path, tmp_
         )
         checkpoint.save(state, tmp_path / "best.safetensors")
         (entry,) = saccade.explain(tmp_path, corner, methods=["saliency"])["images"]
-        assert {said["name"] for said in entry["explained"]} == given
+        assert {target["name"] for target in entry["explained"]} == given

@@ -25,14 +25,14 @@ Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
 def test_the_exported_file_answers_as_the_model_does(run: Path, shell: Shell) -> None:
     code, out, err = shell("export", run, "--to", "torch", "--batch", 2, "--json")
     assert code == 0, err
-    told = json.loads(out)
-    assert told["file"] == str(run / "model.pt2")
-    assert told["largest_difference"] < 1e-5
-    assert told["input"][:2] == [2, 3]
-    images = torch.rand(*told["input"])
+    printed = json.loads(out)
+    assert printed["file"] == str(run / "model.pt2")
+    assert printed["largest_difference"] < 1e-5
+    assert printed["input"][:2] == [2, 3]
+    images = torch.rand(*printed["input"])
     model = build(checkpoint.load(run / "best.safetensors"), run).eval()
     with torch.no_grad():
-        torch.testing.assert_close(torch.export.load(told["file"]).module()(images), model(images))
+        torch.testing.assert_close(torch.export.load(printed["file"]).module()(images), model(images))
 
 
 def test_a_package_that_is_missing_is_named_with_the_command(run: Path, shell: Shell) -> None:

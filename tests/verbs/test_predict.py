@@ -387,14 +387,14 @@ def test_a_batch_says_what_each_picture_alone_says(runs: dict[str, Path], images
 
 
 def test_the_number_of_threads_makes_no_difference_that_counts(runs: dict[str, Path], images: Path) -> None:
-    before, said = torch.get_num_threads(), []
+    before, printed = torch.get_num_threads(), []
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            said.append(saccade.predict(runs["classify"], images, precision="fp32", workers=0))
+            printed.append(saccade.predict(runs["classify"], images, precision="fp32", workers=0))
     finally:
         torch.set_num_threads(before)
-    for one, two in zip(*said, strict=True):
+    for one, two in zip(*printed, strict=True):
         assert numbers(one) == pytest.approx(numbers(two), rel=1e-5, abs=1e-6)
 
 
@@ -403,9 +403,9 @@ def test_command_line_and_library_agree(runs: dict[str, Path], images: Path, she
     assert code == 0, err
     assert json.loads(out) == saccade.predict(runs["detect"], images, batch=1, workers=0)
     loaded = saccade.load(runs["classify"]).predict(images / "a.png")
-    (told,) = saccade.predict(runs["classify"], images / "a.png", batch=1)
+    (shown,) = saccade.predict(runs["classify"], images / "a.png", batch=1)
     assert loaded.scores is not None
-    assert [row["score"] for row in told["scores"]] == pytest.approx(sorted(loaded.scores.tolist())[::-1], abs=1e-5)
+    assert [row["score"] for row in shown["scores"]] == pytest.approx(sorted(loaded.scores.tolist())[::-1], abs=1e-5)
     with pytest.raises(UsageError, match=r"\[H, W, 3\] uint8"):
         saccade.load(runs["classify"]).predict(np.zeros((4, 4), np.uint8))
 
@@ -433,7 +433,7 @@ def test_a_reader_that_stops_early_ends_the_command_by_its_own_code(runs: dict[s
         assert process.stdout is not None
         process.stdout.close()
         assert process.stderr is not None
-        said = process.stderr.read()
-    assert process.returncode == 141, said
-    assert "Traceback" not in said
-    assert "BrokenPipe" not in said
+        printed = process.stderr.read()
+    assert process.returncode == 141, printed
+    assert "Traceback" not in printed
+    assert "BrokenPipe" not in printed

@@ -171,8 +171,8 @@ def _stop_and_resume(
         _wait_for_step(process, stopped, max(step, saved + 1))
         time.sleep(moment.uniform(0, 0.05))
         os.killpg(process.pid, number)
-        _, said = process.communicate()
-        assert process.returncode == (-number if number == signal.SIGKILL else 128 + number), said
+        _, printed = process.communicate()
+        assert process.returncode == (-number if number == signal.SIGKILL else 128 + number), printed
     last = _start(colours, stopped, "--epochs", epochs, resume=True)
     assert last.wait(600) == 0, last.stderr.read() if last.stderr else ""
     assert _weights(stopped) == _weights(alone)
@@ -190,10 +190,10 @@ def test_signals_save_and_say_how_to_go_on(colours: Path, tmp_path: Path, number
     process = _start(colours, run, "--epochs", "1000")
     _wait_for_step(process, run, 3)
     process.send_signal(number)
-    _, said = process.communicate(timeout=600)
+    _, printed = process.communicate(timeout=600)
     assert process.returncode == code
-    assert "--resume" in said
-    assert "Traceback" not in said
+    assert "--resume" in printed
+    assert "Traceback" not in printed
     assert _saved_step(run) >= 3
 
 

@@ -28,8 +28,8 @@ Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
 
 
 def train(shell: Shell, data: Path | str, run: Path, *more: str, workers: int = 0) -> tuple[int, str]:
-    code, _, said = shell("train", "resnet20", data, "--out", run, "--workers", workers, *more)
-    return code, said
+    code, _, printed = shell("train", "resnet20", data, "--out", run, "--workers", workers, *more)
+    return code, printed
 
 
 def digest(run: Path) -> str:
@@ -54,10 +54,10 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on_when_there_is
     assert train(shell, colours, run, *SMALL)[0] == 0
     before = digest(run)
     with largest_file(5000):
-        code, said = train(shell, colours, run, "--resume", "--epochs", "3", "--set", "save_every=0")
+        code, printed = train(shell, colours, run, "--resume", "--epochs", "3", "--set", "save_every=0")
     assert code == 5
-    assert "no space left" in said
-    assert f"--out {run} --resume" in said
+    assert "no space left" in printed
+    assert f"--out {run} --resume" in printed
     assert digest(run) == before
     assert not list(run.rglob("*.tmp"))
     assert not (run / "lock").exists()
@@ -69,10 +69,10 @@ def test_a_full_disk_in_another_verb_has_nothing_to_resume(
     run: Path, colours: Path, tmp_path: Path, shell: Shell
 ) -> None:
     with largest_file(3000):
-        code, _, said = shell("evaluate", run, colours, "--out", tmp_path / "scores", "--workers", 0)
+        code, _, printed = shell("evaluate", run, colours, "--out", tmp_path / "scores", "--workers", 0)
     assert code == 5
-    assert "no space left" in said
-    assert "--resume" not in said
+    assert "no space left" in printed
+    assert "--resume" not in printed
 
 
 @contextlib.contextmanager
@@ -91,11 +91,11 @@ def more_memory(size: int) -> Iterator[None]:
 def test_out_of_memory_names_the_batch(colours: Path, tmp_path: Path, shell: Shell) -> None:
     """Forty images of 1024 px are 500 MB as floats."""
     with more_memory(400_000_000):
-        code, said = train(shell, colours, tmp_path / "run", *SMALL, "--batch", "40", "--size", "1024")
+        code, printed = train(shell, colours, tmp_path / "run", *SMALL, "--batch", "40", "--size", "1024")
     assert code == 5
     for part in ("out of memory", "batches of 40 images of size 1024", "--batch"):
-        assert part in said
-    assert len(said) < 2000
+        assert part in printed
+    assert len(printed) < 2000
 
 
 def test_labels_that_change_by_a_letter_of_equal_length_are_seen(colours: Path, tmp_path: Path, shell: Shell) -> None:
@@ -107,9 +107,9 @@ def test_labels_that_change_by_a_letter_of_equal_length_are_seen(colours: Path, 
     assert train(shell, f"tags_csv:{data / 'labels.csv'}", run, *SMALL[:-1], "1")[0] == 0
     text = (data / "labels.csv").read_text()
     (data / "labels.csv").write_text(text.replace("7.png,red ", "7.png,blue", 1))
-    code, said = train(shell, f"tags_csv:{data / 'labels.csv'}", run, "--resume", "--epochs", "2")
+    code, printed = train(shell, f"tags_csv:{data / 'labels.csv'}", run, "--resume", "--epochs", "2")
     assert code == 2
-    assert "images or labels differ" in said
+    assert "images or labels differ" in printed
 
 
 def tree(folder: Path) -> dict[str, tuple[str, int]]:
@@ -153,10 +153,10 @@ def test_a_killed_worker_is_a_clear_error(
         return read(record, *rest)
 
     monkeypatch.setattr(sources, "read_sample", die)
-    code, said = train(shell, colours, tmp_path / "run", *SMALL, workers=1)
+    code, printed = train(shell, colours, tmp_path / "run", *SMALL, workers=1)
     assert code == 5
-    assert "a loader process died" in said
-    assert "--workers" in said
+    assert "a loader process died" in printed
+    assert "--workers" in printed
     assert not multiprocessing.active_children()
 
 
@@ -173,10 +173,10 @@ def test_no_room_in_shared_memory_is_said_at_once(
 
     monkeypatch.setattr(loader, "_start_worker", cramped)
     monkeypatch.setattr(loader, "TIMEOUT", 1e9)  # it is not found out by waiting
-    code, said = train(shell, colours, tmp_path / "new", *SMALL, workers=1)
-    assert (code, "no room in shared memory" in said, "--workers" in said) == (5, True, True)
-    code, _, said = shell("predict", run, colours / "val", "--json", "--workers", 1)
-    assert (code, "no room in shared memory" in said) == (5, True)
+    code, printed = train(shell, colours, tmp_path / "new", *SMALL, workers=1)
+    assert (code, "no room in shared memory" in printed, "--workers" in printed) == (5, True, True)
+    code, _, printed = shell("predict", run, colours / "val", "--json", "--workers", 1)
+    assert (code, "no room in shared memory" in printed) == (5, True)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_saved(
@@ -192,10 +192,10 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_saved(
 
     monkeypatch.setattr(Step, "forward", spoiled)
     run = tmp_path / "run"
-    code, said = train(shell, colours, run, *SMALL, "--set", "save_every=0")
+    code, printed = train(shell, colours, run, *SMALL, "--set", "save_every=0")
     assert code == 6
     for part in ("step 6 ", "lr ", "nan", ".png", "state", "--precision fp32"):
-        assert part in said
+        assert part in printed
     checkpoint.load(run / "last.safetensors")
     checkpoint.load(run / "best.safetensors")
     assert train(shell, colours, run, "--resume")[0] == 0
@@ -214,18 +214,18 @@ def test_a_picture_that_vanishes_in_mid_run_is_named(
         victim.unlink() if harm == "delete" else victim.write_bytes(victim.read_bytes()[:400])
 
     monkeypatch.setattr(loop, "_end_of_epoch", destroy)
-    code, said = train(shell, data, run, *SMALL, "--set", "cache=0", "--set", "save_every=0")
+    code, printed = train(shell, data, run, *SMALL, "--set", "cache=0", "--set", "save_every=0")
     assert code == 3
-    assert str(victim) in said
+    assert str(victim) in printed
     checkpoint.load(run / "last.safetensors")
 
 
 def test_two_runs_in_one_folder(colours: Path, tmp_path: Path, shell: Shell) -> None:
     run = tmp_path / "run"
     with lock(run):
-        code, said = train(shell, colours, run, *SMALL)
+        code, printed = train(shell, colours, run, *SMALL)
         assert code == 2
-        assert "is training in this folder" in said
+        assert "is training in this folder" in printed
         code, _ = train(shell, colours, run, *SMALL, "--overwrite")
         assert code == 2
         assert sorted(p.name for p in run.iterdir()) == ["lock"]
@@ -244,7 +244,7 @@ def test_a_run_that_ended_meanwhile_is_not_overwritten(
         return plan(*arguments, **words)  # type: ignore[arg-type]
 
     monkeypatch.setattr(loop, "make_plan", slow)
-    code, said = train(shell, colours, run, *SMALL)
+    code, printed = train(shell, colours, run, *SMALL)
     assert code == 2
-    assert "holds a run already" in said
+    assert "holds a run already" in printed
     assert (run / "config.json").read_text() == "{}"

@@ -80,8 +80,8 @@ def test_tags_by_warp_with_thresholds_of_their_own(tags: Path, tmp_path: Path, s
     assert answer.tags is not None
     assert answer.scores is not None
     assert answer.tags.tolist() == [s >= t for s, t in zip(answer.scores.tolist(), state.thresholds, strict=True)]
-    (said,) = saccade.predict(run, tags / "47.png", precision="fp32")
-    assert [tag["name"] for tag in said["tags"]] == [n for n, t in zip(state.classes, answer.tags, strict=True) if t]
+    (shown,) = saccade.predict(run, tags / "47.png", precision="fp32")
+    assert [tag["name"] for tag in shown["tags"]] == [n for n, t in zip(state.classes, answer.tags, strict=True) if t]
     assert len(saccade.predict(run, tags / "47.png", threshold=0.0)[0]["tags"]) == 3
     code, out, _ = shell("evaluate", run, tags, "--crops", 10, "--workers", 0, "--json")
     assert code == 0

@@ -45,9 +45,9 @@ def test_from_data_to_pictures(data: Path, tmp_path: Path, shell: Shell) -> None
     words = ["train", "localizer_small", data, "--out", run, "--epochs", 2, "--batch", 4, "--precision", "fp32"]
     code, _, err = shell(*words, *flags)  # boxes are read to localize without being told
     assert code == 0, err
-    told = " ".join(err.split())
-    assert "6 of 17 images have several, 6 objects are left aside" in told
-    assert "1 of 17 images have none and are refused" in told
+    printed = " ".join(err.split())
+    assert "6 of 17 images have several, 6 objects are left aside" in printed
+    assert "1 of 17 images have none and are refused" in printed
     assert json.loads((run / "config.json").read_text())["images"] == {"train": 12, "val": 4}
     assert "IoU 0.5" in (run / "report.html").read_text(encoding="utf-8")
     assert (run / "best.safetensors").is_file()

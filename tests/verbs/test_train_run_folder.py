@@ -39,8 +39,8 @@ def test_one_damaged_byte_or_a_missing_end_is_a_model_file_error(
     damaged = [bytes([*whole[:i], whole[i] ^ 1, *whole[i + 1 :]]) for i in (0, len(whole) // 2, len(whole) - 1)]
     for content in [*damaged, b"", whole[: len(whole) // 2], whole[:-1]]:
         path.write_bytes(content)
-        code, said = resume(shell, colours, copied)
-        assert (code, str(path) in said) == (4, True), said
+        code, printed = resume(shell, colours, copied)
+        assert (code, str(path) in printed) == (4, True), printed
     path.write_bytes(whole)
     assert resume(shell, colours, copied)[0] == 0
 
@@ -66,8 +66,8 @@ def test_a_state_or_configuration_that_was_written_by_hand(copied: Path, colours
     write_config(copied, config | {"precision": "fp32"})
     metadata, tensors = checkpoint.read_tensors(copied / STATE)
     save_file(tensors, copied / STATE, {"state": metadata["state"].replace('"step": ', '"step": "x", "y": ')})
-    code, said = resume(shell, colours, copied)
-    assert (code, "no checksum" in said) == (4, True)
+    code, printed = resume(shell, colours, copied)
+    assert (code, "no checksum" in printed) == (4, True)
 
 
 @pytest.mark.parametrize("name", [*READ, "state", "plots", "lock", "temporary"])
@@ -82,12 +82,12 @@ def test_a_link_in_a_run_folder_is_not_followed(
         elsewhere.write_text("precious")
     before = content(elsewhere)
     path.symlink_to(elsewhere)
-    code, said = resume(shell, colours, copied, "--epochs", "13")
+    code, printed = resume(shell, colours, copied, "--epochs", "13")
     if name == "temporary":
         assert code == 0
     else:
         assert code == (5 if name == "lock" else 4)
-        assert str(path) in said
+        assert str(path) in printed
     if name in ("log.jsonl", "state"):
         assert shell("train", "resnet20", colours, "--out", copied, "--epochs", "1", "--overwrite")[0] in (0, 4)
     assert content(elsewhere) == before
@@ -121,6 +121,6 @@ def test_pictures_of_a_report_do_not_go_through_a_link(run: Path, colours: Path,
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "plots").symlink_to(tmp_path / "elsewhere")
-    code, _, said = shell("evaluate", run, colours, "--out", tmp_path / "out")
-    assert (code, "plots: a symbolic link" in said) == (4, True)
+    code, _, printed = shell("evaluate", run, colours, "--out", tmp_path / "out")
+    assert (code, "plots: a symbolic link" in printed) == (4, True)
     assert not list((tmp_path / "elsewhere").iterdir())

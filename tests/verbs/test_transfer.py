@@ -56,9 +56,9 @@ def test_all_methods_from_weights_to_a_model_that_answers(
 ) -> None:
     out = tmp_path / "out"
     arguments = ("transfer", colours, "--weights", run, "--out", out, "--seeds", 1, *FAST, "--json")
-    code, said, err = shell(*arguments)
+    code, printed, err = shell(*arguments)
     assert code == 0, err
-    result = json.loads(said)
+    result = json.loads(printed)
     assert {row["method"] for row in result["methods"]} == {
         "svm",
         "logistic",
@@ -78,8 +78,8 @@ def test_all_methods_from_weights_to_a_model_that_answers(
     page = (out / "report.html").read_text()
     assert "Recommended: " in page
     assert (out / "plots" / "learning_curves.png").is_file()
-    code, said, err = shell(*arguments)
-    again = json.loads(said)
+    code, printed, err = shell(*arguments)
+    again = json.loads(printed)
     assert again["features"]["cached"]
     assert "epoch 1" not in err  # nothing is trained again
     assert [r["mean"] for r in again["methods"]] == [r["mean"] for r in result["methods"]]
@@ -89,9 +89,9 @@ def test_images_that_cannot_be_read_are_told(colours: Path, run: Path, tmp_path:
     shutil.copytree(colours, tmp_path / "set")
     (tmp_path / "set" / "train" / "red" / "0.png").write_bytes(b"\x89PNG not really")
     words = ["--methods", "logistic", "--seeds", 1, "--out", tmp_path / "out", *FAST, "--json"]
-    code, said, err = shell("transfer", tmp_path / "set", "--weights", run, *words)
+    code, printed, err = shell("transfer", tmp_path / "set", "--weights", run, *words)
     assert code == 0, err
-    assert json.loads(said)["images"]["train"] == 39
+    assert json.loads(printed)["images"]["train"] == 39
     assert "refused: 1 images" in err
     assert "train/red/0.png" in err
     refused = json.loads((tmp_path / "out" / "data_report.json").read_text())["refused"]
@@ -117,11 +117,11 @@ def test_runs_that_tag_tune_thresholds_and_only_the_first_split_keeps_its_run(
     tagged: Path, run: Path, tmp_path: Path, shell: Shell
 ) -> None:
     out = tmp_path / "out"
-    code, said, err = shell(
+    code, printed, err = shell(
         "transfer", tagged, "--weights", run, "--out", out, "--seeds", 2, "--methods", "logistic,layers", *FAST
     )
     assert code == 0, err
-    assert "the difference may be chance" in said or "more than chance" in said
+    assert "the difference may be chance" in printed or "more than chance" in printed
     assert {path.name for path in (out / "runs").iterdir()} == {"logistic", "layers"}
     state = checkpoint.load(out / "runs" / "layers" / "best.safetensors")
     assert len(state.thresholds) == 2

@@ -118,11 +118,11 @@ def test_refusals(file: Path, tmp_path: Path) -> None:
 
 def test_the_command_line(file: Path, tmp_path: Path, shell: Callable[..., tuple[int, str, str]]) -> None:
     out = tmp_path / "a.safetensors"
-    code, said, _ = shell("weights", "resnet20", str(file), "--out", str(out), "--classes", "cifar10", "--json")
+    code, printed, _ = shell("weights", "resnet20", str(file), "--out", str(out), "--classes", "cifar10", "--json")
     assert code == 0
-    assert json.loads(said)["checkpoint"] == str(out)
-    code, said, _ = shell("weights", "resnet20", str(file), "--out", str(out))
-    assert (code, said) == (0, f"{out}: resnet20 to classify 10 classes, from {file}\n")
+    assert json.loads(printed)["checkpoint"] == str(out)
+    code, printed, _ = shell("weights", "resnet20", str(file), "--out", str(out))
+    assert (code, printed) == (0, f"{out}: resnet20 to classify 10 classes, from {file}\n")
     assert shell("weights", "resnet20", "coco")[0] == 2
     assert shell("weights", "resnet32", str(file))[0] == 2
     assert shell("weights", "resnet20", str(tmp_path / "none.pth"))[0] == 4
@@ -148,6 +148,6 @@ def test_published_squeezenet_through_the_checkpoint(shared_data: Path, tmp_path
     predictor = saccade.load(out, "cpu", "fp32")
     root = shared_data / "imagenet_photos"
     rows = [line.split(",") for line in (root / "labels.csv").read_text(encoding="utf-8").splitlines()[1:]]
-    right = [predictor.predict(root / "images" / Path(row[0]).name).label == int(row[1]) for row in rows]
-    assert len(right) == 100
-    assert sum(right) == 62
+    correct = [predictor.predict(root / "images" / Path(row[0]).name).label == int(row[1]) for row in rows]
+    assert len(correct) == 100
+    assert sum(correct) == 62

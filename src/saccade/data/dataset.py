@@ -110,7 +110,7 @@ class Ledger:
         self.refused.append(Entry(where, why))
         self.labels_refused += 1
 
-    def told(self) -> list[str]:
+    def lines(self) -> list[str]:
         """Lines for people: the warnings, how much is refused and the first of that; none if all is well."""
         lines = [f"warning: {warning}" for warning in self.warnings]
         if self.refused:

@@ -65,11 +65,11 @@ class Preprocessing:
             made = cls(**dict(state, size=None if state["size"] is None else tuple(state["size"])))
             sides = made.size or (1, 1)
             whole = [*sides, made.stride, made.pad + 1]
-            right = len(sides) == 2 and all(type(v) is int and v >= 1 for v in whole) and 0 < made.scale <= 8
-            right = right and 1 <= made.view < 10 and sides[0] * sides[1] <= MAX_PIXELS and max(whole[2:]) <= WIDEST
+            valid = len(sides) == 2 and all(type(v) is int and v >= 1 for v in whole) and 0 < made.scale <= 8
+            valid = valid and 1 <= made.view < 10 and sides[0] * sides[1] <= MAX_PIXELS and max(whole[2:]) <= WIDEST
         except (TypeError, KeyError) as error:
             raise ModelFileError(f"the checkpoint's preprocessing {state!r} is not readable: {error}") from error
-        if not right or made.resize not in ("crop", "letterbox", "stretch"):
+        if not valid or made.resize not in ("crop", "letterbox", "stretch"):
             raise ModelFileError(f"the checkpoint's preprocessing {state!r} has a value out of range")
         return made
 

@@ -55,23 +55,23 @@ class Classification:
     def result(self, bootstrap: int = 1000, seed: int = 0, groups: Mapping[str, str] | None = None) -> Result:
         rows = np.array([self._rows[id] for id in sorted(self._rows)], dtype=np.float64).reshape(-1, 4)
         truth, guess, rank, confidence = rows[:, 0].astype(int), rows[:, 1].astype(int), rows[:, 2], rows[:, 3]
-        right = (truth == guess).astype(np.float64)
+        correct = (truth == guess).astype(np.float64)
         top5 = np.where(rank < 0, np.nan, (rank < 5).astype(np.float64))
         belongs = np.eye(len(self.classes))[truth]  # [images, classes]
 
         def statistic(w: np.ndarray) -> dict[str, np.ndarray]:
             total = w.sum(1)
             return {
-                "top1": ratio(w @ right, total),
+                "top1": ratio(w @ correct, total),
                 "top5": ratio(w @ top5, total),
-                "mean_accuracy": mean_of_defined(ratio((w * right) @ belongs, w @ belongs)),
+                "mean_accuracy": mean_of_defined(ratio((w * correct) @ belongs, w @ belongs)),
             }
 
         counts = np.zeros((len(self.classes), len(self.classes)), dtype=np.int64)
         np.add.at(counts, (truth, guess), 1)
         curves = {
             "confusion": {"classes": self.classes, "counts": counts.tolist()},
-            "calibration": _calibration(confidence, right),
+            "calibration": _calibration(confidence, correct),
         }
         metrics = estimate(statistic, resampled_as(sorted(self._rows), groups), bootstrap, seed)
         return Result(metrics, self._per_class(counts, truth, top5), curves, len(rows))
@@ -79,16 +79,16 @@ class Classification:
     def _per_class(self, counts: np.ndarray, truth: np.ndarray, top5: np.ndarray) -> list[dict[str, Any]]:
         table = []
         for k, name in enumerate(self.classes):
-            images, said, hit = int(counts[k].sum()), int(counts[:, k].sum()), int(counts[k, k])
+            images, predicted, hit = int(counts[k].sum()), int(counts[:, k].sum()), int(counts[k, k])
             among = top5[truth == k]
             table.append(
                 {
                     "name": name,
                     "images": images,
-                    "predictions": said,
+                    "predictions": predicted,
                     "recall": hit / images if images else None,
-                    "precision": hit / said if said else None,
-                    "f1": 2 * hit / (images + said) if images + said else None,
+                    "precision": hit / predicted if predicted else None,
+                    "f1": 2 * hit / (images + predicted) if images + predicted else None,
                     "top5": float(among.mean()) if images and not np.isnan(among).any() else None,
                 }
             )
@@ -107,12 +107,12 @@ def class_scores(id: str, prediction: Annotation, classes: int) -> np.ndarray:
     return scores
 
 
-def _calibration(confidence: np.ndarray, right: np.ndarray) -> dict[str, Any]:
+def _calibration(confidence: np.ndarray, correct: np.ndarray) -> dict[str, Any]:
     known = ~np.isnan(confidence)
-    confidence, right = confidence[known], right[known]
+    confidence, correct = confidence[known], correct[known]
     place = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     n = np.bincount(place, minlength=BINS)
     mean = ratio(np.bincount(place, confidence, BINS), n)
-    accuracy = ratio(np.bincount(place, right, BINS), n)
+    accuracy = ratio(np.bincount(place, correct, BINS), n)
     error = float(np.nansum(np.abs(mean - accuracy) * n) / n.sum()) if n.sum() else None
     return {"confidence": mean.tolist(), "accuracy": accuracy.tolist(), "images": n.tolist(), "error": error}

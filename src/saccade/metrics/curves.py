@@ -19,7 +19,7 @@ SCORE = 0.25  # predictions below take no part
 class Pairs:
     """Who goes with whom in one image; indices into the objects as they were given."""
 
-    right: list[tuple[int, int]]  # (truth, prediction) of the same class
+    correct: list[tuple[int, int]]  # (truth, prediction) of the same class
     swapped: list[tuple[int, int]]  # (truth, prediction) that overlap but differ in class
     missed: list[int]  # truths without a prediction; ignored ones (crowd, difficult) never count
     extra: list[int]  # predictions without a truth; those on an ignored truth are left out
@@ -40,7 +40,7 @@ def pair(truth: Objects, prediction: Objects, iou: float = IOU, score: float = S
     ious = overlaps(truth, prediction, masks)
     same = prediction.labels.cpu().numpy()[:, None] == truth.labels.cpu().numpy()[None]
     free = ~ignored
-    right, swapped, extra = [], [], []
+    correct, swapped, extra = [], [], []
     left = []
     for i in order:
         j = _best(np.where(free & same[i], ious[i], -1.0), iou)
@@ -48,7 +48,7 @@ def pair(truth: Objects, prediction: Objects, iou: float = IOU, score: float = S
             left.append(i)
         else:
             free[j] = False
-            right.append((j, i))
+            correct.append((j, i))
     for i in left:
         if (ious[i] >= iou)[ignored & same[i]].any():
             continue
@@ -58,7 +58,7 @@ def pair(truth: Objects, prediction: Objects, iou: float = IOU, score: float = S
         else:
             free[j] = False
             swapped.append((j, i))
-    return Pairs(right, swapped, np.flatnonzero(free).tolist(), extra, ious)
+    return Pairs(correct, swapped, np.flatnonzero(free).tolist(), extra, ious)
 
 
 def confusion(truth: Objects, prediction: Objects, classes: int, iou: float = IOU, score: float = SCORE) -> np.ndarray:
@@ -69,7 +69,7 @@ def confusion(truth: Objects, prediction: Objects, classes: int, iou: float = IO
     pairs = pair(truth, prediction, iou, score)
     counts = np.zeros((classes + 1, classes + 1), dtype=np.int64)
     t, p = truth.labels.cpu().numpy(), prediction.labels.cpu().numpy()
-    for j, i in pairs.right + pairs.swapped:
+    for j, i in pairs.correct + pairs.swapped:
         counts[t[j], p[i]] += 1
     for j in pairs.missed:
         counts[t[j], classes] += 1
@@ -83,9 +83,9 @@ def precision_recall(
 ) -> tuple[float | None, float | None]:
     """Precision and recall of one image's objects; None where there is nothing to divide by."""
     pairs = pair(truth, prediction, iou, score)
-    hits, wrong = len(pairs.right), len(pairs.swapped)
-    said, true = hits + wrong + len(pairs.extra), hits + wrong + len(pairs.missed)
-    return (hits / said if said else None), (hits / true if true else None)
+    hits, wrong = len(pairs.correct), len(pairs.swapped)
+    predicted, true = hits + wrong + len(pairs.extra), hits + wrong + len(pairs.missed)
+    return (hits / predicted if predicted else None), (hits / true if true else None)
 
 
 def overlaps(truth: Objects, prediction: Objects, masks: bool) -> np.ndarray:
@@ -94,8 +94,8 @@ def overlaps(truth: Objects, prediction: Objects, masks: bool) -> np.ndarray:
         return np.zeros((len(prediction), len(truth)))
     crowd = _flag(truth.crowd, len(truth))
     if masks and truth.masks is not None and prediction.masks is not None:
-        said, true = encode(prediction.masks), encode(truth.masks)
-        return np.array(run_lengths.iou(said, true, crowd.astype(int).tolist()))
+        predicted, true = encode(prediction.masks), encode(truth.masks)
+        return np.array(run_lengths.iou(predicted, true, crowd.astype(int).tolist()))
     a, b = (o.boxes.detach().double().cpu().numpy() for o in (prediction, truth))
     return numpy_box_iou(a, b, crowd=crowd)
 

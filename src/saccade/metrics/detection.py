@@ -67,16 +67,16 @@ class Detection:
         or the image came before."""
         if id in self._images:
             raise DataError(f"{id}: evaluated twice; give every image once")
-        true, said = self._side(id, truth, False), self._side(id, prediction, True)
-        self._images[id] = (truth.size, true, said)
-        for k in np.union1d(true.labels, said.labels):
-            rows_t, rows_p = np.flatnonzero(true.labels == k), np.flatnonzero(said.labels == k)
-            rows_p = rows_p[np.argsort(-said.scores[rows_p], kind="stable")]
+        true, predicted = self._side(id, truth, False), self._side(id, prediction, True)
+        self._images[id] = (truth.size, true, predicted)
+        for k in np.union1d(true.labels, predicted.labels):
+            rows_t, rows_p = np.flatnonzero(true.labels == k), np.flatnonzero(predicted.labels == k)
+            rows_p = rows_p[np.argsort(-predicted.scores[rows_p], kind="stable")]
             for kind in self.kinds:
-                self._match_coco(id, kind, int(k), true, rows_t, said, rows_p[:MAX_DETECTIONS])
+                self._match_coco(id, kind, int(k), true, rows_t, predicted, rows_p[:MAX_DETECTIONS])
             ignored = true.difficult[rows_t] | true.crowd[rows_t]
-            states = voc.voc_states(said.corners[rows_p], true.corners[rows_t], ignored, 0.5, self.voc_inclusive)
-            self._voc[k].scores[id], self._voc[k].states[id] = said.scores[rows_p], states[None]
+            states = voc.voc_states(predicted.corners[rows_p], true.corners[rows_t], ignored, 0.5, self.voc_inclusive)
+            self._voc[k].scores[id], self._voc[k].states[id] = predicted.scores[rows_p], states[None]
             self._voc[k].truths[id] = np.array([(~ignored).sum()])
         assert truth.objects is not None
         assert prediction.objects is not None
@@ -125,23 +125,23 @@ class Detection:
         return encode(o.masks)
 
     def _match_coco(
-        self, id: str, kind: str, k: int, true: Side, rows_t: np.ndarray, said: Side, rows_p: np.ndarray
+        self, id: str, kind: str, k: int, true: Side, rows_t: np.ndarray, predicted: Side, rows_p: np.ndarray
     ) -> None:
-        truth_area, area = areas(true, kind)[rows_t], areas(said, kind)[rows_p]
+        truth_area, area = areas(true, kind)[rows_t], areas(predicted, kind)[rows_p]
         ious = np.zeros((len(rows_p), len(rows_t)))
         if ious.size:
             crowd = true.crowd[rows_t].astype(int).tolist()
             if kind == "bbox":
-                ious = np.array(run_lengths.iou(said.boxes[rows_p].tolist(), true.boxes[rows_t].tolist(), crowd))
+                ious = np.array(run_lengths.iou(predicted.boxes[rows_p].tolist(), true.boxes[rows_t].tolist(), crowd))
             else:
-                assert said.runs is not None
+                assert predicted.runs is not None
                 assert true.runs is not None
-                pair = [said.runs[i] for i in rows_p], [true.runs[i] for i in rows_t]
+                pair = [predicted.runs[i] for i in rows_p], [true.runs[i] for i in rows_t]
                 ious = np.array(run_lengths.iou(*pair, crowd))
         states = coco_states(ious, truth_area, true.crowd[rows_t], area, THRESHOLDS, BANDS)
         inside = (truth_area >= BANDS[:, :1]) & (truth_area <= BANDS[:, 1:]) & ~true.crowd[rows_t]
         table = self._coco[kind][k]
-        table.scores[id], table.states[id] = said.scores[rows_p], states.reshape(RULES, len(rows_p))
+        table.scores[id], table.states[id] = predicted.scores[rows_p], states.reshape(RULES, len(rows_p))
         table.truths[id] = np.repeat(inside.sum(1), len(THRESHOLDS))
 
     def result(self, bootstrap: int = 1000, seed: int = 0, groups: Mapping[str, str] | None = None) -> Result:
@@ -212,8 +212,8 @@ class Detection:
         if not ids or not self.classes:
             blank = np.full((len(RECALLS), *shape), np.nan)
             return {"precision": blank, "scores": blank, "recall": np.full((len(LIMITS), *shape), np.nan)}
-        truth, said = self._coco_sets(kind, ids)
-        evaluation = COCOeval_faster(truth, said, kind)
+        truth, predicted = self._coco_sets(kind, ids)
+        evaluation = COCOeval_faster(truth, predicted, kind)
         evaluation.params.iouThrs, evaluation.params.recThrs = THRESHOLDS, RECALLS
         evaluation.params.maxDets = list(LIMITS)
         evaluation.params.areaRng = BANDS.tolist()

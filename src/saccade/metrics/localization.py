@@ -36,10 +36,11 @@ def answer_ious(id: str, truth: Annotation, prediction: Annotation) -> np.ndarra
         raise DataError(f"{id}: the truth of a localization is one box, found {found}")
     if prediction.objects is None or not len(prediction.objects):
         raise DataError(f"{id}: the prediction has no box; localize needs one an image")
-    said, true = (o.boxes.detach().double().cpu().numpy() for o in (prediction.objects, truth.objects))
-    if not np.isfinite(said).all():
-        raise DataError(f"{id}: a predicted box holds {said[~np.isfinite(said)][0]}, which is no number of pixels")
-    return numpy_box_iou(said, true)[:, 0]
+    predicted, true = (o.boxes.detach().double().cpu().numpy() for o in (prediction.objects, truth.objects))
+    strange = predicted[~np.isfinite(predicted)]
+    if len(strange):
+        raise DataError(f"{id}: a predicted box holds {strange[0]}, which is no number of pixels")
+    return numpy_box_iou(predicted, true)[:, 0]
 
 
 class Localization:
@@ -68,8 +69,8 @@ class Localization:
         self._labels.add(id, truth, prediction)
         assert truth.label is not None  # the line above has seen to it
         if prediction.scores is None:
-            right = prediction.label == truth.label and float(ious[0]) >= IOU
-            self._rows[id] = (truth.label, right, np.nan, float(ious[0]))
+            correct = prediction.label == truth.label and float(ious[0]) >= IOU
+            self._rows[id] = (truth.label, correct, np.nan, float(ious[0]))
             return
         order = np.argsort(-class_scores(id, prediction, len(self.classes)), kind="stable")[:ANSWERS]
         hits = [label == truth.label and ious[_row(prediction, label)] >= IOU for label in order.tolist()]
@@ -77,12 +78,12 @@ class Localization:
 
     def result(self, bootstrap: int = 1000, seed: int = 0, groups: Mapping[str, str] | None = None) -> Result:
         rows = np.array([self._rows[id] for id in sorted(self._rows)], dtype=np.float64).reshape(-1, 4)
-        right, right5, iou = rows[:, 1], rows[:, 2], rows[:, 3]
+        correct, right5, iou = rows[:, 1], rows[:, 2], rows[:, 3]
 
         def statistic(w: np.ndarray) -> dict[str, np.ndarray]:
             total = w.sum(1)
             return {
-                "localization_top1": ratio(w @ right, total),
+                "localization_top1": ratio(w @ correct, total),
                 "localization_top5": ratio(w @ right5, total),
                 "box_accuracy": ratio(w @ (iou >= IOU).astype(np.float64), total),
                 "mean_iou": ratio(w @ iou, total),

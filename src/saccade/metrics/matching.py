@@ -92,14 +92,14 @@ def weighted_ap(
             total = totals[i, r]
             if total == 0:
                 continue
-            right, wrong, e = 0.0, 0.0, 0
+            correct, wrong, e = 0.0, 0.0, 0
             for k in range(n):
                 w = weights[i, image[k]]
                 if states[r, k] == 0:
                     wrong += w
                 elif states[r, k] == 1 and w > 0:
-                    right += w
-                    rising[e], precision[e], gain[e] = right / total, right / (right + wrong), w / total
+                    correct += w
+                    rising[e], precision[e], gain[e] = correct / total, correct / (correct + wrong), w / total
                     e += 1
             for k in range(e - 2, -1, -1):
                 precision[k] = max(precision[k], precision[k + 1])

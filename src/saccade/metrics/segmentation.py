@@ -60,8 +60,8 @@ class Segmentation:
         rows = np.array([self._rows[id] for id in sorted(self._rows)], dtype=np.float64).reshape(-1, 3, c)
 
         def statistic(w: np.ndarray) -> dict[str, np.ndarray]:
-            hit, true, said = np.moveaxis(np.tensordot(w, rows, 1), 1, 0)  # [b, classes] each
-            iou, total = ratio(hit, true + said - hit), true.sum(1)
+            hit, true, predicted = np.moveaxis(np.tensordot(w, rows, 1), 1, 0)  # [b, classes] each
+            iou, total = ratio(hit, true + predicted - hit), true.sum(1)
             return {
                 "mean_iou": mean_of_defined(iou),
                 "pixel_accuracy": ratio(hit.sum(1), total),
@@ -79,8 +79,8 @@ class Segmentation:
 
     def _per_class(self) -> list[dict[str, Any]]:
         hit, true = self._counts.diagonal(), self._counts.sum(1)
-        said = self._counts[:, : len(self.classes)].sum(0)
-        iou, accuracy, precision = class_iou(self._counts), ratio(hit, true), ratio(hit, said)
+        predicted = self._counts[:, : len(self.classes)].sum(0)
+        iou, accuracy, precision = class_iou(self._counts), ratio(hit, true), ratio(hit, predicted)
         return [
             {
                 "name": name,

@@ -21,9 +21,10 @@ def image_precision_recall(given: np.ndarray, truth: np.ndarray) -> tuple[np.nda
 
     0/0 is 1 where both sets are empty (nothing to say, nothing said) and 0 where only the divisor's is.
     """
-    hit, said, true = (given & truth).sum(1), given.sum(1), truth.sum(1)
-    agreed = ((said == 0) & (true == 0)).astype(np.float64)
-    return np.where(said > 0, hit / np.maximum(said, 1), agreed), np.where(true > 0, hit / np.maximum(true, 1), agreed)
+    hit, predicted, true = (given & truth).sum(1), given.sum(1), truth.sum(1)
+    agreed = ((predicted == 0) & (true == 0)).astype(np.float64)
+    precision = np.where(predicted > 0, hit / np.maximum(predicted, 1), agreed)
+    return precision, np.where(true > 0, hit / np.maximum(true, 1), agreed)
 
 
 class Tags:
@@ -84,14 +85,14 @@ class Tags:
 
     def _per_class(self, scores: np.ndarray, truth: np.ndarray, given: np.ndarray) -> list[dict[str, Any]]:
         ap = average_precisions(scores, truth, np.ones((1, len(truth))))[0]
-        hit, said, true = (given & truth).sum(0), given.sum(0), truth.sum(0)
+        hit, predicted, true = (given & truth).sum(0), given.sum(0), truth.sum(0)
         return [
             {
                 "name": name,
                 "images": int(true[k]),
-                "predictions": int(said[k]),
+                "predictions": int(predicted[k]),
                 "ap": float(ap[k]) if true[k] else None,
-                "precision": float(hit[k] / said[k]) if said[k] else None,
+                "precision": float(hit[k] / predicted[k]) if predicted[k] else None,
                 "recall": float(hit[k] / true[k]) if true[k] else None,
                 "threshold": float(self.thresholds[k]),
                 "best_threshold": best_threshold(scores[:, k], truth[:, k]),
@@ -123,11 +124,11 @@ def fixed_number(order: np.ndarray, truth: np.ndarray, weights: np.ndarray, k: i
     """
     best = np.zeros_like(truth)
     np.put_along_axis(best, order[:, :k], True, axis=1)
-    hits, said, true = (weights @ part.astype(float) for part in (best & truth, best, truth))  # [b, classes]
+    hits, predicted, true = (weights @ part.astype(float) for part in (best & truth, best, truth))  # [b, classes]
     return {
-        f"class_precision_at_{k}": mean_of_defined(ratio(hits, said)),
+        f"class_precision_at_{k}": mean_of_defined(ratio(hits, predicted)),
         f"class_recall_at_{k}": mean_of_defined(ratio(hits, true)),
-        f"overall_precision_at_{k}": ratio(hits.sum(1), said.sum(1)),
+        f"overall_precision_at_{k}": ratio(hits.sum(1), predicted.sum(1)),
         f"overall_recall_at_{k}": ratio(hits.sum(1), true.sum(1)),
         f"n_plus_at_{k}": ratio((hits > 0).sum(1), (true > 0).sum(1)),
     }

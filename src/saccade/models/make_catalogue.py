@@ -127,10 +127,10 @@ def page(entries: dict[str, dict[str, Any]]) -> str:
         rows = [(e["module"], name, e) for name, e in entries.items() if e["module"].split(".")[-2] == room]
         for module, group in groupby(sorted(rows, key=lambda row: row[:2]), key=lambda row: row[0]):
             variants = [(name, entry) for _, name, entry in group]
-            said = (importlib.import_module(module).__doc__ or "").split("\n\n")[0].replace("\n", " ")
+            summary = (importlib.import_module(module).__doc__ or "").split("\n\n")[0].replace("\n", " ")
             papers = dict.fromkeys(f"{e['authors']}: *{e['paper']}*, {e['where']}" for _, e in variants)
             heading = f"### {module.split('.')[-1]}"
-            lines += ["", heading, "", said, "", *(f"- {paper}" for paper in papers), ""]
+            lines += ["", heading, "", summary, "", *(f"- {paper}" for paper in papers), ""]
             lines += ["| name | tasks | year | parameters | multiply-adds | input | weights |"]
             lines += ["|---|---|--:|--:|--:|--:|---|"]
             lines += [

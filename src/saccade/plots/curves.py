@@ -102,8 +102,8 @@ def plot_precision_recall(
     if len(ranked) > 1:
         grid = np.linspace(0, 1, 101)
         mean = np.mean([_at(curves[k]["recall"], curves[k]["precision"], grid) for k in ranked], axis=0)
-        said = sum(worth.values()) / len(worth)
-        axes.plot(grid, mean, color=INK, linewidth=2.2, label=f"mean of {len(ranked)}  {said:.2f}", zorder=5)
+        average = sum(worth.values()) / len(worth)
+        axes.plot(grid, mean, color=INK, linewidth=2.2, label=f"mean of {len(ranked)}  {average:.2f}", zorder=5)
     if ranked:
         axes.legend(fontsize=8, frameon=False, bbox_to_anchor=(1.01, 1), loc="upper left", title=value_name)
     axes.set_xlim(0, 1.01)
@@ -127,8 +127,8 @@ def plot_calibration(calibration: Mapping[str, Any]) -> Figure:
     figure = new_figure(4.6, 4.6)
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     error = calibration["error"]
-    said = "" if error is None else f" (expected error {error:.3f})"
-    style(axes, f"Calibration{said}", "", "share that is right")
+    gap = "" if error is None else f" (expected error {error:.3f})"
+    style(axes, f"Calibration{gap}", "", "share that is right")
     axes.plot([0, 1], [0, 1], color="#9aa3ad", linewidth=1, linestyle="--")
     images = calibration["images"]
     rows = zip(calibration["confidence"], calibration["accuracy"], images, strict=True)

@@ -65,12 +65,12 @@ def fit(image: np.ndarray, annotation: Annotation, side: int) -> tuple[np.ndarra
     new = (max(1, round(height * scale)), max(1, round(width * scale)))
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST if scale >= 3 else cv2.INTER_LINEAR
     resized = cv2.resize(image, new[::-1], interpolation=how)
-    told = Annotation(new, annotation.label, annotation.tags, annotation.scores)
+    fitted = Annotation(new, annotation.label, annotation.tags, annotation.scores)
     if annotation.semantic is not None:
-        told.semantic = torch.from_numpy(_nearest(annotation.semantic.cpu().numpy(), new))
+        fitted.semantic = torch.from_numpy(_nearest(annotation.semantic.cpu().numpy(), new))
     if annotation.objects is not None:
-        told.objects = _fit_objects(annotation.objects, new, new[1] / width, new[0] / height)
-    return resized, told
+        fitted.objects = _fit_objects(annotation.objects, new, new[1] / width, new[0] / height)
+    return resized, fitted
 
 
 def caption(annotation: Annotation, classes: Sequence[str]) -> str:

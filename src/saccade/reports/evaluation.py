@@ -38,8 +38,8 @@ def write_evaluation_report(
     split = summary["split"]
     page = Page(f"Evaluation on {dataset.root.name}", f"{TASKS[task].answers}; split {split}")
     rate = summary["images"] / max(summary["seconds"], 1e-9)
-    told = [*facts, ("time", f"{summary['seconds']:.1f} s, {rate:.1f} images/s with reading and measuring")]
-    page.sections.append(Section("run", "The evaluation", facts=told, commands=[("The same again:", command)]))
+    all_facts = [*facts, ("time", f"{summary['seconds']:.1f} s, {rate:.1f} images/s with reading and measuring")]
+    page.sections.append(Section("run", "The evaluation", facts=all_facts, commands=[("The same again:", command)]))
     add_result(page, task, summary, gallery, f"images of {split}")
     page.warnings += [w for w in dataset.ledger.warnings if w.startswith("leak")]
     page.sections.append(data_section(dataset, {name: dataset.of(name) for name in dataset.splits}))

@@ -32,7 +32,7 @@ class Exhibit:
     pictures: list[tuple[str, Any]]  # (caption, [H, W, 3] uint8), one or two
     truth: str  # label or tags in words; "" where the picture shows it
     answer: str
-    right: bool | None  # whether label or tags agree; None for other tasks
+    correct: bool | None  # whether label or tags agree; None for other tasks
     mistakes: list[str]
     score: float  # of the Verdict: 0 is perfect
     unreadable: str = ""  # why there is no picture

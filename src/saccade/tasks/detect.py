@@ -94,7 +94,7 @@ def judge_objects(truth: Annotation, prediction: Annotation, masks: bool) -> Ver
         raise DataError("truth and prediction need objects (an image without any needs an empty list)")
     pairs = pair(truth.objects, prediction.objects, IOU, SCORE, masks)
     rows = _Rows(truth.objects, prediction.objects, pairs.ious)
-    own = {j for j, _ in pairs.right}
+    own = {j for j, _ in pairs.correct}
     ignored = set(range(len(truth.objects))) - own - {j for j, _ in pairs.swapped} - set(pairs.missed)
     mistakes = [rows.beside("wrong class", i, j) for j, i in pairs.swapped]
     explained = {j for j, _ in pairs.swapped}
@@ -106,7 +106,7 @@ def judge_objects(truth: Annotation, prediction: Annotation, masks: bool) -> Ver
     mistakes.sort(key=lambda row: -row["score"])
     mistakes += [{"kind": "missed", "truth": j, "label": rows.labels[j]} for j in pairs.missed if j not in explained]
     wrong = 2 * len(pairs.swapped) + len(pairs.extra) + len(pairs.missed)  # a swap is one false alarm and one miss
-    return Verdict(wrong / (2 * len(pairs.right) + wrong) if wrong else 0.0, mistakes)
+    return Verdict(wrong / (2 * len(pairs.correct) + wrong) if wrong else 0.0, mistakes)
 
 
 class _Rows:

@@ -235,7 +235,7 @@ def _say_what_is_fitted(plan: Plan, display: Display) -> None:
 def _say_what_is_wrong(plan: Plan, run: Path, display: Display) -> None:
     """Nothing is left out in silence: how much is refused, the first of it, and where all of it stands."""
     ledger = plan.dataset.ledger
-    for line in ledger.told():
+    for line in ledger.lines():
         display.say(line)
     if len(ledger.refused) > 5:
         display.say(f"  ... {run / 'data_report.json'} names all")

@@ -221,12 +221,12 @@ def _write_sheet(dataset: DataSet, out: Path) -> str:
 def _tile(dataset: DataSet, record: Record) -> Tile:
     things = record.things or []
     if record.label is not None:
-        said = dataset.classes[record.label]
+        caption = dataset.classes[record.label]
     elif record.tags is not None:
-        said = ", ".join(dataset.classes[i] for i in record.tags) or "(no tag)"
+        caption = ", ".join(dataset.classes[i] for i in record.tags) or "(no tag)"
     else:
-        said = record.id.rsplit("/", 1)[-1]
-    tile = Tile(decode_picture(record, dataset.root)[0], said)
+        caption = record.id.rsplit("/", 1)[-1]
+    tile = Tile(decode_picture(record, dataset.root)[0], caption)
     tile.boxes = [thing.box for thing in things]
     tile.labels = [thing.label for thing in things]
     tile.names = [dataset.classes[thing.label] for thing in things]

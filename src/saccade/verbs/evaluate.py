@@ -105,7 +105,7 @@ def _check_words(run: str, predictor: Predictor | None, crops: int, corners: str
 def _tell(dataset: DataSet, shown: bool) -> dict[str, Any]:
     """What of the data could not be used: on stderr if `shown`, and for the result."""
     console = Console(stderr=True, quiet=not shown, soft_wrap=True)
-    for line in dataset.ledger.told():
+    for line in dataset.ledger.lines():
         console.print(printable(line), highlight=False, markup=False)
     ledger = dataset.ledger.to_json()
     return {name: ledger[name] for name in ("refused", "warnings")}

@@ -182,9 +182,9 @@ def _page(trained: Trained, methods: Sequence[str]) -> Page:
     return page
 
 
-def _write_overlays(folder: Path, number: int, found: Explained, said: list[dict[str, Any]]) -> None:
+def _write_overlays(folder: Path, number: int, found: Explained, entries: list[dict[str, Any]]) -> None:
     """The maps over the image, one PNG each without frame or scale; their names are added to the summary of each."""
-    for rank, entry in enumerate(said):
+    for rank, entry in enumerate(entries):
         entry["files"] = []
         for method, heats in found.heats.items():
             words = (found.path.stem, entry["name"], method)

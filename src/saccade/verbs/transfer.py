@@ -149,7 +149,7 @@ def transfer(
 def _report_refused(plan: Plan, folder: Path, console: Console) -> None:
     """What of the data could not be used: the first of it here, all in data_report.json."""
     write_whole(folder / "data_report.json", json.dumps(plan.dataset.ledger.to_json(), indent=2))
-    for line in plan.dataset.ledger.told():
+    for line in plan.dataset.ledger.lines():
         console.print(printable(line), highlight=False, markup=False)
 
 

@@ -227,7 +227,7 @@ def test_class_lists_that_cannot_be_right(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="2 lines give 2 values and 1 names"):
         read(tmp_path)
     (tmp_path / "classes.txt").unlink()
-    for text, said in (
+    for text, message in (
         ("classes: {x: 1}\n", "mapping of values"),
         ("classes: [a, a]\n", "two values have one name"),
         ("a: &a [x, x]\nclasses: [*a, *a]\n", "config.yaml:2: aliases"),
@@ -236,7 +236,7 @@ def test_class_lists_that_cannot_be_right(tmp_path: Path) -> None:
         ("classes: [a\n", "not readable as YAML"),
     ):
         (tmp_path / "config.yaml").write_text(text)
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=message):
             read(f"masks:{tmp_path}")
 
 

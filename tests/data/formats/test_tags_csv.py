@@ -88,7 +88,7 @@ def test_an_empty_class_is_refused_by_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("image,label\n", r"labels.csv:1: a header and no row"),
         ("1.png,cat\n2.png,dog\n", r"labels.csv:1: no header"),
@@ -103,9 +103,9 @@ def test_an_empty_class_is_refused_by_line(tmp_path: Path) -> None:
         ("", r"labels.csv: the file is empty"),
     ],
 )
-def test_faults_of_structure_name_the_line(tmp_path: Path, text: str | bytes, said: str) -> None:
+def test_faults_of_structure_name_the_line(tmp_path: Path, text: str | bytes, message: str) -> None:
     root = _set(tmp_path, text)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         read(f"tags_csv:{root}")
 
 

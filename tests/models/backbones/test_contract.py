@@ -179,8 +179,8 @@ def test_the_loss_reaches_every_parameter(form: Form, task: str) -> None:
     assert [name for name, grad in found.items() if grad is None or not grad.isfinite().all() or not grad.any()] == []
     model.eval()
     assert model.loss(batch_of(form, 2)).keys() == losses.keys()
-    said = model.predict(batch_of(form, 2))
-    for answer in said:
+    answers = model.predict(batch_of(form, 2))
+    for answer in answers:
         assert answer.size == (form.side, form.side)
         assert answer.scores.shape == (CLASSES,)
         assert bool(((answer.scores >= 0) & (answer.scores <= 1)).all())
@@ -239,8 +239,8 @@ def _learns_eight_images_by_heart(form: Form) -> None:
     with torch.no_grad():
         for _ in range(20):  # the running statistics of so short a training lag behind the weights
             model(batch.images)
-        said = model.eval().predict(batch)
-    assert [answer.label for answer in said] == [truth.label for truth in batch.truth or []]
+        answers = model.eval().predict(batch)
+    assert [answer.label for answer in answers] == [truth.label for truth in batch.truth or []]
 
 
 @pytest.mark.parametrize("name", [name for name, form in FORMS.items() if form.learns])

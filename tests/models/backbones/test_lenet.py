@@ -132,8 +132,8 @@ def test_criterion_of_1990_by_hand():
 def test_nearest_code_is_the_answer():
     model = Model(VARIANTS["lenet5"]).eval()
     images = torch.rand(3, 3, 32, 32)
-    said = model.predict(Batch(images, [(32, 32)] * 3))
-    assert [a.label for a in said] == model.outputs(images).argmin(1).tolist()
+    answers = model.predict(Batch(images, [(32, 32)] * 3))
+    assert [a.label for a in answers] == model.outputs(images).argmin(1).tolist()
 
 
 def test_gray_is_the_mean_of_the_colours():

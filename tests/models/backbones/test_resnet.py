@@ -139,6 +139,6 @@ def test_public_resnet20_scores_what_its_readme_states(shared_data: Path):
     pixels = np.stack([np.asarray(Image.open(file).convert("RGB")) for file, _ in files])
     images = torch.from_numpy(pixels).movedim(-1, 1).float() / 255
     with torch.no_grad():
-        said = model.predict(Batch(images, [(32, 32)] * len(files)))
+        answers = model.predict(Batch(images, [(32, 32)] * len(files)))
     assert len(files) == 500
-    assert sum(s.label == label for s, (_, label) in zip(said, files, strict=True)) == 399
+    assert sum(s.label == label for s, (_, label) in zip(answers, files, strict=True)) == 399

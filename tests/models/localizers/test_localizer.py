@@ -54,10 +54,10 @@ def test_boxes_are_shares_of_the_input_and_come_back() -> None:
 
 
 def test_distances_by_hand() -> None:
-    said, true = torch.tensor([[0.1, 0.5, 0.5, 0.9]]), torch.tensor([[0.5, 0.5, 0.6, 0.9]])
-    assert float(box_losses(said, true, "l1", 0.2)) == pytest.approx(0.5)
-    assert float(box_losses(said, true, "l2", 0.2)) == pytest.approx(0.17)
-    assert float(box_losses(said, true, "smooth_l1", 0.2)) == pytest.approx((0.4 - 0.1) + 0.01 / 0.4)
+    predicted, true = torch.tensor([[0.1, 0.5, 0.5, 0.9]]), torch.tensor([[0.5, 0.5, 0.6, 0.9]])
+    assert float(box_losses(predicted, true, "l1", 0.2)) == pytest.approx(0.5)
+    assert float(box_losses(predicted, true, "l2", 0.2)) == pytest.approx(0.17)
+    assert float(box_losses(predicted, true, "smooth_l1", 0.2)) == pytest.approx((0.4 - 0.1) + 0.01 / 0.4)
 
 
 @pytest.mark.parametrize("per_class", [False, True])

@@ -115,9 +115,9 @@ def test_predicts_a_map_of_each_image_size(form: str):
     model = Model(FORMS[form]).eval()
     sizes = [(50, 70), (33, 47)]
     with torch.no_grad():
-        said = model.predict(Batch(torch.rand(2, 3, 50, 70), sizes))
-    assert [tuple(s.semantic.shape) for s in said] == sizes == [s.size for s in said]
-    assert all(s.semantic.dtype == torch.uint8 and s.semantic.max() < 3 for s in said)
+        answers = model.predict(Batch(torch.rand(2, 3, 50, 70), sizes))
+    assert [tuple(s.semantic.shape) for s in answers] == sizes == [s.size for s in answers]
+    assert all(s.semantic.dtype == torch.uint8 and s.semantic.max() < 3 for s in answers)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -202,8 +202,8 @@ def test_learns_two_images_by_heart(form: str):
         sum(model.loss(batch).values()).backward()
         optimizer.step()
     with torch.no_grad():
-        said = torch.stack([s.semantic for s in model.eval().predict(batch)])
-    overlaps = [((said == c) & (target == c)).sum() / ((said == c) | (target == c)).sum() for c in range(3)]
+        answers = torch.stack([s.semantic for s in model.eval().predict(batch)])
+    overlaps = [((answers == c) & (target == c)).sum() / ((answers == c) | (target == c)).sum() for c in range(3)]
     assert sum(overlaps) / 3 > 0.95
 
 

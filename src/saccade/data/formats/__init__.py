@@ -141,8 +141,8 @@ def _unknown(root: Path) -> str:
         return f"{root}: several data sets lie here; name one: {', '.join(str(s) for s in sets[:10])}"
     if known := describe_layout(root):
         return f"{root}: {known}"
-    told = [p.name for p in sorted(root.iterdir()) if p.suffix.lower() in (".csv", ".json", ".xml", ".yaml", ".yml")]
-    found = ", ".join([f"{f.name}/" for f in list_folders(root)[:10]] + told[:10]) or "no folders"
+    files = [p.name for p in sorted(root.iterdir()) if p.suffix.lower() in (".csv", ".json", ".xml", ".yaml", ".yml")]
+    found = ", ".join([f"{f.name}/" for f in list_folders(root)[:10]] + files[:10]) or "no folders"
     folders = sum(bool(list_images(folder)) for folder in list_folders(root)[:10])
     hint = f"\nIf its folders are the classes, write folder:{root}" if folders > 1 else ""
     return f"{root}: 0 of {images} pictures have a label; found {found}; looked in {root} for:{wanted}{hint}"

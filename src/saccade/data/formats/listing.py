@@ -128,18 +128,18 @@ def measure(root: Path, paths: Iterable[Path], ledger: Ledger) -> dict[Path, tup
     paths = list(paths)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         found = dict(zip(paths, pool.map(look_at, paths), strict=True))
-    for path, told in found.items():
-        if isinstance(told, str):
-            ledger.refuse_image(relative(path, root), told)
-    known = {path: told for path, told in found.items() if isinstance(told, Probe)}
-    several = [path for path, told in known.items() if told.animated]
+    for path, probed in found.items():
+        if isinstance(probed, str):
+            ledger.refuse_image(relative(path, root), probed)
+    known = {path: probed for path, probed in found.items() if isinstance(probed, Probe)}
+    several = [path for path, probed in known.items() if probed.animated]
     if several:
         files = "1 file holds" if len(several) == 1 else f"{len(several)} files hold"
         ledger.warnings.append(
             f"{files} several images, such as {relative(several[0], root)}: of each the first is taken"
         )
-    ledger.warnings += _dark_values(root, [path for path, told in known.items() if told.deep])
-    return {path: told.size for path, told in known.items()}
+    ledger.warnings += _dark_values(root, [path for path, probed in known.items() if probed.deep])
+    return {path: probed.size for path, probed in known.items()}
 
 
 def _dark_values(root: Path, deep: Sequence[Path]) -> list[str]:

@@ -320,6 +320,6 @@ def map_loss(distances: Tensor, labels: Tensor, rubbish: float) -> Tensor:
         labels: D, [b].
         rubbish: j, the distance at which an image belongs to no class.
     """
-    right = distances.gather(1, labels[:, None])[:, 0]
-    garbage = torch.full_like(right, -rubbish)[:, None]
-    return right + torch.cat((garbage, -distances), 1).logsumexp(1)
+    of_truth = distances.gather(1, labels[:, None])[:, 0]
+    garbage = torch.full_like(of_truth, -rubbish)[:, None]
+    return of_truth + torch.cat((garbage, -distances), 1).logsumexp(1)
