@@ -1,5 +1,6 @@
 """Settings: where a value comes from, and what a wrong one is told."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,15 @@ def test_every_setting_states_its_meaning_and_its_default_is_allowed() -> None:
     defaults = dataclasses.asdict(Settings())
     assert resolve([("default", defaults)])[0] == Settings()
     assert all(f.metadata["help"] for f in dataclasses.fields(Settings))
+
+
+def test_what_belongs_to_losses_of_labels_is_told_so() -> None:
+    with pytest.raises(UsageError, match="flag: loss is a setting of models that classify, tag or localize"):
+        resolve([("flag", {"loss": "focal"})])
+    assert resolve([("flag", {"loss": "focal"})], model_fields={"loss"})[1] == {"loss": "focal"}
+
+
+def test_settings_stand_in_groups_that_are_whole() -> None:
+    groups = [field.metadata["group"] for field in dataclasses.fields(Settings)]
+    assert list(dict.fromkeys(groups)) == ["run", "optimiser", "numerics", "data", "augmentation", "files"]
+    assert groups == sorted(groups, key=list(dict.fromkeys(groups)).index)

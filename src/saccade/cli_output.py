@@ -63,12 +63,12 @@ def show_layers(result: dict[str, Any]) -> None:
 
 
 def show_settings(rows: list[dict[str, Any]]) -> None:
-    """Settings as `name value meaning`, the model's own under a heading; where a recipe sets one, it is named."""
-    of_model = False
+    """Settings as `name value meaning` under the heading of their group; where a recipe sets one, it is named."""
+    group = None
     for row in rows:
-        if row["of"] != "training" and not of_model:
-            of_model = True
-            typer.echo(f"\nof {row['of']} itself:")
+        if row["group"] != group:
+            typer.echo(f"{'' if group is None else chr(10)}{row['group']}:")
+            group = row["group"]
         source = "" if row["from"] == "default" else f" [{row['from']}]"
         typer.echo(f"{row['name']:<18} {_value(row['value']):<16} {row['help'] or row['type']}{source}")
 

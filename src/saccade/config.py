@@ -12,6 +12,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,173 +23,152 @@ Size = int | tuple[int, int]
 VIEW = 8 / 7  # test view of classifiers: 256 pixels for a crop of 224
 
 
-def _setting(default: Any, help: str, *, low: float | None = None, high: float | None = None) -> Any:
-    return field(default=default, metadata={"help": help, "low": low, "high": high})
+def _setting(group: str, default: Any, help: str, *, low: float | None = None, high: float | None = None) -> Any:
+    return field(default=default, metadata={"group": group, "help": help, "low": low, "high": high})
+
+
+_run, _optimiser, _numerics, _data, _augmentation, _files = (
+    partial(_setting, group) for group in ("run", "optimiser", "numerics", "data", "augmentation", "files")
+)
 
 
 @dataclass(frozen=True)
 class Settings:
     """How a model is trained. Models' recipes override these; flags override both."""
 
-    # how long
-    epochs: int = _setting(
+    # run
+    epochs: int = _run(
         50,
         "passes over the training images; with minutes only where both are given: the first to be reached ends the run",
         low=1,
     )
-    minutes: float | None = _setting(None, "wall-clock budget in minutes; the schedule is fitted to it", low=0.01)
-    patience: float | None = _setting(
-        None, "stop when the metric has not risen for this share of the run", low=0, high=1
-    )
-    # batches
-    batch: int = _setting(16, "images a step over all processes; 0 finds the largest that fits", low=0)
-    accumulate: int = _setting(
-        1, "split every batch into this many forward passes (same gradients, less memory)", low=1
-    )
-    size: Size = _setting(224, "input side in pixels, or HxW; for segment the training crop", low=8)
-    scale: float = _setting(1.0, "segment: factor applied to every image before cropping", low=0.01, high=8)
-    multi_scale: float = _setting(
-        0.0, "vary the input side of each batch by up to this share (YOLOv2 sec. 3)", low=0, high=0.9
-    )
+    minutes: float | None = _run(None, "wall-clock budget in minutes; the schedule is fitted to it", low=0.01)
+    patience: float | None = _run(None, "stop when the metric has not risen for this share of the run", low=0, high=1)
+    batch: int = _run(16, "images a step over all processes; 0 finds the largest that fits", low=0)
+    accumulate: int = _run(1, "split every batch into this many forward passes (same gradients, less memory)", low=1)
     # optimiser
-    optimizer: Literal["sgd", "adamw", "rmsprop"] = _setting(
+    optimizer: Literal["sgd", "adamw", "rmsprop"] = _optimiser(
         "sgd", "sgd with momentum, adamw (Loshchilov & Hutter 2019), or rmsprop with momentum"
     )
-    lr: float = _setting(0.01, "peak learning rate at the given batch", low=0)
-    momentum: float = _setting(0.9, "of sgd and rmsprop, or adamw's beta 1", low=0, high=0.9999)
-    nesterov: bool = _setting(False, "Nesterov's form of momentum")
-    rms_decay: float = _setting(0.9, "rmsprop: decay a step of the mean square of each gradient", low=0, high=0.99999)
-    rms_eps: float = _setting(
+    lr: float = _optimiser(0.01, "peak learning rate at the given batch", low=0)
+    momentum: float = _optimiser(0.9, "of sgd and rmsprop, or adamw's beta 1", low=0, high=0.9999)
+    nesterov: bool = _optimiser(False, "Nesterov's form of momentum")
+    rms_decay: float = _optimiser(0.9, "rmsprop: decay a step of the mean square of each gradient", low=0, high=0.99999)
+    rms_eps: float = _optimiser(
         1e-3, "rmsprop: added to the root mean square before it divides (Inception v3: 1)", low=0, high=10
     )
-    weight_decay: float = _setting(1e-4, "on weights; never on norms and biases", low=0)
-    schedule: Literal["cosine", "step", "poly", "constant"] = _setting(
+    weight_decay: float = _optimiser(1e-4, "on weights; never on norms and biases", low=0)
+    schedule: Literal["cosine", "step", "poly", "constant"] = _optimiser(
         "cosine", "course of the learning rate after warm-up"
     )
-    milestones: tuple[float, ...] = _setting(
+    milestones: tuple[float, ...] = _optimiser(
         (0.667, 0.889), "step: shares of the run at which lr is multiplied by gamma"
     )
-    gamma: float = _setting(0.1, "step: factor at each milestone", low=0, high=1)
-    power: float = _setting(0.9, "poly: lr * (1 - progress) ** power", low=0)
-    warmup: float = _setting(0.03, "share of the run in which lr rises linearly from a thousandth", low=0, high=0.9)
-    clip_norm: float = _setting(10.0, "largest L2 norm of the gradient; 0 for none", low=0)
-    ema: float = _setting(
+    gamma: float = _optimiser(0.1, "step: factor at each milestone", low=0, high=1)
+    power: float = _optimiser(0.9, "poly: lr * (1 - progress) ** power", low=0)
+    warmup: float = _optimiser(0.03, "share of the run in which lr rises linearly from a thousandth", low=0, high=0.9)
+    clip_norm: float = _optimiser(10.0, "largest L2 norm of the gradient; 0 for none", low=0)
+    ema: float = _optimiser(
         0.0, "decay a step of the averaged weights that are evaluated and saved; 0 for none", low=0, high=0.99999
     )
-    layer_decay: float = _setting(
+    layer_decay: float = _optimiser(
         1.0, "factor on lr from each part of the network to the one before it; 1 for one rate", low=0.01, high=1
     )
-    freeze: int = _setting(0, "the first so many parts of the network keep weights and norm statistics", low=0)
+    freeze: int = _optimiser(0, "the first so many parts of the network keep weights and norm statistics", low=0)
     # numerics
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = _setting(
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = _numerics(
         "auto", "auto: bf16 where the hardware has it and the loss agrees"
     )
-    seed: int = _setting(0, "everything random follows from it", low=0)
-    deterministic: bool = _setting(
+    seed: int = _numerics(0, "everything random follows from it", low=0)
+    deterministic: bool = _numerics(
         False, "only algorithms that give the same bits every time (GPUs have faster ones); stops where there is none"
     )
-    # augmentation (training images only)
-    resize: Literal["crop", "letterbox", "stretch"] = _setting(
+    # data
+    size: Size = _data(224, "input side in pixels, or HxW; for segment the training crop", low=8)
+    scale: float = _data(1.0, "segment: factor applied to every image before cropping", low=0.01, high=8)
+    resize: Literal["crop", "letterbox", "stretch"] = _data(
         "letterbox", "crop: random resized crop (classify); letterbox keeps the aspect; stretch does not"
     )
-    view: float = _setting(
+    view: float = _data(
         VIEW, "crop: in tests, shorter side of the resized image over that of its central part", low=1, high=9
     )
-    crop_min: float = _setting(0.35, "crop: smallest share of the area", low=0.01, high=1)
-    pad: int = _setting(0, "crop: instead of resizing, pad by this many pixels and crop back (CIFAR: 4)", low=0)
-    flip: float = _setting(0.5, "probability of a left-right mirror", low=0, high=1)
-    flip_vertical: float = _setting(0.0, "probability of an upside-down mirror", low=0, high=1)
-    transpose: float = _setting(
-        0.0, "probability of swapping rows and columns; with both mirrors all eight orientations", low=0, high=1
-    )
-    rotate: float = _setting(0.0, "degrees, uniform in +-", low=0, high=180)
-    jitter: float = _setting(
-        0.0, "scale and translation, uniform in 1 +- jitter and +- jitter / 2 of the side", low=0, high=0.9
-    )
-    min_overlap_crop: float = _setting(
-        0.0, "probability of SSD's sampling: crop with a minimum overlap, or expand", low=0, high=1
-    )
-    color: float = _setting(
-        0.3, "strength of brightness, contrast, saturation and hue changes (1 = SSD's)", low=0, high=2
-    )
-    elastic: float = _setting(
-        0.0, "probability of an elastic deformation (U-Net: 3x3 grid, sigma 10 px)", low=0, high=1
-    )
-    mosaic: float = _setting(
-        0.0, "probability of composing four images; off in the last tenth of the run", low=0, high=1
-    )
-    lighting: float = _setting(
-        0.0, "standard deviation of AlexNet's colour noise along the principal components (paper: 0.1)", low=0, high=1
-    )
-    policy: Literal["none", "randaugment", "trivialaugment"] = _setting(
-        "none", "operators drawn by chance; only those on colours unless the task is classify or tag"
-    )
-    policy_number: int = _setting(2, "randaugment: operators an image", low=1, high=10)
-    policy_magnitude: float = _setting(9.0, "randaugment: strength of the operators, of 30", low=0, high=30)
-    cutout: float = _setting(0.0, "probability of blanking a random square (DeVries & Taylor 2017)", low=0, high=1)
-    mixup: float = _setting(
-        0.0,
-        "classify, tag: blend images in pairs, share from Beta(mixup, mixup) (Zhang et al. 2018: 0.2)",
-        low=0,
-        high=10,
-    )
-    cutmix: float = _setting(
-        0.0,
-        "classify, tag: paste windows of images, share from Beta(cutmix, cutmix) (Yun et al. 2019: 1)",
-        low=0,
-        high=10,
-    )
-    mix_probability: float = _setting(1.0, "mixup, cutmix: share of the batches that they change", low=0, high=1)
-    mix_until: float = _setting(1.0, "mixup, cutmix: share of the run after which they are off", low=0, high=1)
-    # loss
-    loss: Literal["cross_entropy", "hinge", "focal", "softmax", "ranking", "warp"] = _setting(
-        "cross_entropy",
-        "classify, localize: cross_entropy, hinge, focal; tag: cross_entropy (logistic), focal, softmax, ranking, warp",
-    )
-    label_smoothing: float = _setting(
-        0.0, "classify, localize by cross_entropy: share of the target spread over all classes", low=0, high=0.9
-    )
-    focal_gamma: float = _setting(2.0, "focal: power of 1 - p, which quiets easy images", low=0, high=10)
-    class_balance: Literal["none", "inverse", "effective"] = _setting(
-        "none",
-        "classify, localize, tag: weight classes (or tags that hold) by 1 / images, or by their effective number",
-    )
-    effective_beta: float = _setting(
-        0.999, "class_balance=effective: share that the next image adds (Cui et al. 2019)", low=0, high=0.999999
-    )
-    tune_thresholds: bool = _setting(
-        True, "tag: the best checkpoint keeps each label's threshold with the best F1 on the validation images"
-    )
-    # files
-    save_every: float = _setting(1.0, "minutes between saved states, from which --resume goes on", low=0)
-    # data
-    holdout: float = _setting(
+    holdout: float = _data(
         0.2,
         "share of the training images held out to choose the checkpoint, where the data set has no val; 0 for none",
         low=0,
         high=0.9,
     )
-    group: str = _setting(
+    group: str = _data(
         "auto",
         "recordings (of a video, a patient) that stay on one side of the split: auto, none, or a regular expression "
         "searched in the path whose first group names the recording",
     )
-    repeat_threshold: float = _setting(
+    repeat_threshold: float = _data(
         0.0,
         "show images of classes that occur in less than this share of them more often (LVIS: 0.001); 0 for none",
         low=0,
         high=1,
     )
-    cache: float = _setting(1.0, "GB of decoded images to keep in memory, if all training images fit", low=0)
-    workers: int | None = _setting(
+    max_refused: float = _data(0.5, "stop when more than this share of the labels or images is refused", low=0, high=1)
+    cache: float = _data(1.0, "GB of decoded images to keep in memory, if all training images fit", low=0)
+    workers: int | None = _data(
         None,
         "loader processes; by default one a core, one for two cores where the network computes on them, at most 8",
         low=0,
         high=64,
     )
-    max_refused: float = _setting(
-        0.5, "stop when more than this share of the labels or images is refused", low=0, high=1
+    # augmentation, of training images only
+    multi_scale: float = _augmentation(
+        0.0, "vary the input side of each batch by up to this share (YOLOv2 sec. 3)", low=0, high=0.9
     )
+    crop_min: float = _augmentation(0.35, "crop: smallest share of the area", low=0.01, high=1)
+    pad: int = _augmentation(0, "crop: instead of resizing, pad by this many pixels and crop back (CIFAR: 4)", low=0)
+    flip: float = _augmentation(0.5, "probability of a left-right mirror", low=0, high=1)
+    flip_vertical: float = _augmentation(0.0, "probability of an upside-down mirror", low=0, high=1)
+    transpose: float = _augmentation(
+        0.0, "probability of swapping rows and columns; with both mirrors all eight orientations", low=0, high=1
+    )
+    rotate: float = _augmentation(0.0, "degrees, uniform in +-", low=0, high=180)
+    jitter: float = _augmentation(
+        0.0, "scale and translation, uniform in 1 +- jitter and +- jitter / 2 of the side", low=0, high=0.9
+    )
+    min_overlap_crop: float = _augmentation(
+        0.0, "probability of SSD's sampling: crop with a minimum overlap, or expand", low=0, high=1
+    )
+    color: float = _augmentation(
+        0.3, "strength of brightness, contrast, saturation and hue changes (1 = SSD's)", low=0, high=2
+    )
+    elastic: float = _augmentation(
+        0.0, "probability of an elastic deformation (U-Net: 3x3 grid, sigma 10 px)", low=0, high=1
+    )
+    mosaic: float = _augmentation(
+        0.0, "probability of composing four images; off in the last tenth of the run", low=0, high=1
+    )
+    lighting: float = _augmentation(
+        0.0, "standard deviation of AlexNet's colour noise along the principal components (paper: 0.1)", low=0, high=1
+    )
+    policy: Literal["none", "randaugment", "trivialaugment"] = _augmentation(
+        "none", "operators drawn by chance; only those on colours unless the task is classify or tag"
+    )
+    policy_number: int = _augmentation(2, "randaugment: operators an image", low=1, high=10)
+    policy_magnitude: float = _augmentation(9.0, "randaugment: strength of the operators, of 30", low=0, high=30)
+    cutout: float = _augmentation(0.0, "probability of blanking a random square (DeVries & Taylor 2017)", low=0, high=1)
+    mixup: float = _augmentation(
+        0.0,
+        "classify, tag: blend images in pairs, share from Beta(mixup, mixup) (Zhang et al. 2018: 0.2)",
+        low=0,
+        high=10,
+    )
+    cutmix: float = _augmentation(
+        0.0,
+        "classify, tag: paste windows of images, share from Beta(cutmix, cutmix) (Yun et al. 2019: 1)",
+        low=0,
+        high=10,
+    )
+    mix_probability: float = _augmentation(1.0, "mixup, cutmix: share of the batches that they change", low=0, high=1)
+    mix_until: float = _augmentation(1.0, "mixup, cutmix: share of the run after which they are off", low=0, high=1)
+    # files
+    save_every: float = _files(1.0, "minutes between saved states, from which --resume goes on", low=0)
 
 
 # what other tools call these settings, for the suggestion in the error
@@ -207,6 +187,10 @@ ELSEWHERE = {
     "fliplr": "flip",
     "flipud": "flip_vertical",
 }
+
+
+# fields of `losses.classification.Objective`, which the Configs of models with labels of whole images hold
+OF_LABELS = ("loss", "label_smoothing", "focal_gamma", "class_balance", "effective_beta", "tune_thresholds")
 
 
 def parse_size(text: str | int | tuple[int, int] | list[int]) -> Size:
@@ -258,6 +242,9 @@ def resolve(
                 model[name] = value
                 origins[name] = origin
             else:
+                if name in OF_LABELS:
+                    faults.append(f"{origin}: {name} is a setting of models that classify, tag or localize")
+                    continue
                 near = difflib.get_close_matches(name.lower(), ELSEWHERE, n=1, cutoff=0.85)
                 hint = f"did you mean {ELSEWHERE[near[0]]!r}?" if near else suggest(name, [*known, *model_fields])
                 faults.append(f"{origin}: unknown setting {name!r}: {hint}")

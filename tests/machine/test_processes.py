@@ -97,13 +97,13 @@ class _Scores:
 
 def _end_an_epoch(counters: Progress, share: float, top1: float, rank: int) -> None:
     """`_end_of_epoch` at this share of a run with patience 0.3; only the first process evaluates, to `top1`."""
-    settings = SimpleNamespace(patience=0.3, tune_thresholds=False)
+    settings = SimpleNamespace(patience=0.3)
     parts = SimpleNamespace(
         share=lambda _: share,
         plan=SimpleNamespace(validation=[1], task="classify", settings=settings),
         accelerator=SimpleNamespace(is_main_process=rank == 0),
         log=SimpleNamespace(add=lambda _: None),
-        display=SimpleNamespace(say=lambda _: None),
+        display=SimpleNamespace(epoch=lambda row, metric: None),
         run=Path(),
     )
     scores = _Scores({"top1": SimpleNamespace(value=top1)}) if rank == 0 else None

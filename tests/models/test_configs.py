@@ -12,8 +12,16 @@ import pytest
 
 import saccade
 from saccade.errors import UsageError
+from saccade.losses.classification import Objective
 from saccade.models import catalogue, model_config, model_module
-from saccade.models.configs import config_from_json, describe_fields, describe_settings, unknown_fields
+from saccade.models.configs import (
+    config_from_json,
+    describe_fields,
+    describe_settings,
+    flat_values,
+    free_fields,
+    unknown_fields,
+)
 from saccade.training.plan import FITTED, make_plan
 
 Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
@@ -50,6 +58,9 @@ def test_a_value_is_taken_in_the_type_of_its_field(model: str, field: str, value
         ("resnet20", "norm_eps", float("inf"), "inf is no number"),
         ("resnet20", "objective", {"losss": "focal"}, "no field 'losss': did you mean 'loss'"),
         ("resnet20", "widht", 4, "did you mean 'width'"),
+        ("resnet20", "focal_gama", 4, "did you mean 'focal_gamma'"),
+        ("resnet20", "label_smoothing", 1.5, "allowed: 0 to 0.9"),
+        ("ssd_small", "loss", "focal", "model ssd_small has no setting 'loss'"),
     ],
 )
 def test_a_value_of_another_shape_is_refused_with_what_is_allowed(
@@ -63,7 +74,7 @@ def test_every_field_of_the_catalogue_is_described_and_accepts_what_it_has() -> 
     for name in catalogue():
         config = model_module(name).VARIANTS[name]
         rows = describe_fields(config)
-        assert [row["name"] for row in rows] == [field.name for field in dataclasses.fields(config)]
+        assert {row["name"] for row in rows} == free_fields(config)
         assert all(row["type"] for row in rows), name
         assert model_config(name, **json.loads(json.dumps(dataclasses.asdict(config)))) == config, name
 
@@ -121,6 +132,16 @@ def test_configs_of_the_first_ssd_are_read() -> None:
     assert unknown_fields(room, "ssd512", paper | {"matching": "adaptive"}) == ["matching"]
 
 
+def test_fields_of_the_objective_are_named_as_those_of_the_config() -> None:
+    config = model_config("resnet20", loss="focal", focal_gamma=1, width=8)
+    assert (config.width, config.objective) == (8, Objective("focal", focal_gamma=1.0))
+    assert model_config("resnet20", objective={"loss": "hinge"}, label_smoothing=0.1).objective == Objective(
+        "hinge", 0.1
+    )
+    flat = flat_values(config)
+    assert (flat["loss"], flat["width"], "objective" in flat) == ("focal", 8, False)
+
+
 def test_the_comment_of_a_field_is_its_help() -> None:
     rows = {row["name"]: row for row in describe_fields(model_config("atss_small"))}
     assert rows["priors"]["help"].startswith("Priors of every map: (width, height)")  # in the line above
@@ -142,7 +163,13 @@ def test_settings_of_a_model_name_what_its_recipe_sets() -> None:
 def test_the_command_line_lists_fields_and_layers(shell: Shell) -> None:
     code, out, _ = shell("settings", "resnet20")
     assert code == 0
-    assert "of resnet20 itself" in out
+    heads = [line for line in out.splitlines() if line.endswith(":")]
+    assert heads == ["run:", "optimiser:", "numerics:", "data:", "augmentation:", "files:", "of resnet20:"]
+    assert [line.split()[0] for line in out.split("of resnet20:")[1].split("\n") if "label_smoothing" in line]
+    code, out, _ = shell("settings", "ssd_small", "--json")
+    groups = {row["name"]: row["group"] for row in json.loads(out)}
+    assert (groups["lr"], groups["flip"], groups["priors"]) == ("optimiser", "augmentation", "of ssd_small")
+    assert "label_smoothing" not in groups
     code, out, _ = shell("models", "resnet20", "--size", "32", "--json")
     assert code == 0
     printed = json.loads(out)

@@ -19,6 +19,7 @@ from saccade.data.types import Batch
 from saccade.errors import ModelFileError, UsageError
 from saccade.training.mixup import mix
 from saccade.training.plan import make_plan
+from saccade.training.state import read_config, write_config
 
 Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
 SMALL: dict[str, Any] = {"batch": 8, "workers": 0, "width": 4, "depths": [1, 1, 1], "precision": "fp32"}
@@ -118,7 +119,7 @@ def test_a_run_with_everything_goes_on_exactly(colours: Path, tmp_path: Path, mo
     ("flags", "message"),
     [
         ({"loss": "warp"}, r"loss=warp is not for classify; allowed: cross_entropy, hinge, focal"),
-        ({"loss": "huber"}, r"loss is 'huber', allowed: cross_entropy, hinge"),
+        ({"loss": "huber"}, r"loss of model resnet20 is 'huber': allowed: cross_entropy, hinge"),
         ({"objective": "hinge"}, r"unknown setting 'objective'"),
         ({"policy": "autoaugment"}, r"policy is 'autoaugment', allowed: none, randaugment, trivialaugment"),
     ],
@@ -133,8 +134,8 @@ def test_what_is_for_labels_is_refused_for_objects(tmp_path: Path) -> None:
     for flags, message in (
         ({"mixup": 0.2}, r"mixup blends the labels of whole images: for classify and tag, not detect \(mixup=0\)"),
         ({"cutmix": 1.0}, r"cutmix blends"),
-        ({"loss": "focal"}, r"loss=focal is not for detect; allowed: cross_entropy"),
-        ({"class_balance": "inverse"}, r"class_balance weights the labels of whole images, not those of detect"),
+        ({"loss": "focal"}, r"loss is a setting of models that classify, tag or localize"),
+        ({"class_balance": "inverse"}, r"class_balance is a setting of models that classify, tag or localize"),
     ):
         with pytest.raises(UsageError, match=message):
             make_plan("atss_small", data, flags=flags)
@@ -145,3 +146,31 @@ def test_the_digit_networks_with_their_own_criteria_take_no_other_loss(colours: 
     with pytest.raises(UsageError, match="lenet5_modern, or loss=cross_entropy"):
         plan.module.Model(plan.config)
     assert make_plan("lenet5_modern", colours, flags={"loss": "hinge"}).config.objective.loss == "hinge"
+
+
+def test_a_run_whose_loss_was_a_setting_goes_on(colours: Path, tmp_path: Path) -> None:
+    """In run folders of version 0.1 what is now of the objective stands among the settings."""
+    run, names = tmp_path / "run", ("loss", "focal_gamma", "label_smoothing", "class_balance", "effective_beta")
+    flags: dict[str, Any] = SMALL | {"loss": "focal", "focal_gamma": 1.0, "class_balance": "inverse"}
+    saccade.train("resnet20", colours, out=run, progress=False, epochs=1, **flags)
+    stored = read_config(run)
+    objective = stored["config"]["objective"]
+    for name in (*names, "tune_thresholds"):
+        stored["settings"][name] = objective[name]
+        stored["origins"].setdefault(name, "default")
+    for name in ("class_balance", "effective_beta", "tune_thresholds"):
+        del objective[name]
+    write_config(run, stored)
+    with pytest.raises(UsageError, match=r"cannot change class_balance \(inverse in the run, none now\)"):
+        saccade.train("resnet20", colours, out=run, resume=True, progress=False, class_balance="none")
+    saccade.train("resnet20", colours, out=run, resume=True, progress=False, epochs=2, loss="focal")
+    now = read_config(run)
+    assert set(names) & set(now["settings"]) == set()
+    assert {name: now["config"]["objective"][name] for name in ("loss", "focal_gamma", "class_balance")} == {
+        "loss": "focal",
+        "focal_gamma": 1.0,
+        "class_balance": "inverse",
+    }
+    assert now["config"]["objective"]["class_weights"] == objective["class_weights"]
+    assert (now["origins"]["loss"], "label_smoothing" in now["origins"]) == ("flag", True)
+    assert "loss=" in (run / "report.html").read_text()

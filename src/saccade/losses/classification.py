@@ -7,7 +7,8 @@ of the tags that hold.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,11 +19,23 @@ TINY = 1e-12  # keeps the slope of x ** gamma finite where gamma < 1
 
 @dataclass(frozen=True)
 class Objective:
-    """Which loss labels and tags are trained with; a part of the Config of every classifier."""
+    """What labels and tags of whole images are trained with; a part of the Config of every model that has them.
 
-    loss: str = "cross_entropy"  # one of CLASSIFY or TAG
-    label_smoothing: float = 0.0  # classify, cross_entropy: share of the target spread over all classes
-    focal_gamma: float = 2.0  # focal: power of 1 - p
+    Users name its fields as they name those of the Config. `class_weights` follows from `class_balance` and the images.
+    """
+
+    # classify, localize: cross_entropy, hinge, focal; tag: cross_entropy (logistic), focal, softmax, ranking, warp
+    loss: Literal["cross_entropy", "hinge", "focal", "softmax", "ranking", "warp"] = "cross_entropy"
+    # classify, localize by cross_entropy: share of the target spread over all classes
+    label_smoothing: float = field(default=0.0, metadata={"low": 0, "high": 0.9})
+    # focal: power of 1 - p, which quiets easy images
+    focal_gamma: float = field(default=2.0, metadata={"low": 0, "high": 10})
+    # weight classes (or tags that hold) by 1 / images, or by their effective number
+    class_balance: Literal["none", "inverse", "effective"] = "none"
+    # class_balance=effective: share that the next image adds (Cui et al. 2019)
+    effective_beta: float = field(default=0.999, metadata={"low": 0, "high": 0.999999})
+    # tag: the best checkpoint keeps each label's threshold with the best F1 on the validation images
+    tune_thresholds: bool = True
     class_weights: tuple[float, ...] = ()  # one a class; none: 1 each
 
 

@@ -20,6 +20,9 @@ from saccade.models.contract import Room, recipe_of
 
 _UNIONS = (types.UnionType, typing.Union)  # int | None, and what Python makes of Literal[...] | None
 
+OBJECTIVE = "objective"  # the field of a Config that holds `losses.classification.Objective`
+WEIGHTS = {"class_weights"}  # of an objective, filled by the plan
+
 
 def with_changes(config: Any, changes: Mapping[str, Any], model: str) -> Any:
     """A frozen Config with some fields replaced; lists become the tuples, mappings the dataclasses that it holds.
@@ -28,26 +31,50 @@ def with_changes(config: Any, changes: Mapping[str, Any], model: str) -> Any:
 
     Args:
         config: a model's Config.
-        changes: values by field name, as Python, YAML or JSON give them.
+        changes: values by the names of `flat_values`, as Python, YAML or JSON give them.
         model: its name, for messages.
 
     Raises:
         UsageError: a field that there is not, or a value that is not of the field's type and shape.
     """
     hints = typing.get_type_hints(type(config))
+    limits = {field.name: field.metadata for field in dataclasses.fields(config)}
+    of_objective = {name: changes[name] for name in changes if name not in hints and name in flat_values(config)}
     values: dict[str, Any] = {}
     if changes.get("trunk", getattr(config, "trunk", None)) != getattr(config, "trunk", None):
         values = {name: None for name in hints if name.startswith("trunk_")}
-    for name, value in changes.items():
+    for name in [name for name in changes if name not in of_objective]:
+        value = changes[name]
         if name not in hints:
-            raise UsageError(f"model {model} has no setting {name!r}: {suggest(name, hints)}")
+            raise UsageError(f"model {model} has no setting {name!r}: {suggest(name, [*hints, *flat_values(config)])}")
         try:
             values[name] = _coerce(hints[name], value, getattr(config, name))
+            _refuse_outside(values[name], limits[name])
         except ValueError as error:
             form = f"; expected {describe_type(hints[name])}, such as {_short(getattr(config, name))}"
             what = "" if typing.get_origin(hints[name]) is Literal else form  # which lists the words
             raise UsageError(f"{name} of model {model} is {_short(value)}: {error}{what}") from None
+    if of_objective:
+        values[OBJECTIVE] = with_changes(values.get(OBJECTIVE, config.objective), of_objective, model)
     return dataclasses.replace(config, **values)
+
+
+def flat_values(config: Any) -> dict[str, Any]:
+    """The values of a Config by the names that users give: in place of `objective` stand its fields."""
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    objective = values.pop(OBJECTIVE, None)
+    return values if objective is None else values | flat_values(objective)
+
+
+def free_fields(config: Any) -> set[str]:
+    """The names of a Config's fields that users set: all but the objective's weights, which follow from the data."""
+    return set(flat_values(config)) - (WEIGHTS if hasattr(config, OBJECTIVE) else set())
+
+
+def _refuse_outside(value: Any, limits: Mapping[str, Any]) -> None:
+    """Raises ValueError for a number that the field does not allow."""
+    if limits and not limits["low"] <= value <= limits["high"]:
+        raise ValueError(f"allowed: {limits['low']} to {limits['high']}")
 
 
 def _coerce(hint: Any, value: Any, now: Any) -> Any:
@@ -203,17 +230,17 @@ def _type_words(hint: Any, count: int) -> str:
 
 
 def describe_fields(config: Any) -> list[dict[str, Any]]:
-    """The fields of a Config in order: name, value, type in words, and the comment that stands with it in the file."""
+    """The fields of a Config in order, those of its objective in its place: name, value, type in words, and the comment
+    that stands with it in the file."""
     hints, comments = typing.get_type_hints(type(config)), _comments(type(config))
-    return [
-        {
-            "name": field.name,
-            "value": getattr(config, field.name),
-            "type": describe_type(hints[field.name]),
-            "help": comments.get(field.name, ""),
-        }
-        for field in dataclasses.fields(config)
-    ]
+    rows = []
+    for name in hints:
+        if name == OBJECTIVE:
+            rows += [row for row in describe_fields(config.objective) if row["name"] not in WEIGHTS]
+        else:
+            words = {"type": describe_type(hints[name]), "help": comments.get(name, "")}
+            rows.append({"name": name, "value": getattr(config, name)} | words)
+    return rows
 
 
 def describe_settings(model: str | None = None, recipe: str = "default") -> list[dict[str, Any]]:
@@ -221,7 +248,7 @@ def describe_settings(model: str | None = None, recipe: str = "default") -> list
 
     Returns:
         A row a setting: `name`, `value` (JSON-able), `from` ("default" or the recipe), `of` ("training" or the model),
-        `type`, `help`.
+        `group` (run, optimiser, numerics, data, augmentation, files, or "of MODEL"), `type`, `help`.
 
     Raises:
         UsageError: no such model or recipe.
@@ -233,10 +260,11 @@ def describe_settings(model: str | None = None, recipe: str = "default") -> list
     if model is not None:
         module = model_module(model)
         own = recipe_of(module, model, recipe)
-        fields = [dict(row, of=model) for row in describe_fields(module.VARIANTS[model])]
+        fields = [dict(row, of=model, group=f"of {model}") for row in describe_fields(module.VARIANTS[model])]
     hints = typing.get_type_hints(Settings)
     training = [
-        {"name": f.name, "value": f.default, "type": describe_type(hints[f.name]), "help": f.metadata["help"]}
+        {"name": f.name, "value": f.default, "type": describe_type(hints[f.name])}
+        | {name: f.metadata[name] for name in ("help", "group")}
         for f in dataclasses.fields(Settings)
     ]
     rows = [dict(row, of="training") for row in training] + fields

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from saccade.config import Settings
 from saccade.data.dataset import DataSet, Entry, Record
+from saccade.models.configs import flat_values
 from saccade.plots.curves import plot_calibration, plot_class_bars, plot_precision_recall
 from saccade.plots.figures import shown_size, to_png
 from saccade.plots.matrices import plot_confusion
@@ -207,12 +208,12 @@ def settings_section(plan: Plan) -> Section:
     texts = ["A value comes from the first of: flag, settings file, recipe of the model, default."]
     heads = [Head("setting"), Head("value"), Head("default"), Head("origin"), Head("what it is")]
     section = Section("settings", "Settings", texts, tables=[Table("", heads, rows)])
-    usual = plan.module.VARIANTS[plan.model]
+    usual = flat_values(plan.module.VARIANTS[plan.model])
     rows = []
-    for f in dataclasses.fields(plan.config):
-        value, before = getattr(plan.config, f.name), getattr(usual, f.name)
-        origin = plan.origins.get(f.name, "model" if value == before else "fitted to the data")
-        rows.append(_setting_row(f.name, _plain(value), "" if value == before else _plain(before), origin, None))
+    for name, value in flat_values(plan.config).items():
+        before = usual[name]
+        origin = plan.origins.get(name, "model" if value == before else "fitted to the data")
+        rows.append(_setting_row(name, _plain(value), "" if value == before else _plain(before), origin, None))
     rows.sort(key=lambda row: not row.changed)
     heads = [Head("field"), Head("value"), Head("of the model"), Head("origin")]
     section.tables.append(Table(f"Architecture of {plan.model}", heads, rows))

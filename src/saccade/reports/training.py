@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from saccade.config import Settings
+from saccade.models.configs import flat_values
 from saccade.models.contract import paper_of
 from saccade.plots.curves import plot_training
 from saccade.reports.evaluation import add_result
@@ -136,7 +137,7 @@ def _repeat(plan: Plan, run: Path) -> list[tuple[str, str]]:
     words += [word for file in files for word in ("--config", file)]
     for name, origin in plan.origins.items():
         if origin in ("flag", "found", "resumed"):
-            value = getattr(plan.settings if name in known else plan.config, name)
+            value = getattr(plan.settings, name) if name in known else flat_values(plan.config)[name]
             if origin == "resumed" and value == getattr(Settings(), name, None):
                 continue
             words += _flag(name, value)

@@ -27,7 +27,7 @@ from saccade.data.views import inference_view
 from saccade.errors import UsageError
 from saccade.losses.classification import Objective
 from saccade.models import catalogue, model_config, model_module
-from saccade.models.configs import config_from_json
+from saccade.models.configs import config_from_json, free_fields
 from saccade.models.contract import Room, adapt, adapts, example_inputs, recipe_of
 from saccade.models.dry_run import model_of_shapes
 from saccade.models.recipes import PROBE
@@ -133,7 +133,7 @@ def make_plan(
     module = model_module(model)
     task, dataset = _read_for(module, model, data, task)
     fields = {f.name for f in dataclasses.fields(module.VARIANTS[model])}
-    free = _free_fields(module, model)
+    free = free_fields(module.VARIANTS[model])
     word, published = ("", None) if weights is None else recognise(model, weights)
     of_weights = [] if published is None else [(f"weights {word}", published.settings)]
     in_file = {} if config is None else read_settings_file(config)
@@ -144,9 +144,10 @@ def make_plan(
     parts = divide(dataset, task, settings)
     shape = preprocessing_of(task, settings, getattr(module, "STRIDE", 1))
     known: dict[str, Any] = {"classes": len(dataset.classes), "task": task, "size": shape.size}
-    known["objective"] = _objective(task, settings, parts.training, len(dataset.classes))
     built = model_config(model, **{k: v for k, v in known.items() if k in fields and v is not None} | changes)
-    check_buildable(module, model, built, changes)
+    check_buildable(module, model, built, {name: value for name, value in changes.items() if name in fields})
+    if "objective" in fields:
+        built = dataclasses.replace(built, objective=_balanced(built, task, parts.training))
     if adapts(module) and published is None:  # whose anchors are those of their training
         built, fitted = _fit_to_data(module, built, _examples(dataset, parts.training, task, shape), set(changes))
         origins |= dict.fromkeys(fitted, FITTED)
@@ -191,13 +192,13 @@ def resume_plan(
     """
     module = model_module(model)
     task, dataset = _read_for(module, model, data, stored["task"])
-    free = _free_fields(module, model)
+    free = free_fields(module.VARIANTS[model])
     now = ({} if config is None else read_settings_file(config)) | dict(flags or {})
     settings, _, origins = resolve(
         [("resumed", stored["settings"]), ("flag", changed_settings(stored, now, free))], free
     )
     start, recipe = start_of(stored, weights, recipe)
-    origins = kept_origins(origins, stored["origins"])
+    origins = kept_origins(origins, stored["origins"], free)
     asked = stored.get("asked", {}) | {name: plain_setting(name, value, free) for name, value in now.items()}
     _refuse_contradictions(task, settings)
     parts = divide(dataset, task, settings)
@@ -222,11 +223,6 @@ def resume_plan(
     )
     refuse_changes(plan.to_json(), stored)
     return plan
-
-
-def _free_fields(module: Room, model: str) -> set[str]:
-    """The fields of the model's Config that a user may set: `objective` follows from settings."""
-    return {f.name for f in dataclasses.fields(module.VARIANTS[model])} - {"objective"}
 
 
 def check_buildable(module: Room, model: str, config: Any, changes: Mapping[str, Any]) -> None:
@@ -292,7 +288,7 @@ def _read_for(module: Room, model: str, data: str | Path, task: str | None) -> t
 
 
 def _refuse_contradictions(task: str, settings: Settings) -> None:
-    kind, losses = TASKS[task], task_of(task).LOSSES
+    kind = TASKS[task]
     if settings.multi_scale and kind.masks:
         raise UsageError("multi_scale does not resize masks of instances; train at one size (multi_scale=0)")
     for name in ("mixup", "cutmix"):
@@ -302,22 +298,26 @@ def _refuse_contradictions(task: str, settings: Settings) -> None:
         raise UsageError(
             "mosaic composes four images into one: not for localize, where an image has one object (mosaic=0)"
         )
-    if settings.loss not in losses:
-        raise UsageError(f"loss={settings.loss} is not for {task}; allowed: {', '.join(losses)}")
-    if settings.class_balance != "none" and not (kind.label or kind.tags):
-        raise UsageError(f"class_balance weights the labels of whole images, not those of {task} (class_balance=none)")
 
 
-def _objective(task: str, settings: Settings, training: list[Record], classes: int) -> Objective:
-    """The loss of labels or tags, with weights from their counts in the training images."""
+def _balanced(config: Any, task: str, training: list[Record]) -> Objective:
+    """The objective of a Config, with weights from the counts of labels or tags in the training images.
+
+    Raises:
+        UsageError: its loss is not for the task.
+    """
+    objective: Objective = config.objective
+    losses = task_of(task).LOSSES
+    if objective.loss not in losses:
+        raise UsageError(f"loss={objective.loss} is not for {task}; allowed: {', '.join(losses)}")
     weights: tuple[float, ...] = ()
-    if settings.class_balance != "none":
-        counts, beta = class_images(training, classes), settings.effective_beta
+    if objective.class_balance != "none":
+        counts, beta = class_images(training, config.classes), objective.effective_beta
         if TASKS[task].tags:
-            weights = tag_weights(counts, len(training), settings.class_balance, beta)
+            weights = tag_weights(counts, len(training), objective.class_balance, beta)
         else:
-            weights = label_weights(counts, settings.class_balance, beta)
-    return Objective(settings.loss, settings.label_smoothing, settings.focal_gamma, weights)
+            weights = label_weights(counts, objective.class_balance, beta)
+    return dataclasses.replace(objective, class_weights=weights)
 
 
 def _examples(dataset: DataSet, records: list[Record], task: str, preprocessing: Preprocessing) -> list[Annotation]:

@@ -20,11 +20,12 @@ def changed_settings(stored: Mapping[str, Any], given: Mapping[str, Any], free: 
     Raises:
         UsageError: one of them cannot change.
     """
-    has = stored["config"] | stored["settings"] | stored.get("asked", {})
+    config = stored["config"] | stored["config"].get("objective", {})
+    has = config | stored["settings"] | stored.get("asked", {})
     changed, refused = {}, []
     for name, value in given.items():
         plain = plain_setting(name, value, free)
-        came = stored["config" if name in free else "settings"].get(name)
+        came = (config if name in free else stored["settings"]).get(name)
         if plain in (plain_setting(name, has.get(name), free), plain_setting(name, came, free)):
             continue
         changed[name] = value
@@ -54,12 +55,13 @@ def start_of(stored: Mapping[str, Any], weights: str | Path | None, recipe: str)
     return stored["weights"], stored["recipe"]
 
 
-def kept_origins(origins: Mapping[str, str], stored: Mapping[str, str]) -> dict[str, str]:
-    """What a resumed run keeps has the origin that it had; minutes that are new take the place of epochs given then."""
+def kept_origins(origins: Mapping[str, str], stored: Mapping[str, str], free: set[str]) -> dict[str, str]:
+    """What a resumed run keeps has the origin that it had, fields of the model's Config (`free`) too; minutes that are
+    new take the place of epochs given then."""
     found = {name: stored.get(name, origin) if origin == "resumed" else origin for name, origin in origins.items()}
     if origins["minutes"] != "resumed" and origins["epochs"] == "resumed":
         found["epochs"] = "default"
-    return found
+    return {name: origin for name, origin in stored.items() if name in free} | found
 
 
 def refuse_changes(now: Mapping[str, Any], stored: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from saccade.checkpoint import CHECKSUM, read_tensors, write_tensors
+from saccade.config import OF_LABELS
 from saccade.errors import ModelFileError
 from saccade.machine.files import disk_errors, inside, make_folder, open_regular, write_whole
 from saccade.training.optimizer import AveragedWeights
@@ -62,7 +63,17 @@ def read_config(run: Path) -> dict[str, Any]:
             f"{path}: the checksum differs; the file is damaged, or was changed by hand: copy it again, or start a new "
             "run with another --out"
         )
-    return dict(state)
+    return _renamed(state)
+
+
+def _renamed(state: dict[str, Any]) -> dict[str, Any]:
+    """A `config.json` in today's names: what a loss of labels needs was a setting of every run."""
+    old = {name: state["settings"][name] for name in OF_LABELS if name in state["settings"]}
+    config, settings = state["config"], {k: v for k, v in state["settings"].items() if k not in old}
+    if "objective" in config:
+        config = config | {"objective": old | config["objective"]}
+    origins = {k: v for k, v in state["origins"].items() if k not in old or ("objective" in config and v != "default")}
+    return state | {"config": config, "settings": settings, "origins": origins}
 
 
 def _digest(state: Mapping[str, Any]) -> str:

@@ -310,7 +310,7 @@ def _save(parts: Parts, counters: Progress) -> None:
 
 def _thresholds(plan: Plan, result: Result) -> list[float]:
     """tag: the threshold of each label that is best on the validation images, if they are to be tuned."""
-    tuned = TASKS[plan.task].tags and plan.settings.tune_thresholds
+    tuned = TASKS[plan.task].tags and plan.config.objective.tune_thresholds
     return [row["best_threshold"] for row in result.per_class] if tuned else []
 
 

@@ -17,6 +17,7 @@ from saccade.inference.trained import fit_weights
 from saccade.machine.files import open_regular
 from saccade.machine.paths import at_home
 from saccade.models import model_config, model_module
+from saccade.models.configs import free_fields
 from saccade.models.contract import Room, recipe_of, size_of
 from saccade.models.dry_run import class_tensors
 from saccade.models.published import PUBLISHED, WORDS, Published, class_names
@@ -118,6 +119,5 @@ def preprocessing_of_weights(module: Room, model: str, task: str, published: Pub
         layers.append(("paper", {"size": size_of(module, model)}))
     if published is not None:
         layers.append(("published", published.settings))
-    fields = {field.name for field in dataclasses.fields(module.VARIANTS[model])}
-    settings, _, _ = resolve(layers, fields)
+    settings, _, _ = resolve(layers, free_fields(module.VARIANTS[model]))
     return preprocessing_of(task, settings, getattr(module, "STRIDE", 1))
