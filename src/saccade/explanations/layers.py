@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -49,26 +50,34 @@ def recorded_maps(model: nn.Module, copies: Sequence[str] | None = None) -> Iter
 
         return hear
 
-    handles = [module.register_forward_hook(listen(name)) for name, module in model.named_modules() if name]
-
-    def listening(name: str, method: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
-        def features(images: Tensor) -> Any:
-            output = method(images)
-            keep(name, output)
-            return output
-
-        return features
-
-    trunks = [(name, module) for name, module in model.named_modules() if callable(getattr(type(module), TRUNK, None))]
-    for name, trunk in trunks:  # an attribute of the object hides the method of its class
-        setattr(trunk, TRUNK, listening(f"{name}.{TRUNK}" if name else TRUNK, getattr(trunk, TRUNK)))
-    try:
+    with ExitStack() as stack:
+        for name, module in model.named_modules():
+            if name:
+                stack.callback(module.register_forward_hook(listen(name)).remove)
+            if callable(getattr(type(module), TRUNK, None)):
+                stack.enter_context(_overheard(module, partial(keep, f"{name}.{TRUNK}".lstrip("."))))
         yield maps
+
+
+@contextmanager
+def _overheard(trunk: nn.Module, keep: Callable[[object], None]) -> Iterator[None]:
+    """While it is open, what the trunk's `features` gives is kept as well.
+
+    A method has no forward hooks, and its maps are the outputs of no module where the last activation is a function
+    (pre-activation ResNet, Xception, ZFNet); so the trunk is given a wrapper that calls the method of its class.
+    """
+    method = getattr(trunk, TRUNK)
+
+    def features(images: Tensor) -> object:
+        maps = method(images)
+        keep(maps)
+        return maps
+
+    setattr(trunk, TRUNK, features)  # an attribute of the object comes before the method of its class
+    try:
+        yield
     finally:
-        for _, trunk in trunks:
-            delattr(trunk, TRUNK)
-        for handle in handles:
-            handle.remove()
+        delattr(trunk, TRUNK)
 
 
 @torch.no_grad()
