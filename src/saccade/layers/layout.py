@@ -12,12 +12,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+VECTOR = 32  # numbers that a CPU computes with at once, at most: bfloat16 in a register of 512 bits
+
 
 def join(maps: Iterable[Tensor]) -> Tensor:
-    """Maps [b, c_i, H, W] one behind the other: [b, sum of c_i, H, W]."""
-    if torch.is_grad_enabled():  # a vector holds 32 bfloat16: slices of a multiple of that are no slower
-        maps = [whole_gradient(x) if x.shape[1] % 32 else x for x in maps]
-    return torch.cat(tuple(maps), 1)
+    """Maps [b, c_i, H, W] one behind the other: [b, sum of c_i, H, W].
+
+    The gradient of each is a slice of the channels of the whole. A slice of a multiple of `VECTOR` channels is as fast
+    as a map of its own and stays one, any other is copied. Without gradients it is torch.cat, which can be traced.
+    """
+    if not torch.is_grad_enabled():
+        return torch.cat(tuple(maps), 1)
+    return torch.cat([x if x.shape[1] % VECTOR == 0 else whole_gradient(x) for x in maps], 1)
 
 
 def global_pool(x: Tensor) -> Tensor:

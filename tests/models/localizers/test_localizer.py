@@ -147,10 +147,13 @@ def test_another_number_of_outputs_a_layer_away() -> None:
     assert catalogue()["localizer_vgg16"]["parameters"] == trunk + 25089 * 4096 + 4097 * 1024 + 1025 * 4
 
 
-@pytest.mark.parametrize(("name", "classifier"), [("localizer_resnet18", "resnet18"), ("localizer_vgg16", "vgg16")])
-def test_a_classifier_fills_all_but_the_box(name: str, classifier: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "trunk"),
+    [("localizer_small", "resnet18"), ("localizer_vgg16", "vgg16"), ("localizer_small", "densenet121")],
+)
+def test_a_classifier_fills_all_but_the_box(name: str, trunk: str) -> None:
     with torch.device("meta"):
-        public, model = create(classifier).state_dict(), create(name)
+        public, model = create(trunk).state_dict(), create(name, trunk=trunk, trunk_width=None)
     expected = model.state_dict()
     repaired = from_public({f"module.{key}": value for key, value in public.items()})
     assert set(repaired) <= set(expected)

@@ -215,9 +215,11 @@ def test_exports(form: str):
     torch.testing.assert_close(program.module()(images), model(images))
 
 
-def test_unknown_encoder_is_named_with_suggestions():
+def test_a_trunk_that_cannot_be_is_named_with_those_that_can():
     with pytest.raises(UsageError, match="did you mean 'resnet1"):
         Model(Config(trunk="resnet17"))
+    with pytest.raises(UsageError, match=r"resnet20 has maps at strides 1, 2, 4, and needs one at 8 .*densenet121"):
+        Model(Config(trunk="resnet20", head_stride=8))
 
 
 def test_every_variant_has_a_size_and_recipes_are_settings():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, Literal
 
@@ -53,7 +54,7 @@ def create_trunk(
     return trunk
 
 
-def refuse_strides(name: str, strides: list[int], wanted: str, least: int) -> UsageError:
+def refuse_strides(name: str, strides: Sequence[int], wanted: str, least: int) -> UsageError:
     """The error for a trunk whose maps do not suit what stands on it.
 
     Args:

@@ -111,7 +111,10 @@ C3_TABLE = (
     (0, 1, 2, 3, 4, 5),
 )
 # Table 1 of 1990: the maps of H2 that each of the 12 maps of H3 sees; the two halves share nothing.
-H3_TABLE = tuple((half + i // 3,) if i in (0, 3) else (half, half + 1) for half in (0, 2) for i in range(6))
+H3_TABLE = (
+    *((0,), (0, 1), (0, 1), (1,), (0, 1), (0, 1)),
+    *((2,), (2, 3), (2, 3), (3,), (2, 3), (2, 3)),
+)
 
 # The codes of the ten output units: digits on 12 rows of 7 pixels (as in figure 3), ink +1 and paper -1.
 _DIGITS = """

@@ -298,18 +298,19 @@ def box_losses(prediction: Tensor, target: Tensor, kind: str, beta: float) -> Te
 def from_public(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The keys of this file for the state dict of a classifier of the same trunk.
 
-    All of the classifier becomes `trunk`, except its last layers: `fc` of the residual networks and `classifier` of VGG
-    become the class head. Keys of a localizer stay.
+    All of the classifier becomes `trunk`, except its last layers, which become the class head: one linear layer (`fc`,
+    `classifier` or `last_linear`), or those of VGG's `classifier`. Keys of a localizer stay.
     """
     if any(key.startswith("trunk.") for key in state_dict):
         return dict(state_dict)
     repaired = {}
     for key, value in state_dict.items():
         key = key.removeprefix("module.")
-        if key.startswith("classifier."):
+        layer, _, last = key.rpartition(".")
+        if layer in ("fc", "classifier", "last_linear"):
+            key = f"classify.layers.0.{last}"
+        elif key.startswith("classifier."):
             key = "classify.layers." + key.removeprefix("classifier.")
-        elif key.startswith("fc."):
-            key = "classify.layers.0." + key.removeprefix("fc.")
         else:
             key = "trunk." + key
         repaired[key] = value

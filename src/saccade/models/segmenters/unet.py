@@ -26,7 +26,7 @@ from saccade.losses.segmentation import (
     stack_border_weights,
     stack_targets,
 )
-from saccade.models.backbones import create_trunk
+from saccade.models.backbones import create_trunk, refuse_strides
 from saccade.models.paper import Paper
 
 PAPER = Paper(
@@ -259,6 +259,9 @@ class TrunkDecoder(nn.Module):
 
     Levels finer than the trunk's finest (strides 2 and 1 of a ResNet) copy one convolution of the image itself, since
     the trunk has no map to copy there.
+
+    Raises:
+        UsageError: the trunk has no map as coarse as `head_stride`.
     """
 
     def __init__(self, config: Config, channels: Sequence[int], strides: Sequence[int]) -> None:
@@ -273,6 +276,9 @@ class TrunkDecoder(nn.Module):
             for s in fine
         )
         self.kept = [i for i, s in enumerate(strides) if s >= config.head_stride]
+        if not self.kept:
+            least = config.head_stride
+            raise refuse_strides(str(config.trunk), strides, f"one at {least} (head_stride) or coarser", least)
         copied = [(width(s), s) for s in fine] + [(channels[i], strides[i]) for i in self.kept]
         coarse = copied[-1][0]
         blocks = []
