@@ -38,7 +38,7 @@ NARROW: dict[str, set[str]] = {
     "solvers/linear": {"errors", "tasks/table"},
     "models": {"errors", "machine", "checkpoint", "config", "data/types", "ops", "layers", "losses", "solvers/linear"},
     "metrics": {"errors", "tasks/table", "data/types", "data/dataset", "data"},
-    "plots": {"data/types", "data/dataset"},
+    "plots": {"data/types", "data/dataset", "data"},
 }
 FRONT = ("cli", "cli_start", "cli_options", "cli_output", "__main__", "__init__")  # loose files, all of the front door
 PARAMETERS = 7

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from saccade.data.elastic import Elastic
-from saccade.data.geometry import crop, map_points, mask_hulls, resize_plane, scaling, shift, warp_plane
+from saccade.data.geometry import map_points, mask_hulls, scaling, shift
 from saccade.data.mixing import Cutout
 from saccade.data.photometric import PhotometricDistortion
+from saccade.data.resampling import crop, resize_plane, warp_plane
 from saccade.data.sampling import WHOLE, MinOverlapCrop
 from saccade.data.transforms import (
     Affine,
@@ -293,10 +294,10 @@ def test_crop_clips_and_drops_by_the_visible_share() -> None:
     assert out.boxes.tolist() == [[0, 0, 12, 20], [0, 0, 20, 20], [24, 0, 44, 20]]
     assert out.area.tolist() == pytest.approx([240, 400, 400])
     assert out.keypoints[:, 0].tolist() == [[2, 10, 2], [10, 10, 2], [34, 10, 2]]
-    every = crop(sample, (16, 0, 60, 20), min_visible=0.1).truth.objects
+    every = crop(sample, (16, 0, 60, 20), keep=0.1).truth.objects
     assert every.labels.tolist() == [0, 1, 2, 3]
     assert every.keypoints[0].tolist() == [[0, 0, 0]]
-    centres = crop(sample, (16, 0, 60, 20), min_visible=None).truth.objects
+    centres = crop(sample, (16, 0, 60, 20), keep="centre").truth.objects
     assert centres.labels.tolist() == [1, 2, 3]
 
 

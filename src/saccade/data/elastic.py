@@ -5,15 +5,16 @@ Source: U-Net (Ronneberger et al. 2015), section 3.1: 3 x 3 grid, standard devia
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from saccade.data.geometry import MIN_SIDE, MIN_VISIBLE, Size, finish_boxes
-from saccade.data.types import Objects, Sample
+from saccade.data.geometry import MIN_VISIBLE, Move, Size, moved
+from saccade.data.types import Sample
 
 OUTLINE = 8  # points on each side of a box whose images give the hull of the bent box
 STEEPEST = 0.04  # largest standard deviation in shorter sides: keeps the map one to one, see `Field`
@@ -38,14 +39,15 @@ class Field:
         return points + np.einsum("ni,nj,ijc->nc", along_y, along_x, self.grid)
 
     def forward(self, points: np.ndarray, rounds: int = 30) -> np.ndarray:
-        """[n, 2] points of the image before -> where they go, by fixed-point iteration on `backward`."""
-        moved = points.copy()
+        """[..., 2] points of the image before -> where they go, by fixed-point iteration on `backward`."""
+        start = points.reshape(-1, 2)
+        found = start.copy()
         for _ in range(rounds):
-            error = self.backward(moved) - points
-            moved -= error
+            error = self.backward(found) - start
+            found -= error
             if not error.size or np.abs(error).max() < 1e-3:
                 break
-        return moved
+        return found.reshape(points.shape)
 
     def maps(self) -> tuple[np.ndarray, np.ndarray]:
         """Two [H, W] float32 tables for OpenCV's remap (pixel centres counted from 0)."""
@@ -111,44 +113,27 @@ def bend(sample: Sample, field: Field, min_visible: float = MIN_VISIBLE) -> Samp
     maps = field.maps()
     x, y = cv2.convertMaps(*maps, cv2.CV_16SC2)
     image = cv2.remap(sample.image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-    truth, objects, semantic = sample.truth, sample.truth.objects, sample.truth.semantic
-    if semantic is not None:
+
+    def bent_masks(masks: Tensor) -> Tensor:
+        planes = np.zeros(masks.shape, np.uint8)
+        for row, mask in enumerate(masks.numpy().view(np.uint8)):
+            planes[row] = cv2.remap(mask, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+        return torch.from_numpy(planes.view(bool))
+
+    def bent_semantic(semantic: Tensor) -> Tensor:
         bent = cv2.remap(semantic.numpy(), *maps, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT)
-        semantic = torch.from_numpy(bent)
-    if objects is not None:
-        masks = None
-        if objects.masks is not None:
-            planes = np.zeros((len(objects), *field.size), np.uint8)
-            for row, mask in enumerate(objects.masks.numpy().view(np.uint8)):
-                planes[row] = cv2.remap(mask, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-            masks = torch.from_numpy(planes.view(bool))
-        objects = _bend_objects(objects, field, masks, min_visible)
-    return replace(sample, image=image, truth=replace(truth, objects=objects, semantic=semantic))
+        return torch.from_numpy(bent)
 
-
-def _bend_objects(objects: Objects, field: Field, masks: Tensor | None, min_visible: float) -> Objects:
-    whole = bent_hulls(objects.boxes.numpy().astype(np.float64), field)
-    boxes, visible, shown = finish_boxes(objects, whole, field.size, masks, hull=True)
-    keypoints = objects.keypoints
-    if keypoints is not None:
-        array = keypoints.numpy().astype(np.float64)
-        points = field.forward(array[..., :2].reshape(-1, 2)).reshape(array[..., :2].shape)
-        inside = ((points >= 0) & (points <= [field.size[1], field.size[0]])).all(axis=-1) & (array[..., 2] > 0)
-        bent = np.concatenate([points, array[..., 2:]], axis=-1) * inside[..., None]
-        keypoints = torch.from_numpy(bent.astype(np.float32))
-    area = None if objects.area is None else objects.area * torch.from_numpy(visible.astype(np.float32))
-    out = replace(
-        objects, boxes=torch.from_numpy(boxes.astype(np.float32)), masks=masks, keypoints=keypoints, area=area
-    )
-    keep = (visible >= min_visible) & shown & ((boxes[:, 2:] - boxes[:, :2]) >= MIN_SIDE).all(axis=1)
-    return out if keep.all() else out[torch.from_numpy(keep)]
+    move = Move(field.size, field.forward, partial(bent_hulls, field=field), bent_masks)
+    return moved(sample, move, image, bent_semantic, min_visible)
 
 
 def bent_hulls(boxes: np.ndarray, field: Field) -> np.ndarray:
-    """[n, 4] -> [n, 4] upright hulls of the outlines of the boxes after the deformation, not clipped."""
+    """[n, 4] -> [n, 4] float64 upright hulls of the outlines of the boxes after the deformation, not clipped."""
     t = np.linspace(0, 1, OUTLINE, endpoint=False)
     zero = np.zeros(OUTLINE)
     ring = np.stack([np.r_[t, zero + 1, 1 - t, zero], np.r_[zero, t, zero + 1, 1 - t]], axis=1)
+    boxes = boxes.astype(np.float64)
     corner, side = boxes[:, None, :2], (boxes[:, 2:] - boxes[:, :2])[:, None]
-    points = field.forward((corner + ring * side).reshape(-1, 2)).reshape(len(boxes), len(ring), 2)
+    points = field.forward(corner + ring * side)
     return np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)

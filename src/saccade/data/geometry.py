@@ -7,20 +7,23 @@ from pixel centres instead, hence the half-pixel shifts here.
 Boxes after a crop or warp: clipped; rows that keep less than `min_visible` of their area, or less than a pixel of width
 or height, are dropped with all their fields. A turned box becomes the upright hull of its corners, and where masks are
 there, a turned or cut box becomes the (tighter) hull of its mask. Resizing and mirroring drop nothing.
+
+`move_objects` is the one mover: `RULES` says what a step does to each column of `Objects`. What resamples pixels is in
+`data/resampling.py`.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Literal
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from saccade.data.types import IGNORE, Annotation, Objects, Sample
+from saccade.data.types import Objects, Sample
 
 GRAY = 114  # value of the padding: close to the mean of natural photos, used by YOLO's letterbox
 MIN_VISIBLE = 0.25  # share of a box that has to stay inside
@@ -29,6 +32,9 @@ MIN_SIDE = 1.0  # pixels
 Size = tuple[int, int]  # (height, width)
 Window = tuple[int, int, int, int]  # x1 y1 x2 y2, whole pixels, may reach outside the image
 Fill = int | tuple[int, int, int]
+Pairs = tuple[tuple[int, int], ...]  # keypoints that trade places in a mirror image
+Keep = float | Literal["centre", "all"]
+"""Which objects stay: those of whose box at least this share is left, those whose box's centre is inside, or all."""
 
 
 def scaling(x: float, y: float) -> np.ndarray:
@@ -55,10 +61,13 @@ def map_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return points @ matrix[:2, :2].T + matrix[:2, 2]
 
 
-def map_boxes(boxes: Tensor, matrix: np.ndarray) -> np.ndarray:
+def map_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """[n, 4] boxes -> [n, 4] float64 upright hulls of the mapped corners, not clipped."""
-    corners = boxes.numpy().astype(np.float64)[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
-    corners = map_points(corners, matrix)
+    (a, b, x), (c, d, y), _ = matrix.tolist()
+    if not b and not c:  # nothing turns: the corners stay corners, but that a mirror makes left right
+        columns = [2 if a < 0 else 0, 3 if d < 0 else 1, 0 if a < 0 else 2, 1 if d < 0 else 3]
+        return boxes.astype(np.float64)[:, columns] * [a, d, a, d] + [x, y, x, y]
+    corners = map_points(boxes.astype(np.float64)[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2), matrix)
     return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
 
 
@@ -86,197 +95,6 @@ def mask_hulls(masks: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return hulls * some[:, None].astype(np.float64), some
 
 
-def move_keypoints(keypoints: Tensor, matrix: np.ndarray, size: Size) -> Tensor:
-    """[n, k, 3] -> the same through `matrix`; points that leave the image, and absent ones, become (0, 0, 0)."""
-    array = keypoints.numpy().astype(np.float64)
-    points = map_points(array[..., :2], matrix)
-    inside = ((points >= 0) & (points <= [size[1], size[0]])).all(axis=-1) & (array[..., 2] > 0)
-    moved = np.concatenate([points, array[..., 2:]], axis=-1) * inside[..., None]
-    return torch.from_numpy(moved.astype(np.float32))
-
-
-def move_objects(
-    objects: Objects,
-    matrix: np.ndarray,
-    size: Size,
-    masks: Tensor | None,
-    min_visible: float | None = MIN_VISIBLE,
-    drop: bool = True,
-) -> Objects:
-    """Objects in the coordinates of a new image of `size`, under the box policy above.
-
-    Args:
-        matrix: [3, 3], old pixels to new pixels.
-        masks: [n, H, W], the masks already moved; None where there are none.
-        min_visible: share of the box that must stay; None asks that the centre of the box stays (SSD's rule).
-        drop: False keeps every row, for mappings under which nothing can leave the image.
-    """
-    whole = map_boxes(objects.boxes, matrix)
-    centres = (whole[:, :2] + whole[:, 2:]) / 2
-    share = finish_boxes(objects, whole, size, masks, hull=bool(matrix[0, 1] or matrix[1, 0]) and drop)
-    boxes, visible, shown = share
-    keypoints = None if objects.keypoints is None else move_keypoints(objects.keypoints, matrix, size)
-    area = None
-    if objects.area is not None:
-        factor = abs(np.linalg.det(matrix)) * visible
-        area = objects.area * torch.from_numpy(factor.astype(np.float32))
-    moved = replace(
-        objects,
-        boxes=torch.from_numpy(boxes.astype(np.float32)),
-        masks=masks,
-        keypoints=keypoints,
-        area=area,
-    )
-    if not drop:
-        return moved
-    if min_visible is None:
-        keep = ((centres > 0) & (centres < [size[1], size[0]])).all(axis=1)
-    else:
-        keep = visible >= min_visible
-    keep &= shown & ((boxes[:, 2:] - boxes[:, :2]) >= MIN_SIDE).all(axis=1)
-    return moved if keep.all() else moved[torch.from_numpy(keep)]
-
-
-def finish_boxes(
-    objects: Objects, whole: np.ndarray, size: Size, masks: Tensor | None, hull: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Clip moved boxes and tighten them by their masks.
-
-    Args:
-        whole: [n, 4] boxes in new pixels, not clipped.
-        masks: [n, H, W] moved masks or None.
-        hull: whether `whole` are loose hulls (of turned or bent boxes), so that every box takes its mask's hull.
-
-    Returns:
-        ([n, 4] boxes, [n] share of the area inside the image, [n] bool False where a mask lost its last pixel).
-    """
-    boxes = clip_boxes(whole, size)
-    full = areas(whole)
-    visible = np.divide(areas(boxes), full, out=np.zeros_like(full), where=full > 0)
-    shown = np.ones(len(boxes), bool)
-    if masks is None or objects.masks is None or not len(boxes):
-        return boxes, visible, shown
-    loose = np.full(len(boxes), hull) | (boxes != whole).any(axis=1)
-    if loose.any():
-        rows = np.flatnonzero(loose)
-        tight, some = mask_hulls(masks[torch.from_numpy(rows)])
-        boxes[rows[some]] = tight[some]
-        gone = rows[~some]  # a mask that was empty from the start says nothing of the object
-        shown[gone] = ~objects.masks[torch.from_numpy(gone)].flatten(1).any(dim=1).numpy()
-    return boxes, visible, shown
-
-
-def moved(sample: Sample, matrix: np.ndarray, image: np.ndarray, truth: Annotation) -> Sample:
-    """The sample after a geometric step, with `to_original` brought along."""
-    return replace(sample, image=image, truth=truth, to_original=sample.to_original @ inverse(matrix))
-
-
-def resize_plane(plane: np.ndarray, size: Size) -> np.ndarray:
-    """[H, W] or [H, W, 3] uint8 -> `size`, linear; where it shrinks the filter grows with what a new pixel covers.
-
-    This is Pillow's bilinear filter, which published classifiers were trained and scored with, by torch: the same
-    values within 1, several times faster than Pillow or OpenCV's averages over areas.
-    """
-    if plane.shape[:2] == size:
-        return plane
-    flat = np.ascontiguousarray(plane).reshape(-1)  # torch's kernel goes by strides that mean nothing where a side is 1
-    rows = torch.from_numpy(flat).reshape(1, *plane.shape[:2], -1)
-    out = F.interpolate(rows.permute(0, 3, 1, 2), size, mode="bilinear", antialias=True)
-    return np.ascontiguousarray(out.permute(0, 2, 3, 1).reshape(*size, *plane.shape[2:]).numpy())
-
-
-def resize_masks(masks: Tensor, size: Size) -> Tensor:
-    """[n, H, W] bool -> [n, *size]; a new pixel is set where at least about half of it is covered."""
-    out = np.zeros((len(masks), *size), np.uint8)
-    for row, mask in enumerate(masks.numpy().view(np.uint8)):
-        out[row] = resize_plane(mask, size)  # 0 and 1 are rounded to the nearest: a threshold at one half
-    return torch.from_numpy(out.view(bool))
-
-
-def resize_semantic(semantic: Tensor, size: Size) -> Tensor:
-    """[H, W] uint8 -> `size`, each new pixel takes the class under its centre."""
-    height, width = semantic.shape
-    rows = ((np.arange(size[0]) + 0.5) * height / size[0]).astype(np.int64)
-    columns = ((np.arange(size[1]) + 0.5) * width / size[1]).astype(np.int64)
-    return torch.from_numpy(semantic.numpy()[np.ix_(rows, columns)])
-
-
-def resize(sample: Sample, size: Size) -> Sample:
-    """The sample at another size; nothing is dropped, and the same size gives the same sample."""
-    height, width = sample.image.shape[:2]
-    if (height, width) == size:
-        return sample
-    matrix = scaling(size[1] / width, size[0] / height)
-    truth, objects = sample.truth, sample.truth.objects
-    if objects is not None:
-        masks = None if objects.masks is None else resize_masks(objects.masks, size)
-        objects = move_objects(objects, matrix, size, masks, drop=False)
-    semantic = None if truth.semantic is None else resize_semantic(truth.semantic, size)
-    truth = replace(truth, size=size, objects=objects, semantic=semantic)
-    return moved(sample, matrix, resize_plane(sample.image, size), truth)
-
-
-def cut(plane: np.ndarray, window: Window, fill: Fill) -> np.ndarray:
-    """The window of a [H, W] or [H, W, 3] array as a new array, `fill` outside of the array."""
-    height, width = plane.shape[:2]
-    x1, y1, x2, y2 = window
-    inner = plane[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)]
-    if x1 >= 0 and y1 >= 0 and x2 <= width and y2 <= height:
-        return inner.copy()
-    out = np.empty((y2 - y1, x2 - x1, *plane.shape[2:]), plane.dtype)
-    out[...] = fill
-    if inner.size:
-        top, left = max(-y1, 0), max(-x1, 0)
-        out[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
-    return out
-
-
-def cut_masks(masks: Tensor, window: Window) -> Tensor:
-    """[n, H, W] bool -> [n, h, w] of the window, False outside."""
-    x1, y1, x2, y2 = window
-    out = torch.zeros(len(masks), y2 - y1, x2 - x1, dtype=torch.bool)
-    inner = masks[:, max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)]
-    top, left = max(-y1, 0), max(-x1, 0)
-    if inner.numel():
-        out[:, top : top + inner.shape[1], left : left + inner.shape[2]] = inner
-    return out
-
-
-def crop(sample: Sample, window: Window, fill: Fill = GRAY, min_visible: float | None = MIN_VISIBLE) -> Sample:
-    """The window of the sample; outside of the image the picture is `fill`, the class map "ignore"."""
-    height, width = sample.image.shape[:2]
-    x1, y1, x2, y2 = window
-    if window == (0, 0, width, height):
-        return sample
-    size = (y2 - y1, x2 - x1)
-    matrix = shift(-x1, -y1)
-    truth, objects = sample.truth, sample.truth.objects
-    if objects is not None:
-        masks = None if objects.masks is None else cut_masks(objects.masks, window)
-        objects = move_objects(objects, matrix, size, masks, min_visible)
-    semantic = truth.semantic
-    if semantic is not None:
-        semantic = torch.from_numpy(cut(semantic.numpy(), window, IGNORE))
-    truth = replace(truth, size=size, objects=objects, semantic=semantic)
-    return moved(sample, matrix, cut(sample.image, window, fill), truth)
-
-
-def zoom(sample: Sample, window: Window, size: Size, fill: Fill, min_visible: float | None = MIN_VISIBLE) -> Sample:
-    """Crop, then resize, at the cost of the smaller of the two pictures where the window reaches outside the image."""
-    x1, y1, x2, y2 = window
-    factor = (size[1] / (x2 - x1), size[0] / (y2 - y1))
-    if max(factor) >= 1:
-        return resize(crop(sample, window, fill, min_visible), size)
-    height, width = sample.image.shape[:2]
-    inner = (max(x1, 0), max(y1, 0), min(x2, width), min(y2, height))
-    small = crop(sample, inner, fill, min_visible)
-    small = resize(
-        small, (_at_least_one(small.truth.size[0] * factor[1]), _at_least_one(small.truth.size[1] * factor[0]))
-    )
-    left, top = round((inner[0] - x1) * factor[0]), round((inner[1] - y1) * factor[1])
-    return crop(small, (-left, -top, size[1] - left, size[0] - top), fill, min_visible)
-
-
 def _at_least_one(side: float) -> int:
     return max(1, round(side))
 
@@ -292,45 +110,159 @@ def scaled(size: Size, factor: float) -> Size:
     return _at_least_one(size[0] * factor), _at_least_one(size[1] * factor)
 
 
-def warp_plane(plane: np.ndarray, matrix: np.ndarray, size: Size, fill: Fill, nearest: bool = False) -> np.ndarray:
-    """[H, W] or [H, W, 3] uint8 through `matrix` to `size`, linear or nearest, `fill` outside."""
-    centred = shift(-0.5, -0.5) @ matrix @ shift(0.5, 0.5)
-    value = fill if isinstance(fill, tuple) else (fill, fill, fill)
-    flags = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
-    return cv2.warpAffine(
-        plane, centred[:2], (size[1], size[0]), flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=value
-    )
+@dataclass(frozen=True)
+class Move:
+    """A geometric step, as far as objects need to know it: where points, boxes and masks go.
+
+    `affine` makes one of a matrix. A bend that no matrix describes (`data/elastic.py`) brings its own functions; it is
+    taken to keep areas.
+    """
+
+    size: Size  # of the new image
+    points: Callable[[np.ndarray], np.ndarray]  # [..., 2] float64 old pixels -> new pixels
+    hulls: Callable[[np.ndarray], np.ndarray]  # [n, 4] old boxes -> [n, 4] float64 upright hulls, not clipped
+    masks: Callable[[Tensor], Tensor]  # [n, H, W] bool -> [n, *size]
+    matrix: np.ndarray | None = None  # [3, 3] old pixels -> new pixels
+    pairs: Pairs = ()
+
+    @property
+    def growth(self) -> float:
+        """How many new pixels an old one becomes."""
+        if self.matrix is None:
+            return 1.0
+        (a, b, _), (c, d, _), _ = self.matrix.tolist()
+        return abs(a * d - b * c)
+
+    @property
+    def loose(self) -> bool:
+        """Whether hulls may be larger than what they hold, as those of turned and bent boxes are."""
+        return self.matrix is None or bool(self.matrix[0, 1] or self.matrix[1, 0])
 
 
-def warp_image(image: np.ndarray, matrix: np.ndarray, size: Size, fill: Fill) -> np.ndarray:
-    """As `warp_plane`; an image that shrinks to less than half is halved first, against aliasing."""
-    height, width = image.shape[:2]
-    scale = abs(np.linalg.det(matrix[:2, :2])) ** 0.5
-    halvings = int(-math.log2(scale))  # what is left to the linear warp shrinks to half at most
-    if halvings > 0:
-        image = resize_plane(image, scaled((height, width), 0.5**halvings))
-        matrix = matrix @ scaling(width / image.shape[1], height / image.shape[0])
-    return warp_plane(image, matrix, size, fill)
+def affine(matrix: np.ndarray, size: Size, masks: Callable[[Tensor], Tensor], pairs: Pairs = ()) -> Move:
+    """The step of a matrix [3, 3], old pixels to pixels of a new image of `size`; `masks` resamples masks alike."""
+    return Move(size, partial(map_points, matrix=matrix), partial(map_boxes, matrix=matrix), masks, matrix, pairs)
 
 
-def warp_masks(masks: Tensor, matrix: np.ndarray, size: Size) -> Tensor:
-    """[n, H, W] bool through `matrix` -> [n, *size]; outside is False."""
-    out = np.zeros((len(masks), *size), np.uint8)
-    for row, mask in enumerate(masks.numpy().view(np.uint8)):
-        out[row] = warp_plane(mask, matrix, size, 0)
-    return torch.from_numpy(out.view(bool))
+@dataclass(frozen=True)
+class Outcome:
+    """What a step leaves of the boxes and masks of some objects, which the rules of the other columns ask for."""
+
+    boxes: np.ndarray  # [n, 4] float64 in new pixels, clipped, tightened by their masks
+    share: np.ndarray  # [n] of each box's area that is inside the new image, 0 without area; 1 where all are kept
+    shown: np.ndarray  # [n] bool, False where a mask lost its last pixel
+    masks: Tensor | None  # [n, *size]
+    predicted: bool  # the objects have scores
 
 
-def warp(
-    sample: Sample, matrix: np.ndarray, size: Size, fill: Fill = GRAY, min_visible: float | None = MIN_VISIBLE
+def _as_it_is(column: Tensor, move: Move, outcome: Outcome) -> Tensor:
+    return column
+
+
+def _new_boxes(column: Tensor, move: Move, outcome: Outcome) -> Tensor:
+    return torch.from_numpy(outcome.boxes.astype(np.float32))
+
+
+def _new_masks(column: Tensor, move: Move, outcome: Outcome) -> Tensor:
+    return column if outcome.masks is None else outcome.masks
+
+
+def _new_keypoints(column: Tensor, move: Move, outcome: Outcome) -> Tensor:
+    """[n, k, 3]; absent points, and of a truth those that leave the image, become (0, 0, 0). A predicted point may lie
+    outside of the image."""
+    array = column.detach().numpy().astype(np.float64)
+    points = move.points(array[..., :2])
+    there = array[..., 2] > 0
+    if not outcome.predicted:
+        there &= ((points >= 0) & (points <= [move.size[1], move.size[0]])).all(axis=-1)
+    array = np.concatenate([points, array[..., 2:]], axis=-1) * there[..., None]
+    if move.pairs:
+        order = list(range(array.shape[1]))
+        for a, b in move.pairs:
+            order[a], order[b] = b, a
+        array = array[:, order]
+    return torch.from_numpy(array.astype(np.float32))
+
+
+def _new_areas(column: Tensor, move: Move, outcome: Outcome) -> Tensor:
+    """[n]: what is seen of an area is taken to be what is seen of the box."""
+    return column.detach() * torch.from_numpy((move.growth * outcome.share).astype(np.float32))
+
+
+RULES: dict[str, Callable[[Tensor, Move, Outcome], Tensor]] = {
+    "boxes": _new_boxes,
+    "labels": _as_it_is,
+    "scores": _as_it_is,
+    "masks": _new_masks,
+    "keypoints": _new_keypoints,
+    "crowd": _as_it_is,
+    "difficult": _as_it_is,
+    "area": _new_areas,
+}
+"""What a geometric step does to each column of `Objects`: (column, step, outcome) -> column."""
+
+
+def move_objects(objects: Objects, move: Move, keep: Keep) -> Objects:
+    """Objects in the pixels of the new image, their boxes clipped to it, under the policy above.
+
+    Args:
+        objects: on the CPU.
+        keep: which rows stay. "all" is for steps under which nothing leaves, and for boxes that are given (proposals):
+            areas count whole, boxes are not made tighter by their masks, and one outside of the new image becomes an
+            empty one at its border.
+    """
+    whole = move.hulls(objects.boxes.detach().numpy())
+    outcome = _outcome(objects, move, whole, keep)
+    columns = {field.name: getattr(objects, field.name) for field in fields(Objects)}
+    result = replace(objects, **{n: RULES[n](c, move, outcome) for n, c in columns.items() if c is not None})
+    if keep == "all":
+        return result
+    if keep == "centre":
+        centres = (whole[:, :2] + whole[:, 2:]) / 2
+        stay = ((centres > 0) & (centres < [move.size[1], move.size[0]])).all(axis=1)
+    else:
+        stay = outcome.share >= keep
+    stay &= outcome.shown & ((outcome.boxes[:, 2:] - outcome.boxes[:, :2]) >= MIN_SIDE).all(axis=1)
+    return result if stay.all() else result[torch.from_numpy(stay)]
+
+
+def _outcome(objects: Objects, move: Move, whole: np.ndarray, keep: Keep) -> Outcome:
+    """Clip moved boxes [n, 4]; where not all are kept, give those that are loose or cut the hulls of their masks."""
+    boxes = clip_boxes(whole, move.size)
+    masks = None if objects.masks is None else move.masks(objects.masks)
+    share, shown = np.ones(len(boxes)), np.ones(len(boxes), bool)
+    outcome = Outcome(boxes, share, shown, masks, objects.scores is not None)
+    if keep == "all":
+        return outcome
+    full = areas(whole)
+    np.divide(areas(boxes), full, out=share, where=full > 0)
+    share[full <= 0] = 0
+    if masks is not None and objects.masks is not None and len(boxes):
+        rows = np.flatnonzero(np.full(len(boxes), move.loose) | (boxes != whole).any(axis=1))
+        if len(rows):
+            tight, some = mask_hulls(masks[torch.from_numpy(rows)])
+            boxes[rows[some]] = tight[some]
+            gone = rows[~some]  # a mask that was empty from the start says nothing of the object
+            shown[gone] = ~objects.masks[torch.from_numpy(gone)].flatten(1).any(dim=1).numpy()
+    return outcome
+
+
+def moved(
+    sample: Sample, move: Move, image: np.ndarray, semantic: Callable[[Tensor], Tensor], keep: Keep = "all"
 ) -> Sample:
-    """The sample through any affine matrix, seen in a frame of `size`."""
-    truth, objects = sample.truth, sample.truth.objects
-    if objects is not None:
-        masks = None if objects.masks is None else warp_masks(objects.masks, matrix, size)
-        objects = move_objects(objects, matrix, size, masks, min_visible)
-    semantic = truth.semantic
-    if semantic is not None:
-        semantic = torch.from_numpy(warp_plane(semantic.numpy(), matrix, size, IGNORE, nearest=True))
-    truth = replace(truth, size=size, objects=objects, semantic=semantic)
-    return moved(sample, matrix, warp_image(sample.image, matrix, size, fill), truth)
+    """The sample after a geometric step: its image replaced, truth and `to_original` brought along.
+
+    Args:
+        image: the sample's image after the step.
+        semantic: does the step to a class map [H, W].
+        keep: which objects stay.
+    """
+    truth = sample.truth
+    truth = replace(
+        truth,
+        size=move.size,
+        objects=None if truth.objects is None else move_objects(truth.objects, move, keep),
+        semantic=None if truth.semantic is None else semantic(truth.semantic),
+    )
+    back = sample.to_original if move.matrix is None else sample.to_original @ inverse(move.matrix)
+    return replace(sample, image=image, truth=truth, to_original=back)

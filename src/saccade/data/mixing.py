@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from saccade.data.geometry import GRAY, MIN_VISIBLE, Fill, Size, areas, crop, resize, scaled
+from saccade.data.geometry import GRAY, MIN_VISIBLE, Fill, Size, affine, areas, move_objects, scaled, shift
+from saccade.data.resampling import crop, resize
 from saccade.data.types import Annotation, Objects, Sample
 
 
@@ -46,7 +47,7 @@ class Mosaic:
         tiles = [self._tile(sample if k == 0 else fetch(), k, q, rng) for k, q in enumerate(corners)]
         for tile, (x1, y1, x2, y2) in zip(tiles, corners, strict=True):
             image[y1:y2, x1:x2] = tile.image
-            parts.append(_moved_into(tile.truth.objects or Objects.empty(), (x1, y1), self.size))
+            parts.append(_placed(tile.truth.objects or Objects.empty(), (x1, y1), self.size))
         return replace(tiles[0], image=image, truth=Annotation(self.size, objects=join(parts)))
 
     def _tile(
@@ -61,55 +62,48 @@ class Mosaic:
         return crop(small, (x, y, x + w, y + h), self.fill, self.min_visible)
 
 
-def _moved_into(objects: Objects, place: tuple[int, int], size: Size) -> Objects:
+def _placed(objects: Objects, place: tuple[int, int], size: Size) -> Objects:
     """Objects of a tile in the coordinates of the frame of `size` in which its corner lies at `place` (x, y)."""
     x, y = place
-    masks, keypoints = objects.masks, objects.keypoints
-    if masks is not None:
+
+    def padded(masks: Tensor) -> Tensor:
         h, w = masks.shape[1:]
-        masks = F.pad(masks, (x, size[1] - x - w, y, size[0] - y - h), value=False)
-    if keypoints is not None:
-        present = keypoints[..., 2:] > 0
-        offset = torch.tensor([x, y, 0], dtype=keypoints.dtype)
-        keypoints = torch.where(present, keypoints + offset, keypoints)
-    boxes = objects.boxes + torch.tensor([x, y, x, y], dtype=torch.float32)
-    return replace(objects, boxes=boxes, masks=masks, keypoints=keypoints)
+        return F.pad(masks, (x, size[1] - x - w, y, size[0] - y - h), value=False)
+
+    return move_objects(objects, affine(shift(x, y), size, padded), "all")
 
 
 def join(parts: Sequence[Objects]) -> Objects:
     """The rows of all parts, in order.
 
-    A part without rows says nothing. Where some parts lack a flag it is False, where they lack an area it is the box's.
+    A part without rows says nothing. What some parts lack is filled by `MISSING` where that has a rule for the column.
 
     Raises:
         ValueError: some parts have masks, keypoints or scores and others do not.
     """
     parts = [p for p in parts if len(p)] or list(parts[:1])
 
-    def column(name: str, default: Callable[[Objects], Tensor] | None) -> Tensor | None:
+    def column(name: str) -> Tensor | None:
         values = [getattr(p, name) for p in parts]
         if all(v is None for v in values):
             return None
-        if default is None and any(v is None for v in values):
+        if name not in MISSING and any(v is None for v in values):
             raise ValueError(f"some images have {name} and others do not: they cannot be composed into one")
-        return torch.cat([default(p) if v is None and default else v for p, v in zip(parts, values, strict=True)])
+        return torch.cat([MISSING[name](p) if v is None else v for p, v in zip(parts, values, strict=True)])
 
-    def no(part: Objects) -> Tensor:
-        return torch.zeros(len(part), dtype=torch.bool)
+    return Objects(**{field.name: column(field.name) for field in fields(Objects)})  # type: ignore[arg-type]
 
-    def box_area(part: Objects) -> Tensor:
-        return torch.from_numpy(areas(part.boxes.numpy()))
 
-    return Objects(
-        torch.cat([p.boxes for p in parts]),
-        torch.cat([p.labels for p in parts]),
-        scores=column("scores", None),
-        masks=column("masks", None),
-        keypoints=column("keypoints", None),
-        crowd=column("crowd", no),
-        difficult=column("difficult", no),
-        area=column("area", box_area),
-    )
+def _unset(part: Objects) -> Tensor:
+    return torch.zeros(len(part), dtype=torch.bool)
+
+
+MISSING: dict[str, Callable[[Objects], Tensor]] = {
+    "crowd": _unset,
+    "difficult": _unset,
+    "area": lambda part: torch.from_numpy(areas(part.boxes.numpy())),
+}
+"""What a column of `Objects` holds for those that do not state it, where that can be told."""
 
 
 @dataclass(frozen=True)

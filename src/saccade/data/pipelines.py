@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -11,12 +12,13 @@ import torch
 
 from saccade.config import VIEW, Settings, height_width
 from saccade.data.elastic import Elastic
-from saccade.data.geometry import Size, clip_boxes, map_boxes, map_points, warp_masks
+from saccade.data.geometry import Size, affine, map_points, move_objects
 from saccade.data.image import MAX_PIXELS
 from saccade.data.keeping import KeepObjects
 from saccade.data.mixing import Cutout, Mosaic
 from saccade.data.photometric import Lighting, PhotometricDistortion
 from saccade.data.policies import RandAugment, TrivialAugment
+from saccade.data.resampling import warp_masks
 from saccade.data.sampling import MinOverlapCrop
 from saccade.data.transforms import (
     Affine,
@@ -33,7 +35,7 @@ from saccade.data.transforms import (
     ScaleJitter,
     Transpose,
 )
-from saccade.data.types import IGNORE, Annotation, Batch, Objects, Sample
+from saccade.data.types import IGNORE, Annotation, Batch, Sample
 from saccade.errors import ModelFileError, UsageError
 from saccade.tasks.table import find_task
 
@@ -209,23 +211,10 @@ def to_original(prediction: Annotation, batch: Batch, index: int) -> Annotation:
     matrix, size = batch.to_original[index], batch.original_sizes[index]
     objects, semantic = prediction.objects, prediction.semantic
     if objects is not None:
-        objects = _objects_to_original(objects, matrix, size)
+        objects = move_objects(objects, affine(matrix, size, partial(warp_masks, matrix=matrix, size=size)), "all")
     if semantic is not None:
         semantic = _nearest(semantic.numpy(), np.linalg.inv(matrix), size)
     return replace(prediction, size=size, objects=objects, semantic=semantic)
-
-
-def _objects_to_original(objects: Objects, matrix: np.ndarray, size: Size) -> Objects:
-    boxes = clip_boxes(map_boxes(objects.boxes.detach(), matrix), size).astype(np.float32)
-    keypoints, area = objects.keypoints, objects.area
-    if keypoints is not None:
-        array = keypoints.detach().numpy().astype(np.float64)
-        points = np.where(array[..., 2:] > 0, map_points(array[..., :2], matrix), array[..., :2])
-        keypoints = torch.from_numpy(np.concatenate([points, array[..., 2:]], axis=-1).astype(np.float32))
-    if area is not None:
-        area = area * abs(float(np.linalg.det(matrix)))
-    masks = None if objects.masks is None else warp_masks(objects.masks, matrix, size)
-    return replace(objects, boxes=torch.from_numpy(boxes), masks=masks, keypoints=keypoints, area=area)
 
 
 def _nearest(semantic: np.ndarray, back: np.ndarray, size: Size) -> torch.Tensor:

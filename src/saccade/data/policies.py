@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from saccade.data.geometry import GRAY, Fill, shift, warp
+from saccade.data.geometry import GRAY, Fill, shift
 from saccade.data.photometric import tone
+from saccade.data.resampling import warp
 from saccade.data.types import Sample
 
 GEOMETRIC = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")

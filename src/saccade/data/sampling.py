@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from saccade.data.geometry import Fill, Size, Window, areas, fitted, zoom
+from saccade.data.geometry import Fill, Size, Window, areas, fitted
+from saccade.data.resampling import zoom
 from saccade.data.types import Sample
 
 MEAN = (123, 117, 104)  # RGB, the mean of ImageNet that SSD's backbone subtracts
@@ -58,7 +59,7 @@ class MinOverlapCrop:
         target = self.size or seen
         if self.keep_aspect:
             target = fitted(seen, target)
-        return zoom(sample, window, target, self.fill, min_visible=None)
+        return zoom(sample, window, target, self.fill, keep="centre")
 
     def crop_window(self, boxes: np.ndarray, canvas: Window, rng: np.random.Generator) -> Window:
         """The window of `canvas` to keep.

@@ -15,25 +15,23 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-import torch
 from torch import Tensor
 
 from saccade.data.geometry import (
     GRAY,
     MIN_VISIBLE,
     Fill,
+    Pairs,
     Size,
-    crop,
+    affine,
     fitted,
-    move_objects,
     moved,
-    resize,
     scaled,
     scaling,
     shift,
-    warp,
 )
-from saccade.data.types import Objects, Sample
+from saccade.data.resampling import crop, resize, warp
+from saccade.data.types import Sample
 
 
 @dataclass(frozen=True)
@@ -168,7 +166,7 @@ class CenterCrop:
         h = max(1, min(height, round(self.size[0] / factor)))
         w = max(1, min(width, round(self.size[1] / factor)))
         x, y = (width - w) // 2, (height - h) // 2
-        return resize(crop(sample, (x, y, x + w, y + h), min_visible=self.min_visible), self.size)
+        return resize(crop(sample, (x, y, x + w, y + h), keep=self.min_visible), self.size)
 
 
 @dataclass(frozen=True)
@@ -187,7 +185,7 @@ class RandomResizedCrop:
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         height, width = sample.truth.size
         x, y, w, h = self._window(height, width, rng)
-        return resize(crop(sample, (x, y, x + w, y + h), min_visible=self.min_visible), self.size)
+        return resize(crop(sample, (x, y, x + w, y + h), keep=self.min_visible), self.size)
 
     def shorter_side(self, size: Size, rng: np.random.Generator) -> int:
         """The shorter side that an image of `size` needs, for the part that `rng` is about to draw not to be enlarged
@@ -254,38 +252,20 @@ class Flip:
 
     probability: float = 0.5
     vertical: bool = False
-    pairs: tuple[tuple[int, int], ...] = ()
+    pairs: Pairs = ()
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         return self._mirror(sample) if rng.random() < self.probability else sample
 
     def _mirror(self, sample: Sample) -> Sample:
         height, width = sample.truth.size
-        if self.vertical:
-            matrix = shift(0, height) @ scaling(1, -1)
-        else:
-            matrix = shift(width, 0) @ scaling(-1, 1)
-        truth = sample.truth
-        semantic = None if truth.semantic is None else truth.semantic.flip(0 if self.vertical else 1)
-        objects = None if truth.objects is None else self._mirror_objects(truth.objects, height, width)
-        image = cv2.flip(sample.image, 0 if self.vertical else 1)
-        return moved(sample, matrix, image, replace(truth, objects=objects, semantic=semantic))
+        matrix = shift(0, height) @ scaling(1, -1) if self.vertical else shift(width, 0) @ scaling(-1, 1)
+        move = affine(matrix, (height, width), self._mirror_plane, () if self.vertical else self.pairs)
+        return moved(sample, move, cv2.flip(sample.image, 0 if self.vertical else 1), self._mirror_plane)
 
-    def _mirror_objects(self, objects: Objects, height: int, width: int) -> Objects:
-        axis, length = (1, height) if self.vertical else (0, width)
-        boxes = objects.boxes.clone()
-        boxes[:, axis], boxes[:, axis + 2] = length - objects.boxes[:, axis + 2], length - objects.boxes[:, axis]
-        masks = None if objects.masks is None else objects.masks.flip(1 if self.vertical else 2)
-        keypoints = objects.keypoints
-        if keypoints is not None:
-            keypoints = self._mirror_keypoints(keypoints, axis, length)
-        return replace(objects, boxes=boxes, masks=masks, keypoints=keypoints)
-
-    def _mirror_keypoints(self, keypoints: Tensor, axis: int, length: int) -> Tensor:
-        keypoints = swap_pairs(keypoints, () if self.vertical else self.pairs).clone()
-        mirrored = length - keypoints[..., axis]
-        keypoints[..., axis] = torch.where(keypoints[..., 2] > 0, mirrored, keypoints[..., axis])
-        return keypoints
+    def _mirror_plane(self, planes: Tensor) -> Tensor:
+        """[..., H, W]"""
+        return planes.flip(-2 if self.vertical else -1)
 
 
 @dataclass(frozen=True)
@@ -296,30 +276,19 @@ class Transpose:
     """
 
     probability: float = 0.5
-    pairs: tuple[tuple[int, int], ...] = ()
+    pairs: Pairs = ()
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         if rng.random() >= self.probability:
             return sample
-        truth, objects = sample.truth, sample.truth.objects
-        size = truth.size[1], truth.size[0]
         matrix = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-        if objects is not None:
-            masks = None if objects.masks is None else objects.masks.mT.contiguous()
-            objects = move_objects(objects, matrix, size, masks, drop=False)
-            if objects.keypoints is not None:
-                objects = replace(objects, keypoints=swap_pairs(objects.keypoints, self.pairs))
-        semantic = None if truth.semantic is None else truth.semantic.mT.contiguous()
-        truth = replace(truth, size=size, objects=objects, semantic=semantic)
-        return moved(sample, matrix, cv2.transpose(sample.image), truth)
+        move = affine(matrix, sample.truth.size[::-1], _transpose, self.pairs)
+        return moved(sample, move, cv2.transpose(sample.image), _transpose)
 
 
-def swap_pairs(keypoints: Tensor, pairs: tuple[tuple[int, int], ...]) -> Tensor:
-    """[n, k, 3] with the points of each pair in each other's place."""
-    order = list(range(keypoints.shape[1]))
-    for a, b in pairs:
-        order[a], order[b] = b, a
-    return keypoints[:, order]
+def _transpose(planes: Tensor) -> Tensor:
+    """[..., H, W] -> [..., W, H]"""
+    return planes.mT.contiguous()
 
 
 @dataclass(frozen=True)

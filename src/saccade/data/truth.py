@@ -10,6 +10,7 @@ are divided by s; class maps and stored masks give the pixel at s * i + s // 2; 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -18,10 +19,11 @@ from torch import Tensor
 
 from saccade.data.cache import Kept
 from saccade.data.dataset import DataSet, Record, Thing
-from saccade.data.geometry import scaling
+from saccade.data.geometry import affine, move_objects, scaling
 from saccade.data.image import decode_values
 from saccade.data.main_object import main_object
 from saccade.data.pictures import class_map_of, cut, decode_picture
+from saccade.data.resampling import resize_masks
 from saccade.data.rle import decode_rle, draw_polygons
 from saccade.data.types import Annotation, Objects, Sample
 from saccade.errors import DataError
@@ -91,10 +93,10 @@ def read_truth(record: Record, dataset: DataSet, task: str, reduction: int = 1) 
     elif kind.one_object:
         main = _stated(main_object(record.things or []), record, "object that is neither crowd nor difficult")
         truth.label = main.label
-        truth.objects = _objects([main], dataset, reduction)
+        truth.objects = _objects([main], record, dataset, reduction)
     else:
         things = _stated(record.things, record, "list of objects")
-        truth.objects = _objects(things, dataset, reduction)
+        truth.objects = _objects(things, record, dataset, reduction)
         if kind.masks:
             _add_masks(truth.objects, things, record, dataset, reduction)
     return truth
@@ -123,23 +125,28 @@ def _class_map(record: Record, dataset: DataSet, reduction: int) -> np.ndarray:
     return _reduced(class_map_of(record, dataset), reduction)
 
 
-def _objects(things: list[Thing], dataset: DataSet, reduction: int) -> Objects:
+def _objects(things: list[Thing], record: Record, dataset: DataSet, reduction: int) -> Objects:
     boxes = torch.tensor([t.box for t in things], dtype=torch.float32).reshape(-1, 4)
     sides = boxes[:, 2:] - boxes[:, :2]
     stated = [float("nan") if t.area is None else t.area for t in things]
     area = torch.tensor(stated, dtype=torch.float32)
     area = torch.where(area.isnan(), sides.prod(1), area)
-    return Objects(
-        boxes=boxes / reduction,
+    objects = Objects(
+        boxes=boxes,
         labels=torch.tensor([t.label for t in things], dtype=torch.int64),
-        keypoints=_keypoints(things, dataset, reduction),
+        keypoints=_keypoints(things, dataset),
         crowd=torch.tensor([t.crowd for t in things], dtype=torch.bool),
         difficult=torch.tensor([t.difficult for t in things], dtype=torch.bool),
-        area=area / reduction**2,
+        area=area,
     )
+    if reduction == 1:
+        return objects
+    size = _small(record.size, reduction)
+    move = affine(scaling(1 / reduction, 1 / reduction), size, partial(resize_masks, size=size))
+    return move_objects(objects, move, "all")
 
 
-def _keypoints(things: list[Thing], dataset: DataSet, reduction: int) -> Tensor | None:
+def _keypoints(things: list[Thing], dataset: DataSet) -> Tensor | None:
     """[n, k, 3], all zero (absent) for an object without; None where the data set has no keypoints."""
     if dataset.keypoint_names is None:
         return None
@@ -147,7 +154,6 @@ def _keypoints(things: list[Thing], dataset: DataSet, reduction: int) -> Tensor 
     for row, thing in enumerate(things):
         if thing.keypoints is not None:
             points[row] = torch.tensor(thing.keypoints, dtype=torch.float32)
-    points[:, :, :2] /= reduction
     return points
 
 

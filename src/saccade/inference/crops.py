@@ -22,10 +22,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from saccade.data.dataset import DataSet, Record
-from saccade.data.geometry import Size, crop, resize
+from saccade.data.geometry import Size
 from saccade.data.loader import Loader, Work
 from saccade.data.orders import InOrder
 from saccade.data.pipelines import Preprocessing
+from saccade.data.resampling import crop, resize
 from saccade.data.transforms import CenterCrop, PadTo, Resize
 from saccade.data.types import Annotation, Batch, Sample
 from saccade.data.views import View, inference_view

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+from saccade.data.geometry import affine, move_objects, scaling
 from saccade.data.types import IGNORE, Annotation, Objects
 from saccade.plots.palette import class_colour, class_colours, ink_on
 from saccade.plots.text import font_of, shorten, wrap
@@ -113,14 +114,11 @@ def _nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _fit_objects(objects: Objects, size: tuple[int, int], across: float, down: float) -> Objects:
-    scaled = objects[:]
-    scaled.boxes = scaled.boxes.cpu() * torch.tensor([across, down, across, down])
-    if scaled.masks is not None:
-        masks = [torch.from_numpy(_nearest(mask.cpu().numpy(), size)) > 0 for mask in scaled.masks]
-        scaled.masks = torch.stack(masks) if masks else torch.zeros(0, *size, dtype=torch.bool)
-    if scaled.keypoints is not None:
-        scaled.keypoints = scaled.keypoints.cpu() * torch.tensor([across, down, 1.0])
-    return scaled
+    def hard(masks: torch.Tensor) -> torch.Tensor:
+        planes = [torch.from_numpy(_nearest(mask.numpy(), size)) > 0 for mask in masks]
+        return torch.stack(planes) if planes else torch.zeros(0, *size, dtype=torch.bool)
+
+    return move_objects(objects.to("cpu"), affine(scaling(across, down), size, hard), "all")
 
 
 def _tint_map(pixels: np.ndarray, semantic: np.ndarray, classes: Sequence[str], line: int) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from saccade.config import Settings
+from saccade.data.geometry import affine, move_objects, scaling
+from saccade.data.resampling import resize_masks
 from saccade.data.types import Annotation, Batch
 
 STRIDE = 32  # sides stay multiples of it
@@ -18,7 +20,7 @@ STRIDE = 32  # sides stay multiples of it
 def random_scale(batch: Batch, settings: Settings, step: int) -> Batch:
     """Resize a batch on its device by a factor in 1 +- `multi_scale` that follows from (seed, step).
 
-    Boxes and semantic maps follow; masks and keypoints are not for this (instances train at one size).
+    The truth follows: objects with all their columns, class maps, weights of pixels.
     """
     if settings.multi_scale == 0:
         return batch
@@ -48,13 +50,10 @@ def _scaled(truth: Annotation, size: tuple[int, int], fy: float, fx: float) -> A
     if weights is not None:
         weights = _nearest(weights, size)
     if objects is not None:
-        objects = dataclasses.replace(objects, boxes=objects.boxes * _factors(objects.boxes, fx, fy))
+        move = affine(scaling(fx, fy), size, functools.partial(resize_masks, size=size))
+        objects = move_objects(objects, move, "all")
     return dataclasses.replace(truth, size=size, semantic=semantic, weights=weights, objects=objects)
 
 
 def _nearest(plane: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(plane[None, None].float(), size, mode="nearest")[0, 0].to(plane.dtype)
-
-
-def _factors(boxes: Tensor, fx: float, fy: float) -> Tensor:
-    return torch.tensor([fx, fy, fx, fy], dtype=boxes.dtype).to(boxes.device, non_blocking=True)
