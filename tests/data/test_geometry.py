@@ -54,7 +54,7 @@ def sample() -> Sample:
 
 def rescaled(before: Sample) -> Sample:
     settings = replace(Settings(), multi_scale=0.4)
-    after = random_scale(collate([before], multiple_of=32).to("cpu"), settings, 3)
+    after = random_scale(collate([before]).to("cpu"), settings, 3)
     assert after.sizes[0] != before.truth.size
     factors = after.sizes[0][1] / SIZE[1], after.sizes[0][0] / SIZE[0]
     image = np.zeros((*after.sizes[0], 3), np.uint8)
@@ -164,3 +164,41 @@ def test_all_are_kept_also_outside() -> None:
     assert out.labels.tolist() == [3, 1, 2]
     assert move_objects(full(), move, 0.25).labels.tolist() == [1]
     assert move_objects(full(), move, "centre").labels.tolist() == []
+
+
+def proposals() -> Objects:
+    """Boxes in the middle, at the borders and in the corners, those of the truth among them, without order."""
+    ends = [[0.0, 0, 12, 9], [84, 52, 96, 64], [20, 16, 44, 40], [0, 0, 96, 64], [90, 0, 96, 6], [30, 20, 60, 44]]
+    return Objects(torch.tensor(ends), torch.zeros(6, dtype=torch.int64), scores=torch.linspace(0, 1, 6))
+
+
+@pytest.mark.parametrize("name", sorted(set(STEPS) - {"to original", "fit for drawing"}))
+def test_given_boxes_move_and_are_clipped_but_never_dropped(name: str) -> None:
+    before = proposals()
+    out = STEPS[name](replace(sample(), given=before))
+    if name == "rescale":
+        settings = replace(Settings(), multi_scale=0.4)
+        batch = collate([replace(sample(), given=before)]).to("cpu")
+        out.given = random_scale(batch, settings, 3).given[0]
+    matrix = np.linalg.inv(out.to_original)
+    corners = before.boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2).double().numpy()
+    corners = np.clip(map_points(corners, matrix), 0, out.truth.size[::-1])
+    hulls = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+    np.testing.assert_allclose(out.given.boxes.numpy(), hulls, atol=1e-3)
+    assert torch.equal(out.given.scores, before.scores)
+
+
+def test_given_boxes_of_a_mosaic_are_those_of_its_images_in_order() -> None:
+    start = replace(sample(), given=proposals())
+    out = Mosaic((128, 192))(start, np.random.default_rng(2), lambda: start)
+    assert out.given.scores.tolist() == proposals().scores.tolist() * 4
+    assert (out.given.boxes >= 0).all()
+    assert (out.given.boxes <= torch.tensor([192.0, 128] * 2)).all()
+
+
+def test_given_boxes_are_bent_with_the_image() -> None:
+    out = Elastic(sigma=3.0)(replace(sample(), given=proposals()), np.random.default_rng(3))
+    assert torch.equal(out.given.scores, proposals().scores)
+    bent = out.truth.objects.boxes[:2]  # hulls of masks there, of outlines here
+    assert (out.given.boxes[[2, 5]] - bent).abs().max() < 2
+    assert (out.given.boxes[3] - torch.tensor([0.0, 0, 96, 64])).abs().max() < 8

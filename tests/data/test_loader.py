@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from saccade.data.dataset import DataSet, Record, Thing
 from saccade.data.loader import Loader, Work, collate, iter_images
 from saccade.data.orders import InOrder, Order, Repeated, Shuffled
 from saccade.data.transforms import Flip, RandomCrop, RandomResizedCrop, Resize, Scale
-from saccade.data.types import Annotation, Batch, Sample
+from saccade.data.types import Annotation, Batch, Objects, Sample
 from saccade.data.views import View
 from saccade.errors import DataError, ResourceError, UsageError
 
@@ -68,6 +68,15 @@ class Sleep:
         if sample.id == "7.png":
             time.sleep(0.4)
         return sample
+
+
+class Give:
+    """As many boxes as the height says: none of every third image."""
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        count = sample.truth.size[0] % 3
+        boxes = torch.arange(4 * count).reshape(-1, 4).float()
+        return replace(sample, given=Objects(boxes, torch.zeros(count, dtype=torch.int64), scores=torch.rand(count)))
 
 
 class Fail:
@@ -208,6 +217,25 @@ def test_padding() -> None:
     assert batch.images[0].sum() == 9 * 3 * 3 * 8
     assert batch.images[1, :, :5, :2].eq(9).all()
     assert batch.images.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_given_boxes_come_with_their_images(dataset: DataSet, workers: int) -> None:
+    for batch in loader(dataset, transforms=[Give()], workers=workers).epoch(0):
+        assert batch.given is not None
+        for size, given, truth in zip(batch.sizes, batch.given, batch.truth, strict=True):
+            assert given.boxes.tolist() == torch.arange(4 * (size[0] % 3)).reshape(-1, 4).tolist()
+            assert given.scores is not None
+            assert truth.size == size
+    assert next(loader(dataset, workers=workers).epoch(0)).given is None
+
+
+def test_all_images_of_a_batch_are_given_boxes_or_none() -> None:
+    samples = [Sample(np.zeros((3, 8, 3), np.uint8), Annotation((3, 8))) for _ in range(2)]
+    samples[1].given = Objects.empty()
+    with pytest.raises(ValueError, match="1 of 2 images"):
+        collate(samples)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -250,7 +250,7 @@ def _outcome(objects: Objects, move: Move, whole: np.ndarray, keep: Keep) -> Out
 def moved(
     sample: Sample, move: Move, image: np.ndarray, semantic: Callable[[Tensor], Tensor], keep: Keep = "all"
 ) -> Sample:
-    """The sample after a geometric step: its image replaced, truth and `to_original` brought along.
+    """The sample after a geometric step: its image replaced, truth, given boxes and `to_original` brought along.
 
     Args:
         image: the sample's image after the step.
@@ -264,5 +264,6 @@ def moved(
         objects=None if truth.objects is None else move_objects(truth.objects, move, keep),
         semantic=None if truth.semantic is None else semantic(truth.semantic),
     )
+    given = None if sample.given is None else move_objects(sample.given, move, "all")
     back = sample.to_original if move.matrix is None else sample.to_original @ inverse(move.matrix)
-    return replace(sample, image=image, truth=truth, to_original=back)
+    return replace(sample, image=image, truth=truth, to_original=back, given=given)

@@ -25,7 +25,7 @@ from saccade.data.dataset import DataSet, Record
 from saccade.data.orders import Order
 from saccade.data.packing import pack, unpack
 from saccade.data.sources import Paths, Records, Source
-from saccade.data.types import Batch, Sample
+from saccade.data.types import Annotation, Batch, Objects, Sample
 from saccade.data.views import View
 from saccade.errors import DataError, ResourceError, SaccadeError, UsageError
 
@@ -169,7 +169,16 @@ def collate(samples: Sequence[Sample]) -> Batch:
         ids=[sample.id for sample in samples],
         original_sizes=[sample.original_size for sample in samples],
         to_original=[sample.to_original for sample in samples],
+        given=_given(samples),
     )
+
+
+def _given(samples: Sequence[Sample]) -> list[Objects] | None:
+    """What each sample is given, None where they are given nothing. Raises ValueError where some are and others not."""
+    given = [sample.given for sample in samples if sample.given is not None]
+    if given and len(given) < len(samples):
+        raise ValueError(f"{len(given)} of {len(samples)} images of a batch are given boxes: all of them, or none")
+    return given or None
 
 
 class _Plan:
@@ -222,7 +231,8 @@ def _collate_and_pack(found: list[Sample | tuple[int, SaccadeError]]) -> _Parcel
     """
     batch = collate([sample for sample in found if isinstance(sample, Sample)])
     failures = [failure for failure in found if not isinstance(failure, Sample)]
-    buffer, layout = pack(batch.truth or [])
+    given = [Annotation(size, objects=each) for size, each in zip(batch.sizes, batch.given or (), strict=False)]
+    buffer, layout = pack([*(batch.truth or ()), *given])
     rest = {
         "layout": layout,
         "sizes": batch.sizes,
@@ -287,7 +297,9 @@ def _drain(loader: DataLoader) -> Iterator[tuple[Batch, list[tuple[int, SaccadeE
             ) from None
         number += 1
         layout = rest.pop("layout")
-        yield Batch(images=images, truth=unpack(buffer, layout), **rest), failures
+        truth = unpack(buffer, layout)
+        given = [each.objects for each in truth[len(images) :] if each.objects is not None]
+        yield Batch(images=images, truth=truth[: len(images)], given=given or None, **rest), failures
 
 
 def _start(loader: DataLoader) -> Iterator[_Parcel]:

@@ -22,9 +22,9 @@ class Mosaic:
 
     Each image is resized (aspect kept) to fit in `size` times a factor uniform in `low` to `high` and touches the
     point. The loader calls it with `fetch`, which gives another sample of the training set. For truth that consists
-    of objects; label, tags and class map are not composed. `id`, `original_size` and `to_original` are those of the
-    first image (upper left), as no matrix maps four images back. Source: YOLOv4 (Bochkovskiy et al. 2020), section
-    3.4.
+    of objects, and boxes that are given; label, tags and class map are not composed. `id`, `original_size` and
+    `to_original` are those of the first image (upper left), as no matrix maps four images back. Source: YOLOv4
+    (Bochkovskiy et al. 2020), section 3.4.
     """
 
     size: Size
@@ -42,13 +42,19 @@ class Mosaic:
         x, y = max(1, round(width * rng.uniform(0.3, 0.7))), max(1, round(height * rng.uniform(0.3, 0.7)))
         x, y = min(x, width - 1), min(y, height - 1)
         image = np.empty((height, width, 3), np.uint8)
-        parts: list[Objects] = []
         corners = ((0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height))
         tiles = [self._tile(sample if k == 0 else fetch(), k, q, rng) for k, q in enumerate(corners)]
         for tile, (x1, y1, x2, y2) in zip(tiles, corners, strict=True):
             image[y1:y2, x1:x2] = tile.image
-            parts.append(_placed(tile.truth.objects or Objects.empty(), (x1, y1), self.size))
-        return replace(tiles[0], image=image, truth=Annotation(self.size, objects=join(parts)))
+        places = [(x1, y1) for x1, y1, _, _ in corners]
+        objects = _compose([tile.truth.objects or Objects.empty() for tile in tiles], places, self.size)
+        given = [tile.given for tile in tiles if tile.given is not None]
+        return replace(
+            tiles[0],
+            image=image,
+            truth=Annotation(self.size, objects=objects),
+            given=_compose(given, places, self.size) if given else None,
+        )
 
     def _tile(
         self, sample: Sample, corner: int, quarter: tuple[int, int, int, int], rng: np.random.Generator
@@ -60,6 +66,10 @@ class Mosaic:
         x = small.truth.size[1] - w if corner in (0, 2) else 0  # the image's inner corner lies on the common point
         y = small.truth.size[0] - h if corner in (0, 1) else 0
         return crop(small, (x, y, x + w, y + h), self.fill, self.min_visible)
+
+
+def _compose(parts: list[Objects], places: list[tuple[int, int]], size: Size) -> Objects:
+    return join([_placed(part, place, size) for part, place in zip(parts, places, strict=True)])
 
 
 def _placed(objects: Objects, place: tuple[int, int], size: Size) -> Objects:

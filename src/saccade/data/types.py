@@ -8,6 +8,7 @@ Labels run from 0 to classes - 1; there is no background entry, ever. 255 in a s
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -107,6 +108,7 @@ class Sample:
     id: str = ""  # the record's id: path relative to the data set
     original_size: tuple[int, int] = (0, 0)  # (height, width) of the upright original
     to_original: np.ndarray = field(default_factory=lambda: np.eye(3))  # [3, 3] float64
+    given: Objects | None = None  # boxes that the model is given with the image (proposals); see `Batch.given`
 
 
 @dataclass(slots=True)
@@ -114,6 +116,10 @@ class Batch:
     """Images of one step, padded right and below to one size; what models take.
 
     The loader makes uint8; `to` gives floats in [0, 1] on the device. Models normalise by themselves (buffers).
+
+    `given` holds, for models that take them, the boxes of each image that something else proposed (labels 0, scores if
+    they have some), in pixels of `sizes`. Transforms move and clip them and never drop or reorder them: row i stays row
+    i, and one that has left the image is an empty box at its border.
     """
 
     images: Tensor  # [b, 3, H, W] RGB
@@ -122,34 +128,31 @@ class Batch:
     ids: list[str] = field(default_factory=list)
     original_sizes: list[tuple[int, int]] = field(default_factory=list)
     to_original: list[np.ndarray] = field(default_factory=list)  # [3, 3] each
+    given: list[Objects] | None = None
 
     def __len__(self) -> int:
         return self.images.shape[0]
 
     def __getitem__(self, rows: slice) -> Batch:
         """Some of the images, in that order."""
-        truth = None if self.truth is None else self.truth[rows]
-        return Batch(
-            self.images[rows],
-            self.sizes[rows],
-            truth,
-            self.ids[rows],
-            self.original_sizes[rows],
-            self.to_original[rows],
-        )
+        chosen: dict[str, Any] = {}
+        for f in fields(self):
+            column = getattr(self, f.name)
+            chosen[f.name] = None if column is None else column[rows]
+        return Batch(**chosen)
 
     def to(self, device: torch.device | str) -> Batch:
         """Move to `device` without waiting for it; uint8 images become float32 in [0, 1], channels last in memory.
 
-        Of the truth only class maps move, as large as images. What is a few numbers an image (labels, tags, objects)
-        stays where it is: a loss can look at it there without a wait, and moves what it needs of all images as one
-        tensor (`layers/targets.py`).
+        Of the truth only class maps move, as large as images. What is a few numbers an image (labels, tags, objects,
+        given boxes) stays where it is: a loss can look at it there without a wait, and moves what it needs of all
+        images as one tensor (`layers/targets.py`).
         """
         images = self.images.to(device, non_blocking=True)
         if images.dtype == torch.uint8:
             images = images.to(torch.float32, memory_format=torch.channels_last).div_(255)
         truth = None if self.truth is None else [_with_maps_on(t, device) for t in self.truth]
-        return Batch(images, self.sizes, truth, self.ids, self.original_sizes, self.to_original)
+        return replace(self, images=images, truth=truth)
 
 
 def _with_maps_on(truth: Annotation, device: torch.device | str) -> Annotation:

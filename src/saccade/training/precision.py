@@ -114,7 +114,8 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
 def _repeat(batch: Batch, size: int) -> Batch:
     rows = [i % len(batch) for i in range(size)]
     truth: list[Any] | None = None if batch.truth is None else [batch.truth[i] for i in rows]
-    return Batch(batch.images[rows], [batch.sizes[i] for i in rows], truth, [batch.ids[i] for i in rows])
+    given = None if batch.given is None else [batch.given[i] for i in rows]
+    return Batch(batch.images[rows], [batch.sizes[i] for i in rows], truth, [batch.ids[i] for i in rows], given=given)
 
 
 def _memory_in_use(device: torch.device) -> float:

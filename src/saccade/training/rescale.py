@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from saccade.config import Settings
-from saccade.data.geometry import affine, move_objects, scaling
+from saccade.data.geometry import Move, affine, move_objects, scaling
 from saccade.data.resampling import resize_masks
 from saccade.data.types import Annotation, Batch
 
@@ -32,10 +32,13 @@ def random_scale(batch: Batch, settings: Settings, step: int) -> Batch:
     images = F.interpolate(batch.images, (new_h, new_w), mode="bilinear", align_corners=False, antialias=factor < 1)
     fy, fx = new_h / old_h, new_w / old_w
     sizes = [(max(1, round(h * fy)), max(1, round(w * fx))) for h, w in batch.sizes]
-    truth = None
+    moves = [affine(scaling(fx, fy), size, functools.partial(resize_masks, size=size)) for size in sizes]
+    truth = given = None
     if batch.truth is not None:
-        truth = [_scaled(t, size, fy, fx) for t, size in zip(batch.truth, sizes, strict=True)]
-    return dataclasses.replace(batch, images=images, sizes=sizes, truth=truth)
+        truth = [_scaled(t, move) for t, move in zip(batch.truth, moves, strict=True)]
+    if batch.given is not None:
+        given = [move_objects(g, move, "all") for g, move in zip(batch.given, moves, strict=True)]
+    return dataclasses.replace(batch, images=images, sizes=sizes, truth=truth, given=given)
 
 
 def scaled_side(side: int, factor: float) -> int:
@@ -43,16 +46,15 @@ def scaled_side(side: int, factor: float) -> int:
     return max(STRIDE, round(side * factor / STRIDE) * STRIDE)
 
 
-def _scaled(truth: Annotation, size: tuple[int, int], fy: float, fx: float) -> Annotation:
+def _scaled(truth: Annotation, move: Move) -> Annotation:
     semantic, weights, objects = truth.semantic, truth.weights, truth.objects
     if semantic is not None:
-        semantic = _nearest(semantic, size)
+        semantic = _nearest(semantic, move.size)
     if weights is not None:
-        weights = _nearest(weights, size)
+        weights = _nearest(weights, move.size)
     if objects is not None:
-        move = affine(scaling(fx, fy), size, functools.partial(resize_masks, size=size))
         objects = move_objects(objects, move, "all")
-    return dataclasses.replace(truth, size=size, semantic=semantic, weights=weights, objects=objects)
+    return dataclasses.replace(truth, size=move.size, semantic=semantic, weights=weights, objects=objects)
 
 
 def _nearest(plane: Tensor, size: tuple[int, int]) -> Tensor:
