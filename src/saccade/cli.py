@@ -248,6 +248,9 @@ def predict(
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="image, folder, glob, video, camera:0")],
     out: Annotated[Path | None, typer.Option(help="folder for pictures and predictions.json")] = None,
     threshold: Annotated[float | None, typer.Option(help="smallest score of a box or tag")] = None,
+    proposals: Annotated[
+        Path | None, typer.Option(help="boxes to answer for: JSON, CSV or a detector's run", metavar="FILE")
+    ] = None,
     batch: Annotated[int, typer.Option(help="images a forward pass", min=1)] = 8,
     frames: Annotated[int | None, typer.Option(help="stop a video or camera after so many frames", min=1)] = None,
     workers: Workers = None,
@@ -259,7 +262,8 @@ def predict(
     from saccade.verbs.predict import Options, answers
 
     folder = out if out is not None or as_json else Path("predictions")
-    show_answers(answers(run, sources, folder, Options(threshold, batch, workers, device, precision, frames)), as_json)
+    options = Options(threshold, proposals, batch, workers, device, precision, frames)
+    show_answers(answers(run, sources, folder, options), as_json)
     if not as_json:
         say(f"pictures and predictions.json: {folder}")
 

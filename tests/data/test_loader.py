@@ -222,7 +222,7 @@ def test_padding() -> None:
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_given_boxes_come_with_their_images(dataset: DataSet, workers: int) -> None:
-    for batch in loader(dataset, transforms=[Give()], workers=workers).epoch(0):
+    for batch in loader(dataset, Give(), workers=workers).epoch(0):
         assert batch.given is not None
         for size, given, truth in zip(batch.sizes, batch.given, batch.truth, strict=True):
             assert given.boxes.tolist() == torch.arange(4 * (size[0] % 3)).reshape(-1, 4).tolist()

@@ -126,10 +126,21 @@ def test_objects_are_never_centre_cropped() -> None:
 
 @pytest.mark.parametrize(
     "made",
-    [Preprocessing((3, 4), "letterbox"), Preprocessing(None, "stretch", 0.5, 16), Preprocessing((8, 8), "crop", pad=4)],
+    [
+        Preprocessing((3, 4), "letterbox"),
+        Preprocessing(None, "stretch", 0.5, 16),
+        Preprocessing((8, 8), "crop", pad=4),
+        Preprocessing((8, 8), "stretch", proposals="file"),
+    ],
 )
 def test_preprocessing_survives_json(made: Preprocessing) -> None:
     assert Preprocessing.from_json(json.loads(json.dumps(made.to_json()))) == made
+
+
+def test_preprocessing_written_before_there_were_proposals_has_none() -> None:
+    state = Preprocessing((3, 4), "letterbox").to_json()
+    del state["proposals"]
+    assert Preprocessing.from_json(state).proposals is None
 
 
 @pytest.mark.parametrize(
@@ -137,6 +148,7 @@ def test_preprocessing_survives_json(made: Preprocessing) -> None:
     [
         *({"size": [0, 4]}, {"size": [4]}, {"size": 7}, {"size": [10**5, 10**5]}, {"size": [8.5, 8]}, {"resize": "x"}),
         *({"scale": -1}, {"stride": "a"}, {"stride": 10**6}, {"pad": 10**6}, {"pad": [1]}, {"view": "x"}, {"more": 1}),
+        *({"proposals": "elsewhere"}, {"proposals": 1}, {"proposals": []}),
     ],
 )
 def test_bad_preprocessing_is_a_model_file_error(change: dict) -> None:

@@ -19,7 +19,8 @@ import pytest
 
 from saccade.errors import ModelFileError, ResourceError
 from saccade.machine import download
-from saccade.machine.download import cache_folder, fetch, https_only
+from saccade.machine.download import fetch, https_only
+from saccade.machine.paths import cache_folder
 
 CONTENT = bytes(range(256)) * 4000  # 1 MB: several pieces
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -251,10 +252,10 @@ def test_several_processes_get_it_once(server: Server, tmp_path: Path) -> None:
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SACCADE_CACHE", "/own")
-    assert cache_folder() == Path("/own/weights")
+    assert cache_folder("weights") == Path("/own/weights")
     monkeypatch.delenv("SACCADE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    assert cache_folder() == Path("/xdg/saccade/weights")
+    assert cache_folder("weights") == Path("/xdg/saccade/weights")
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/someone")
-    assert cache_folder() == Path("/someone/.cache/saccade/weights")
+    assert cache_folder("weights") == Path("/someone/.cache/saccade/weights")

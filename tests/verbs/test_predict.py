@@ -414,7 +414,7 @@ def test_command_line_and_library_agree(runs: dict[str, Path], images: Path, she
 def test_the_command_and_a_loaded_model_compute_the_same_bits(task: str, runs: dict[str, Path], images: Path) -> None:
     predictor = saccade.load(runs[task])
     paths = [path for path in sorted(images.rglob("*.*")) if path.name != "c.png"]
-    for path, one in answers_of(predictor, paths, 1, 0):
+    for path, one, _ in answers_of(predictor, paths, 1, 0):
         other = predictor.predict(path)
         assert isinstance(one, Annotation)
         for name in ("scores", "semantic"):

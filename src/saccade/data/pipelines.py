@@ -43,6 +43,7 @@ Transform = Callable[..., Sample]
 """transform(sample, rng) -> Sample; one with the attribute `needs_others = True` is called as transform(sample, rng,
 fetch), where fetch() -> Sample gives a random other image as it stands in front of that transform."""
 
+PROPOSALS = ("file",)  # file: the user brings them with each image
 WIDEST = 1024  # pixels of a stride or border that a checkpoint may ask for
 
 
@@ -56,6 +57,7 @@ class Preprocessing:
     stride: int = 1  # where size is None, both sides are padded to a multiple of it
     pad: int = 0  # crop: > 0 says that training padded and cropped back, so that tests see the whole image
     view: float = VIEW  # crop: side of the view over that of the central part which the network sees
+    proposals: str | None = None  # where the boxes come from that the model is given: one of PROPOSALS; None: it is not
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -71,7 +73,8 @@ class Preprocessing:
             valid = valid and 1 <= made.view < 10 and sides[0] * sides[1] <= MAX_PIXELS and max(whole[2:]) <= WIDEST
         except (TypeError, KeyError) as error:
             raise ModelFileError(f"the checkpoint's preprocessing {state!r} is not readable: {error}") from error
-        if not valid or made.resize not in ("crop", "letterbox", "stretch"):
+        known = made.resize in ("crop", "letterbox", "stretch") and made.proposals in (None, *PROPOSALS)
+        if not valid or not known:
             raise ModelFileError(f"the checkpoint's preprocessing {state!r} has a value out of range")
         return made
 

@@ -19,6 +19,7 @@ from saccade.data.geometry import (
     MIN_VISIBLE,
     Fill,
     Keep,
+    Move,
     Size,
     Window,
     affine,
@@ -125,12 +126,17 @@ def warp_semantic(semantic: Tensor, matrix: np.ndarray, size: Size) -> Tensor:
     return torch.from_numpy(warp_plane(semantic.numpy(), matrix, size, IGNORE, nearest=True))
 
 
+def resizing(x: float, y: float, size: Size) -> Move:
+    """The step of objects when an image is resized by factors x and y to `size`."""
+    return affine(scaling(x, y), size, partial(resize_masks, size=size))
+
+
 def resize(sample: Sample, size: Size) -> Sample:
     """The sample at another size; nothing is dropped, and the same size gives the same sample."""
     height, width = sample.image.shape[:2]
     if (height, width) == size:
         return sample
-    move = affine(scaling(size[1] / width, size[0] / height), size, partial(resize_masks, size=size))
+    move = resizing(size[1] / width, size[0] / height, size)
     return moved(sample, move, resize_plane(sample.image, size), partial(resize_semantic, size=size))
 
 

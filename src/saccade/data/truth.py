@@ -10,7 +10,6 @@ are divided by s; class maps and stored masks give the pixel at s * i + s // 2; 
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -19,11 +18,11 @@ from torch import Tensor
 
 from saccade.data.cache import Kept
 from saccade.data.dataset import DataSet, Record, Thing
-from saccade.data.geometry import affine, move_objects, scaling
+from saccade.data.geometry import move_objects, scaling
 from saccade.data.image import decode_values
 from saccade.data.main_object import main_object
 from saccade.data.pictures import class_map_of, cut, decode_picture
-from saccade.data.resampling import resize_masks
+from saccade.data.resampling import resizing
 from saccade.data.rle import decode_rle, draw_polygons
 from saccade.data.types import Annotation, Objects, Sample
 from saccade.errors import DataError
@@ -141,9 +140,7 @@ def _objects(things: list[Thing], record: Record, dataset: DataSet, reduction: i
     )
     if reduction == 1:
         return objects
-    size = _small(record.size, reduction)
-    move = affine(scaling(1 / reduction, 1 / reduction), size, partial(resize_masks, size=size))
-    return move_objects(objects, move, "all")
+    return move_objects(objects, resizing(1 / reduction, 1 / reduction, _small(record.size, reduction)), "all")
 
 
 def _keypoints(things: list[Thing], dataset: DataSet) -> Tensor | None:

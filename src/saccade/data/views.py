@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from saccade.config import Settings, height_width
-from saccade.data.geometry import Size, scaling
+from saccade.data.geometry import Size, move_objects, scaling
 from saccade.data.image import probe_and_decode
 from saccade.data.mixing import Mosaic
 from saccade.data.pipelines import Preprocessing, Transform, inference_transforms, training_transforms
+from saccade.data.resampling import resizing
 from saccade.data.transforms import RandomResizedCrop
-from saccade.data.types import Annotation, Sample
+from saccade.data.types import Annotation, Objects, Sample
 from saccade.tasks.table import find_task
 
 
@@ -35,8 +36,11 @@ class View:
     transforms: tuple[Transform, ...] = ()
     min_side: int | None = None
 
-    def read(self, path: Path) -> Sample:
+    def read(self, path: Path, given: Objects | None = None) -> Sample:
         """An image file as the network sees it, without truth; its `id` is the path. Nothing in it is random.
+
+        Args:
+            given: boxes for a model that takes proposals, in pixels of the upright original.
 
         Raises:
             DataError: the file is not an image that can be read.
@@ -45,7 +49,7 @@ class View:
         found, image = probe_and_decode(path, self.min_side)
         s = float(found.reduction(self.min_side))
         truth = Annotation((image.shape[0], image.shape[1]))
-        return self.apply(Sample(image, truth, str(path), found.size, scaling(s, s)))
+        return self.apply(give(Sample(image, truth, str(path), found.size, scaling(s, s)), given))
 
     def apply(self, sample: Sample, rng: np.random.Generator | None = None) -> Sample:
         """The sample behind all transforms, none of which needs others.
@@ -75,6 +79,15 @@ class View:
         side = crop.shorter_side(size, rng)
         rng.bit_generator.state = before
         return side
+
+
+def give(sample: Sample, boxes: Objects | None) -> Sample:
+    """The sample with boxes that a model is given, which come in pixels of the upright original: moved to those of its
+    image, which may be decoded at a part of its size, and clipped."""
+    if boxes is None:
+        return sample
+    x, y = 1 / np.diag(sample.to_original)[:2]
+    return replace(sample, given=move_objects(boxes, resizing(x, y, sample.truth.size), "all"))
 
 
 def inference_view(task: str, preprocessing: Preprocessing) -> View:

@@ -13,8 +13,8 @@ from torch import nn
 from saccade.data.loader import collate
 from saccade.data.packing import pack, unpack
 from saccade.data.pipelines import Preprocessing, to_original
-from saccade.data.types import Annotation, Batch, Sample
-from saccade.data.views import inference_view
+from saccade.data.types import Annotation, Batch, Objects, Sample
+from saccade.data.views import give, inference_view
 from saccade.errors import UsageError
 from saccade.inference.fuse import prepare_for_inference
 from saccade.inference.trained import open_run
@@ -62,23 +62,30 @@ class Predictor:
         self.view = inference_view(task, preprocessing)
         self.thresholds = tuple(thresholds)
 
-    def predict(self, image: str | Path | np.ndarray) -> Annotation:
+    def predict(self, image: str | Path | np.ndarray, given: Objects | None = None) -> Annotation:
         """Answer for one image, in pixels of the upright original.
 
         Args:
             image: a file, or an array [H, W, 3] uint8 RGB.
+            given: boxes in pixels of the upright original, for a model that takes proposals (and for no other).
 
         Raises:
             DataError: the file is not an image that can be read.
-            UsageError: the array is not [H, W, 3] uint8.
+            UsageError: the array is not [H, W, 3] uint8; boxes for a model that takes none, or none for one that does.
         """
+        if (given is None) != (self.preprocessing.proposals is None):
+            raise UsageError(
+                "this model is given boxes with each image (proposals); there are none"
+                if given is None
+                else "boxes (proposals) are given to a model that takes none"
+            )
         if isinstance(image, np.ndarray):
             if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
                 raise UsageError(f"an image array must be [H, W, 3] uint8 RGB, got {list(image.shape)} {image.dtype}")
             size = (image.shape[0], image.shape[1])
-            sample = self.view.apply(Sample(image, Annotation(size), "", size))
+            sample = self.view.apply(give(Sample(image, Annotation(size), "", size), given))
         else:
-            sample = self.view.read(Path(at_home(image)))
+            sample = self.view.read(Path(at_home(image)), given)
         return next(iter(self.predict_batches([collate([sample])])))[1]
 
     @torch.inference_mode()

@@ -17,6 +17,7 @@ from saccade.machine.device import pick_device
 from saccade.machine.paths import at_home
 from saccade.models import catalogue, model_module
 from saccade.models.configs import config_from_json, unknown_fields
+from saccade.models.contract import takes_proposals
 from saccade.models.dry_run import model_of_shapes
 from saccade.version import __version__
 
@@ -61,6 +62,12 @@ def _preprocessing(state: checkpoint.Checkpoint, path: Path) -> Preprocessing:
         preprocessing = Preprocessing.from_json(state.preprocessing)
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from error
+    if state.model in catalogue() and (preprocessing.proposals is not None) != takes_proposals(
+        model_module(state.model)
+    ):
+        raise ModelFileError(
+            f"{path}: its preprocessing says {preprocessing.proposals!r} of proposals, which does not fit {state.model}"
+        )
     if state.thresholds and len(state.thresholds) != len(state.classes):
         raise ModelFileError(f"{path}: {len(state.thresholds)} thresholds for {len(state.classes)} classes")
     return preprocessing

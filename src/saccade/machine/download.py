@@ -38,13 +38,6 @@ LARGEST = 1 << 30  # bytes of a file whose size nobody states
 Progress = Callable[[int, int | None], None]  # bytes that are there, bytes of the whole file where known
 
 
-def cache_folder() -> Path:
-    """Where downloads are kept: SACCADE_CACHE, else `saccade` in XDG_CACHE_HOME or ~/.cache; `weights` in that."""
-    own = os.environ.get("SACCADE_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return (Path(own) if own else Path(base) / "saccade") / "weights"
-
-
 def fetch(
     url: str,
     sha256: str,

@@ -24,3 +24,11 @@ def at_home(given: Given) -> Given:
         return given
     text = (found["format"] or "") + os.path.expanduser(found["path"])
     return Path(text) if isinstance(given, Path) else text  # type: ignore[return-value]
+
+
+def cache_folder(kind: str) -> Path:
+    """Where what can be made or brought again is kept: `kind` ("weights", "proposals") in SACCADE_CACHE, else in
+    `saccade` of XDG_CACHE_HOME or ~/.cache."""
+    own = os.environ.get("SACCADE_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return (Path(own) if own else Path(base) / "saccade") / kind

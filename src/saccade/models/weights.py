@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from saccade import checkpoint
 from saccade.errors import ModelFileError, SaccadeError, UsageError
-from saccade.machine.download import LARGEST, cache_folder, digest, fetch
+from saccade.machine.download import LARGEST, digest, fetch
+from saccade.machine.paths import cache_folder
 from saccade.models.contract import Room, from_public, reader_of
 from saccade.models.published import PUBLISHED, WORDS, Published, find_published
 
@@ -52,7 +53,7 @@ def recognise(model: str, source: str | Path) -> tuple[str, Published | None]:
 
 
 def _download(published: Published, shown: bool) -> Path:
-    folder = cache_folder()
+    folder = cache_folder("weights")
     console = Console(stderr=True, quiet=not shown, soft_wrap=True)
     if not (folder / published.file).is_file():
         size = "" if published.mebibytes is None else f"{published.mebibytes:.1f} MiB, "

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
 from saccade.config import Settings
-from saccade.data.geometry import Move, affine, move_objects, scaling
-from saccade.data.resampling import resize_masks
+from saccade.data.geometry import Move, move_objects
+from saccade.data.resampling import resizing
 from saccade.data.types import Annotation, Batch
 
 STRIDE = 32  # sides stay multiples of it
@@ -32,7 +31,7 @@ def random_scale(batch: Batch, settings: Settings, step: int) -> Batch:
     images = F.interpolate(batch.images, (new_h, new_w), mode="bilinear", align_corners=False, antialias=factor < 1)
     fy, fx = new_h / old_h, new_w / old_w
     sizes = [(max(1, round(h * fy)), max(1, round(w * fx))) for h, w in batch.sizes]
-    moves = [affine(scaling(fx, fy), size, functools.partial(resize_masks, size=size)) for size in sizes]
+    moves = [resizing(fx, fy, size) for size in sizes]
     truth = given = None
     if batch.truth is not None:
         truth = [_scaled(t, move) for t, move in zip(batch.truth, moves, strict=True)]

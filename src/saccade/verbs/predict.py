@@ -21,6 +21,7 @@ from saccade.data.types import Annotation
 from saccade.data.video import SUFFIXES, Film, open_video
 from saccade.errors import DataError, UsageError
 from saccade.inference.predictor import Predictor, load
+from saccade.inference.regions import Boxes, answer_for_boxes, boxes_from, check_takes_boxes, names_boxes
 from saccade.machine.device import loader_workers
 from saccade.machine.files import disk_errors, make_folder, write_whole
 from saccade.machine.paths import at_home
@@ -49,6 +50,7 @@ def predict(
     *,
     out: str | Path | None = None,
     threshold: float | None = None,
+    proposals: str | Path | None = None,
     batch: int = 8,
     workers: int | None = None,
     device: str | None = None,
@@ -65,6 +67,8 @@ def predict(
             written without it.
         threshold: smallest score of a box or tag; by default 0.3 for boxes; for tags that of each in the model
             (tuned in training, or 0.5).
+        proposals: boxes to answer for, of models that are given boxes, and of classifiers, which then name what is in
+            each: a file (`data.proposals.FORMS`) or a run of a detector, whose boxes are then named.
         frames: stop a video or camera after so many frames.
 
     Returns:
@@ -79,7 +83,7 @@ def predict(
         ResourceError: no space or permission in `out`.
         Stopped: a signal came; `out` holds the answers until then.
     """
-    options = Options(threshold, batch, workers, device, precision, frames)
+    options = Options(threshold, proposals, batch, workers, device, precision, frames)
     return [answer.json for answer in answers(run, sources, out, options)]
 
 
@@ -88,6 +92,7 @@ class Options:
     """How `predict` answers; what each means is said there."""
 
     threshold: float | None = None
+    proposals: str | Path | None = None
     batch: int = 8
     workers: int | None = None
     device: str | None = None
@@ -107,13 +112,18 @@ def answers(
     out = at_home(out)
     predictor = load(run, options.device, options.precision)
     threshold = _smallest_score(options.threshold, predictor.task)
+    boxes = _boxes(predictor, at_home(options.proposals), images, videos)
     names, films = _picture_names(images), _film_names(videos)
     written = [*names.values(), *films, _LINES, _WHOLE]
     folder = None if out is None else _folder(Path(out), [*images, *map(Path, videos)], written)
 
     def each() -> Generator[Answer]:
-        for path, answer in _of_images(predictor, images, options.batch, options.workers):
-            yield _about_image(predictor, path, answer, threshold, None if folder is None else folder / names[path])
+        found = _of_images(predictor, images, options.batch, options.workers)
+        if boxes is not None:
+            found = answer_for_boxes(predictor, images, boxes, options.batch)
+        for path, answer, notes in found:
+            target = None if folder is None else folder / names[path]
+            yield _about_image(predictor, path, answer, threshold, target, notes)
         for video, name in zip(videos, films, strict=True):
             target = None if folder is None else folder / name
             yield from _of_video(predictor, video, target, threshold, options.frames)
@@ -190,6 +200,16 @@ def expand(sources: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
     return images, videos
 
 
+def _boxes(predictor: Predictor, proposals: str | Path | None, images: list[Path], videos: list[str]) -> Boxes | None:
+    """The boxes to answer for, if there are some. Raises UsageError where this model, or a source, has no use of them."""
+    if proposals is None:
+        return None
+    check_takes_boxes(predictor)
+    if videos:
+        raise UsageError(f"--proposals is for images; {videos[0]} is a video or a camera")
+    return boxes_from(Path(proposals), images, predictor.device, predictor.precision)
+
+
 def _smallest_score(threshold: float | None, task: str) -> float | None:
     threshold = task_of(task).SMALLEST_SCORE if threshold is None else threshold
     if threshold is not None and not 0 <= threshold <= 1:
@@ -217,13 +237,18 @@ def drawn(image: np.ndarray, answer: Annotation, classes: list[str]) -> np.ndarr
 
 
 def _about_image(
-    predictor: Predictor, path: Path, answer: Annotation | DataError, threshold: float | None, target: Path | None
+    predictor: Predictor,
+    path: Path,
+    answer: Annotation | DataError,
+    threshold: float | None,
+    target: Path | None,
+    notes: list[str],
 ) -> Answer:
     """What is to be said of one image; the answer is drawn into a picture `target`, if there is one."""
     if isinstance(answer, DataError):
         return _refusal(str(path), str(answer))
-    answer = task_of(predictor.task).keep(answer, threshold)
-    notes = note_frames(path)
+    answer = task_of(_kind(predictor, answer)).keep(answer, threshold)
+    notes = [*notes, *note_frames(path)]
     if target is not None:
         try:
             notes += write_picture(target, drawn(decode(path), answer, predictor.classes))
@@ -233,10 +258,16 @@ def _about_image(
 
 
 def _answer(predictor: Predictor, image: str, shown: Annotation, notes: list[str]) -> Answer:
-    file = task_of(predictor.task)
+    file = task_of(_kind(predictor, shown))
     described = file.to_json(shown, predictor.classes)
     whole = {"image": image, "size": list(shown.size), **described}
     return Answer(whole | ({"notes": notes} if notes else {}), file.short_line(described))
+
+
+def _kind(predictor: Predictor, answer: Annotation) -> str:
+    """The task that an answer is of: that of the model, but that a classifier says of given boxes what a detector
+    would."""
+    return "detect" if answer.objects is not None and names_boxes(predictor) else predictor.task
 
 
 def _refusal(image: str, error: str) -> Answer:
@@ -259,8 +290,9 @@ def write_picture(path: Path, image: np.ndarray) -> list[str]:
 
 def _of_images(
     predictor: Predictor, images: list[Path], batch: int, workers: int | None
-) -> Iterator[tuple[Path, Annotation | DataError]]:
-    """Answers in the order of the images; an error takes the place of an image that cannot be read."""
+) -> Iterator[tuple[Path, Annotation | DataError, list[str]]]:
+    """Answers in the order of the images, with notes (none); an error takes the place of an image that cannot be
+    read."""
     errors: dict[str, DataError] = {}
 
     def note(path: Path, error: DataError) -> None:
@@ -272,11 +304,11 @@ def _of_images(
     for name, answer in predictor.predict_batches(batches):
         for path in waiting:
             if str(path) == name:
-                yield path, answer
+                yield path, answer, []
                 break
-            yield path, errors[str(path)]
+            yield path, errors[str(path)], []
     for path in waiting:
-        yield path, errors[str(path)]
+        yield path, errors[str(path)], []
 
 
 def _of_video(

@@ -1,0 +1,223 @@
+"""Proposals: boxes that may hold an object, given to a model beside the image (`Sample.given`).
+
+They stand in a file of the user's (`read_proposals`), or a `Source` computes them from the pixels: `propose` for an
+array, `proposals_for` for an image file, which keeps them on disk, so that the same image costs the work once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from saccade.data.formats.coco_json import read_json
+from saccade.data.formats.table import load_table
+from saccade.data.image import decode
+from saccade.data.types import Objects
+from saccade.errors import DataError
+from saccade.machine.files import make_folder, write_whole
+from saccade.machine.paths import cache_folder
+
+FORMS = (
+    "a JSON list of {image_id or file_name, bbox [x, y, width, height], score}, a predictions.json of `saccade "
+    "predict`, or a CSV file with the columns image, x1, y1, x2, y2 and, if there are scores, score"
+)
+CORNERS = ("x1", "y1", "x2", "y2")
+
+
+class Source(Protocol):
+    """What computes proposals from pixels."""
+
+    name: str  # a word that may be the name of a folder
+    version: str  # another one wherever other boxes may come out; may be part of a folder's name
+
+    def __call__(self, image: np.ndarray) -> Objects: ...
+
+
+def propose(image: np.ndarray, source: Source) -> Objects:
+    """The boxes of `source` in an image [H, W, 3] uint8 RGB, in its pixels: labels 0, scores if the source has some."""
+    found = source(image)
+    return _proposals(found.boxes, found.scores)
+
+
+def proposals_for(path: Path, source: Source, folder: Path | None = None) -> Objects:
+    """`propose` for an image file, in pixels of the upright original; kept on disk by what the file holds.
+
+    Args:
+        folder: where they are kept; by default `proposals` in the user's cache (`machine.paths.cache_folder`).
+
+    Raises:
+        DataError: the file is not an image that can be read.
+        ResourceError: no room or permission in `folder`.
+    """
+    try:
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    folder = cache_folder("proposals") if folder is None else folder
+    kept = folder / f"{source.name}-{source.version}" / content[:2] / f"{content}.npy"
+    known = _kept(kept)
+    if known is not None:
+        return known
+    found = propose(decode(path), source)
+    columns = [found.boxes] if found.scores is None else [found.boxes, found.scores[:, None]]
+    make_folder(kept.parent)
+    write_whole(kept, lambda place: _save(place, torch.cat(columns, dim=1).numpy()))
+    return found
+
+
+def _save(place: Path, rows: np.ndarray) -> None:
+    with place.open("wb") as file:  # given a path, numpy would add a suffix
+        np.save(file, rows, allow_pickle=False)
+
+
+def _kept(path: Path) -> Objects | None:
+    """The boxes of an earlier call; None where there are none, or the file is damaged (it is then made again)."""
+    try:
+        rows = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, EOFError):
+        return None
+    if not isinstance(rows, np.ndarray) or rows.dtype != np.float32 or rows.ndim != 2 or rows.shape[1] not in (4, 5):
+        return None
+    tensor = torch.from_numpy(rows)
+    return _proposals(tensor[:, :4], tensor[:, 4] if rows.shape[1] == 5 else None)
+
+
+def _proposals(boxes: torch.Tensor, scores: torch.Tensor | None) -> Objects:
+    boxes = boxes.detach().cpu().float()
+    scores = None if scores is None else scores.detach().cpu().float()
+    return Objects(boxes, torch.zeros(len(boxes), dtype=torch.int64), scores)
+
+
+@dataclass(frozen=True)
+class ProposalFile:
+    """Boxes by the names that a file has for its images: paths with '/', or ids as text."""
+
+    path: Path
+    images: dict[str, Objects]  # in pixels of the upright original, in the order of the file
+
+    def match(self, images: Sequence[Path]) -> dict[Path, Objects]:
+        """The boxes of each image file; none for one that the file does not name.
+
+        A name fits the image whose path ends with it, else the one whose name without suffix is it, with or without
+        leading zeros (COCO's ids).
+
+        Raises:
+            DataError: not one image is named, or a name fits two images.
+        """
+        found: dict[Path, Objects] = {}
+        taken: dict[str, Path] = {}
+        for path in images:
+            name = next((name for name in _names(path) if name in self.images), None)
+            if name is not None and taken.setdefault(name, path) != path:
+                raise DataError(
+                    f"{self.path}: {name!r} may be {taken[name]} or {path}; name them there by more of their paths"
+                )
+            found[path] = Objects.empty() if name is None else self.images[name]
+        if images and not taken:
+            known = ", ".join(map(repr, list(self.images)[:3]))
+            raise DataError(
+                f"{self.path}: names none of the {len(found)} images, such as {images[0]}; it names {known}"
+            )
+        return found
+
+
+def _names(path: Path) -> Iterator[str]:
+    """What a file may call an image, the longest first."""
+    parts = path.absolute().parts[1:]
+    for start in range(len(parts)):
+        yield "/".join(parts[start:])
+    yield path.stem
+    yield path.stem.lstrip("0") or "0"
+
+
+def read_proposals(path: Path) -> ProposalFile:
+    """Read boxes from a file in one of FORMS. An image may have any number of them; widths and heights are above 0.
+
+    Raises:
+        DataError: no such file, none of these forms, or an entry (named by its number, counting from 0, or by its line)
+            without image or with numbers that are no box.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; proposals are {FORMS}")
+    rows: dict[str, list[list[float]]] = {}
+    entries = _csv_rows(path) if path.suffix.lower() in (".csv", ".tsv") else _json_rows(path)
+    for where, name, box in entries:
+        numbers = all(type(v) in (int, float) and math.isfinite(v) and abs(v) < 1e7 for v in box)
+        if not numbers or box[2] <= box[0] or box[3] <= box[1]:
+            raise DataError(f"{where}: no box of finite numbers with width and height above 0: {str(box)[:80]}")
+        rows.setdefault(_key(name), []).append(box)
+    if not rows:
+        raise DataError(f"{path}: no boxes in it; proposals are {FORMS}")
+    return ProposalFile(path, {name: _objects(boxes) for name, boxes in rows.items()})
+
+
+def _objects(rows: list[list[float]]) -> Objects:
+    """Boxes x1 y1 x2 y2, with a score each where every one has it."""
+    boxes = torch.tensor([row[:4] for row in rows], dtype=torch.float32)
+    scored = all(len(row) == 5 for row in rows)
+    return _proposals(boxes, torch.tensor([row[4] for row in rows]) if scored else None)
+
+
+def _key(name: str) -> str:
+    return "/".join(part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", ".", ".."))
+
+
+Row = tuple[str, str, list[Any]]  # the place of an entry, its image, x1 y1 x2 y2 and perhaps a score
+
+
+def _json_rows(path: Path) -> Iterator[Row]:
+    entries = read_json(path, str(path))
+    if not isinstance(entries, list):
+        raise DataError(f"{path}: the top is a {type(entries).__name__}; proposals are {FORMS}")
+    for number, entry in enumerate(entries):
+        where = f"{path}: entry {number}"
+        names = [entry.get(key) for key in ("file_name", "image", "image_id")] if isinstance(entry, dict) else []
+        name = next((name for name in names if type(name) in (str, int) and str(name)), None)
+        if name is None:
+            raise DataError(f"{where}: no image_id or file_name: {str(entry)[:80]}; proposals are {FORMS}")
+        if "objects" in entry:
+            yield from _predicted(where, str(name), entry["objects"])
+        elif "error" not in entry:  # an image that `saccade predict` could not read
+            box, score = entry.get("bbox"), entry.get("score")
+            if not isinstance(box, list) or len(box) != 4 or not all(type(v) in (int, float) for v in box):
+                raise DataError(f"{where}: bbox is {str(box)[:80]}, four numbers x, y, width, height needed")
+            x, y, width, height = box
+            yield where, str(name), [x, y, x + width, y + height] + ([] if score is None else [score])
+
+
+def _predicted(where: str, name: str, objects: Any) -> Iterator[Row]:
+    """The objects of an answer of `saccade predict`."""
+    boxes, scores = (objects.get(key) if isinstance(objects, dict) else None for key in ("boxes", "scores"))
+    if not isinstance(boxes, list) or not isinstance(scores, list) or len(boxes) != len(scores):
+        raise DataError(f"{where}: 'objects' has no boxes, or not a score for each")
+    for box, score in zip(boxes, scores, strict=True):
+        if not isinstance(box, list) or len(box) != 4:
+            raise DataError(f"{where}: a box is {str(box)[:80]}, four numbers x1, y1, x2, y2 needed")
+        yield where, name, [*box, score]
+
+
+def _csv_rows(path: Path) -> Iterator[Row]:
+    table = load_table(path)
+    wanted = ["image", *CORNERS] + (["score"] if "score" in table.names else [])
+    missing = [name for name in wanted if name not in table.names]
+    if missing:
+        raise DataError(f"{path}:1: {table.describe()} has no {', '.join(missing)}; proposals are {FORMS}")
+    columns = [table.names.index(name) for name in wanted]
+    for line, cells in table.rows:
+        where = f"{path}:{line}"
+        if len(cells) <= max(columns) or not cells[columns[0]].strip():
+            raise DataError(f"{where}: {len(cells)} cells, or no image; each row has {', '.join(wanted)}")
+        try:
+            yield where, cells[columns[0]].strip(), [float(cells[column]) for column in columns[1:]]
+        except ValueError as error:
+            raise DataError(f"{where}: {error}; {', '.join(wanted[1:])} are numbers") from None

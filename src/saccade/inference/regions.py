@@ -1,0 +1,149 @@
+"""Answers for given boxes: by a model that takes proposals, or by a classifier that looks at each box by itself.
+
+The second is the idea of R-CNN (Girshick et al. 2014, section 2): whatever proposes regions, a classification network
+names what is in each, from its pixels alone, warped to the network's input.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from saccade import checkpoint
+from saccade.data.geometry import clip_boxes
+from saccade.data.image import decode
+from saccade.data.loader import collate
+from saccade.data.proposals import proposals_for, read_proposals
+from saccade.data.resampling import crop
+from saccade.data.types import Annotation, Objects, Sample
+from saccade.data.views import inference_view
+from saccade.errors import DataError, UsageError
+from saccade.inference.predictor import Predictor, load
+from saccade.machine.paths import at_home
+
+LEAST = 0.3  # score of a detector's box that is worth a second look
+
+Boxes = Callable[[Path], Objects]  # of an image file, in pixels of the upright original
+
+
+class DetectorBoxes:
+    """The boxes that a trained detector finds, as a `data.proposals.Source`. Its version is the checkpoint's content.
+
+    Raises:
+        ModelFileError: see `inference.predictor.load`.
+        UsageError: the model finds no boxes.
+    """
+
+    name = "model"
+
+    def __init__(self, run: str | Path, device: str | torch.device | None = None, precision: str = "auto") -> None:
+        path = checkpoint.find(at_home(run))
+        self._predictor = load(path, device, precision)
+        if self._predictor.task not in ("detect", "instances"):
+            raise UsageError(
+                f"--proposals {run}: a model to {self._predictor.task} finds no boxes; a run of a detector, or a file"
+            )
+        with path.open("rb") as file:
+            self.version = f"{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}-{self._predictor.precision}"
+
+    def __call__(self, image: np.ndarray) -> Objects:
+        return self._predictor.predict(image).objects or Objects.empty(scored=True)
+
+
+def boxes_from(
+    proposals: Path, images: Sequence[Path], device: str | torch.device | None = None, precision: str = "auto"
+) -> Boxes:
+    """The boxes of each of `images`: those of a file (`data.proposals.read_proposals`), or, where `proposals` is a run
+    folder or checkpoint of a detector, those that it finds with a score of at least LEAST.
+
+    Raises:
+        DataError: the file cannot be used, or names none of the images.
+        ModelFileError, UsageError: see `DetectorBoxes`.
+    """
+    if not proposals.is_dir() and proposals.suffix != ".safetensors":
+        return read_proposals(proposals).match(images).__getitem__
+    source = DetectorBoxes(proposals, device, precision)
+
+    def found(path: Path) -> Objects:
+        objects = proposals_for(path, source)
+        return objects if objects.scores is None else objects[objects.scores >= LEAST]
+
+    return found
+
+
+def names_boxes(predictor: Predictor) -> bool:
+    """Whether the model answers for a box by looking at it as at an image (`classify_regions`)."""
+    return predictor.preprocessing.proposals is None and predictor.task == "classify"
+
+
+def check_takes_boxes(predictor: Predictor) -> None:
+    """Raises UsageError for a model that has no answer for boxes."""
+    if predictor.preprocessing.proposals is None and not names_boxes(predictor):
+        raise UsageError(
+            f"--proposals: this model ({predictor.task}) looks for itself and takes no boxes; they are for "
+            "classifiers, which then name what is in each, and for models that are trained on proposals"
+        )
+
+
+def answer_for_boxes(
+    predictor: Predictor, images: Sequence[Path], boxes: Boxes, batch: int
+) -> Iterator[tuple[Path, Annotation | DataError, list[str]]]:
+    """Answers for the boxes of each image, in order, with what else is to be known; an error takes the place of an
+    image that cannot be read."""
+    for path in images:
+        try:
+            given = boxes(path)
+            if names_boxes(predictor):
+                answer = classify_regions(predictor, decode(path), given, batch)
+            else:
+                answer = predictor.predict(path, given)
+        except DataError as error:
+            yield path, error, []
+            continue
+        outside = len(given) - len(_inside(given, answer.size))
+        notes = [] if len(given) else ["no boxes are given for this image"]
+        yield path, answer, [*notes, f"{outside} of {len(given)} boxes lie outside of the image"] if outside else notes
+
+
+def classify_regions(predictor: Predictor, image: np.ndarray, boxes: Objects, batch: int = 8) -> Annotation:
+    """What a classifier says of each box by itself, as objects with the most likely class and its probability.
+
+    A box is cut out in whole pixels, grown to hold all of it, and seen whole: by the model's own transforms, but
+    stretched to the input where these would take the centre of it alone.
+
+    Args:
+        image: [H, W, 3] uint8 RGB.
+        boxes: in its pixels. Those without a part inside of the image have no answer; the others keep their order.
+        batch: boxes a forward pass.
+    """
+    size = (image.shape[0], image.shape[1])
+    preprocessing = predictor.preprocessing
+    if preprocessing.resize == "crop":
+        preprocessing = replace(preprocessing, resize="stretch")
+    view = inference_view(predictor.task, preprocessing)
+    whole = Sample(image, Annotation(size), original_size=size)
+
+    def seen(window: list[int]) -> Sample:
+        x1, y1, x2, y2 = window
+        return view.apply(crop(whole, (x1, y1, x2, y2)))
+
+    inner = _inside(boxes, size)
+    windows = np.concatenate([np.floor(inner[:, :2]), np.ceil(inner[:, 2:])], axis=1).astype(np.int64).tolist()
+    parts = (windows[i : i + batch] for i in range(0, len(windows), batch))
+    batches = (collate([seen(window) for window in part]) for part in parts)
+    scores = [answer.scores for _, answer in predictor.predict_batches(batches) if answer.scores is not None]
+    if not scores:
+        return Annotation(size, objects=Objects.empty(scored=True))
+    best = torch.stack(scores).max(dim=1)
+    return Annotation(size, objects=Objects(torch.from_numpy(inner.astype(np.float32)), best.indices, best.values))
+
+
+def _inside(boxes: Objects, size: tuple[int, int]) -> np.ndarray:
+    """[k, 4] float64 boxes clipped to an image of `size`, without those of which nothing is left."""
+    clipped = clip_boxes(boxes.boxes.numpy().astype(np.float64), size)
+    return clipped[(clipped[:, 2:] > clipped[:, :2]).all(axis=1)]
