@@ -118,7 +118,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root, made = tmp_path_factory.mktemp("runs"), {}
     models: list[tuple[str, str, dict[str, Any]]] = [
         ("classify", "resnet20", {"width": 4, "depths": (1, 1, 1)}),
-        ("detect", "ssd_small", {"trunk_width": 8, "channels": 16}),
+        ("detect", "atss_small", {"trunk_width": 8, "channels": 16}),
     ]
     for task, name, changes in models:
         torch.manual_seed(0)

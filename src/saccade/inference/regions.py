@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from saccade import checkpoint
 from saccade.data.geometry import clip_boxes
 from saccade.data.image import decode
 from saccade.data.loader import collate
@@ -23,8 +22,9 @@ from saccade.data.resampling import crop
 from saccade.data.types import Annotation, Objects, Sample
 from saccade.data.views import inference_view
 from saccade.errors import DataError, UsageError
-from saccade.inference.predictor import Predictor, load
-from saccade.machine.paths import at_home
+from saccade.inference.predictor import Predictor
+from saccade.inference.trained import open_run
+from saccade.tasks.table import find_task
 
 LEAST = 0.3  # score of a detector's box that is worth a second look
 
@@ -35,20 +35,22 @@ class DetectorBoxes:
     """The boxes that a trained detector finds, as a `data.proposals.Source`. Its version is the checkpoint's content.
 
     Raises:
-        ModelFileError: see `inference.predictor.load`.
+        ModelFileError: see `inference.trained.open_run`.
         UsageError: the model finds no boxes.
     """
 
     name = "model"
 
     def __init__(self, run: str | Path, device: str | torch.device | None = None, precision: str = "auto") -> None:
-        path = checkpoint.find(at_home(run))
-        self._predictor = load(path, device, precision)
-        if self._predictor.task not in ("detect", "instances"):
+        found = open_run(run, device)
+        if not find_task(found.task).many_objects:
             raise UsageError(
-                f"--proposals {run}: a model to {self._predictor.task} finds no boxes; a run of a detector, or a file"
+                f"--proposals {run}: a model to {found.task} finds no boxes; a run of a detector, or a file"
             )
-        with path.open("rb") as file:
+        self._predictor = Predictor(
+            found.network, found.task, found.classes, found.preprocessing, found.device, precision
+        )
+        with found.path.open("rb") as file:
             self.version = f"{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}-{self._predictor.precision}"
 
     def __call__(self, image: np.ndarray) -> Objects:
@@ -78,7 +80,8 @@ def boxes_from(
 
 def names_boxes(predictor: Predictor) -> bool:
     """Whether the model answers for a box by looking at it as at an image (`classify_regions`)."""
-    return predictor.preprocessing.proposals is None and predictor.task == "classify"
+    task = find_task(predictor.task)
+    return predictor.preprocessing.proposals is None and task.whole_image and task.label
 
 
 def check_takes_boxes(predictor: Predictor) -> None:

@@ -53,6 +53,10 @@ def open_run(run: str | Path, device: str | torch.device | None = "cpu") -> Trai
     state = checkpoint.load(path)
     preprocessing, place = _preprocessing(state, path), pick_device(device)
     network, thresholds = build(state, path).to(place).eval(), tuple(state.thresholds)
+    if (preprocessing.proposals is not None) != takes_proposals(model_module(state.model)):
+        raise ModelFileError(
+            f"{path}: its preprocessing says {preprocessing.proposals!r} of proposals, which does not fit {state.model}"
+        )
     return Trained(path, state.model, network, place, state.task, state.classes, preprocessing, thresholds)
 
 
@@ -62,12 +66,6 @@ def _preprocessing(state: checkpoint.Checkpoint, path: Path) -> Preprocessing:
         preprocessing = Preprocessing.from_json(state.preprocessing)
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from error
-    if state.model in catalogue() and (preprocessing.proposals is not None) != takes_proposals(
-        model_module(state.model)
-    ):
-        raise ModelFileError(
-            f"{path}: its preprocessing says {preprocessing.proposals!r} of proposals, which does not fit {state.model}"
-        )
     if state.thresholds and len(state.thresholds) != len(state.classes):
         raise ModelFileError(f"{path}: {len(state.thresholds)} thresholds for {len(state.classes)} classes")
     return preprocessing

@@ -201,7 +201,7 @@ def expand(sources: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
 
 
 def _boxes(predictor: Predictor, proposals: str | Path | None, images: list[Path], videos: list[str]) -> Boxes | None:
-    """The boxes to answer for, if there are some. Raises UsageError where this model, or a source, has no use of them."""
+    """The boxes to answer for, if any. Raises UsageError where this model, or a source, has no use of them."""
     if proposals is None:
         return None
     check_takes_boxes(predictor)
