@@ -4,8 +4,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
-from saccade.ops.roi_pool import Rule, roi_pool, roi_pool_reference
+from saccade.ops.roi_pool import Rule, _edges, roi_pool, roi_pool_reference
 
 ROWS = (
     ".1 .3 .2 .3 .2 .6 .8 .9|.4 .5 .1 .4 .7 .1 .4 .3|.2 .1 .3 .8 .6 .2 .1 .1|.4 .6 .2 .1 .3 .6 .1 .2|"
@@ -27,22 +28,37 @@ def test_worked_examples(box: list[float], rule: Rule, expected: list[list[float
             assert torch.equal(op(features, [torch.tensor([box])], 2, rule=rule)[0, 0], torch.tensor(expected))
 
 
+def bin_by_bin(features: Tensor, rois: Tensor, size: tuple[int, int], scale: float, rule: Rule) -> Tensor:
+    """The definition, a bin after the other."""
+    edges_y, edges_x = _edges(rois, features.shape, *size, scale, rule == "overlapping")
+    out = []
+    for image, ys, xs in zip(rois[:, 0].long().tolist(), edges_y.tolist(), edges_x.tolist(), strict=True):
+        for y0, y1 in ys:
+            for x0, x1 in xs:
+                pixels = features[image, :, y0:y1, x0:x1].flatten(1)
+                out.append(
+                    pixels.gather(1, pixels.argmax(1, keepdim=True))[:, 0] if pixels.shape[1] else torch.zeros(3)
+                )
+    return torch.stack(out).view(len(rois), *size, -1).permute(0, 3, 1, 2) if out else features.new_zeros(0, 3, *size)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.integers(0, 6), st.sampled_from(["overlapping", "disjoint"]))
-def test_compiled_equals_reference(seed: int, n: int, rule: Rule) -> None:
+def test_both_forms_equal_the_definition(seed: int, n: int, rule: Rule) -> None:
     generator = torch.Generator().manual_seed(seed)
-    features = torch.randint(0, 6, (2, 3, 6, 8), generator=generator).float()  # ties: the first maximum is meant
+    features = torch.randint(-5, 2, (2, 3, 6, 9), generator=generator).float()  # ties: the first maximum is meant
     corner = torch.rand(n, 2, generator=generator) * 40 - 8
     image = torch.randint(0, 2, (n, 1), generator=generator).float()
-    rois = torch.cat((image, corner, corner + torch.rand(n, 2, generator=generator) * 30), 1)
+    rois = torch.cat((image, corner, corner + torch.rand(n, 2, generator=generator) * 60), 1)
     weight = torch.randn(n, 3, 3, 2, generator=generator)
     answers = []
-    for op in (roi_pool, roi_pool_reference):
+    for op in (roi_pool, roi_pool_reference, bin_by_bin):
         leaf = features.clone().requires_grad_()
         out = op(leaf, rois, (3, 2), 0.25, rule)
-        (out * weight).sum().backward()
+        ((out * weight).sum() + 0 * leaf.sum()).backward()
         answers.append((out, leaf.grad))
-    torch.testing.assert_close(answers[0], answers[1])
+    torch.testing.assert_close(answers[0], answers[2])
+    torch.testing.assert_close(answers[1], answers[2])
 
 
 def test_corners_round_half_away_from_zero_and_far_regions_are_empty() -> None:
@@ -57,6 +73,23 @@ def test_gradcheck_and_operator() -> None:
     for rule in ("overlapping", "disjoint"):
         assert torch.autograd.gradcheck(lambda f, rule=rule: roi_pool(f, rois, (2, 3), 0.25, rule), features)
     torch.library.opcheck(torch.ops.saccade.roi_pool.default, (features, rois, 2, 3, 0.25, True, True))
+
+
+def test_shapes_alone_are_enough() -> None:
+    """On the meta device, and in an exported program, which takes other regions than those that it was made with."""
+    assert roi_pool(torch.empty(2, 3, 6, 8, device="meta"), torch.empty(5, 5, device="meta"), (3, 2)).shape[1:] == (
+        3,
+        3,
+        2,
+    )
+
+    class Pool(nn.Module):
+        def forward(self, features: Tensor, rois: Tensor) -> Tensor:
+            return roi_pool(features, rois, 2)
+
+    program = torch.export.export(Pool(), (MAP, torch.tensor([[0.0, 0, 0, 3, 3]])))
+    rois = torch.tensor([[0.0, 0, 3, 6, 7]])
+    assert torch.equal(program.module()(MAP, rois), roi_pool(MAP, rois, 2))
 
 
 def test_half_types_and_bad_regions() -> None:

@@ -137,7 +137,7 @@ def roi_align_compiled(
     aligned: bool,
 ) -> Tensor:
     """`roi_align_levels` for CPU tensors; the result is contiguous."""
-    _check_values(rois, len(features[0]))
+    check_values(rois, len(features[0]))
     wide = _wide(features[0].dtype)
     out = empty((len(rois), features[0].shape[1], height, width), wide)
     for level, scale in enumerate(spatial_scales):
@@ -233,7 +233,8 @@ def _check(features: Sequence[Tensor], rois: Tensor, levels: Tensor, spatial_sca
         raise ValueError(f"rois must be [n, 5] and levels [n], got {list(rois.shape)} and {list(levels.shape)}")
 
 
-def _check_values(rois: Tensor, images: int) -> None:
+def check_values(rois: Tensor, images: int) -> None:
+    """Look at rois [n, 5] on the CPU. Raises ValueError: a corner is not finite, or an index outside 0..images-1."""
     if len(rois) and not bool(rois.isfinite().all()):
         raise ValueError("a region is not finite (NaN or infinite corner)")
     if len(rois) and not bool(((rois[:, 0] >= 0) & (rois[:, 0] < images)).all()):

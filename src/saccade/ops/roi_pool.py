@@ -5,14 +5,15 @@ belong to the region, bin i of h covers floor(i s) .. ceil((i + 1) s) with s = s
 pixel where the side is not a multiple. "disjoint" is the tutorials': floor(i s) .. floor((i + 1) s). A bin without
 pixels gives 0.
 
-`roi_pool_reference` is plain differentiable torch and the path of the GPU; `_scan` and `_scatter` are the same in numba
-for CPUs.
+`roi_pool_reference` is plain differentiable torch and the path of other devices; `_scan` and `_scatter` are the same in
+numba for CPUs.
 Letters: b images, c channels, H and W the map, n regions, h and w the output.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numba
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 
 from saccade.ops.allocation import empty
-from saccade.ops.roi_align import to_rois
+from saccade.ops.roi_align import check_values, to_rois
 from saccade.ops.threads import in_threads
 
 Rule = Literal["overlapping", "disjoint"]
@@ -47,14 +48,11 @@ def roi_pool(
         [n, c, h, w] in the order of the boxes.
 
     Raises:
-        ValueError: shapes do not fit, a box is not finite, or an image's index is outside 0..b-1.
+        ValueError: shapes do not fit; on CPUs also where a box is not finite, or an image's index is outside 0..b-1
+            (a GPU would have to wait for the look; its own checks end the program).
     """
     rois = to_rois(boxes)
     height, width = (output_size, output_size) if isinstance(output_size, int) else output_size
-    if len(rois) and not bool(rois.isfinite().all()):
-        raise ValueError("a region is not finite (NaN or infinite corner)")
-    if len(rois) and not bool(((rois[:, 0] >= 0) & (rois[:, 0] < len(features))).all()):
-        raise ValueError(f"a region's image index is outside 0..{len(features) - 1}")
     if features.device.type != "cpu":
         return roi_pool_reference(features, rois, (height, width), spatial_scale, rule)
     differentiated = torch.is_grad_enabled() and features.requires_grad
@@ -68,20 +66,81 @@ def roi_pool_reference(
     spatial_scale: float = 1.0,
     rule: Rule = "overlapping",
 ) -> Tensor:
-    """`roi_pool` in plain torch, differentiated by autograd."""
+    """`roi_pool` in plain torch, differentiated by autograd; the number of its steps follows from shapes alone."""
     rois = to_rois(boxes)
     height, width = (output_size, output_size) if isinstance(output_size, int) else output_size
     edges_y, edges_x = _edges(rois, features.shape, height, width, spatial_scale, rule == "overlapping")
-    nothing = features[:0].sum((0, 2, 3))  # zeros that autograd knows
-    pooled = []
-    for image, ys, xs in zip(rois[:, 0].long().tolist(), edges_y.tolist(), edges_x.tolist(), strict=True):
-        for y0, y1 in ys:
-            for x0, x1 in xs:
-                bin = features[image, :, y0:y1, x0:x1].flatten(1)
-                pooled.append(bin.max(1).values if bin.shape[1] else nothing)
-    if not pooled:
-        return features.new_zeros(0, features.shape[1], height, width) + nothing.sum()
-    return torch.stack(pooled).view(len(rois), height, width, -1).permute(0, 3, 1, 2)
+    channels, plane = features.shape[1], features.shape[2] * features.shape[3]
+    first = rois[:, 0].detach().long()[:, None] * channels + torch.arange(channels, device=rois.device)
+    first = first[:, :, None, None] * plane  # [n, c, 1, 1] of each region and channel the first pixel of its plane
+    place = _places(features.detach(), first, edges_y, edges_x)
+    highest = features.reshape(-1).gather(0, (first + place.clamp(min=0)).reshape(-1)).view(place.shape)
+    return highest.where(place >= 0, 0)
+
+
+def _places(features: Tensor, first: Tensor, edges_y: Tensor, edges_x: Tensor) -> Tensor:
+    """Where in its plane the first maximum of each bin lies: [n, c, h, w] int64, y W + x, or -1 for an empty bin.
+
+    A bin is covered by four windows whose sides are the largest powers of two that fit, one in each corner; the maxima
+    of all windows of a size follow from those of half its size.
+
+    Args:
+        features: [b, c, H, W].
+        first: [n, c, 1, 1] number of the first pixel of a plane in the features laid flat.
+        edges_y, edges_x: see `_edges`.
+    """
+    height, width = features.shape[2:]
+    heights, widths = (edges[..., 1] - edges[..., 0] for edges in (edges_y, edges_x))
+    shape = (*first.shape[:2], heights.shape[1], widths.shape[1])
+    best = Maxima(features.new_zeros(shape), torch.full(shape, -1, device=features.device))
+    pixels = torch.arange(height * width, device=features.device).view(height, width)
+    rows = Maxima(features, pixels.expand(features.shape))
+    for high in _powers(height):
+        rows = rows if high == 1 else rows.highest(rows.shifted(-high // 2, dim=2))
+        level = rows
+        for wide in _powers(width):
+            level = level if wide == 1 else level.highest(level.shifted(-wide // 2, dim=3))
+            own = (heights // high == 1)[:, :, None] & (widths // wide == 1)[:, None]  # [n, h, w]: of this size
+            found: Maxima | None = None
+            for y in (edges_y[..., 0], edges_y[..., 1] - high):
+                for x in (edges_x[..., 0], edges_x[..., 1] - wide):
+                    corner = (y[:, :, None] * width + x[:, None]).where(own, 0)[:, None]
+                    at = level.take(first + corner)
+                    found = at if found is None else found.highest(at)
+            assert found is not None
+            best = found.where(own[:, None], best)
+    return best.places
+
+
+def _powers(side: int) -> list[int]:
+    """1, 2, 4, ... up to `side`."""
+    return [2**i for i in range(side.bit_length())]
+
+
+@dataclass(slots=True)
+class Maxima:
+    """Highest values of some windows and where in its plane each lies; tensors of one shape."""
+
+    values: Tensor
+    places: Tensor  # int64
+
+    def highest(self, other: Maxima) -> Maxima:
+        """The higher of two at each place; of equal ones the first in its plane."""
+        mine = (self.values > other.values) | ((self.values == other.values) & (self.places <= other.places))
+        return self.where(mine, other)
+
+    def where(self, mine: Tensor, other: Maxima) -> Maxima:
+        """These where `mine`, else those of `other`."""
+        return Maxima(self.values.where(mine, other.values), self.places.where(mine, other.places))
+
+    def shifted(self, steps: int, dim: int) -> Maxima:
+        """Moved along one dimension; what leaves at one end comes in at the other."""
+        return Maxima(self.values.roll(steps, dim), self.places.roll(steps, dim))
+
+    def take(self, numbers: Tensor) -> Maxima:
+        """Those at `numbers` of the tensors laid flat."""
+        flat = numbers.reshape(-1)
+        return Maxima(*(t.reshape(-1).gather(0, flat).view(numbers.shape) for t in (self.values, self.places)))
 
 
 def _edges(
@@ -89,7 +148,7 @@ def _edges(
 ) -> tuple[Tensor, Tensor]:
     """First and past-the-last row of each bin [n, h, 2], and columns [n, w, 2], int64, inside the map."""
     real = torch.float64 if rois.dtype == torch.float64 else torch.float32
-    scaled = (rois[:, 1:].detach().to(real) * scale).double()
+    scaled = (rois[:, 1:].detach().to(real) * scale).to(torch.float32 if rois.device.type == "mps" else torch.float64)
     corner = scaled.sign() * (scaled.abs() + 0.5).floor()
     sides = (corner[:, 2:] - corner[:, :2] + 1).clamp(min=1)
 
@@ -118,6 +177,7 @@ def _best(
     places: bool,
 ) -> tuple[Tensor, Tensor]:
     """For CPU tensors the maxima [n, c, h, w] and, if `places`, where they lie: y W + x in the map, -1: empty bin."""
+    check_values(rois, len(features))
     wide = features.detach().permute(0, 2, 3, 1).to(_real(features.dtype))
     wide = wide if wide.is_contiguous() else empty(wide.shape, wide.dtype).copy_(wide)
     edges_y, edges_x = _edges(rois, features.shape, height, width, spatial_scale, overlapping)
