@@ -19,7 +19,7 @@ SPINS = "2000"
 
 
 def main() -> NoReturn:
-    """Run the command line; faults become one clear line and the exit code of docs/cli.md."""
+    """Run the command line; faults become one clear line and the exit code of docs/reference/cli.md."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
@@ -28,7 +28,7 @@ def main() -> NoReturn:
 
 
 def run() -> int:
-    """Run the command that `sys.argv` holds; the exit code of docs/cli.md."""
+    """Run the command that `sys.argv` holds; the exit code of docs/reference/cli.md."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     try:

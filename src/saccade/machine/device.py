@@ -114,7 +114,7 @@ def loader_workers(wanted: int | None, device: torch.device, processes: int = 1)
     """Processes that prepare batches: as asked, or one for each core that this process may use, at most 8.
 
     Where the network computes on the same cores, one for every second core: more of them only take its time
-    (benchmarks/README.md, "Training speed"). `processes` that train side by side share the cores.
+    (benchmarks/notes.md, "Training speed"). `processes` that train side by side share the cores.
     """
     if wanted is not None:
         return wanted

@@ -57,7 +57,7 @@ def explain(
         layers: names of the layers whose maps are shown; by default one for each map size.
 
     Returns:
-        The object of `--json` (docs/cli.md), coordinates in pixels of the upright original.
+        The object of `--json` (docs/reference/cli.md), coordinates in pixels of the upright original.
 
     Raises:
         DataError: a source that is not there; not one image could be read.
