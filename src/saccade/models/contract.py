@@ -7,7 +7,8 @@ a misspelt name. Imports no torch before inputs are asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -57,8 +58,8 @@ class RoomOffers(Protocol):
     """True where the model reads the boxes of `Batch.given`, which are then computed for each image."""
 
     def adapt(self, config: Any, examples: Sequence[Annotation]) -> Any:
-        """A Config fitted to the truth of training images in pixels of the network, such as anchors to the boxes. What
-        a person gave is put back by the plan."""
+        """A Config fitted to the truth of training images in pixels of the network, such as anchors to the boxes.
+        What a person gave stays, whatever this answers."""
 
     def stages(self, name: str, recipe: str) -> list[Stage]:
         """The course of a system that is more than one fit: all its fits and solves in order, the fit of the network
@@ -93,7 +94,11 @@ class NetworkOffers(Protocol):
     channels: list[int]
     """Trunk: the channels of each map of `features`."""
     strides: list[int]
-    """Trunk: input pixels between neighbours of each map."""
+    """Trunk: input pixels between neighbours of each map, rising."""
+    tail: nn.Module
+    """Trunk: takes regions cut out of its last or last but one map on to what its classifier would see."""
+    tail_channels: int
+    """Trunk: channels of what `tail` gives."""
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Trunk: maps [b, channels[i], ~H / strides[i], ~W / strides[i]], from fine to coarse. With `classes=0` these
@@ -132,9 +137,19 @@ def adapts(room: Room) -> bool:
     return hasattr(room, "adapt")
 
 
-def adapt(room: Room, config: Any, examples: Sequence[Annotation]) -> Any:
-    """The Config fitted to `examples`; as it is where the room fits nothing."""
-    return cast("RoomOffers", room).adapt(config, examples) if adapts(room) else config
+def adapt(room: Room, config: Any, examples: Sequence[Annotation], given: Collection[str] = ()) -> Any:
+    """The Config fitted to `examples`, but for the fields that a person gave; as it is where the room fits nothing, or
+    there is nothing to fit it to."""
+    if not adapts(room) or not examples:
+        return config
+    fitted = cast("RoomOffers", room).adapt(config, examples)
+    kept = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name in given}
+    return dataclasses.replace(fitted, **kept)
+
+
+def as_trunk(room: Room) -> dict[str, Any]:
+    """Fields of Config with which the room's network serves as a trunk; none where it does as it is."""
+    return dict(getattr(room, "AS_TRUNK", {}))
 
 
 def stages_of(room: Room, name: str, recipe: str) -> list[Stage]:

@@ -64,31 +64,23 @@ def multiply_adds(model: nn.Module, *inputs: Tensor) -> int:
 
 
 def entry_of(module: Room, name: str) -> dict[str, Any]:
-    """The entry of a variant: module, tasks, paper, exact parameters, multiply-adds of one image, input side."""
-    facts = state(module, name)
-    size = facts["size"]
-    model = model_of_shapes(module, module.VARIANTS[name])
+    """The entry of a variant: module, tasks, paper, exact parameters, multiply-adds of one image, input side; of a
+    trunk the `strides` of its maps."""
+    config, paper, size = module.VARIANTS[name], paper_of(module, name), size_of(module, name)
+    model = model_of_shapes(module, config)
     with torch.device("meta"):
-        inputs = example_inputs(module, module.VARIANTS[name], size, size)
-    return facts | {"macs": multiply_adds(model, *inputs)}
-
-
-def state(module: Room, name: str) -> dict[str, Any]:
-    """The entry without the multiply-adds, which take a forward pass; `strides` of the maps that a trunk gives."""
-    model = model_of_shapes(module, module.VARIANTS[name])
-    parameters = sum(p.numel() for p in model.parameters())
-    paper = paper_of(module, name)
+        inputs = example_inputs(module, config, size, size)
     strides = strides_of(model)
-    trunk = {} if strides is None else {"strides": strides}
-    return trunk | {
+    return ({} if strides is None else {"strides": strides}) | {
         "module": module.__name__,
         "tasks": list(module.TASKS),
         "paper": paper.title,
         "authors": paper.authors,
         "where": paper.where,
         "year": paper.year,
-        "parameters": parameters,
-        "size": size_of(module, name),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "size": size,
+        "macs": multiply_adds(model, *inputs),
     }
 
 

@@ -247,10 +247,9 @@ def check_buildable(module: Room, model: str, config: Any, changes: Mapping[str,
 
 def _fit_to_data(module: Room, config: Any, examples: list[Annotation], given: set[str]) -> tuple[Any, list[str]]:
     """A Config fitted to the training images, and the fields that changed; what a person or recipe gave stays."""
-    adapted = adapt(module, config, examples)
+    adapted = adapt(module, config, examples, given)
     names = [field.name for field in dataclasses.fields(config)]
-    changed = [n for n in names if n not in given and getattr(adapted, n) != getattr(config, n)]
-    return dataclasses.replace(config, **{name: getattr(adapted, name) for name in changed}), changed
+    return adapted, [name for name in names if getattr(adapted, name) != getattr(config, name)]
 
 
 def fingerprint(records: list[Record]) -> str:

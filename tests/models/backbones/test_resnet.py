@@ -21,31 +21,6 @@ def count(config: Config) -> int:
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters"),
-    [
-        ("resnet18", 11_689_512),
-        ("resnet34", 21_797_672),
-        ("resnet50", 25_557_032),
-        ("resnet101", 44_549_160),
-        ("resnet152", 60_192_808),
-        ("plain18", 11_515_688),
-        ("plain34", 21_623_848),
-        ("resnet20", 269_722),
-        ("resnet32", 464_154),
-        ("resnet44", 658_586),
-        ("resnet56", 853_018),
-        ("resnet110", 1_727_962),
-        ("plain20", 269_722),
-        ("plain32", 464_154),
-        ("plain44", 658_586),
-        ("plain56", 853_018),
-    ],
-)
-def test_parameters(name: str, parameters: int):
-    assert count(VARIANTS[name]) == parameters
-
-
-@pytest.mark.parametrize(
     ("name", "changes", "parameters"),
     [
         ("resnet18", {"classes": 10}, 11_181_642),

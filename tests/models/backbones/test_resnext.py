@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from saccade.models import catalogue
 from saccade.models.backbones import create_trunk, resnet
 from saccade.models.backbones.resnext import VARIANTS, Block, Config, Model
 
@@ -50,18 +49,6 @@ def test_parameters_of_the_cifar_forms(groups: int, millions: float):
     assert sum(p.numel() for p in model.parameters()) == total
     assert abs(total / 1e6 - millions) < 0.06
     assert sum(isinstance(m, Block) for m in model.modules()) * 3 + 2 == 29
-
-
-@pytest.mark.parametrize(
-    ("name", "macs"),
-    [
-        ("resnext50_32x4d", 4_230_479_872),
-        ("resnext101_32x4d", 7_969_996_800),
-        ("resnext101_64x4d", 15_460_270_080),
-    ],
-)
-def test_multiply_adds(name: str, macs: int):
-    assert (catalogue()[name]["size"], catalogue()[name]["macs"]) == (224, macs)
 
 
 def test_one_group_of_the_same_width_is_resnet():
@@ -108,8 +95,3 @@ def test_serves_as_a_frozen_trunk():
         trunk = create_trunk("resnext101_64x4d", norm="frozen")
     assert trunk.channels == [256, 512, 1024, 2048]
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in trunk.modules())
-
-
-def test_catalogue_entry():
-    entry = catalogue()["resnext29_8x64d"]
-    assert (entry["year"], entry["size"], entry["authors"].split(",")[0]) == (2017, 32, "Xie")

@@ -3,23 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from saccade.models import catalogue
 from saccade.models.backbones.shufflenet import Config, Model, Unit, channel_shuffle
-
-
-@pytest.mark.parametrize(
-    ("name", "parameters", "macs"),
-    [
-        ("shufflenet_g1", 1_531_936, 143_078_976),
-        ("shufflenet_g2", 1_733_848, 140_836_512),
-        ("shufflenet_g3", 1_865_728, 137_460_672),
-        ("shufflenet_g4", 1_968_344, 134_339_776),
-        ("shufflenet_g8", 2_434_768, 138_365_952),
-    ],
-)
-def test_parameters_and_multiply_adds(name: str, parameters: int, macs: int):
-    entry = catalogue()[name]
-    assert (entry["parameters"], entry["macs"]) == (parameters, macs)
 
 
 def test_shuffle_by_hand():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ from saccade.data.types import Annotation, Batch, Objects
 from saccade.errors import DataError, UsageError
 from saccade.models import catalogue, create
 from saccade.models.detectors import atss
-from saccade.ops.boxes import box_iou
 
 TINY = dataclasses.replace(
     atss.VARIANTS["atss_small"], classes=2, trunk_width=8, trunk_depths=(1, 1, 1, 1), channels=16
@@ -33,15 +31,6 @@ def truth(boxes: list[list[float]], labels: list[int], size: tuple[int, int] = (
 
 def empty_batch(images: int = 2, side: int = 64) -> Batch:
     return Batch(torch.rand(images, 3, side, side), [(side, side)] * images, [truth([], [], (side, side))] * images)
-
-
-def test_without_objects_there_is_no_box_loss_and_every_parameter_is_reached() -> None:
-    model = make(TINY)
-    losses = model.loss(empty_batch())
-    assert losses["box"].item() == 0
-    assert all(torch.isfinite(value) for value in losses.values())
-    sum(losses.values()).backward()  # type: ignore[union-attr]
-    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
 
 
 def test_half_empty_batch_counts_as_its_objects() -> None:
@@ -131,57 +120,6 @@ def test_adapt_fits_each_map_to_the_boxes_of_its_size() -> None:
     assert atss.adapt(config, [truth([], [])]) == config
     fixed = dataclasses.replace(config, fit_priors=False)
     assert atss.adapt(fixed, [truth([[0, 0, 9, 9]] * 90, [0] * 90)]) == fixed
-
-
-def test_config_survives_json() -> None:
-    config = atss.Config(**json.loads(json.dumps(dataclasses.asdict(TINY))))
-    assert make(config).eval()(torch.rand(1, 3, 64, 64))[0].shape == (1, 2 * (64 + 16 + 4 + 1), 2)
-
-
-@pytest.mark.parametrize("method", ["forward", "scored_boxes"])
-def test_export(method: str) -> None:
-    class Exported(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = make(dataclasses.replace(TINY, score_threshold=0.0)).eval()
-
-        def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-            answer: tuple[Tensor, Tensor] = getattr(self.model, method)(images)
-            return answer
-
-    module = Exported().eval()
-    images = torch.rand(2, 3, 64, 96)
-    program = torch.export.export(module, (images,), strict=False)
-    torch.testing.assert_close(program.module()(images), module(images))
-
-
-def test_overfits_four_images() -> None:
-    generator = torch.Generator().manual_seed(3)
-    images = 0.3 * torch.rand(4, 3, 128, 128, generator=generator)
-    truths = []
-    for i in range(4):
-        boxes = torch.tensor([[10.0, 12, 34, 40], [60, 20, 118, 70], [20, 76, 56, 112]]) + 2 * i
-        labels = torch.tensor([i % 3, (i + 1) % 3, 2])
-        for (x1, y1, x2, y2), label in zip(boxes.int().tolist(), labels.tolist(), strict=True):
-            images[i, label, y1:y2, x1:x2] += 0.7
-        truths.append(Annotation((128, 128), objects=Objects(boxes, labels)))
-    batch = Batch(images, [(128, 128)] * 4, truths)
-    model = make(dataclasses.replace(TINY, classes=3, trunk_width=16, channels=32))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
-    model.train()
-    for _ in range(80):
-        optimizer.zero_grad()
-        sum(model.loss(batch).values()).backward()  # type: ignore[union-attr]
-        optimizer.step()
-    model.eval()
-    for wanted, answer in zip(truths, model.predict(batch), strict=True):
-        assert wanted.objects is not None
-        assert answer.objects is not None
-        assert answer.objects.scores is not None
-        sure = answer.objects[answer.objects.scores > 0.5]
-        hits = (box_iou(wanted.objects.boxes, sure.boxes) > 0.5) & (wanted.objects.labels[:, None] == sure.labels)
-        assert hits.any(1).all()
-        assert len(sure) == len(wanted.objects)
 
 
 def test_both_names_are_one_network() -> None:

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from saccade.config import Settings
 from saccade.data.types import Annotation, Batch, Objects
 from saccade.layers.anchors import grid_anchors, shapes_of
 from saccade.models.detectors import ssd
@@ -117,12 +116,6 @@ def test_other_sides_are_divided_evenly() -> None:
     torch.testing.assert_close(model._outputs(torch.rand(1, 3, 300, 300))[2][0, ::2].mean(), torch.tensor(4.0))
 
 
-def test_exports() -> None:
-    model, images = make(TINY).eval(), torch.rand(1, 3, 300, 300)
-    program = torch.export.export(model, (images,), strict=False)
-    torch.testing.assert_close(program.module()(images), model(images))
-
-
 @pytest.mark.parametrize(
     ("box_loss", "aside"),  # a square of 60 px found 6 px aside: IoU 54 / 66, diagonal of the hull sqrt(66^2 + 60^2)
     [
@@ -159,10 +152,3 @@ def test_a_prior_moved_onto_the_truth_costs_nothing(box_loss: Any, aside: float 
         moved = box + torch.tensor([6.0, 0, 6, 0])
         offsets = ssd.encode_boxes(moved.expand(8732, 4), prior, ssd.VARIANCES)[None]
         assert model.loss(batch)["box"].item() == pytest.approx(aside, abs=1e-4)
-
-
-def test_recipes_name_settings_that_exist() -> None:
-    known = {f.name for f in dataclasses.fields(Settings)}
-    for recipe in ssd.RECIPES.values():
-        assert set(recipe) - {"*"} <= set(ssd.VARIANTS)
-        assert all(set(settings) <= known for settings in recipe.values())

@@ -6,8 +6,7 @@ import importlib
 import importlib.util
 import pkgutil
 from collections.abc import Sequence
-from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from torch import nn
 
@@ -15,6 +14,7 @@ from saccade.errors import UsageError, suggest
 from saccade.layers.frozen_norm import freeze_norms
 from saccade.models import catalogue
 from saccade.models.configs import with_changes
+from saccade.models.contract import Room, as_trunk, features_of
 
 
 def create_trunk(
@@ -40,9 +40,9 @@ def create_trunk(
     room = _room(name)
     asked = {"width": width, "depths": depths}
     changes = {field: value for field, value in asked.items() if value is not None}
-    config = with_changes(room.VARIANTS[name], {"classes": 0, **getattr(room, "AS_TRUNK", {}), **changes}, name)
+    config = with_changes(room.VARIANTS[name], {"classes": 0, **as_trunk(room), **changes}, name)
     trunk = room.Model(config)
-    if not hasattr(trunk, "features"):
+    if features_of(trunk) is None:
         raise UsageError(f"{name} gives no feature maps and cannot serve as a trunk; {_networks()} can")
     norms = [module for module in trunk.modules() if isinstance(module, nn.BatchNorm2d)]
     if not norms and (norm is not None or norm_eps is not None):
@@ -76,7 +76,7 @@ def _networks(stride: int | None = None) -> str:
     return ", ".join(found.values())
 
 
-def _room(name: str) -> ModuleType:
+def _room(name: str) -> Room:
     """The module of a network: where the catalogue says, else (it is made from the rooms) the one that holds it."""
     prefix = f"{__name__}."
     stated = catalogue().get(name, {}).get("module", prefix)
@@ -84,9 +84,9 @@ def _room(name: str) -> ModuleType:
     if not stated.startswith(prefix):
         raise UsageError(f"{name} is no classification network, which a trunk is: {suggest(name, names)}")
     if stated != prefix and importlib.util.find_spec(stated) is not None:
-        return importlib.import_module(stated)
+        return cast("Room", importlib.import_module(stated))
     for info in pkgutil.iter_modules(__path__):
-        module = importlib.import_module(prefix + info.name)
-        if name in module.VARIANTS:
-            return module
+        room = cast("Room", importlib.import_module(prefix + info.name))
+        if name in room.VARIANTS:
+            return room
     raise UsageError(f"unknown trunk {name!r}: {suggest(name, names)}")

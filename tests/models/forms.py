@@ -1,0 +1,158 @@
+"""Small forms of the catalogue's networks, one or more a room, that `test_contract.py` trains in seconds.
+
+A room without a form here is tested in the smallest of its variants, narrowed where its Config has the usual fields; a
+form makes the test faster, or shows a second way through the file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from saccade.models import catalogue, model_module
+from saccade.models.make_catalogue import model_modules
+
+
+@dataclass(frozen=True)
+class Form:
+    """A variant made small, and what is its own in the contract's tests."""
+
+    name: str
+    changes: dict[str, Any] = field(default_factory=dict)
+    side: int = 64  # of the images
+    strides: tuple[int, ...] | None = (4, 8, 16, 32)  # of the trunk; None: no trunk, or one with a test of its own
+    rounding: Callable[[float], int] = math.ceil  # of side / stride
+    learns: bool = True  # as part of the fast tests; otherwise of the slow ones
+    quick: dict[str, Any] = field(default_factory=dict)  # further changes, with which it learns in a few steps
+    lr: float = 3e-3
+    falls: bool = True  # the rate, evenly to 0 at the last step
+    steps: int = 60
+    images: int = 8  # that it learns by heart
+
+
+MLP = {"widths": (12, 16, 16, 16, 16), "hidden": 32, "dropout": 0.0}
+RESIDUAL = {"depths": (1, 2, 1, 1), "width": 8}
+INCEPTION = {"width": 0.125, "dropout": 0.0}
+LOCALIZER = {"trunk_width": 8, "reduced": 16, "box_hidden": (32,)}
+ATSS = {"trunk_width": 8, "trunk_depths": (1, 1, 1, 1), "channels": 16}
+FORMS: dict[str, Form] = {
+    "alexnet": Form("alexnet", MLP, 67, (4, 8, 16)),
+    "alexnet_paper": Form("alexnet_paper", MLP, 67, (4, 8, 16), quick={"init": "he"}),
+    "bn_inception": Form("bn_inception", INCEPTION, 33),
+    "darknet19": Form("darknet19", {"stages": ((4,), (8,), (12, 8, 12), (16,), (20,), (24, 8, 24))}, learns=False),
+    "darknet53": Form("darknet53", {"blocks": (1, 1, 2, 1, 1), "width": 4}, learns=False),
+    "darknet_reference": Form(
+        "darknet_reference",
+        {"stages": ((4,), (4,), (6,), (6,), (8,), (8,), (8,))},
+        strides=(4, 8, 16, 32, 64),
+        learns=False,
+    ),
+    "densenet_bc": Form("densenet121", {"depths": (2, 3, 1, 2), "growth": 4, "stem_channels": 8}, strides=None),
+    "densenet": Form("densenet40_k12", {"depths": (2, 3, 2), "growth": 4, "stem_channels": 8}, 32, strides=None),
+    "example_net": Form("example_net", {"hidden": 32}, 28, strides=None),
+    "googlenet": Form("googlenet", INCEPTION | {"auxiliary_dropout": 0.0}, 32, None),
+    "googlenet_paper": Form(
+        "googlenet_paper", INCEPTION | {"auxiliary_dropout": 0.0, "width": 0.25}, 64, None, learns=False
+    ),
+    "inception_resnet_v1": Form(
+        "inception_resnet_v1_face", INCEPTION | {"depths": (1, 1, 1), "embedding": 16}, 75, None, learns=False
+    ),
+    "inception_resnet_v2": Form("inception_resnet_v2", INCEPTION | {"depths": (1, 1, 2)}, 75, learns=False),
+    "inception_v3": Form("inception_v3", INCEPTION, 75, learns=False),
+    "inception_v4": Form("inception_v4", INCEPTION | {"depths": (1, 1, 1)}, 75, learns=False),
+    "lenet5": Form("lenet5", {}, 32, strides=None, steps=150),
+    "lenet5_modern": Form("lenet5_modern", {}, 32, strides=None, steps=150),
+    "lenet_1990": Form("lenet_1990", {}, 28, strides=None, lr=1e-2),
+    "mobilenet": Form("mobilenet_w25", learns=False),
+    "mobilenet_v2": Form("mobilenet_v2", {"width": 0.25, "dropout": 0.0}, learns=False),
+    "mobilenet_v3_small": Form("mobilenet_v3_small", {"width": 0.25, "dropout": 0.0}, learns=False),
+    "mobilenet_v3_large": Form("mobilenet_v3_large", {"width": 0.25, "dropout": 0.0}, learns=False),
+    "nin": Form(
+        "nin_cifar10",
+        {"widths": ((8, 8, 8), (8, 8, 8), (8, 8)), "dropouts": (0.0, 0.0)},
+        32,
+        (1, 2, 4),
+        rounding=math.floor,
+        quick={"widths": ((16, 16, 16), (16, 16, 16), (16, 16))},
+        lr=5e-3,
+    ),
+    "preact_resnet": Form("preact_resnet18", RESIDUAL),
+    "preact_resnet_bottleneck": Form("preact_resnet50", RESIDUAL, learns=False),
+    "resnet": Form("resnet18", RESIDUAL),
+    "resnet_cifar": Form("resnet20", {"depths": (1, 1, 1)}, 32, (1, 2, 4)),
+    "resnet_bottleneck": Form("resnet50", RESIDUAL, learns=False),
+    "resnext": Form("resnext50_32x4d", RESIDUAL | {"groups": 4, "group_width": 2}),
+    "resnext_cifar": Form(
+        "resnext29_8x64d", {"depths": (1, 1, 1), "groups": 4, "group_width": 2, "width": 8}, 32, (1, 2, 4), learns=False
+    ),
+    "shufflenet": Form("shufflenet_g2", {"width": 32}, learns=False),
+    "shufflenet_v2": Form("shufflenet_v2_x1_0", {"width": 16, "last": 64}, learns=False),
+    "squeezenet1_0": Form("squeezenet1_0", {"width": 0.25, "dropout": 0.0}, strides=None, learns=False),
+    "squeezenet1_1": Form("squeezenet1_1", {"width": 0.5, "dropout": 0.0}, strides=None, learns=False, lr=1e-3),
+    "vgg_bn": Form(
+        "vgg16_bn",
+        {"width": 4, "hidden": 16, "dropout": 0.0},
+        48,
+        (1, 2, 4, 8, 16),
+        rounding=math.floor,
+        quick={"width": 8, "depths": (1, 1, 1, 1, 1), "hidden": 64},
+    ),
+    "xception": Form(
+        "xception",
+        {"stem": (8, 8), "entry": (12, 16, 24), "middle": 1, "exit": (24, 32, 48), "dropout": 0.0},
+        strides=None,
+    ),
+    "zfnet": Form("zfnet", MLP, 47, (2, 8, 16)),
+    "localizer": Form("localizer_small", LOCALIZER, strides=None, quick={"trunk_width": 16}, images=6),
+    "localizer_per_class": Form("localizer_small", LOCALIZER | {"per_class": True}, strides=None, learns=False),
+    "atss": Form("atss_small", ATSS, 128, None, quick={"trunk_width": 16, "channels": 32}, lr=4e-3, images=4),
+    "ssd": Form("ssd300", {"width": 2}, 300, None, learns=False, quick={"width": 8}, lr=4e-3, images=4),
+    "fpn": Form(
+        "faster_rcnn_small",
+        {"trunk_width": 16, "channels": 32, "head_width": 64},
+        128,
+        None,
+        lr=4e-3,
+        falls=False,
+        steps=70,
+        images=4,
+    ),
+    "unet_valid": Form(
+        "unet_paper",
+        {"width": 4, "levels": 2, "tile": 20, "dropout": 0.0},
+        strides=None,
+        learns=False,
+        quick={"width": 8, "in_channels": 3},  # these colours are all of one gray
+        lr=1e-2,
+        images=2,
+    ),
+    "unet_same": Form("unet", {"width": 8, "levels": 3}, strides=None, lr=1e-2, images=2),
+    "unet_light": Form(
+        "unet_light",
+        {"trunk_width": 8, "decoder_width": 4},
+        strides=None,
+        quick={"trunk_width": 16, "decoder_width": 8},
+        lr=1e-2,
+        images=2,
+    ),
+}
+# What makes a network small that nobody gave a form, where its Config has such fields.
+NARROW = {"width": 8, "trunk_width": 8, "channels": 16, "hidden": 32, "head_width": 32, "dropout": 0.0}
+
+
+def all_forms() -> dict[str, Form]:
+    """FORMS, and one for each further room, by the name of its module."""
+    forms = dict(FORMS)
+    covered = {model_module(form.name).__name__ for form in FORMS.values()}
+    for room in model_modules():
+        if room.__name__ not in covered:
+            name = min(room.VARIANTS, key=lambda name: catalogue()[name]["parameters"])
+            config = room.VARIANTS[name]
+            kinds = {f.name: type(getattr(config, f.name)) for f in dataclasses.fields(config)}
+            narrow = {k: v for k, v in NARROW.items() if kinds.get(k) is type(v)}
+            side = min(128, catalogue()[name]["size"])
+            forms[name] = Form(name, narrow, side, None, learns=False, images=4)
+    return forms

@@ -1,0 +1,56 @@
+"""Small pictures of every task, from which a small network learns in seconds: what `test_contract.py` shows."""
+
+from __future__ import annotations
+
+import torch
+
+from saccade.data.types import IGNORE, Annotation, Batch, Objects
+
+COLOURS = torch.tensor([[0.95, 0.1, 0.1], [0.1, 0.95, 0.1], [0.1, 0.1, 0.95], [0.95, 0.95, 0.1]])  # of the classes
+CLASSES = len(COLOURS)
+
+
+def pictures(task: str, images: int, side: int) -> Batch:
+    """A batch [images, 3, side, side] of CLASSES classes with its truth, the same at each call."""
+    generator = torch.Generator().manual_seed(0)
+    size = (side, side)
+    if task in ("classify", "tag"):  # noise around one colour an image; image i is of class i % CLASSES
+        noise, colour = (torch.rand(images, 3, s, s, generator=generator) for s in (side, 1))
+        labels = [i % CLASSES for i in range(images)]
+        truth = [Annotation(size, label=label, tags=torch.arange(CLASSES) == label) for label in labels]
+        return Batch(0.3 * noise + 0.7 * colour, [size] * images, truth)
+    ground = 0.4 + 0.1 * torch.rand(images, 3, side, side, generator=generator)
+    truth = [_drawn(task, i, picture) for i, picture in enumerate(ground)]
+    return Batch(ground, [size] * images, truth)
+
+
+def _drawn(task: str, i: int, picture: torch.Tensor) -> Annotation:
+    """The truth of image i, whose rectangles are drawn into `picture` [3, H, W]."""
+    side = picture.shape[-1]
+    if task == "localize":
+        x, y, edge = 8 * (i % 3), 6 * (i % 4), 20 + 4 * (i % 5)
+        boxes = torch.tensor([[x, y, x + edge, y + edge]]) * side // 64
+        labels = torch.tensor([i % CLASSES])
+    else:
+        boxes = torch.tensor([[10 + 5 * i, 12, 50 + 5 * i, 60], [70, 64 - 4 * i, 110, 104 - 4 * i]]) * side // 128
+        labels = torch.tensor([i % 3, (i + 1) % 3])  # the last class is in no picture
+    masks = torch.zeros(len(boxes), side, side, dtype=torch.bool)
+    for mask, (x0, y0, x1, y1) in zip(masks, boxes.tolist(), strict=True):
+        mask[y0:y1, x0:x1] = True
+    for mask, label in zip(masks, labels, strict=True):
+        picture[:, mask] = COLOURS[label][:, None]
+    if task == "segment":
+        semantic = torch.zeros(side, side, dtype=torch.uint8)  # class 0 is the ground
+        for mask, label in zip(masks, labels, strict=True):
+            semantic[mask] = max(1, int(label))
+        return Annotation((side, side), semantic=semantic)
+    objects = Objects(boxes.float(), labels, masks=masks if task == "instances" else None)
+    return Annotation((side, side), label=int(labels[0]) if task == "localize" else None, objects=objects)
+
+
+def nothing(task: str, size: tuple[int, int]) -> Annotation:
+    """The truth of an image in which there is nothing: no object, or a map that is ignored everywhere."""
+    if task == "segment":
+        return Annotation(size, semantic=torch.full(size, IGNORE, dtype=torch.uint8))
+    masks = torch.zeros(0, *size, dtype=torch.bool) if task == "instances" else None
+    return Annotation(size, objects=Objects(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), masks=masks))
