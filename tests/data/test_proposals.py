@@ -11,8 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from saccade.data.proposals import proposals_for, propose, read_proposals
+from saccade.data.dataset import DataSet, Record
+from saccade.data.loader import Loader, Work, iter_images
+from saccade.data.orders import InOrder
+from saccade.data.pipelines import Preprocessing
+from saccade.data.proposals import SOURCES, SelectiveSearch, proposals_for, propose, read_proposals
 from saccade.data.types import Objects
+from saccade.data.views import inference_view
 from saccade.errors import DataError
 
 COCO = [
@@ -155,3 +160,60 @@ def test_what_is_no_image_is_refused_and_nothing_kept(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=name):
             proposals_for(tmp_path / name, Halves(), tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
+
+
+SHAPE = Preprocessing((32, 32), "letterbox", proposals="selective_search")
+
+
+def squares(folder: Path) -> list[Path]:
+    """Images of 64 x 80 pixels with a bright square each, at another place."""
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        pixels = rng.integers(0, 60, (64, 80, 3), np.uint8)
+        pixels[10 + 5 * i : 40 + 5 * i, 20 : 50 + 5 * i] = 230
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    return sorted(folder.glob("*.png"))
+
+
+def test_selective_search_is_a_source_whose_version_tells_its_arguments(tmp_path: Path) -> None:
+    path = squares(tmp_path)[0]
+    found = proposals_for(path, SOURCES["selective_search"], tmp_path / "kept")
+    assert found.boxes.dtype == torch.float32
+    assert len(found) > 1
+    assert (found.boxes[:, 2:] <= torch.tensor([80.0, 64.0])).all()
+    near = (found.boxes - torch.tensor([20.0, 10, 50, 40])).abs().amax(1)
+    assert near.min() < 4  # the square
+    assert len({SelectiveSearch(mode, seed).version for mode in ("fast", "quality") for seed in (0, 1)}) == 4
+
+
+def test_a_region_of_a_picture_has_boxes_of_its_own(tmp_path: Path) -> None:
+    path, kept = squares(tmp_path)[0], tmp_path / "kept"
+    whole = proposals_for(path, SelectiveSearch(), kept)
+    part = proposals_for(path, SelectiveSearch(), kept, (10, 0, 60, 64))
+    assert part.boxes.max(0).values.tolist()[2:] <= [50, 64]
+    assert torch.equal(proposals_for(path, SelectiveSearch(), kept, (10, 0, 60, 64)).boxes, part.boxes)
+    assert torch.equal(proposals_for(path, SelectiveSearch(), kept).boxes, whole.boxes)
+    assert len(list(kept.rglob("*.npy"))) == 2
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_view_of_a_model_gives_its_boxes_whoever_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """Prediction of files and arrays and the loader give equal boxes, in the pixels of the input."""
+    monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "cache"))
+    view = inference_view("detect", SHAPE)
+    paths = squares(tmp_path)
+    records = [Record(path.name, (64, 80), things=[]) for path in paths]
+    dataset = DataSet(tmp_path, "coco", "detect", ["square"], records)
+    read = [view.read(path).given for path in paths]
+    batches = list(iter_images(paths, view, 2, workers))
+    loaded = list(Loader(dataset, records, "detect", view, InOrder(), 2, Work(workers)).epoch(0))
+    for group in (batches, loaded):
+        given = [each for batch in group for each in batch.given or ()]
+        assert len(given) == len(read)
+        for own, other in zip(read, given, strict=True):
+            assert torch.equal(own.boxes, other.boxes)
+    array = view.propose(np.array(Image.open(paths[0]).convert("RGB")))
+    assert len(array) == len(read[0])
+    assert read[0].boxes.max() <= 32

@@ -103,7 +103,7 @@ def test_a_detection_is_lost_where_it_is_covered() -> None:
     targets = detect.choose_targets(answer, [], 3)
     assert [round(t.score, 3) for t in targets] == [0.9, 0.8]
     assert detect.choose_targets(answer, [0], 3) == []
-    heat = occlusion(images, detect.likelihoods(model, targets, images), (16, 16), 4, 2)
+    heat = occlusion(images, detect.likelihoods(model, targets, Batch(images, [(16, 16)])), (16, 16), 4, 2)
     assert heat[0, :8, :8].mean() > 10 * heat[0, 8:, 8:].abs().max()
     assert heat[1, 8:, 8:].mean() > 10 * heat[1, :8, :8].abs().max()
     with pytest.raises(UsageError, match="no score to take the gradient of"):
@@ -131,16 +131,16 @@ def test_layers_by_stage_and_by_name() -> None:
     inner = nn.Sequential(nn.Conv2d(4, 6, 3, 2, 1), nn.ReLU(inplace=True))
     model = nn.Sequential(nn.Conv2d(3, 4, 3, 1, 1), nn.ReLU(inplace=True), inner, nn.AdaptiveAvgPool2d(1))
     images = torch.rand(1, 3, 8, 12)
-    shapes = layer_shapes(model, images)
+    shapes = layer_shapes(model, [images])
     assert shapes == {"0": (4, 8, 12), "1": (4, 8, 12), "2.0": (6, 4, 6), "2.1": (6, 4, 6), "2": (6, 4, 6)}
     assert stage_layers(shapes) == ["1", "2"]
-    maps = maps_of(model, images, ["0", "1"])
+    maps = maps_of(model, [images], ["0", "1"])
     with torch.no_grad():
         expected = model[0](images)[0]
     torch.testing.assert_close(maps["0"], expected)  # not what the layer after it made of it in place
     torch.testing.assert_close(maps["1"], expected.relu())
     with pytest.raises(UsageError, match=r"'2\.7'.*1 \(4x8x12\)"):
-        maps_of(model, images, ["2.7"])
+        maps_of(model, [images], ["2.7"])
 
 
 def test_filters_and_channels_as_images() -> None:
@@ -246,9 +246,9 @@ def test_a_localizer_is_asked_for_its_class_and_shows_its_box() -> None:
     found = grad_cam(model, images, localize.raw_scores(model, targets))
     assert found.layer == "trunk.features[0]"
     assert "features" not in vars(model.trunk)
-    chances = localize.likelihoods(model, targets, images)(images)
+    chances = localize.likelihoods(model, targets, Batch(images, [(16, 16)]))(images)
     torch.testing.assert_close(chances, model(images)[0].softmax(1)[:, [2, 1]].detach())
-    assert stage_layers(layer_shapes(model, images)) == ["trunk.features[0]"]
+    assert stage_layers(layer_shapes(model, [images])) == ["trunk.features[0]"]
 
 
 def test_filters_of_networks_that_take_blue_first_are_shown_in_their_colours() -> None:

@@ -43,7 +43,8 @@ Transform = Callable[..., Sample]
 """transform(sample, rng) -> Sample; one with the attribute `needs_others = True` is called as transform(sample, rng,
 fetch), where fetch() -> Sample gives a random other image as it stands in front of that transform."""
 
-PROPOSALS = ("file",)  # file: the user brings them with each image
+# file: the user brings them with each image; others are computed from its pixels (`data.proposals.SOURCES`)
+PROPOSALS = ("file", "selective_search")
 WIDEST = 1024  # pixels of a stride or border that a checkpoint may ask for
 
 

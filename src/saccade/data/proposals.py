@@ -23,6 +23,7 @@ from saccade.data.types import Objects
 from saccade.errors import DataError
 from saccade.machine.files import make_folder, write_whole
 from saccade.machine.paths import cache_folder
+from saccade.ops.selective_search import WIDTH, selective_search
 
 FORMS = (
     "a JSON list of {image_id or file_name, bbox [x, y, width, height], score}, a predictions.json of `saccade "
@@ -34,10 +35,38 @@ CORNERS = ("x1", "y1", "x2", "y2")
 class Source(Protocol):
     """What computes proposals from pixels."""
 
-    name: str  # a word that may be the name of a folder
-    version: str  # another one wherever other boxes may come out; may be part of a folder's name
+    @property
+    def name(self) -> str:
+        """A word that may be the name of a folder."""
+
+    @property
+    def version(self) -> str:
+        """Another one wherever other boxes may come out; may be part of a folder's name."""
 
     def __call__(self, image: np.ndarray) -> Objects: ...
+
+
+@dataclass(frozen=True)
+class SelectiveSearch:
+    """The boxes of selective search (ops/selective_search.py), the likeliest first, as a `Source`."""
+
+    mode: str = "fast"
+    seed: int = 0
+    width: int = WIDTH
+
+    name = "selective_search"
+
+    @property
+    def version(self) -> str:
+        """1 is raised when other boxes come out of the same image and arguments."""
+        return f"1-{self.mode}-{self.seed}-{self.width}"
+
+    def __call__(self, image: np.ndarray) -> Objects:
+        boxes = torch.from_numpy(selective_search(image, self.mode, self.seed, self.width))
+        return Objects(boxes, torch.zeros(len(boxes), dtype=torch.int64))
+
+
+SOURCES: dict[str, Source] = {"selective_search": SelectiveSearch()}  # those that `Preprocessing.proposals` can name
 
 
 def propose(image: np.ndarray, source: Source) -> Objects:
@@ -46,10 +75,13 @@ def propose(image: np.ndarray, source: Source) -> Objects:
     return _proposals(found.boxes, found.scores)
 
 
-def proposals_for(path: Path, source: Source, folder: Path | None = None) -> Objects:
+def proposals_for(
+    path: Path, source: Source, folder: Path | None = None, region: tuple[int, int, int, int] | None = None
+) -> Objects:
     """`propose` for an image file, in pixels of the upright original; kept on disk by what the file holds.
 
     Args:
+        region: x1 y1 x2 y2 of the part of the picture that is the image (`Record.region`); boxes are in its pixels.
         folder: where they are kept; by default `proposals` in the user's cache (`machine.paths.cache_folder`).
 
     Raises:
@@ -62,11 +94,13 @@ def proposals_for(path: Path, source: Source, folder: Path | None = None) -> Obj
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     folder = cache_folder("proposals") if folder is None else folder
-    kept = folder / f"{source.name}-{source.version}" / content[:2] / f"{content}.npy"
+    part = "" if region is None else "-" + "-".join(map(str, region))
+    kept = folder / f"{source.name}-{source.version}" / content[:2] / f"{content}{part}.npy"
     known = _kept(kept)
     if known is not None:
         return known
-    found = propose(decode(path), source)
+    x1, y1, x2, y2 = region or (0, 0, None, None)
+    found = propose(np.ascontiguousarray(decode(path)[y1:y2, x1:x2]), source)
     columns = [found.boxes] if found.scores is None else [found.boxes, found.scores[:, None]]
     make_folder(kept.parent)
     write_whole(kept, lambda place: _save(place, torch.cat(columns, dim=1).numpy()))

@@ -24,7 +24,7 @@ from saccade.data.packing import Packed
 from saccade.data.pipelines import Transform
 from saccade.data.truth import read_sample
 from saccade.data.types import Sample
-from saccade.data.views import View
+from saccade.data.views import View, give
 from saccade.errors import SaccadeError
 from saccade.tasks.table import find_task
 
@@ -90,6 +90,7 @@ class Records:
         known = self.cache.get(index) if self.cache else None
         side = self.view.min_side if self.cache else self.view.side_of_draw(record.size, rng)
         sample = read_sample(record, self.dataset, self.task, side, known)
+        sample = give(sample, self.view.propose(self.dataset.root / record.path, record.region))
         if known is not None:
             return sample
         for transform in self.view.transforms[: self.fixed]:

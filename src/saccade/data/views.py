@@ -17,6 +17,7 @@ from saccade.data.geometry import Size, move_objects, scaling
 from saccade.data.image import probe_and_decode
 from saccade.data.mixing import Mosaic
 from saccade.data.pipelines import Preprocessing, Transform, inference_transforms, training_transforms
+from saccade.data.proposals import SOURCES, proposals_for, propose
 from saccade.data.resampling import resizing
 from saccade.data.transforms import RandomResizedCrop
 from saccade.data.types import Annotation, Objects, Sample
@@ -31,16 +32,30 @@ class View:
         transforms: each is called as `pipelines.Transform` says.
         min_side: pixels of the shorter side down to which a large JPEG may be decoded at reduced size
             (`data.image.decode`) without loss of detail behind the transforms; None: images are decoded whole.
+        proposals: where boxes come from that the model is given with each image (`Preprocessing.proposals`).
     """
 
     transforms: tuple[Transform, ...] = ()
     min_side: int | None = None
+    proposals: str | None = None
+
+    def propose(self, image: Path | np.ndarray, region: tuple[int, int, int, int] | None = None) -> Objects | None:
+        """The boxes that are computed for an image file (and kept, `data.proposals.proposals_for`) or for an array [H,
+        W, 3] uint8 RGB, in pixels of the upright original; None where the model takes none, or the user brings them.
+
+        Args:
+            region: x1 y1 x2 y2 of the part of the file's picture that is the image.
+        """
+        source = SOURCES.get(self.proposals or "")
+        if source is None:
+            return None
+        return proposals_for(image, source, region=region) if isinstance(image, Path) else propose(image, source)
 
     def read(self, path: Path, given: Objects | None = None) -> Sample:
         """An image file as the network sees it, without truth; its `id` is the path. Nothing in it is random.
 
         Args:
-            given: boxes for a model that takes proposals, in pixels of the upright original.
+            given: boxes for a model that takes proposals, in pixels of the upright original; by default `propose`.
 
         Raises:
             DataError: the file is not an image that can be read.
@@ -49,6 +64,7 @@ class View:
         found, image = probe_and_decode(path, self.min_side)
         s = float(found.reduction(self.min_side))
         truth = Annotation((image.shape[0], image.shape[1]))
+        given = self.propose(path) if given is None else given
         return self.apply(give(Sample(image, truth, str(path), found.size, scaling(s, s)), given))
 
     def apply(self, sample: Sample, rng: np.random.Generator | None = None) -> Sample:
@@ -94,8 +110,8 @@ def inference_view(task: str, preprocessing: Preprocessing) -> View:
     """What prediction and evaluation show a network. Twice its pixels are decoded: the resize still averages."""
     transforms = tuple(inference_transforms(task, preprocessing))
     if preprocessing.size is None:
-        return View(transforms)
-    return View(transforms, 2 * round(max(preprocessing.size) * preprocessing.view))
+        return View(transforms, proposals=preprocessing.proposals)
+    return View(transforms, 2 * round(max(preprocessing.size) * preprocessing.view), preprocessing.proposals)
 
 
 def training_view(

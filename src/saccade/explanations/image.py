@@ -25,6 +25,7 @@ from saccade.explanations.layers import Shape, layer_shapes, maps_of, stage_laye
 from saccade.explanations.occlusion import occlusion, patch_of, patch_places
 from saccade.explanations.placing import place
 from saccade.explanations.saliency import saliency
+from saccade.layers.regions import given_regions
 from saccade.tasks.contract import Box, Scores, Target, task_of
 from saccade.tasks.table import find_task
 
@@ -102,8 +103,8 @@ def explain_image(
             done.heats[method] = [place(h.numpy(), network, to_picture, picture.shape[:2]) for h in heat]
     done.targets = [Target(t.label, t.score, _moved(t.box, to_picture)) for t in targets]
     if "features" in wanted.methods:
-        names = list(wanted.layers) or stage_layers(layer_shapes(model, images))[-STAGES:]
-        for name, maps in maps_of(model, images, names).items():
+        names = list(wanted.layers) or stage_layers(layer_shapes(model, inputs_of(batch)))[-STAGES:]
+        for name, maps in maps_of(model, inputs_of(batch), names).items():
             channels = strongest_channels(maps, CHANNELS)
             done.layers[name] = (maps[channels], channels)
     return done
@@ -113,12 +114,19 @@ def layers_for(
     model: Any, task: str, preprocessing: Preprocessing, path: Path, device: torch.device
 ) -> dict[str, Shape]:
     """Name and (channels, height, width) of the layers that give maps for this image. Raises as `explain_image`."""
-    return layer_shapes(model, _batch(task, preprocessing, path, device).images)
+    return layer_shapes(model, inputs_of(_batch(task, preprocessing, path, device)))
 
 
 def _batch(task: str, preprocessing: Preprocessing, path: Path, device: torch.device) -> Batch:
     """The image as the network sees it when it predicts."""
     return collate([inference_view(task, preprocessing).read(path)]).to(device)
+
+
+def inputs_of(batch: Batch) -> list[Tensor]:
+    """What the network's `forward` takes: images, and the boxes that they are given, where the model takes some."""
+    if batch.given is None:
+        return [batch.images]
+    return [batch.images, given_regions([each.boxes for each in batch.given], batch.images.device)]
 
 
 def _refuse_uneven(model: Any, images: Tensor) -> None:
@@ -152,7 +160,7 @@ def _heats(
         side, step = patch_of(size)
         total = len(patch_places(size, side, step))
         done.patch = round(side * float(abs(np.linalg.det(batch.to_original[0][:2, :2])) ** 0.5))
-        chance = file.likelihoods(model, targets, images)
+        chance = file.likelihoods(model, targets, batch)
         heats["occlusion"] = occlusion(
             images, chance, size, side, step, advance=lambda patches: progress(patches, total)
         )

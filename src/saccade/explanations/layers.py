@@ -81,10 +81,10 @@ def _overheard(trunk: nn.Module, keep: Callable[[object], None]) -> Iterator[Non
 
 
 @torch.no_grad()
-def layer_shapes(model: nn.Module, images: Tensor) -> dict[str, Shape]:
-    """Name and (channels, height, width) of every map that `model(images)` computes, in the order of computation."""
+def layer_shapes(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Shape]:
+    """Name and (channels, height, width) of every map that `model(*inputs)` computes, in the order of computation."""
     with recorded_maps(model) as maps:
-        model(images)
+        model(*inputs)
     return {name: (m.shape[1], m.shape[2], m.shape[3]) for name, m in maps.items()}
 
 
@@ -116,13 +116,13 @@ def check_layers(wanted: Sequence[str], shapes: Mapping[str, Shape]) -> None:
 
 
 @torch.no_grad()
-def maps_of(model: nn.Module, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+def maps_of(model: nn.Module, inputs: Sequence[Tensor], names: Sequence[str]) -> dict[str, Tensor]:
     """The maps [c, h, w] float32 of some layers, as those layers gave them, on the CPU.
 
     Raises:
         UsageError: a name that is not a layer with maps.
     """
-    check_layers(names, layer_shapes(model, images))
+    check_layers(names, layer_shapes(model, inputs))
     with recorded_maps(model, copies=names) as maps:
-        model(images)
+        model(*inputs)
     return {name: maps[name][0].float().cpu() for name in names}

@@ -67,22 +67,22 @@ class Predictor:
 
         Args:
             image: a file, or an array [H, W, 3] uint8 RGB.
-            given: boxes in pixels of the upright original, for a model that takes proposals (and for no other).
+            given: boxes in pixels of the upright original, for a model that takes proposals (and for no other); by
+                default those that are computed for it, if it was trained on such.
 
         Raises:
             DataError: the file is not an image that can be read.
             UsageError: the array is not [H, W, 3] uint8; boxes for a model that takes none, or none for one that does.
         """
-        if (given is None) != (self.preprocessing.proposals is None):
-            raise UsageError(
-                "this model is given boxes with each image (proposals); there are none"
-                if given is None
-                else "boxes (proposals) are given to a model that takes none"
-            )
+        if given is None and self.preprocessing.proposals == "file":
+            raise UsageError("this model is given boxes with each image (proposals); there are none")
+        if given is not None and self.preprocessing.proposals is None:
+            raise UsageError("boxes (proposals) are given to a model that takes none")
         if isinstance(image, np.ndarray):
             if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
                 raise UsageError(f"an image array must be [H, W, 3] uint8 RGB, got {list(image.shape)} {image.dtype}")
             size = (image.shape[0], image.shape[1])
+            given = self.view.propose(image) if given is None else given
             sample = self.view.apply(give(Sample(image, Annotation(size), "", size), given))
         else:
             sample = self.view.read(Path(at_home(image)), given)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from saccade.data.balance import class_images
 from saccade.data.dataset import DataSet, Record
-from saccade.data.types import Annotation
+from saccade.data.types import Annotation, Batch
 from saccade.errors import DataError, UsageError
 from saccade.losses.classification import CLASSIFY
 from saccade.metrics import Metric
@@ -144,7 +144,7 @@ def raw_scores(model: nn.Module, targets: Sequence[Target]) -> Scores:
     return lambda images: class_logits(model, images)[:, labels]
 
 
-def likelihoods(model: nn.Module, targets: Sequence[Target], images: Tensor) -> Scores:
+def likelihoods(model: nn.Module, targets: Sequence[Target], batch: Batch) -> Scores:
     """The probabilities of the classes."""
     labels = [target.label for target in targets]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from torch import Tensor, nn
 
 from saccade.data.dataset import DataSet, Record
-from saccade.data.types import Annotation
+from saccade.data.types import Annotation, Batch
 from saccade.metrics import Metric
 from saccade.tasks.table import find_task
 
@@ -152,11 +152,11 @@ class TaskFile(Protocol):
         """The scores before softmax or logistic, which gradients are taken of: probabilities near 1 have almost none.
         Raises UsageError for a task whose score has no gradient."""
 
-    def likelihoods(self, model: nn.Module, targets: Sequence[Target], images: Tensor) -> Scores:
+    def likelihoods(self, model: nn.Module, targets: Sequence[Target], batch: Batch) -> Scores:
         """The scores in [0, 1] whose fall under a patch occlusion sensitivity measures; without gradients.
 
         Args:
-            images: [1, 3, H, W], the image as it is.
+            batch: the image as it is, alone.
         """
 
 

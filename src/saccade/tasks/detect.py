@@ -232,14 +232,15 @@ def raw_scores(model: nn.Module, targets: Sequence[Target]) -> Scores:
     raise UsageError("a detector has no score to take the gradient of; occlusion explains it")
 
 
-def likelihoods(model: nn.Module, targets: Sequence[Target], images: Tensor) -> Scores:
+def likelihoods(model: nn.Module, targets: Sequence[Target], batch: Batch) -> Scores:
     """Of the boxes of the class the largest product of score and overlap (IoU) with the detection to be explained
     (Petsiuk et al. 2021, "Black-box explanation of object detectors via saliency maps")."""
 
     @torch.no_grad()
     def best_match(changed: Tensor) -> Tensor:
         size = (changed.shape[2], changed.shape[3])
-        answers = model.predict(Batch(changed, [size] * len(changed)))  # type: ignore[operator]
+        given = None if batch.given is None else batch.given * len(changed)
+        answers = model.predict(Batch(changed, [size] * len(changed), given=given))  # type: ignore[operator]
         out = torch.zeros(len(changed), len(targets))
         for i, answer in enumerate(answers):
             objects = answer.objects.to("cpu")

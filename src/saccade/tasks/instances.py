@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from saccade.data.dataset import DataSet, Record
 from saccade.data.rle import encode_mask
-from saccade.data.types import Annotation
+from saccade.data.types import Annotation, Batch
 from saccade.metrics import Metric
 from saccade.metrics.detection import Detection
 from saccade.tasks import detect
@@ -93,6 +93,6 @@ def raw_scores(model: nn.Module, targets: Sequence[Target]) -> Scores:
     return detect.raw_scores(model, targets)
 
 
-def likelihoods(model: nn.Module, targets: Sequence[Target], images: Tensor) -> Scores:
+def likelihoods(model: nn.Module, targets: Sequence[Target], batch: Batch) -> Scores:
     """As that of a detector: by boxes."""
-    return detect.likelihoods(model, targets, images)
+    return detect.likelihoods(model, targets, batch)

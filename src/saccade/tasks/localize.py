@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from saccade.data.dataset import DataSet, Record
-from saccade.data.types import Annotation
+from saccade.data.types import Annotation, Batch
 from saccade.errors import DataError
 from saccade.losses.classification import CLASSIFY
 from saccade.metrics import Metric
@@ -113,6 +113,6 @@ def raw_scores(model: nn.Module, targets: Sequence[Target]) -> Scores:
     return classify.raw_scores(model, targets)
 
 
-def likelihoods(model: nn.Module, targets: Sequence[Target], images: Tensor) -> Scores:
+def likelihoods(model: nn.Module, targets: Sequence[Target], batch: Batch) -> Scores:
     """The probabilities of the classes."""
-    return classify.likelihoods(model, targets, images)
+    return classify.likelihoods(model, targets, batch)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from saccade.data.dataset import DataSet, Record
 from saccade.data.rle import encode_mask
 from saccade.data.truth import read_truth
-from saccade.data.types import IGNORE, Annotation
+from saccade.data.types import IGNORE, Annotation, Batch
 from saccade.errors import DataError
 from saccade.metrics import Metric
 from saccade.metrics.segmentation import Segmentation, class_iou, class_maps, count_pixels
@@ -140,11 +140,11 @@ def raw_scores(model: nn.Module, targets: Sequence[Target]) -> Scores:
     return mean_logits
 
 
-def likelihoods(model: nn.Module, targets: Sequence[Target], images: Tensor) -> Scores:
-    """The mean probability over the pixels where the network says the class for `images`."""
+def likelihoods(model: nn.Module, targets: Sequence[Target], batch: Batch) -> Scores:
+    """The mean probability over the pixels where the network says the class for the image."""
     labels = [target.label for target in targets]
     with torch.no_grad():
-        regions = _regions(model(images), labels)
+        regions = _regions(model(batch.images), labels)
 
     @torch.no_grad()
     def mean_probability(changed: Tensor) -> Tensor:

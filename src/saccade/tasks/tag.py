@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from saccade.data.dataset import DataSet, Record
-from saccade.data.types import Annotation
+from saccade.data.types import Annotation, Batch
 from saccade.errors import DataError
 from saccade.losses.classification import TAG
 from saccade.metrics import Metric
@@ -140,7 +140,7 @@ def raw_scores(model: nn.Module, targets: Sequence[Target]) -> Scores:
     return classify.raw_scores(model, targets)
 
 
-def likelihoods(model: nn.Module, targets: Sequence[Target], images: Tensor) -> Scores:
+def likelihoods(model: nn.Module, targets: Sequence[Target], batch: Batch) -> Scores:
     """The probabilities of the tags."""
     labels = [target.label for target in targets]
 

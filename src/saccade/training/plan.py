@@ -28,7 +28,7 @@ from saccade.errors import UsageError
 from saccade.losses.classification import Objective
 from saccade.models import catalogue, model_config, model_module
 from saccade.models.configs import config_from_json, free_fields
-from saccade.models.contract import Room, adapt, adapts, example_inputs, recipe_of
+from saccade.models.contract import Room, adapt, adapts, example_inputs, recipe_of, takes_proposals
 from saccade.models.dry_run import model_of_shapes
 from saccade.models.recipes import PROBE
 from saccade.models.weights import recognise
@@ -142,7 +142,7 @@ def make_plan(
     asked = {name: plain_setting(name, value, free) for name, value in (in_file | dict(flags or {})).items()}
     _refuse_contradictions(task, settings)
     parts = divide(dataset, task, settings)
-    shape = preprocessing_of(task, settings, getattr(module, "STRIDE", 1))
+    shape = _preprocessing(module, task, settings)
     known: dict[str, Any] = {"classes": len(dataset.classes), "task": task, "size": shape.size}
     built = model_config(model, **{k: v for k, v in known.items() if k in fields and v is not None} | changes)
     check_buildable(module, model, built, {name: value for name, value in changes.items() if name in fields})
@@ -202,7 +202,7 @@ def resume_plan(
     asked = stored.get("asked", {}) | {name: plain_setting(name, value, free) for name, value in now.items()}
     _refuse_contradictions(task, settings)
     parts = divide(dataset, task, settings)
-    shape = preprocessing_of(task, settings, getattr(module, "STRIDE", 1))
+    shape = _preprocessing(module, task, settings)
     built = config_from_json(module, model, stored["config"])
     plan = Plan(
         model=model,
@@ -223,6 +223,12 @@ def resume_plan(
     )
     refuse_changes(plan.to_json(), stored)
     return plan
+
+
+def _preprocessing(module: Room, task: str, settings: Settings) -> Preprocessing:
+    """How images come to the network at test time, with proposals where the model takes some."""
+    shape = preprocessing_of(task, settings, getattr(module, "STRIDE", 1))
+    return dataclasses.replace(shape, proposals="selective_search") if takes_proposals(module) else shape
 
 
 def check_buildable(module: Room, model: str, config: Any, changes: Mapping[str, Any]) -> None:

@@ -97,6 +97,7 @@ def make_loader(plan: Plan, device: torch.device, processes: int, rank: int, mos
     settings = plan.settings
     stride = getattr(plan.module, "STRIDE", 1)
     view = training_view(plan.task, settings, stride, plan.dataset.flip_pairs or (), mosaic)
+    view = dataclasses.replace(view, proposals=plan.preprocessing.proposals)
     border = getattr(plan.config, "border", 0.0)
     if border > 0:
         view = view.then(BorderWeights(border))

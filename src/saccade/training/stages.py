@@ -36,6 +36,7 @@ from saccade.solvers.probe import solve_probe
 from saccade.training.display import Display
 from saccade.training.interrupt import Interrupt, Stopped
 from saccade.training.plan import Plan
+from saccade.training.proposals import compute_proposals
 from saccade.training.state import read_config, write_config
 
 FOLDER = "stages"
@@ -77,6 +78,7 @@ def run_stages(plan: Plan, stages: Sequence[Stage], run: Path, make: Makers, *, 
         What the stages raise. The run's folder then holds what `resume` needs.
     """
     plan = _share_minutes(plan, sum(isinstance(stage, Fit) for stage in stages))
+    compute_proposals(plan, make.device, make.display)
     if is_main_process() and not resume:
         shutil.rmtree(run / FOLDER, ignore_errors=True)
     if is_main_process() and len(stages) > 1:
