@@ -48,6 +48,7 @@ def test_fields_of_the_network_are_taken_in_its_own_type() -> None:
         ("resnet18", {"width": 0.5}, "width of model resnet18 is 0.5: 0.5 is no whole number"),
         ("densenet121", {"width": 8}, "model densenet121 has no setting 'width'"),
         ("mobilenet", {"depths": (1, 1)}, "model mobilenet has no setting 'depths'"),
+        ("vgg11", {"dilated": True}, "model vgg11 has no setting 'dilated'"),
         ("vgg11", {"norm": "frozen"}, "vgg11 has no batch norms"),
     ],
 )

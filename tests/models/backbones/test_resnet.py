@@ -117,3 +117,23 @@ def test_public_resnet20_scores_what_its_readme_states(shared_data: Path):
         answers = model.predict(Batch(images, [(32, 32)] * len(files)))
     assert len(files) == 500
     assert sum(s.label == label for s, (_, label) in zip(answers, files, strict=True)) == 399
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"block": "basic", "depths": (1, 1, 2, 2)},
+        {"block": "bottleneck", "depths": (1, 1, 1, 3)},
+        {"block": "basic", "stem": "cifar", "depths": (1, 1, 2), "shortcut": "A"},
+    ],
+)
+def test_every_other_pixel_of_the_dilated_map_is_the_usual_one(changes: dict) -> None:
+    torch.manual_seed(0)
+    usual = Model(Config(classes=0, width=4, **changes)).eval()
+    dilated = Model(Config(classes=0, width=4, dilated=True, **changes)).eval()
+    dilated.load_state_dict(usual.state_dict())
+    assert dilated.strides == [*usual.strides[:-1], usual.strides[-2]]
+    images = torch.rand(1, 3, 70, 90)
+    expected, found = usual(images)[-1], dilated(images)[-1]
+    assert found.shape[2:] == dilated(images)[-2].shape[2:]
+    torch.testing.assert_close(found[:, :, ::2, ::2], expected)

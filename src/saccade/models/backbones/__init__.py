@@ -23,6 +23,7 @@ def create_trunk(
     norm: Literal["batch", "frozen"] | None = None,
     norm_eps: float | None = None,
     depths: tuple[int, ...] | None = None,
+    dilated: bool = False,
 ) -> Any:
     """A classification network without its classifier: an nn.Module with `features`, `channels` and `strides`.
 
@@ -33,12 +34,13 @@ def create_trunk(
         width, depths: in place of the fields of the same name in the network's Config.
         norm: frozen: its batch norms become `FrozenBatchNorm2d`; batch: it must have some; None: as it is.
         norm_eps: of its batch norms.
+        dilated: the last map has the stride of the one before, where the network has a field of this name.
 
     Raises:
         UsageError: no such network, one without feature maps, a field that it has not, or norms that it has not.
     """
     room = _room(name)
-    asked = {"width": width, "depths": depths}
+    asked = {"width": width, "depths": depths, "dilated": dilated or None}
     changes = {field: value for field, value in asked.items() if value is not None}
     config = with_changes(room.VARIANTS[name], {"classes": 0, **as_trunk(room), **changes}, name)
     trunk = room.Model(config)

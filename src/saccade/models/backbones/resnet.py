@@ -48,6 +48,8 @@ class Config:
     shortcut: Literal["A", "B", "C", "none"] = "B"
     norm: Literal["batch", "frozen"] = "batch"  # frozen: fixed statistics, for detectors
     norm_eps: float = 1e-5
+    # last stage at the stride of the one before, its later 3x3 spread by 2: every other pixel is the usual network's
+    dilated: bool = False
     zero_init: bool = (
         False  # last scale of each block starts at 0, so that blocks start as identity (Goyal et al. 2017, 5.1)
     )
@@ -218,12 +220,27 @@ class Bottleneck(nn.Module):
         return F.relu(y)
 
 
+def dilate(stage: nn.Module) -> None:
+    """Take the stride out of a stage by the a-trous algorithm: what came behind it sees the pixels that it saw before.
+
+    Source: Chen et al., "Semantic Image Segmentation with Deep Convolutional Nets", ICLR 2015, section 3.1.
+    """
+    for module in stage.modules():
+        if isinstance(module, PaddedShortcut):
+            module.stride = 1
+        elif isinstance(module, nn.Conv2d) and module.stride != (1, 1):
+            module.stride = (1, 1)
+        elif isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
+            module.dilation = module.padding = (2, 2)
+
+
 class Model(nn.Module):
     """A residual (or plain) network; with `classes=0` a trunk whose `forward` gives the maps of all stages.
 
     Attributes:
         channels: channels of each map of `features`.
-        strides: input pixels between neighbours of each map (4, 8, 16, 32, or 1, 2, 4 in the CIFAR form).
+        strides: input pixels between neighbours of each map (4, 8, 16, 32, or 1, 2, 4 in the CIFAR form); with
+            `dilated` the last is that of the map before.
     """
 
     def __init__(self, config: Config) -> None:
@@ -246,6 +263,9 @@ class Model(nn.Module):
                 channels = config.width * 2**i * block.expansion
             self.add_module(f"layer{i + 1}", nn.Sequential(*blocks))
             self.channels.append(channels)
+        if config.dilated and len(config.depths) > 1:
+            dilate(self.get_submodule(f"layer{len(config.depths)}"))
+            self.strides[-1] = self.strides[-2]
         self.fc = nn.Linear(channels, config.classes) if config.classes else None
         self._initialise()
 
