@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from matplotlib.ticker import MaxNLocator
+
 from saccade.plots.figures import new_figure, style, to_png
 from saccade.plots.palette import class_colour
 
@@ -34,6 +36,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{name:<20} {len(epochs):>3} epochs   {options.metric} {max(found):.3f}")
         losses.plot([row["epoch"] for row in epochs], [sum(row["losses"].values()) for row in epochs], **look)
         scores.plot([row["epoch"] for row in measured], found, marker="o", ms=3, label=name, **look)
+    for axes in (losses, scores):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     scores.legend(fontsize=8, frameon=False)
     options.out.write_bytes(to_png(figure))
 
