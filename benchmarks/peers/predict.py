@@ -180,7 +180,7 @@ def write_run(network: Network, file: Path, folder: Path) -> Path:
         model.load_state_dict(getattr(module, "from_public", dict)(weights))
     classes = [str(i) for i in range(config.classes)]
     size = (network.size, network.size)
-    preprocessing = Preprocessing(size=size, resize="stretch", scale=1.0, stride=1)
+    preprocessing = Preprocessing(size=size, resize="stretch", scale=1.0)
     state = checkpoint.Checkpoint(
         network.ours, dataclasses.asdict(config), classes, network.task, preprocessing.to_json(), model.state_dict()
     )

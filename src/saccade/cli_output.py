@@ -37,10 +37,18 @@ def show_models(entries: list[dict[str, Any]]) -> None:
     for heading in ("parameters", "multiply-adds", "input"):
         table.add_column(heading, justify="right")
     table.add_column("weights")
+    table.add_column("file", overflow="fold")
     for e in entries:
         macs = f"{e['macs'] / 1e9:.2f} G"
         numbers = str(e["year"]), f"{e['parameters']:,}", macs, str(e["size"])
-        table.add_row(e["name"], ", ".join(e["tasks"]), e["paper"], *numbers, ", ".join(e["weights"]))
+        table.add_row(
+            e["name"],
+            ", ".join(e["tasks"]),
+            e["paper"],
+            *numbers,
+            ", ".join(e["weights"]),
+            e["file"].removeprefix("saccade/"),
+        )
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
@@ -60,6 +68,7 @@ def show_layers(result: dict[str, Any]) -> None:
     console.print(table)
     height, width = result["size"]
     console.print(f"{result['model']} for images of {height}x{width}: {result['parameters']:,} parameters")
+    console.print(f"file: {result['file']}")
 
 
 def show_settings(rows: list[dict[str, Any]]) -> None:

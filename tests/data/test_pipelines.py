@@ -70,7 +70,7 @@ CASES = [
     ("localize", {"resize": "letterbox", "size": 96, "min_overlap_crop": 1.0}, (96, 96)),
     ("localize", {"resize": "stretch", "size": (64, 96)}, (64, 96)),
     ("instances", {"resize": "letterbox", "size": 96, "mosaic": 0.5}, (96, 96)),
-    ("segment", {"size": 90, "scale": 0.5}, (96, 96)),
+    ("segment", {"size": 96, "scale": 0.5}, (96, 96)),
 ]
 
 
@@ -79,7 +79,7 @@ CASES = [
 @pytest.mark.parametrize(("task", "values", "expected"), CASES)
 def test_training_inputs_have_one_size(task: str, values: dict, expected, size, everything: bool) -> None:
     chosen = Settings(**{**(EVERYTHING if everything else {}), **values})
-    transforms = training_transforms(task, chosen, stride=16)
+    transforms = training_transforms(task, chosen)
     for seed in range(3):
         out = apply(transforms, sample_of(size, task, masks=task == "instances"), seed)
         assert out.image.shape == (*expected, 3)
@@ -99,13 +99,13 @@ def test_training_inputs_have_one_size(task: str, values: dict, expected, size, 
 @pytest.mark.parametrize("size", [(120, 200), (1, 1), (2, 3), (1, 2000), (300, 7)])
 @pytest.mark.parametrize(("task", "values", "expected"), CASES)
 def test_test_inputs_have_one_size_and_follow_from_nothing_random(task: str, values: dict, expected, size) -> None:
-    transforms = inference_transforms(task, preprocessing_of(task, Settings(**values), stride=16))
+    transforms = inference_transforms(task, preprocessing_of(task, Settings(**values)))
     sample = sample_of(size, task)
     out, again = apply(transforms, sample, 0), apply(transforms, sample, 1)
     assert np.array_equal(out.image, again.image)
     if task == "segment":
         assert out.truth.size == tuple(max(1, round(side / 2)) for side in size)
-        assert out.image.shape[:2] == tuple(-(-side // 16) * 16 for side in out.truth.size)
+        assert out.image.shape[:2] == out.truth.size
     else:
         assert out.image.shape == (*expected, 3)
 
@@ -141,6 +141,13 @@ def test_preprocessing_written_before_there_were_proposals_has_none() -> None:
     state = Preprocessing((3, 4), "letterbox").to_json()
     del state["proposals"]
     assert Preprocessing.from_json(state).proposals is None
+
+
+def test_preprocessing_written_before_when_sides_had_a_stride_is_read_if_there_was_none() -> None:
+    made = Preprocessing((3, 4), "letterbox")
+    assert Preprocessing.from_json(made.to_json() | {"stride": 1}) == made
+    with pytest.raises(ModelFileError, match="stride"):
+        Preprocessing.from_json(made.to_json() | {"stride": 32})
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,6 @@ from saccade.data.transforms import (
     Letterbox,
     PadCrop,
     PadTo,
-    PadToMultiple,
     RandomCrop,
     RandomResizedCrop,
     Resize,
@@ -43,7 +42,6 @@ AXIS = {
     "pad to": PadTo((150, 160)),
     "letterbox": Letterbox((100, 64)),
     "letterbox centred": Letterbox((100, 64), centred=True),
-    "pad to multiple": PadToMultiple(32),
     "centre crop": CenterCrop((56, 56), (64, 64)),
     "resized crop": RandomResizedCrop((80, 64), 0.5),
     "random crop": RandomCrop((60, 120)),
@@ -227,7 +225,6 @@ def test_image_without_truth(name: str) -> None:
         Scale(1.0),
         FitInside((60, 100)),
         PadTo((60, 80)),
-        PadToMultiple(20),
         CenterCrop((60, 80), (60, 80)),
         RandomCrop((60, 80)),
         PadCrop(0),
@@ -322,9 +319,6 @@ def test_padding_keeps_the_size_of_the_picture() -> None:
     centred = run(Letterbox((100, 100), centred=True), sample, 0)
     assert centred.truth.size == (100, 100)
     assert centred.truth.objects.boxes.tolist() == [[0, 20, 100, 80]]
-    mirrored = run(PadToMultiple(32), sample, 0)
-    assert mirrored.image.shape == (32, 64, 3)
-    assert mirrored.truth.size == (30, 50)
     with pytest.raises(ValueError, match=r"x\.jpg"):
         run(PadTo((20, 100)), sample, 0)
 

@@ -12,7 +12,7 @@ from saccade.inference.predictor import Predictor
 from saccade.models import create
 from saccade.ops.fused_conv import FusedConv2d
 
-PREPROCESSING = Preprocessing(size=(32, 32), resize="stretch", scale=1.0, stride=1)
+PREPROCESSING = Preprocessing(size=(32, 32), resize="stretch", scale=1.0)
 SMALL = {"width": 4, "depths": (1, 1, 1), "classes": 3}
 
 

@@ -18,7 +18,7 @@ from saccade.inference.trained import build, fit_weights, open_run
 from saccade.losses.classification import Objective
 from saccade.models import create, model_config
 
-PREPROCESSING = Preprocessing(size=(32, 32), resize="stretch", scale=1.0, stride=1)
+PREPROCESSING = Preprocessing(size=(32, 32), resize="stretch", scale=1.0)
 SMALL = {"width": 4, "depths": (1, 1, 1), "classes": 3}
 
 

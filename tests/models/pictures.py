@@ -21,7 +21,7 @@ def pictures(task: str, images: int, side: int) -> Batch:
         return Batch(0.3 * noise + 0.7 * colour, [size] * images, truth)
     ground = 0.4 + 0.1 * torch.rand(images, 3, side, side, generator=generator)
     truth = [_drawn(task, i, picture) for i, picture in enumerate(ground)]
-    return Batch(ground, [size] * images, truth)
+    return Batch(ground, [size] * images, truth, given=[_near(t.objects, side) for t in truth if t.objects is not None])
 
 
 def _drawn(task: str, i: int, picture: torch.Tensor) -> Annotation:
@@ -46,6 +46,13 @@ def _drawn(task: str, i: int, picture: torch.Tensor) -> Annotation:
         return Annotation((side, side), semantic=semantic)
     objects = Objects(boxes.float(), labels, masks=masks if task == "instances" else None)
     return Annotation((side, side), label=int(labels[0]) if task == "localize" else None, objects=objects)
+
+
+def _near(objects: Objects, side: int) -> Objects:
+    """Boxes for a model that is given some: each true one, moved a little and moved away."""
+    boxes = objects.boxes
+    moved = torch.cat([boxes, boxes + side / 32, boxes - side / 32, boxes.flip(0) / 2]).clamp(0, side)
+    return Objects(moved, torch.zeros(len(moved), dtype=torch.int64))
 
 
 def nothing(task: str, size: tuple[int, int]) -> Annotation:

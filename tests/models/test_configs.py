@@ -174,10 +174,13 @@ def test_the_command_line_lists_fields_and_layers(shell: Shell) -> None:
     assert code == 0
     printed = json.loads(out)
     assert printed["parameters"] == catalogue()["resnet20"]["parameters"]
+    assert printed["file"] == "saccade/models/backbones/resnet.py"
     assert printed["layers"][-1] == {"name": "fc", "kind": "Linear", "output": [[10]], "parameters": 650}
     code, out, _ = shell("models", "resnet20", "--set", "classes=3", "--size", "32x48")
     assert code == 0
     assert "resnet20 for images of 32x48" in out
+    assert "file: saccade/models/backbones/resnet.py" in out
+    assert "models/detectors/ssd.py" in shell("models", "--task", "detect")[1]
     code, _, err = shell("models", "alexnet", "--size", "8")
     assert code == 2
     assert "does not go through" in err

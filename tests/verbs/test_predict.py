@@ -49,7 +49,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         config = model_config(name, classes=len(CLASSES), **changes)
         model: Any = model_module(name).Model(config)
         resize = "stretch" if task != "segment" else "letterbox"
-        shape = Preprocessing(size=(64, 64), resize=resize, scale=1.0, stride=1)  # type: ignore[arg-type]
+        shape = Preprocessing(size=(64, 64), resize=resize, scale=1.0)  # type: ignore[arg-type]
         state = checkpoint.Checkpoint(
             name, dataclasses.asdict(config), CLASSES, task, shape.to_json(), model.state_dict()
         )

@@ -27,7 +27,6 @@ from saccade.data.transforms import (
     Flip,
     PadCrop,
     PadTo,
-    PadToMultiple,
     RandomCrop,
     RandomResizedCrop,
     Resize,
@@ -45,7 +44,7 @@ fetch), where fetch() -> Sample gives a random other image as it stands in front
 
 # file: the user brings them with each image; others are computed from its pixels (`data.proposals.SOURCES`)
 PROPOSALS = ("file", "selective_search")
-WIDEST = 1024  # pixels of a stride or border that a checkpoint may ask for
+WIDEST = 1024  # pixels of a border that a checkpoint may ask for
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,6 @@ class Preprocessing:
     size: Size | None  # (height, width) of the input; None: that of the image
     resize: Literal["crop", "letterbox", "stretch"]  # without a size it says nothing
     scale: float = 1.0  # factor on the sides of the image, where size is None
-    stride: int = 1  # where size is None, both sides are padded to a multiple of it
     pad: int = 0  # crop: > 0 says that training padded and cropped back, so that tests see the whole image
     view: float = VIEW  # crop: side of the view over that of the central part which the network sees
     proposals: str | None = None  # where the boxes come from that the model is given: one of PROPOSALS; None: it is not
@@ -66,12 +64,13 @@ class Preprocessing:
     @classmethod
     def from_json(cls, state: dict[str, Any]) -> Preprocessing:
         """Raises ModelFileError where a value is missing, unknown or out of range."""
+        fields = {name: value for name, value in state.items() if (name, value) != ("stride", 1)}  # of older versions
         try:
-            made = cls(**dict(state, size=None if state["size"] is None else tuple(state["size"])))
+            made = cls(**dict(fields, size=None if state["size"] is None else tuple(state["size"])))
             sides = made.size or (1, 1)
-            whole = [*sides, made.stride, made.pad + 1]
+            whole = [*sides, made.pad + 1]
             valid = len(sides) == 2 and all(type(v) is int and v >= 1 for v in whole) and 0 < made.scale <= 8
-            valid = valid and 1 <= made.view < 10 and sides[0] * sides[1] <= MAX_PIXELS and max(whole[2:]) <= WIDEST
+            valid = valid and 1 <= made.view < 10 and sides[0] * sides[1] <= MAX_PIXELS and made.pad < WIDEST
         except (TypeError, KeyError) as error:
             raise ModelFileError(f"the checkpoint's preprocessing {state!r} is not readable: {error}") from error
         known = made.resize in ("crop", "letterbox", "stretch") and made.proposals in (None, *PROPOSALS)
@@ -80,7 +79,7 @@ class Preprocessing:
         return made
 
 
-def preprocessing_of(task: str, settings: Settings, stride: int = 1) -> Preprocessing:
+def preprocessing_of(task: str, settings: Settings) -> Preprocessing:
     """The test-time preprocessing that belongs to training with these settings.
 
     Raises:
@@ -88,19 +87,17 @@ def preprocessing_of(task: str, settings: Settings, stride: int = 1) -> Preproce
     """
     kind = find_task(task)
     if kind.semantic:
-        return Preprocessing(None, "stretch", settings.scale, stride)
+        return Preprocessing(None, "stretch", settings.scale)
     if settings.resize == "crop" and not kind.whole_image:
         raise UsageError(f"resize=crop would cut off objects of task {task}: allowed are letterbox and stretch")
-    return Preprocessing(
-        height_width(settings.size), settings.resize, stride=stride, pad=settings.pad, view=settings.view
-    )
+    return Preprocessing(height_width(settings.size), settings.resize, pad=settings.pad, view=settings.view)
 
 
 def inference_transforms(task: str, preprocessing: Preprocessing) -> list[Transform]:
     """From a decoded image to the input of the network. Nothing is random; only "crop" drops objects."""
     p = preprocessing
     if p.size is None:
-        return [Scale(p.scale), PadToMultiple(p.stride)]
+        return [Scale(p.scale)]
     if p.pad or p.resize == "stretch":
         return [Resize(p.size)]
     if p.resize == "letterbox":
@@ -108,21 +105,18 @@ def inference_transforms(task: str, preprocessing: Preprocessing) -> list[Transf
     return [CenterCrop(p.size, (round(p.size[0] * p.view), round(p.size[1] * p.view)))]
 
 
-def training_transforms(
-    task: str, settings: Settings, stride: int = 1, flip_pairs: Sequence[tuple[int, int]] = ()
-) -> list[Transform]:
+def training_transforms(task: str, settings: Settings, flip_pairs: Sequence[tuple[int, int]] = ()) -> list[Transform]:
     """From a decoded image to a training input. Colours change after the resize (fewer pixels), padding comes last.
 
     Args:
-        stride: of the network; a segmentation crop is enlarged to a multiple of it.
         flip_pairs: keypoints that trade places in a mirror image (`DataSet.flip_pairs`).
 
     Raises:
         UsageError: settings that contradict the task.
     """
-    kind, preprocessing = find_task(task), preprocessing_of(task, settings, stride)
+    kind, preprocessing = find_task(task), preprocessing_of(task, settings)
     if preprocessing.size is None:
-        steps = _segment_geometry(settings, stride)
+        steps = _segment_geometry(settings)
     elif kind.whole_image:
         steps = _classify_geometry(settings, preprocessing)
     else:
@@ -189,8 +183,7 @@ def _whole(settings: Settings, size: Size) -> Transform:
     return FitInside(size) if settings.resize == "letterbox" else Resize(size)
 
 
-def _segment_geometry(settings: Settings, stride: int) -> list[Transform]:
-    height, width = (side + -side % stride for side in height_width(settings.size))
+def _segment_geometry(settings: Settings) -> list[Transform]:
     steps: list[Transform] = [Scale(settings.scale)] if settings.scale != 1 else []
     if settings.rotate:
         steps.append(Affine(settings.rotate, settings.jitter, settings.jitter / 2))
@@ -198,7 +191,7 @@ def _segment_geometry(settings: Settings, stride: int) -> list[Transform]:
         steps.append(ScaleJitter(1 - settings.jitter, 1 + settings.jitter))
     if settings.elastic:
         steps.append(Elastic(settings.elastic))
-    return [*steps, RandomCrop((height, width))]
+    return [*steps, RandomCrop(height_width(settings.size))]
 
 
 def to_original(prediction: Annotation, batch: Batch, index: int) -> Annotation:

@@ -3,9 +3,8 @@
 Each is a frozen dataclass called as `transform(sample, rng) -> Sample`. The input is never changed; a transform that
 has nothing to do returns it. What cannot be seen any more is dropped by the policy written in `data/geometry.py`.
 
-Two of them (`PadTo`, `PadToMultiple`, and `Letterbox` which ends in one) pad to the right and below and leave
-`truth` as it is: `truth.size` is then the part of the image that holds the picture, which the loader writes to
-`Batch.sizes`. They come last in a pipeline.
+`PadTo`, and `Letterbox` which ends in it, pad to the right and below and leave `truth` as it is: `truth.size` is then
+the part of the image that holds the picture, which the loader writes to `Batch.sizes`. They come last in a pipeline.
 """
 
 from __future__ import annotations
@@ -128,23 +127,6 @@ class Letterbox:
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         return PadTo(self.size, self.fill, self.centred)(FitInside(self.size)(sample, rng), rng)
-
-
-@dataclass(frozen=True)
-class PadToMultiple:
-    """Pad right and below until both sides divide by `stride`, continuing the image by its mirror image.
-
-    `truth` keeps the size of the picture. Mirroring is U-Net's choice (section 2): networks see no artificial edge.
-    """
-
-    stride: int
-
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        height, width = sample.image.shape[:2]
-        down, right = -height % self.stride, -width % self.stride
-        if not down and not right:
-            return sample
-        return replace(sample, image=cv2.copyMakeBorder(sample.image, 0, down, 0, right, cv2.BORDER_REFLECT))
 
 
 @dataclass(frozen=True)

@@ -115,18 +115,18 @@ def inference_view(task: str, preprocessing: Preprocessing) -> View:
 
 
 def training_view(
-    task: str, settings: Settings, stride: int = 1, flip_pairs: Sequence[tuple[int, int]] = (), mosaic: bool = True
+    task: str, settings: Settings, flip_pairs: Sequence[tuple[int, int]] = (), mosaic: bool = True
 ) -> View:
     """What training shows a network.
 
     Args:
-        stride, flip_pairs: as in `pipelines.training_transforms`.
+        flip_pairs: as in `pipelines.training_transforms`.
         mosaic: whether images are composed of several where the settings ask for it; not in the last part of a run.
 
     Raises:
         UsageError: settings that contradict the task.
     """
-    transforms = training_transforms(task, settings, stride, flip_pairs)
+    transforms = training_transforms(task, settings, flip_pairs)
     kept = tuple(t for t in transforms if mosaic or not isinstance(t, Mosaic))
     return View(kept, _training_side(task, settings))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -27,11 +28,16 @@ def find_models(task: str | None = None) -> list[dict[str, Any]]:
     """Catalogue entries, all or those that can be trained for `task`, by year and name; `weights`: those published,
     `file`: where the model stands."""
     entries = [
-        dict(entry, name=name, weights=list(PUBLISHED.get(name, {})), file=entry["module"].replace(".", "/") + ".py")
+        dict(entry, name=name, weights=list(PUBLISHED.get(name, {})), file=file_of(entry))
         for name, entry in catalogue().items()
         if task is None or task in entry["tasks"]
     ]
     return sorted(entries, key=lambda e: (e["year"], e["name"]))
+
+
+def file_of(entry: Mapping[str, Any]) -> str:
+    """The file in which a model of the catalogue stands, as `saccade/models/detectors/ssd.py`."""
+    return str(entry["module"]).replace(".", "/") + ".py"
 
 
 def model_module(name: str) -> Room:

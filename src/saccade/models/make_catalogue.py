@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from saccade.models import CATALOGUE
+from saccade.models import CATALOGUE, file_of
 from saccade.models.contract import Room, example_inputs, paper_of, size_of, strides_of
 from saccade.models.dry_run import model_of_shapes
 from saccade.models.published import PUBLISHED
@@ -122,7 +122,8 @@ def page(entries: dict[str, dict[str, Any]]) -> str:
             summary = (importlib.import_module(module).__doc__ or "").split("\n\n")[0].replace("\n", " ")
             papers = dict.fromkeys(f"{e['authors']}: *{e['paper']}*, {e['where']}" for _, e in variants)
             heading = f"### {module.split('.')[-1]}"
-            lines += ["", heading, "", summary, "", *(f"- {paper}" for paper in papers), ""]
+            file = f"`{file_of(variants[0][1])}`"
+            lines += ["", heading, "", file, "", summary, "", *(f"- {paper}" for paper in papers), ""]
             lines += ["| name | tasks | year | parameters | multiply-adds | input | weights |"]
             lines += ["|---|---|--:|--:|--:|--:|---|"]
             lines += [

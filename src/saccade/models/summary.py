@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from saccade.config import Size, height_width, parse_size
 from saccade.errors import UsageError
-from saccade.models import catalogue, model_config, model_module
+from saccade.models import catalogue, file_of, model_config, model_module
 from saccade.models.contract import Room, example_inputs
 from saccade.models.dry_run import model_of_shapes
 
 
 def summarize(name: str, size: str | Size | None = None, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """`{model, size: [height, width], parameters, layers}` of a model of the catalogue; see `layers_of`.
+    """`{model, file, size: [height, width], parameters, layers}` of a model of the catalogue; see `layers_of`.
 
     Args:
         size: of the image in pixels, a side or HxW; by default that of the catalogue.
@@ -29,7 +29,13 @@ def summarize(name: str, size: str | Size | None = None, changes: Mapping[str, A
     height, width = height_width(parse_size(size or catalogue()[name]["size"]))
     rows = layers_of(module, config, height, width)
     parameters = sum(row["parameters"] for row in rows)
-    return {"model": name, "size": [height, width], "parameters": parameters, "layers": rows}
+    return {
+        "model": name,
+        "file": file_of(catalogue()[name]),
+        "size": [height, width],
+        "parameters": parameters,
+        "layers": rows,
+    }
 
 
 def layers_of(module: Room, config: Any, height: int, width: int) -> list[dict[str, Any]]:

@@ -227,7 +227,7 @@ def resume_plan(
 
 def _preprocessing(module: Room, task: str, settings: Settings) -> Preprocessing:
     """How images come to the network at test time, with proposals where the model takes some."""
-    shape = preprocessing_of(task, settings, getattr(module, "STRIDE", 1))
+    shape = preprocessing_of(task, settings)
     return dataclasses.replace(shape, proposals="selective_search") if takes_proposals(module) else shape
 
 

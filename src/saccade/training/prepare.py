@@ -95,8 +95,7 @@ def check_model_name(name: str) -> None:
 def make_loader(plan: Plan, device: torch.device, processes: int, rank: int, mosaic: bool) -> Loader:
     """Training batches of this process."""
     settings = plan.settings
-    stride = getattr(plan.module, "STRIDE", 1)
-    view = training_view(plan.task, settings, stride, plan.dataset.flip_pairs or (), mosaic)
+    view = training_view(plan.task, settings, plan.dataset.flip_pairs or (), mosaic)
     view = dataclasses.replace(view, proposals=plan.preprocessing.proposals)
     border = getattr(plan.config, "border", 0.0)
     if border > 0:

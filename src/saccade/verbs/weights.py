@@ -120,4 +120,4 @@ def preprocessing_of_weights(module: Room, model: str, task: str, published: Pub
     if published is not None:
         layers.append(("published", published.settings))
     settings, _, _ = resolve(layers, free_fields(module.VARIANTS[model]))
-    return preprocessing_of(task, settings, getattr(module, "STRIDE", 1))
+    return preprocessing_of(task, settings)
