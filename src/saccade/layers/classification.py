@@ -81,7 +81,7 @@ def tag_tensor(truth: Sequence[Annotation]) -> Tensor:
 
 
 def logits_of(output: Tensor | tuple[Tensor, ...]) -> Tensor:
-    """What a backbone gave, which of a trunk are maps. Raises ValueError for those."""
+    """Logits [b, classes] as a backbone gave them. Raises ValueError for the maps that a trunk gives instead."""
     if not isinstance(output, Tensor):
         raise ValueError("a trunk (classes=0) has no classifier")
     return output

@@ -7,7 +7,7 @@ from torch import Tensor, distributed
 
 
 def mean_over_processes(count: Tensor | float) -> Tensor:
-    """The mean of `count` over all processes; `count` itself where there is only one.
+    """The mean of `count` (a tensor [] or a number) over all processes; `count` itself where there is only one; [].
 
     A loss that is normalised by a count (matched boxes, labelled pixels) divides by this, so that the mean of the
     gradients over processes equals the gradient of one process with the whole batch.

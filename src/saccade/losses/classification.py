@@ -171,7 +171,10 @@ def sampled_ranks(logits: Tensor, tags: Tensor) -> Tensor:
 
 
 def rank_weights(ranks: Tensor, classes: int) -> Tensor:
-    """L(r) = 1 + 1/2 + ... + 1/r of ranks 0 .. classes; L(0) = 0."""
+    """L(r) = 1 + 1/2 + ... + 1/r of ranks [...] in 0 .. classes, float32 of that shape; L(0) = 0.
+
+    Source: Weston, Bengio, Usunier 2011 (WSABIE), equation 2, with their choice of alpha = 1 / rank.
+    """
     steps = torch.arange(classes + 1, dtype=torch.float64)
     steps[1:] = 1 / steps[1:]
     return steps.cumsum(0).float().to(ranks.device, non_blocking=True)[ranks]

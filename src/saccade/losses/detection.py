@@ -11,7 +11,7 @@ from torch.nn import functional
 
 
 def smooth_l1(prediction: Tensor, target: Tensor, beta: float = 1.0) -> Tensor:
-    """x^2 / (2 beta) where |x| < beta, else |x| - beta / 2, for x = prediction - target; elementwise, any shape.
+    """x^2 / (2 beta) where |x| < beta, else |x| - beta / 2, for x = prediction - target, elementwise: [...] -> [...].
 
     beta = 1 / sigma^2 of the Faster R-CNN code (sigma 3: beta 1/9); beta = 0 is plain L1.
 
@@ -24,7 +24,7 @@ def smooth_l1(prediction: Tensor, target: Tensor, beta: float = 1.0) -> Tensor:
 
 
 def sigmoid_focal(logits: Tensor, targets: Tensor, gamma: float = 2.0, alpha: float = 0.25) -> Tensor:
-    """-alpha_t (1 - p_t)^gamma ln p_t of independent sigmoids; targets of 0 and 1 in the shape of `logits`.
+    """-alpha_t (1 - p_t)^gamma ln p_t of independent sigmoids: logits [...] and targets [...] of 0 and 1 -> [...].
 
     Normalise its sum by the number of positive anchors.
 
@@ -38,7 +38,7 @@ def sigmoid_focal(logits: Tensor, targets: Tensor, gamma: float = 2.0, alpha: fl
 
 
 def quality_focal(logits: Tensor, quality: Tensor, gamma: float = 2.0) -> Tensor:
-    """|quality - p|^gamma times the cross-entropy of p = sigmoid(logits) with the soft target `quality` in [0, 1].
+    """|quality - p|^gamma times the cross-entropy of p = sigmoid(logits) with the soft target `quality` in [0, 1], [...].
 
     `quality` has the shape of `logits`: at a positive anchor the IoU of its predicted box with the truth at the
     truth's class, 0 elsewhere. The score then says how good the box is, which NMS and AP rank by. No gradient flows to

@@ -52,7 +52,11 @@ def stack_border_weights(truth: Sequence[Annotation], target: Tensor, strength: 
 def pixel_cross_entropy(
     logits: Tensor, target: Tensor, class_weights: Tensor | None = None, pixel_weights: Tensor | None = None
 ) -> Tensor:
-    """Softmax cross-entropy, weighted by class [classes] and by pixel [b, H, W], summed, over the number of pixels.
+    """Softmax cross-entropy of logits [b, classes, H, W] with classes [b, H, W], weighted by class [classes] and
+    by pixel [b, H, W], summed, over the number of labelled pixels; [].
+
+    Source: Long et al. 2015, section 4; weights by pixel: Ronneberger et al. 2015, equation 1.
+
 
     The normaliser is the *number* of labelled pixels (its mean over processes), not the sum of the weights, so that the
     gradients of several processes add up to those of one. Without a labelled pixel the loss is a zero that still
@@ -66,7 +70,8 @@ def pixel_cross_entropy(
 
 
 def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
-    """1 - soft Dice overlap, mean over the classes that occur in the batch (Milletari et al. 2016, section 3).
+    """1 - soft Dice overlap of logits [b, classes, H, W] with classes [b, H, W], mean over the classes that occur in
+    the batch; [] (Milletari et al. 2016, section 3).
 
     Dice of a class = (2 sum p t + smooth) / (sum p^2 + sum t^2 + smooth) over all labelled pixels of the batch, p the
     softmax probability, t the 0/1 truth. A class that does not occur is left out: it has no overlap to improve. Without
@@ -88,7 +93,8 @@ def cross_entropy_and_dice(
     pixel_weights: Tensor | None = None,
     smooth: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """`pixel_cross_entropy` and `dice_loss` of the same logits, in a few passes over them instead of some thirty.
+    """`pixel_cross_entropy` and `dice_loss` of the same logits [b, classes, H, W] and classes [b, H, W], in a few passes
+    over them instead of some thirty.
 
     One softmax serves both, and gradients are written down instead of traced. Cannot be differentiated twice.
     """

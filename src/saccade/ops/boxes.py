@@ -32,14 +32,17 @@ def intersection_area(a: Tensor, b: Tensor) -> Tensor:
 
 
 def iou(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union of a [..., 4] and b [..., 4], which broadcast; in [0, 1], 0 where the union is empty."""
+    """Intersection over union of a [..., 4] and b [..., 4], which broadcast; in [0, 1], 0 where the union is empty.
+
+    Source: Everingham et al., "The Pascal Visual Object Classes Challenge", IJCV 2010, section 4.2.
+    """
     shared = intersection_area(a, b)
     union = box_area(a) + box_area(b) - shared
     return _ratio(shared, union)
 
 
 def box_iou(a: Tensor, b: Tensor) -> Tensor:
-    """IoU of every pair: a [n, 4], b [m, 4] -> [n, m] in [0, 1]."""
+    """IoU (see `iou`) of every pair: a [n, 4], b [m, 4] -> [n, m] in [0, 1]."""
     differentiated = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
     real = a.dtype == b.dtype and a.dtype in (torch.float32, torch.float64)
     # Subclasses are the tensors without numbers that exporters and compilers pass through.
@@ -88,7 +91,10 @@ def box_iof(a: Tensor, b: Tensor) -> Tensor:
 
 
 def generalized_iou(a: Tensor, b: Tensor) -> Tensor:
-    """IoU - (hull - union) / hull, in (-1, 1] (Rezatofighi et al., CVPR 2019, algorithm 1); broadcasts like `iou`."""
+    """IoU - (hull - union) / hull, in (-1, 1]: a [..., 4], b [..., 4] -> [...], broadcast like `iou`.
+
+    Source: Rezatofighi et al., "Generalized Intersection over Union", CVPR 2019, algorithm 1.
+    """
     shared = intersection_area(a, b)
     union = box_area(a) + box_area(b) - shared
     hull = _hull(a, b)
@@ -97,15 +103,20 @@ def generalized_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def distance_iou(a: Tensor, b: Tensor) -> Tensor:
-    """IoU - squared distance of the centres / squared diagonal of the hull (Zheng et al., AAAI 2020, eq. 7)."""
+    """IoU - squared distance of the centres / squared diagonal of the hull: [..., 4], [..., 4] -> [...].
+
+    Source: Zheng et al., "Distance-IoU Loss", AAAI 2020, equation 7.
+    """
     centres = (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2
     return iou(a, b) - _ratio(centres.square().sum(-1), _hull(a, b).square().sum(-1))
 
 
 def complete_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Distance IoU - alpha v, v the difference of the aspect angles (Zheng et al., AAAI 2020, eq. 8-11).
+    """Distance IoU - alpha v, v the difference of the aspect angles: [..., 4], [..., 4] -> [...].
 
     alpha = v / (1 - IoU + v) is a weight: no gradient flows through it.
+
+    Source: Zheng et al., "Distance-IoU Loss", AAAI 2020, equations 8 to 11.
     """
     side_a = (a[..., 2:] - a[..., :2]).clamp(min=1e-7)
     side_b = (b[..., 2:] - b[..., :2]).clamp(min=1e-7)

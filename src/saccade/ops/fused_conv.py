@@ -120,7 +120,7 @@ class FusedConv2d(nn.Module):
 
 
 def activate(x: Tensor, activation: Activation | None) -> Tensor:
-    """The activation of that name; x itself without one.
+    """The activation of that name of x [...], elementwise; x itself without one.
 
     Raises:
         ValueError: a name that is not known.

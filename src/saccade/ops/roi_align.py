@@ -111,7 +111,8 @@ def roi_align_reference(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    """`roi_align_levels` in plain torch, differentiated by autograd: one weighted sum over the pixels of all maps."""
+    """`roi_align_levels` in plain torch, [n, c, h, w], differentiated by autograd: one weighted sum over the
+    pixels of all maps."""
     wide = _wide(features[0].dtype)
     pixels = torch.cat([each.permute(0, 2, 3, 1).reshape(-1, each.shape[1]).to(wide) for each in features])
     maps, start = [], 0
@@ -136,7 +137,7 @@ def roi_align_compiled(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    """`roi_align_levels` for CPU tensors; the result is contiguous."""
+    """`roi_align_levels` for CPU tensors; the result [n, c, h, w] is contiguous."""
     check_values(rois, len(features[0]))
     wide = _wide(features[0].dtype)
     out = empty((len(rois), features[0].shape[1], height, width), wide)

@@ -66,7 +66,7 @@ def roi_pool_reference(
     spatial_scale: float = 1.0,
     rule: Rule = "overlapping",
 ) -> Tensor:
-    """`roi_pool` in plain torch, differentiated by autograd; the number of its steps follows from shapes alone."""
+    """`roi_pool` in plain torch, [n, c, h, w], differentiated by autograd; how many steps follows from shapes."""
     rois = to_rois(boxes)
     height, width = (output_size, output_size) if isinstance(output_size, int) else output_size
     edges_y, edges_x = _edges(rois, features.shape, height, width, spatial_scale, rule == "overlapping")
@@ -130,7 +130,7 @@ class Maxima:
         return self.where(mine, other)
 
     def where(self, mine: Tensor, other: Maxima) -> Maxima:
-        """These where `mine`, else those of `other`."""
+        """These where `mine` [...] holds, else those of `other`."""
         return Maxima(self.values.where(mine, other.values), self.places.where(mine, other.places))
 
     def shifted(self, steps: int, dim: int) -> Maxima:
@@ -138,7 +138,7 @@ class Maxima:
         return Maxima(self.values.roll(steps, dim), self.places.roll(steps, dim))
 
     def take(self, numbers: Tensor) -> Maxima:
-        """Those at `numbers` of the tensors laid flat."""
+        """Those at `numbers` [...] of the tensors laid flat."""
         flat = numbers.reshape(-1)
         return Maxima(*(t.reshape(-1).gather(0, flat).view(numbers.shape) for t in (self.values, self.places)))
 
