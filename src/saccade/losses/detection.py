@@ -38,9 +38,9 @@ def sigmoid_focal(logits: Tensor, targets: Tensor, gamma: float = 2.0, alpha: fl
 
 
 def quality_focal(logits: Tensor, quality: Tensor, gamma: float = 2.0) -> Tensor:
-    """|quality - p|^gamma times the cross-entropy of p = sigmoid(logits) with the soft target `quality` in [0, 1], [...].
+    """|quality - p|^gamma times the cross-entropy of p = sigmoid(logits), [...], with the soft target `quality` [...].
 
-    `quality` has the shape of `logits`: at a positive anchor the IoU of its predicted box with the truth at the
+    `quality` lies in [0, 1]: at a positive anchor the IoU of its predicted box with the truth at the
     truth's class, 0 elsewhere. The score then says how good the box is, which NMS and AP rank by. No gradient flows to
     `quality`. Normalise its sum by the number of positive anchors.
 

@@ -93,8 +93,8 @@ def cross_entropy_and_dice(
     pixel_weights: Tensor | None = None,
     smooth: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """`pixel_cross_entropy` and `dice_loss` of the same logits [b, classes, H, W] and classes [b, H, W], in a few passes
-    over them instead of some thirty.
+    """`pixel_cross_entropy` and `dice_loss` of the same logits [b, classes, H, W] and classes [b, H, W], in a few
+    passes over them instead of some thirty.
 
     One softmax serves both, and gradients are written down instead of traced. Cannot be differentiated twice.
     """

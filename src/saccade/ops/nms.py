@@ -1,8 +1,8 @@
 """Non-maximum suppression: of boxes that overlap, keep the one with the highest score.
 
 Greedy, by falling score, ties to the lower index; a box goes when its IoU with a box that was *kept* is above the
-threshold (strictly). Boxes that were suppressed suppress nothing, so that a chain A-B-C of neighbours keeps A and C (Felzenszwalb et al.,
-"Object Detection with Discriminatively Trained Part Based Models", TPAMI 2010, section 7.2).
+threshold (strictly). Boxes that were suppressed suppress nothing, so that a chain A-B-C of neighbours keeps A and C
+(Felzenszwalb et al., "Object Detection with Discriminatively Trained Part Based Models", TPAMI 2010, section 7.2).
 
 `_settle` is the greedy answer in plain torch (and the path of the GPU, which waits for the device once in many rounds);
 `_suppress_compiled` is the same in numba for CPUs.
