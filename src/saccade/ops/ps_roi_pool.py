@@ -54,7 +54,7 @@ def ps_roi_pool(maps: Tensor, boxes: Tensor | Sequence[Tensor], bins: int, spati
 def ps_roi_pool_reference(
     maps: Tensor, boxes: Tensor | Sequence[Tensor], bins: int, spatial_scale: float = 1.0
 ) -> Tensor:
-    """`ps_roi_pool` in plain torch, differentiated by autograd; the number of its steps follows from shapes alone.
+    """`ps_roi_pool` in plain torch, [n, C, k, k], differentiated by autograd; how many steps follows from shapes alone.
 
     The sum over a bin is that of four corners in the map of sums over all that lies above and to the left.
     """
