@@ -18,7 +18,7 @@ def make_batch(task: str, side: int, classes: int = 4) -> Batch:
     """Two images of `side` pixels, for detectors and segmenters of unequal width: with a crowd, two boxes that want one
     anchor, and ignored pixels."""
     rng = np.random.default_rng(0)
-    samples = []
+    samples, given = [], []
     for i in range(2):
         size = (side, side - side // 4 if i and task in ("detect", "segment") else side)
         truth = Annotation(size)
@@ -31,10 +31,13 @@ def make_batch(task: str, side: int, classes: int = 4) -> Batch:
             truth.semantic[:5] = 255
         if task in ("detect", "localize"):
             truth.objects = _objects(rng, size, 1 if task == "localize" else 6, classes)
+            given.append(_objects(np.random.default_rng(1), size, 20, 1))  # for models that take proposals
         if task == "localize" and truth.objects is not None:
             truth.objects.labels[:] = truth.label
         samples.append(Sample(rng.integers(0, 256, (*size, 3), dtype=np.uint8), truth, f"{i}.png", size))
-    return collate(samples)
+    batch = collate(samples)
+    batch.given = given or None
+    return batch
 
 
 def _objects(rng: np.random.Generator, size: tuple[int, int], count: int, classes: int) -> Objects:

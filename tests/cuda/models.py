@@ -36,6 +36,8 @@ SIDES = {
     "atss_small": 96,
     "ssd300": 300,
     "faster_rcnn_small": 96,
+    "rcnn_small": 96,
+    "sppnet_small": 96,
 }
 NARROW: dict[str, dict[str, Any]] = {  # of each file's first variant in this table, else of its smallest
     "alexnet": {"hidden": 64},
@@ -59,6 +61,8 @@ NARROW: dict[str, dict[str, Any]] = {  # of each file's first variant in this ta
     "unet": {"width": 4, "border": 10.0, "class_weights": (1.0, 2.0, 1.0, 0.5)},
     "localizer_small": {"per_class": True},
     "faster_rcnn_small": {"trunk_width": 8, "channels": 16, "rpn_sample": 32, "head_sample": 32, "head_width": 32},
+    "rcnn_small": {"trunk_width": 8, "trunk_depths": (1, 1, 1), "side": 16, "context": 1, "sample": 32},
+    "sppnet_small": {"trunk_width": 8, "trunk_depths": (1, 1), "hidden": 32, "sample": 32},
     "atss_small": {"trunk_width": 8, "channels": 16},
     "ssd300": {"width": 4},
 }

@@ -15,7 +15,8 @@ from saccade.data.types import Batch, Objects
 from saccade.inference.fuse import RowNormalize, prepare_for_inference
 from saccade.layers.frozen_norm import FrozenBatchNorm2d
 from saccade.layers.normalize import Normalize
-from saccade.models import catalogue, create
+from saccade.models import catalogue, create, model_module
+from saccade.models.contract import example_inputs
 from saccade.ops.boxes import box_iou
 from saccade.ops.fused_conv import FusedConv2d
 
@@ -64,13 +65,13 @@ def made(name: str) -> tuple[nn.Module, Tensor]:
     return enliven(create(name, **changes)), torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(1))
 
 
-def agree(network: nn.Module, images: Tensor, tolerance: float = 1e-4) -> nn.Module:
+def agree(network: nn.Module, images: Tensor, *more: Tensor, tolerance: float = 1e-4) -> nn.Module:
     """The prepared copy, which has answered equally three times: plain, packing, packed."""
     with torch.inference_mode():
         prepared = prepare_for_inference(network)
-        expected = flat(network(images.clone()))
+        expected = flat(network(images.clone(), *more))
         for _ in range(3):
-            found = flat(prepared(images.clone()))
+            found = flat(prepared(images.clone(), *more))
             assert len(found) == len(expected)
             for a, b in zip(found, expected, strict=True):
                 torch.testing.assert_close(a, b, atol=tolerance * max(1.0, float(b.abs().max())), rtol=0)
@@ -119,7 +120,8 @@ def test_one_network_of_every_paper(module: str) -> None:
     torch.manual_seed(0)
     side = catalogue()[name]["size"]
     tolerance = 1e-3 if "detectors" in module else 1e-4  # which of two boxes of equal score comes first may differ
-    agree(enliven(create(name)), torch.rand(1, 3, side, side), tolerance)
+    network = enliven(create(name))
+    agree(network, *example_inputs(model_module(name), network.config, side, side), tolerance=tolerance)
 
 
 @pytest.mark.parametrize(

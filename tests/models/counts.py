@@ -126,6 +126,10 @@ PARAMETERS: dict[str, int] = {
     "ssd512": 27_188_676,
     # torchvision.
     "faster_rcnn_r50_fpn": 41_808_406,
+    # Girshick et al. 2014: CaffeNet and VGG-16 with 21 outputs. He et al. 2014: the classifier of 77,037,672 with 21.
+    "rcnn_alexnet": 56_954_261,
+    "rcnn_vgg16": 134_346_581,
+    "sppnet_zf5": 73_026_709,
     # Classifiers without their last layer, and the heads by hand (test_localizer.py).
     "localizer_resnet18": 13_362_220,
     "localizer_resnet50": 27_426_348,
@@ -133,6 +137,8 @@ PARAMETERS: dict[str, int] = {
     "unet_paper": 31_030_658,  # Ronneberger et al. 2015, figure 1, layer by layer
     # Forms of our own, for which nobody else has a number: as they were when they were written.
     "faster_rcnn_small": 4_473_624,
+    "rcnn_small": 270_437,
+    "sppnet_small": 1_686_597,
     "localizer_small": 3_876_492,
     "atss_small": 3_364_064,
     "ssd_small": 3_364_064,

@@ -38,6 +38,8 @@ RESIDUAL = {"depths": (1, 2, 1, 1), "width": 8}
 INCEPTION = {"width": 0.125, "dropout": 0.0}
 LOCALIZER = {"trunk_width": 8, "reduced": 16, "box_hidden": (32,)}
 ATSS = {"trunk_width": 8, "trunk_depths": (1, 1, 1, 1), "channels": 16}
+RCNN = {"trunk_width": 8, "trunk_depths": (1, 1, 1), "side": 16, "context": 1, "sample": 64, "regions": 8}
+SPPNET = {"trunk_width": 8, "trunk_depths": (1, 1), "hidden": 32, "sample": 64, "regions": 8}
 FORMS: dict[str, Form] = {
     "alexnet": Form("alexnet", MLP, 67, (4, 8, 16)),
     "alexnet_paper": Form("alexnet_paper", MLP, 67, (4, 8, 16), quick={"init": "he"}),
@@ -120,6 +122,8 @@ FORMS: dict[str, Form] = {
         steps=70,
         images=4,
     ),
+    "rcnn": Form("rcnn_small", RCNN, 96, None, learns=False, lr=1e-2, falls=False, images=4),
+    "sppnet": Form("sppnet_small", SPPNET, 96, None, learns=False, lr=1e-2, falls=False, images=4),
     "unet_valid": Form(
         "unet_paper",
         {"width": 4, "levels": 2, "tile": 20, "dropout": 0.0},

@@ -23,6 +23,7 @@ from models.forms import Form, all_forms
 from models.pictures import CLASSES, nothing, pictures
 from saccade.config import resolve
 from saccade.data.types import Annotation, Batch
+from saccade.explanations.image import inputs_of
 from saccade.machine.device import autocast
 from saccade.models import catalogue, contract, create, model_config, model_module
 from saccade.models.configs import config_from_json, free_fields
@@ -403,7 +404,7 @@ def learns_by_heart(form: Form) -> None:
     assert min(values[-3:]) < values[0]
     with torch.no_grad():
         for _ in range(20):  # the running statistics of so short a training lag behind the weights
-            model(batch.images)
+            model(*inputs_of(batch))
         answers = model.eval().predict(batch)
     for truth, answer in zip(batch.truth or [], answers, strict=True):
         check_learned(truth, answer, task)

@@ -159,9 +159,16 @@ def region_predictions(
     """
     offsets = outputs.deltas.unflatten(2, (-1, 4))
     offsets = offsets[:, :, 1:] if offsets.shape[2] > 1 else offsets
+    return scored_predictions(outputs.logits.softmax(2)[:, :, 1:], offsets, regions, sizes, rules)
+
+
+def scored_predictions(
+    scores: Tensor, offsets: Tensor, regions: Tensor, sizes: Sequence[tuple[int, int]], rules: RegionRules
+) -> list[Annotation]:
+    """`region_predictions` of scores [b, r, C] in [0, 1] and offsets [b, r, C, 4], or [b, r, 1, 4] for all classes."""
     limits = torch.tensor(sizes).to(regions.device, non_blocking=True)
     boxes = clip_boxes(decode_boxes(offsets, regions[:, :, None], rules.weights), limits[:, None, None])
-    scores = outputs.logits.softmax(2)[:, :, 1:].where(valid_boxes(regions)[..., None], 0)
+    scores = scores.where(valid_boxes(regions)[..., None], 0)
     rows = torch.cat((boxes.expand(-1, -1, scores.shape[2], -1), scores[..., None]), -1).cpu()  # moved once
     return [
         Annotation(size, objects=_chosen(row[..., :4], row[..., 4], rules))

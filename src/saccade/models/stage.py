@@ -28,6 +28,7 @@ class Fit:
     carries: tuple[str, ...] | None = None  # fields that its Config has from the run's; None: it is the run's Config
     adopt: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict  # its tensors -> tensors of the network that follows
     instead_of_weights: bool = False  # left out where the run was given weights to start from
+    measured: bool = True  # on the validation images while it goes on; not where stages behind it make the answers
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,7 +168,14 @@ def _plan_of(plan: Plan, stage: Fit, begun: Path | None) -> Plan:
         settings, _, _ = resolve([("resumed", read_config(begun)["settings"])])
     origins = plan.origins | dict.fromkeys(stage.settings, f"stage {stage.name}")
     return dataclasses.replace(
-        plan, model=stage.model, module=module, config=config, settings=settings, origins=origins
+        plan,
+        model=stage.model,
+        module=module,
+        config=config,
+        settings=settings,
+        origins=origins,
+        validation=plan.validation if stage.measured else [],
+        testing=plan.testing if stage.measured else [],
     )
 
 

@@ -8,13 +8,14 @@ import pkgutil
 from collections.abc import Sequence
 from typing import Any, Literal, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from saccade.errors import UsageError, suggest
 from saccade.layers.frozen_norm import freeze_norms
 from saccade.models import catalogue
 from saccade.models.configs import with_changes
 from saccade.models.contract import Room, as_trunk, features_of
+from saccade.models.dry_run import class_tensors
 
 
 def create_trunk(
@@ -54,6 +55,56 @@ def create_trunk(
     if norm == "frozen":
         freeze_norms(trunk)
     return trunk
+
+
+class Extractor(nn.Module):
+    """A classification network without its last layer, in two parts, for what stands on features of whole images.
+
+    Attributes:
+        network: images [n, 3, H, W] in [0, 1] -> what comes first to its fully connected layers, [n, pooled].
+        tail: those layers but the last, [n, pooled] -> [n, hidden]; the identity where there is one alone.
+    """
+
+    def __init__(self, network: nn.Module, tail: nn.Module, pooled: int, hidden: int) -> None:
+        super().__init__()
+        self.network, self.tail = network, tail
+        self.pooled, self.hidden = pooled, hidden
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """[n, 3, H, W] -> [n, pooled] and [n, hidden]: pool5 and fc7 of AlexNet and VGG; elsewhere twice the mean over
+        the last map."""
+        pooled = self.network(images)
+        return pooled, self.tail(pooled)
+
+
+def create_extractor(name: str, width: float | None = None, depths: tuple[int, ...] | None = None) -> Extractor:
+    """A classification network as a source of features; its images have the size that its classifier wants.
+
+    Args:
+        width, depths: as in `create_trunk`.
+
+    Raises:
+        UsageError: no such network or field, or its last layer gives no logits by itself.
+    """
+    room = _room(name)
+    asked = {"width": width, "depths": depths}
+    changes = {field: value for field, value in asked.items() if value is not None}
+    config = with_changes(room.VARIANTS[name], changes, name)
+    network = room.Model(config)
+    layers = {tensor.rpartition(".")[0] for tensor in class_tensors(room, config)}
+    place = next(reversed([part for part, _ in network.named_modules() if part in layers]), "")
+    last = network.get_submodule(place)
+    if len(layers) != 1 or not isinstance(last, nn.Linear | nn.Conv2d):
+        raise UsageError(f"{name} does not end in one layer of classes, and gives no features of a region")
+    hidden = last.in_features if isinstance(last, nn.Linear) else last.in_channels
+    owner = place.rpartition(".")[0]
+    layers_before = network.get_submodule(owner)
+    linears = [layer for layer in layers_before.children() if isinstance(layer, nn.Linear)]
+    if not isinstance(layers_before, nn.Sequential) or len(linears) < 2:
+        network.set_submodule(place, nn.Identity())
+        return Extractor(network, nn.Identity(), hidden, hidden)
+    network.set_submodule(owner, nn.Identity())
+    return Extractor(network, nn.Sequential(*list(layers_before)[:-1]), linears[0].in_features, hidden)
 
 
 def refuse_strides(name: str, strides: Sequence[int], wanted: str, least: int) -> UsageError:
