@@ -161,11 +161,11 @@ def test_pairs_are_drawn_from_all_that_come() -> None:
     assert np.abs(thirds - 1 / 3).max() < 0.02
 
 
-def dataset(root: Path) -> Path:
-    """COCO: a bright square of two classes on each of 6 images to train on and 2 to validate."""
+def dataset(root: Path, training: int = 6, validation: int = 2) -> Path:
+    """COCO: a bright square of two classes on each image."""
     rng = np.random.default_rng(0)
     (root / "annotations").mkdir(parents=True)
-    for split, number in (("train", 6), ("val", 2)):
+    for split, number in (("train", training), ("val", validation)):
         (root / split).mkdir()
         images, things = [], []
         for i in range(number):
@@ -180,6 +180,37 @@ def dataset(root: Path) -> Path:
         content = {"images": images, "annotations": things, "categories": classes}
         (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
     return root
+
+
+FLAGS = {"epochs": 3, "size": 64, "batch": 3, "workers": 0, "precision": "fp32", "trunk_width": 4, "sample": 16}
+FLAGS |= {"trunk_depths": (1, 1, 1), "side": 16, "context": 1, "proposals": 40}
+
+
+def test_train_goes_through_its_stages_and_the_run_proposes_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "cache"))
+    data, run = dataset(tmp_path / "data", 3, 1), tmp_path / "run"
+    result = saccade.train("rcnn_small", data, out=run, **FLAGS)
+    shown = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("stage", "proposals"))]
+    assert shown[0].startswith("proposals by selective search: ")
+    assert shown[1:] == ["stage 1 of 3: finetune", "stage 2 of 3: svm", "stage 3 of 3: boxes"]
+    assert len(list((tmp_path / "cache").rglob("*.npy"))) == 4
+    assert result["metrics"]["ap50"]["value"] is not None
+    assert (run / "report.html").is_file()
+    rows = [json.loads(line) for line in (run / "stages" / "1-finetune" / "log.jsonl").read_text().splitlines()]
+    assert len(rows) == 3
+    assert not any("metrics" in row for row in rows)  # it is not measured
+    predictor = saccade.load(run)
+    path = data / "val" / "0.png"
+    found = predictor.predict(path).objects
+    pixels = np.array(Image.open(path).convert("RGB"))
+    again = predictor.predict(pixels).objects
+    assert found is not None
+    assert again is not None
+    assert torch.equal(found.boxes, again.boxes)
+    alone = predictor.predict(pixels, Objects(torch.tensor([[5.0, 5, 30, 30]]), torch.zeros(1, dtype=torch.int64)))
+    assert len(alone.objects or ()) <= 2  # one box, two classes
 
 
 KILLING = """
@@ -210,9 +241,7 @@ saccade.train("rcnn_small", sys.argv[2], out=sys.argv[3], progress=False, resume
 def test_a_run_killed_in_any_stage_goes_on_to_the_same_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = dataset(tmp_path / "data")
     monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "cache"))
-    flags = {"epochs": 3, "size": 64, "batch": 3, "workers": 0, "precision": "fp32", "trunk_width": 4}
-    flags |= {"trunk_depths": (1, 1, 1), "side": 16, "context": 1, "sample": 16, "proposals": 40}
-    whole = saccade.train("rcnn_small", data, out=tmp_path / "whole", progress=False, **flags)
+    whole = saccade.train("rcnn_small", data, out=tmp_path / "whole", progress=False, **FLAGS)
     run = tmp_path / "run"
     for i, stage in enumerate(("finetune", "svm", "boxes")):
         words = [stage, str(data), str(run), "resume" if i else "begin"]
