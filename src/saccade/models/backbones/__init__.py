@@ -95,7 +95,10 @@ def create_extractor(name: str, width: float | None = None, depths: tuple[int, .
     place = next(reversed([part for part, _ in network.named_modules() if part in layers]), "")
     last = network.get_submodule(place)
     if len(layers) != 1 or not isinstance(last, nn.Linear | nn.Conv2d):
-        raise UsageError(f"{name} does not end in one layer of classes, and gives no features of a region")
+        raise UsageError(
+            f"{name} does not end in one layer of classes and gives no features of a region; take another trunk, such "
+            "as resnet18, vgg16 or squeezenet1_1"
+        )
     hidden = last.in_features if isinstance(last, nn.Linear) else last.in_channels
     owner = place.rpartition(".")[0]
     layers_before = network.get_submodule(owner)
