@@ -20,7 +20,7 @@ def make_batch(task: str, side: int, classes: int = 4) -> Batch:
     rng = np.random.default_rng(0)
     samples, given = [], []
     for i in range(2):
-        size = (side, side - side // 4 if i and task in ("detect", "segment") else side)
+        size = (side, side - side // 4 if i and task in ("detect", "instances", "segment") else side)
         truth = Annotation(size)
         if task in ("classify", "localize"):
             truth.label = int(rng.integers(classes))
@@ -29,11 +29,13 @@ def make_batch(task: str, side: int, classes: int = 4) -> Batch:
         if task == "segment":
             truth.semantic = torch.from_numpy(rng.integers(0, classes, size, dtype=np.uint8))
             truth.semantic[:5] = 255
-        if task in ("detect", "localize"):
+        if task in ("detect", "localize", "instances"):
             truth.objects = _objects(rng, size, 1 if task == "localize" else 6, classes)
             given.append(_objects(np.random.default_rng(1), size, 20, 1))  # for models that take proposals
         if task == "localize" and truth.objects is not None:
             truth.objects.labels[:] = truth.label
+        if task == "instances" and truth.objects is not None:
+            truth.objects.masks = torch.from_numpy(rng.random((len(truth.objects), *size)) < 0.5)
         samples.append(Sample(rng.integers(0, 256, (*size, 3), dtype=np.uint8), truth, f"{i}.png", size))
     batch = collate(samples)
     batch.given = given or None
@@ -81,7 +83,8 @@ def tags(root: Path) -> Path:
 
 
 def boxes(root: Path, most: int) -> Path:
-    """COCO: up to `most` bright boxes of two classes on each of 12 images to train on and 4 to validate."""
+    """COCO: up to `most` bright boxes of two classes on each of 12 images to train on and 4 to validate; their outlines
+    are stated too."""
     rng = np.random.default_rng(0)
     (root / "annotations").mkdir(parents=True, exist_ok=True)
     for split, count in (("train", 12), ("val", 4)):
@@ -96,7 +99,8 @@ def boxes(root: Path, most: int) -> Path:
                 x, y, w, h = (int(v) for v in (*rng.integers(0, 30, 2), *rng.integers(16, 32, 2)))
                 pixels[y : y + h, x : x + w, kind] = 250
                 thing = {"id": len(things) + 1, "image_id": i + 1, "category_id": kind + 1, "iscrowd": 0}
-                things.append(thing | {"bbox": [x, y, w, h], "area": w * h})
+                outline = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+                things.append(thing | {"bbox": [x, y, w, h], "area": w * h, "segmentation": outline})
             Image.fromarray(pixels).save(root / split / f"{i}.png")
         classes = [{"id": 1, "name": "red"}, {"id": 2, "name": "green"}]
         content = {"images": images, "annotations": things, "categories": classes}

@@ -38,6 +38,7 @@ SIDES = {
     "faster_rcnn_small": 96,
     "rcnn_small": 96,
     "sppnet_small": 96,
+    "mask_rcnn_small": 96,
 }
 NARROW: dict[str, dict[str, Any]] = {  # of each file's first variant in this table, else of its smallest
     "alexnet": {"hidden": 64},
@@ -63,6 +64,15 @@ NARROW: dict[str, dict[str, Any]] = {  # of each file's first variant in this ta
     "faster_rcnn_small": {"trunk_width": 8, "channels": 16, "rpn_sample": 32, "head_sample": 32, "head_width": 32},
     "rcnn_small": {"trunk_width": 8, "trunk_depths": (1, 1, 1), "side": 16, "context": 1, "sample": 32},
     "sppnet_small": {"trunk_width": 8, "trunk_depths": (1, 1), "hidden": 32, "sample": 32},
+    "mask_rcnn_small": {
+        "trunk_width": 8,
+        "channels": 16,
+        "rpn_sample": 32,
+        "head_sample": 32,
+        "head_width": 32,
+        "mask_width": 8,
+        "mask_side": 7,
+    },
     "atss_small": {"trunk_width": 8, "channels": 16},
     "ssd300": {"width": 4},
 }

@@ -57,6 +57,11 @@ TASKS: dict[str, tuple[str, Maker, dict[str, Any]]] = {
         _boxes,
         {"size": 64, "trunk_width": 8, "channels": 16, "rpn_sample": 32, "head_sample": 32, "head_width": 32},
     ),
+    "mask_rcnn": (
+        "mask_rcnn_small",
+        _boxes,
+        {"size": 64, "trunk_width": 8, "channels": 16, "rpn_sample": 32, "head_sample": 32, "head_width": 32},
+    ),
 }
 
 

@@ -28,6 +28,7 @@ WAITS = {  # most waits for the GPU of one step on four images
     "segment": 1,
     "ssd": 4,
     "faster_rcnn": 4,
+    "mask_rcnn": 5,
 }
 FILES = len({entry["module"] for entry in catalogue().values()})
 Play = Callable[..., str]
@@ -74,7 +75,9 @@ def test_every_file_computes_the_same_in_half_precision_and_deterministically(pl
     assert f"{FILES} models, 0 differences" in play("models.py", "--long")
 
 
-@pytest.mark.parametrize("tasks", [["classify", "rescaled", "tag"], ["localize", "segment"], ["ssd", "faster_rcnn"]])
+@pytest.mark.parametrize(
+    "tasks", [["classify", "rescaled", "tag"], ["localize", "segment"], ["ssd", "faster_rcnn"], ["mask_rcnn"]]
+)
 def test_training_gives_the_weights_of_the_cpu_and_hardly_makes_the_gpu_wait(
     tasks: list[str], play: Play, tmp_path: Path
 ) -> None:

@@ -39,6 +39,7 @@ SMALL: dict[str, tuple[dict[str, Any], int]] = {
     "unet_light": ({"classes": 3, "trunk_width": 8}, 48),
     "unet_paper": ({"width": 4}, 220),
     "faster_rcnn_small": ({"classes": 3}, 64),
+    "mask_rcnn_small": ({"classes": 3}, 64),
 }
 
 

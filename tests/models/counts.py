@@ -130,6 +130,7 @@ PARAMETERS: dict[str, int] = {
     "rcnn_alexnet": 56_954_261,
     "rcnn_vgg16": 134_346_581,
     "sppnet_zf5": 73_026_709,
+    "mask_rcnn_r50_fpn": 44_454_513,
     # Classifiers without their last layer, and the heads by hand (test_localizer.py).
     "localizer_resnet18": 13_362_220,
     "localizer_resnet50": 27_426_348,
@@ -139,6 +140,7 @@ PARAMETERS: dict[str, int] = {
     "faster_rcnn_small": 4_473_624,
     "rcnn_small": 270_437,
     "sppnet_small": 1_686_597,
+    "mask_rcnn_small": 4_583_725,
     "localizer_small": 3_876_492,
     "atss_small": 3_364_064,
     "ssd_small": 3_364_064,

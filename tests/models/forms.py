@@ -124,6 +124,16 @@ FORMS: dict[str, Form] = {
     ),
     "rcnn": Form("rcnn_small", RCNN, 96, None, learns=False, lr=1e-2, falls=False, images=4),
     "sppnet": Form("sppnet_small", SPPNET, 96, None, learns=False, lr=1e-2, falls=False, images=4),
+    "mask_rcnn": Form(
+        "mask_rcnn_small",
+        {"trunk_width": 16, "channels": 32, "head_width": 64, "head_sample": 32, "mask_width": 16, "mask_depth": 1},
+        96,
+        None,
+        learns=False,  # test_mask_rcnn.py shows it, with masks that are no boxes
+        lr=4e-3,
+        falls=False,
+        images=2,
+    ),
     "unet_valid": Form(
         "unet_paper",
         {"width": 4, "levels": 2, "tile": 20, "dropout": 0.0},

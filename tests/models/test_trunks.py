@@ -30,6 +30,14 @@ TRUNKS: dict[str, dict[str, Any]] = {
 HEADS: dict[str, dict[str, Any]] = {
     "atss_small": {"channels": 8},
     "faster_rcnn_small": {"channels": 8, "rpn_sample": 16, "head_sample": 16, "head_width": 16},
+    "mask_rcnn_small": {
+        "channels": 8,
+        "rpn_sample": 16,
+        "head_sample": 16,
+        "head_width": 16,
+        "mask_width": 8,
+        "detections": 20,
+    },
     "unet_light": {"decoder_width": 2},
     "localizer_small": {"reduced": 8, "box_hidden": (8,)},
 }
@@ -43,7 +51,11 @@ def batch_of(height: int, width: int) -> Batch:
         Annotation(
             (height, width),
             label=i,
-            objects=Objects(torch.tensor([[4.0 + 8 * i, 6, 40, 50 - 8 * i]]), torch.tensor([i])),
+            objects=Objects(
+                torch.tensor([[4.0 + 8 * i, 6, 40, 50 - 8 * i]]),
+                torch.tensor([i]),
+                masks=torch.rand(1, height, width, generator=generator) < 0.5,
+            ),
             semantic=torch.randint(0, CLASSES, (height, width), generator=generator).to(torch.uint8),
         )
         for i in range(2)
@@ -60,6 +72,8 @@ def check_answer(answer: Annotation, size: tuple[int, int]) -> None:
     if answer.objects is not None:
         x1, y1, x2, y2 = answer.objects.boxes.unbind(1)
         assert bool(((x1 >= 0) & (x1 <= x2) & (x2 <= size[1]) & (y1 >= 0) & (y1 <= y2) & (y2 <= size[0])).all())
+        masks = answer.objects.masks
+        assert masks is None or tuple(masks.shape) == (len(x1), *size)
         assert answer.objects.labels.numel() == 0 or int(answer.objects.labels.max()) < CLASSES
 
 

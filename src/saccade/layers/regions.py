@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +20,18 @@ from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Objects
 from saccade.layers.box_coding import Weights, decode_boxes, encode_boxes
+from saccade.layers.fpn import assign_levels
 from saccade.layers.matching import IGNORED
 from saccade.layers.sampling import sample_anchors
 from saccade.layers.targets import RegionTargets, Targets
 from saccade.losses.across import mean_over_processes
 from saccade.losses.detection import smooth_l1
 from saccade.ops.boxes import clip_boxes, valid_boxes
-from saccade.ops.nms import batched_nms
+from saccade.ops.nms import batched_nms, nms_padded
+from saccade.ops.roi_align import roi_align_levels
+from saccade.ops.roi_pool import roi_pool
+
+CANDIDATES = 1000  # boxes of an image that enter NMS where shapes are fixed
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,46 @@ class RegionOutputs:
 
     logits: Tensor  # [b, r, C + 1] float32, background first
     deltas: Tensor  # [b, r, g * 4] float32: see `decode_boxes`; for each class, background first, or one for all
+
+
+@dataclass(slots=True)
+class RegionAnswers:
+    """The best objects of each image in fixed shapes, for graphs that are exported: D places an image."""
+
+    boxes: Tensor  # [b, D, 4] float32; zeros in empty places
+    labels: Tensor  # [b, D] int64
+    scores: Tensor  # [b, D] float32, falling; 0 in empty places
+
+
+@dataclass(frozen=True)
+class PyramidPooling:
+    """Regions cut out of the level that fits their size: a map of fixed size for each."""
+
+    strides: tuple[int, ...]  # of the levels that regions are read from, each twice the one before
+    canonical_size: float = 224.0  # side in pixels of a region that is read at stride 16 (FPN equation 1)
+    # align: RoIAlign with 2 x 2 points a bin; pool: RoIPool, which rounds to whole pixels of the map
+    how: Literal["align", "pool"] = "align"
+    aligned: bool = False  # of RoIAlign (ops/roi_align.py)
+
+    def __call__(self, levels: Sequence[Tensor], rois: Tensor, side: int) -> Tensor:
+        """Levels [b, c, H_l, W_l], finest first (more than there are strides are not read) -> [n, c, side, side].
+
+        Args:
+            rois: [n, 5] image index, x1, y1, x2, y2 in pixels of the image.
+        """
+        levels, scales = levels[: len(self.strides)], [1 / stride for stride in self.strides]
+        lowest = self.strides[0].bit_length() - 1
+        highest = lowest + len(scales) - 1
+        which = assign_levels(rois[:, 1:], lowest, highest, canonical_size=self.canonical_size)
+        if self.how == "align":
+            return roi_align_levels(levels, rois, which, scales, side, side, 2, self.aligned)
+        # Every level pools all regions, so that shapes do not depend on the data; those of others are of one pixel.
+        pooled = rois.new_zeros(len(rois), levels[0].shape[1], side, side, dtype=levels[0].dtype)
+        for i, (level, scale) in enumerate(zip(levels, scales, strict=True)):
+            own = (which == i)[:, None]
+            place = torch.cat((rois[:, :1], rois[:, 1:].where(own, 0)), 1)
+            pooled = torch.where(own[..., None, None], roi_pool(level, place, side, scale), pooled)
+        return pooled
 
 
 class TwoLayerHead(nn.Module):
@@ -157,9 +203,8 @@ def region_predictions(
 
     Source: section 3.1, "Test-time detection".
     """
-    offsets = outputs.deltas.unflatten(2, (-1, 4))
-    offsets = offsets[:, :, 1:] if offsets.shape[2] > 1 else offsets
-    return scored_predictions(outputs.logits.softmax(2)[:, :, 1:], offsets, regions, sizes, rules)
+    scores, offsets = _foreground(outputs)
+    return scored_predictions(scores, offsets, regions, sizes, rules)
 
 
 def scored_predictions(
@@ -167,13 +212,48 @@ def scored_predictions(
 ) -> list[Annotation]:
     """`region_predictions` of scores [b, r, C] in [0, 1] and offsets [b, r, C, 4], or [b, r, 1, 4] for all classes."""
     limits = torch.tensor(sizes).to(regions.device, non_blocking=True)
-    boxes = clip_boxes(decode_boxes(offsets, regions[:, :, None], rules.weights), limits[:, None, None])
-    scores = scores.where(valid_boxes(regions)[..., None], 0)
-    rows = torch.cat((boxes.expand(-1, -1, scores.shape[2], -1), scores[..., None]), -1).cpu()  # moved once
+    boxes, scores = _decoded(scores, offsets, regions, limits, rules)
+    rows = torch.cat((boxes, scores[..., None]), -1).cpu()  # moved once
     return [
         Annotation(size, objects=_chosen(row[..., :4], row[..., 4], rules))
         for row, size in zip(rows, sizes, strict=True)
     ]
+
+
+def best_answers(outputs: RegionOutputs, regions: Tensor, sizes: Tensor, rules: RegionRules) -> RegionAnswers:
+    """`region_predictions` in fixed shapes: D = `rules.detections`. NMS sees the likeliest `CANDIDATES` of an image.
+
+    Args:
+        sizes: [b, 2] height and width of each image inside the padding.
+    """
+    scores, offsets = _foreground(outputs)
+    boxes, scores = _decoded(scores, offsets, regions, sizes, rules)
+    classes = scores.shape[2]
+    likely = (scores > rules.score_threshold) & valid_boxes(boxes, 1e-2)
+    ranked = scores.masked_fill(~likely, -torch.inf).flatten(1)
+    best, rows = ranked.topk(min(CANDIDATES, ranked.shape[1]), dim=1)
+    labels, boxes = rows % classes, boxes.flatten(1, 2).gather(1, rows[..., None].expand(-1, -1, 4))
+    # Classes are laid side by side, where boxes of two never overlap.
+    apart = boxes + (labels * (sizes.max() + 1))[..., None]
+    kept = nms_padded(apart[:, None], best[:, None], rules.nms, rules.detections)
+    there, kept = kept >= 0, kept.clamp(min=0)
+    chosen = boxes.gather(1, kept[..., None].expand(-1, -1, 4)).where(there[..., None], 0)
+    return RegionAnswers(chosen, labels.gather(1, kept).where(there, 0), best.gather(1, kept).where(there, 0))
+
+
+def _foreground(outputs: RegionOutputs) -> tuple[Tensor, Tensor]:
+    """Scores [b, r, C] and offsets [b, r, C, 4], or [b, r, 1, 4] for all classes, without those of the background."""
+    offsets = outputs.deltas.unflatten(2, (-1, 4))
+    return outputs.logits.softmax(2)[:, :, 1:], offsets[:, :, 1:] if offsets.shape[2] > 1 else offsets
+
+
+def _decoded(
+    scores: Tensor, offsets: Tensor, regions: Tensor, sizes: Tensor, rules: RegionRules
+) -> tuple[Tensor, Tensor]:
+    """Boxes [b, r, C, 4], clipped to the images of sizes [b, 2], and scores [b, r, C], 0 where a region is no box."""
+    boxes = clip_boxes(decode_boxes(offsets, regions[:, :, None], rules.weights), sizes[:, None, None])
+    scores = scores.where(valid_boxes(regions)[..., None], 0)
+    return boxes.expand(-1, -1, scores.shape[2], -1), scores
 
 
 def _chosen(boxes: Tensor, scores: Tensor, rules: RegionRules) -> Objects:

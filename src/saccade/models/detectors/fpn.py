@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from saccade.data.types import Annotation, Batch
 from saccade.errors import UsageError
 from saccade.layers.anchors import cell_anchors, shapes_of
-from saccade.layers.fpn import FeaturePyramid, assign_levels
+from saccade.layers.fpn import FeaturePyramid
 from saccade.layers.normalize import fill_padding, mean_colour
 from saccade.layers.proposing import ProposalRules, RegionProposalNetwork, RPNHead
 from saccade.layers.regions import (
     BoxPredictor,
+    PyramidPooling,
     RegionOutputs,
     RegionRules,
     TwoLayerHead,
@@ -39,7 +40,7 @@ from saccade.layers.targets import detection_targets
 from saccade.models.backbones import create_trunk, refuse_strides
 from saccade.models.paper import Paper
 from saccade.ops.boxes import valid_boxes
-from saccade.ops.roi_align import roi_align_levels, to_rois
+from saccade.ops.roi_align import to_rois
 
 PAPER = Paper(
     title="Feature Pyramid Networks for Object Detection",
@@ -52,7 +53,7 @@ TASKS = ("detect",)
 Shapes = tuple[tuple[float, float], ...]
 
 
-def _square_anchors(*sizes: float) -> tuple[Shapes, ...]:
+def square_anchors(*sizes: float) -> tuple[Shapes, ...]:
     """One size a level at ratios 1:2, 1:1, 2:1, corners rounded as the public weights were trained: 32 -> 46x22, ..."""
     levels = []
     for size in sizes:
@@ -79,7 +80,7 @@ class Config:
     canonical_size: float = 224.0  # side in pixels of a box that belongs to P4 (FPN equation 1)
     # proposals
     # (width, height) in pixels, a tuple a level; where there are more than maps, coarser levels are added, such as P6
-    anchors: tuple[Shapes, ...] = _square_anchors(32, 64, 128, 256, 512)
+    anchors: tuple[Shapes, ...] = square_anchors(32, 64, 128, 256, 512)
     rpn_before: tuple[int, int] = (2000, 1000)  # best anchors of each level that enter NMS, in training and after
     rpn_after: tuple[int, int] = (2000, 1000)  # proposals an image, in training and after (K)
     rpn_nms: float = 0.7
@@ -110,7 +111,7 @@ VARIANTS: dict[str, Config] = {
         channels=96,
         pyramid_norm=True,
         canonical_size=112.0,
-        anchors=_square_anchors(24, 48, 96, 192),
+        anchors=square_anchors(24, 48, 96, 192),
         rpn_before=(400, 200),
         rpn_after=(300, 200),
         rpn_sample=256,
@@ -211,18 +212,13 @@ class RoIHeads(nn.Module):
 
     def __init__(self, config: Config, strides: Sequence[int]) -> None:
         super().__init__()
-        self.scales = [1 / stride for stride in strides]
-        self.lowest, self.highest = config.lowest, config.lowest + len(strides) - 1
-        self.canonical_size = config.canonical_size
+        self.pooling = PyramidPooling(tuple(strides), config.canonical_size)
         self.box_head = TwoLayerHead(config.channels * 7 * 7, config.head_width)
         self.box_predictor = BoxPredictor(config.head_width, config.classes)
 
     def forward(self, levels: Sequence[Tensor], regions: Tensor) -> RegionOutputs:
         """Levels, of which those added are not read, and regions [b, r, 4] -> logits and offsets for each class."""
-        rois = to_rois(regions.unbind())
-        which = assign_levels(rois[:, 1:], self.lowest, self.highest, canonical_size=self.canonical_size)
-        pooled = roi_align_levels(levels[: len(self.scales)], rois, which, self.scales, 7, 7, 2, False)
-        logits, deltas = self.box_predictor(self.box_head(pooled))
+        logits, deltas = self.box_predictor(self.box_head(self.pooling(levels, to_rois(regions.unbind()), 7)))
         shape = regions.shape[:2]
         return RegionOutputs(logits.unflatten(0, shape), deltas.unflatten(0, shape))
 
