@@ -251,6 +251,7 @@ def predict(
     proposals: Annotated[
         Path | None, typer.Option(help="boxes to answer for: JSON, CSV or a detector's run", metavar="FILE")
     ] = None,
+    masks: Annotated[str, typer.Option(help="masks of objects: rle, polygons or png (maps in --out)")] = "rle",
     batch: Annotated[int, typer.Option(help="images a forward pass", min=1)] = 8,
     frames: Annotated[int | None, typer.Option(help="stop a video or camera after so many frames", min=1)] = None,
     workers: Workers = None,
@@ -262,7 +263,7 @@ def predict(
     from saccade.verbs.predict import Options, answers
 
     folder = out if out is not None or as_json else Path("predictions")
-    options = Options(threshold, proposals, batch, workers, device, precision, frames)
+    options = Options(threshold, proposals, masks, batch, workers, device, precision, frames)
     show_answers(answers(run, sources, folder, options), as_json)
     if not as_json:
         say(f"pictures and predictions.json: {folder}")

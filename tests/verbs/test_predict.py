@@ -22,7 +22,7 @@ from PIL import Image
 import saccade
 from saccade import checkpoint
 from saccade.data.pipelines import Preprocessing
-from saccade.data.rle import decode_rle
+from saccade.data.rle import decode_rle, draw_polygons
 from saccade.data.types import Annotation
 from saccade.errors import DataError, ResourceError, UsageError
 from saccade.models import model_config, model_module
@@ -36,6 +36,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "localize": ("localizer_small", {"trunk_width": 8, "per_class": True}),
     "detect": ("atss_small", {"trunk_width": 8, "channels": 16}),
     "segment": ("unet_light", {}),
+    "instances": ("mask_rcnn_small", {"trunk_width": 8, "channels": 8, "head_width": 16, "mask_width": 8}),
 }
 CLASSES = ["cat", "dog", "<owl>"]
 
@@ -85,9 +86,11 @@ def test_every_task_says_what_it_should(runs: dict[str, Path], images: Path) -> 
             assert answer["objects"]["names"] == [answer["label"]]  # one, though there is a box for each class
         elif task == "tag":
             assert [tag["name"] for tag in answer["tags"]] == CLASSES
-        elif task == "detect":
+        elif task in ("detect", "instances"):
             objects = answer["objects"]
-            assert set(objects) == {"boxes", "labels", "scores", "names"}
+            assert set(objects) == {"boxes", "labels", "scores", "names"} | ({"masks"} & set(objects))
+            assert ("masks" in objects) == (task == "instances")
+            assert all(decode_rle(mask).shape == (50, 90) for mask in objects.get("masks", ()))
             assert len(objects["boxes"]) == len(objects["labels"]) == len(objects["scores"]) > 0
             assert all(objects["names"][i] == CLASSES[label] for i, label in enumerate(objects["labels"]))
             assert all(0 <= x1 <= x2 <= 90 and 0 <= y1 <= y2 <= 50 for x1, y1, x2, y2 in objects["boxes"])
@@ -97,6 +100,39 @@ def test_every_task_says_what_it_should(runs: dict[str, Path], images: Path) -> 
             planes = [decode_rle(part["rle"]) for part in answer["mask"].values()]
             assert np.sum(planes, axis=0).tolist() == np.ones((50, 90)).tolist()  # every pixel has one class
             assert [int(p.sum()) for p in planes] == [part["pixels"] for part in answer["mask"].values()]
+
+
+def test_masks_as_polygons_and_as_a_map(runs: dict[str, Path], images: Path) -> None:
+    """All three ways say the same of the surest object; the others may be partly under it, or have holes."""
+    run, picture, out = runs["instances"], images / "a.png", images.parent / "masked"
+    lengths = saccade.predict(run, picture, threshold=0.0)[0]["objects"]
+    polygons = saccade.predict(run, picture, threshold=0.0, masks="polygons")[0]["objects"]
+    mapped = saccade.predict(run, picture, threshold=0.0, masks="png", out=out)[0]["objects"]
+    assert len(lengths["masks"]) == len(polygons["polygons"]) == len(mapped["boxes"]) > 1
+    assert not {"masks"} & (set(polygons) | set(mapped))
+    first = decode_rle(lengths["masks"][0])
+    assert first.any()
+    assert (draw_polygons(polygons["polygons"][0], (50, 90)) >= first).all()
+    numbers = cv2.imread(str(out / mapped["map"]), cv2.IMREAD_UNCHANGED)
+    assert numbers.dtype == np.uint16
+    assert ((numbers == 1) == first).all()
+    assert json.loads((out / "predictions.json").read_text())[0]["objects"] == mapped
+
+
+@pytest.mark.parametrize(
+    ("task", "form", "message"),
+    [
+        ("instances", "png", "into --out DIR"),
+        ("instances", "polygon", "did you mean 'polygons'"),
+        ("detect", "polygons", "answers to detect, without masks"),
+    ],
+)
+def test_masks_that_cannot_be_had(
+    runs: dict[str, Path], images: Path, task: str, form: str, message: str, shell: Shell
+) -> None:
+    code, out, err = shell("predict", runs[task], images / "a.png", "--masks", form, "--json")
+    assert (code, out) == (2, "")
+    assert message in err
 
 
 def test_thresholds(runs: dict[str, Path], images: Path) -> None:

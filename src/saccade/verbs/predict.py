@@ -20,6 +20,7 @@ from saccade.data.loader import iter_images
 from saccade.data.types import Annotation
 from saccade.data.video import SUFFIXES, Film, open_video
 from saccade.errors import DataError, UsageError
+from saccade.inference.masks import check_masks, map_name, restate_masks
 from saccade.inference.predictor import Predictor, load
 from saccade.inference.regions import Boxes, answer_for_boxes, boxes_from, check_takes_boxes, names_boxes
 from saccade.machine.device import loader_workers
@@ -51,6 +52,7 @@ def predict(
     out: str | Path | None = None,
     threshold: float | None = None,
     proposals: str | Path | None = None,
+    masks: str = "rle",
     batch: int = 8,
     workers: int | None = None,
     device: str | None = None,
@@ -69,6 +71,9 @@ def predict(
             (tuned in training, or 0.5).
         proposals: boxes to answer for, of models that are given boxes, and of classifiers, which then name what is in
             each: a file (`data.proposals.FORMS`) or a run of a detector, whose boxes are then named.
+        masks: how masks of objects are stated: "rle", COCO's run lengths; "polygons", the outlines of each, whose holes
+            are filled; "png", a map of 16 bits `NAME.jpg-masks.png` in `out`, i + 1 where object i is (the surest where
+            several are), whose name the answer holds in place of the masks.
         frames: stop a video or camera after so many frames.
 
     Returns:
@@ -79,11 +84,12 @@ def predict(
 
     Raises:
         DataError: a source that matches nothing; not one image could be read.
-        UsageError: a threshold out of range; a picture in `out` would take the place of a source.
+        UsageError: a threshold out of range; `masks` that cannot be had (`inference.masks.check_masks`); a picture in
+            `out` would take the place of a source.
         ResourceError: no space or permission in `out`.
         Stopped: a signal came; `out` holds the answers until then.
     """
-    options = Options(threshold, proposals, batch, workers, device, precision, frames)
+    options = Options(threshold, proposals, masks, batch, workers, device, precision, frames)
     return [answer.json for answer in answers(run, sources, out, options)]
 
 
@@ -93,6 +99,7 @@ class Options:
 
     threshold: float | None = None
     proposals: str | Path | None = None
+    masks: str = "rle"
     batch: int = 8
     workers: int | None = None
     device: str | None = None
@@ -111,10 +118,12 @@ def answers(
     images, videos = expand([at_home(source) for source in sources])
     out = at_home(out)
     predictor = load(run, options.device, options.precision)
-    threshold = _smallest_score(options.threshold, predictor.task)
+    form = _Form(_smallest_score(options.threshold, predictor.task), options.masks)
+    check_masks(options.masks, predictor.task, out is not None, videos)
     boxes = _boxes(predictor, at_home(options.proposals), images, videos)
     names, films = _picture_names(images), _film_names(videos)
-    written = [*names.values(), *films, _LINES, _WHOLE]
+    maps = [map_name(name) for name in names.values() if options.masks == "png"]
+    written = [*names.values(), *maps, *films, _LINES, _WHOLE]
     folder = None if out is None else _folder(Path(out), [*images, *map(Path, videos)], written)
 
     def each() -> Generator[Answer]:
@@ -123,10 +132,10 @@ def answers(
             found = answer_for_boxes(predictor, images, boxes, options.batch)
         for path, answer, notes in found:
             target = None if folder is None else folder / names[path]
-            yield _about_image(predictor, path, answer, threshold, target, notes)
+            yield _about_image(predictor, path, answer, form, target, notes)
         for video, name in zip(videos, films, strict=True):
             target = None if folder is None else folder / name
-            yield from _of_video(predictor, video, target, threshold, options.frames)
+            yield from _of_video(predictor, video, target, form, options.frames)
 
     errors: list[str] = []
     number = 0
@@ -210,6 +219,14 @@ def _boxes(predictor: Predictor, proposals: str | Path | None, images: list[Path
     return boxes_from(Path(proposals), images, predictor.device, predictor.precision)
 
 
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """Which part of an answer is shown, and how."""
+
+    threshold: float | None
+    masks: str
+
+
 def _smallest_score(threshold: float | None, task: str) -> float | None:
     threshold = task_of(task).SMALLEST_SCORE if threshold is None else threshold
     if threshold is not None and not 0 <= threshold <= 1:
@@ -240,26 +257,32 @@ def _about_image(
     predictor: Predictor,
     path: Path,
     answer: Annotation | DataError,
-    threshold: float | None,
+    form: _Form,
     target: Path | None,
     notes: list[str],
 ) -> Answer:
     """What is to be said of one image; the answer is drawn into a picture `target`, if there is one."""
     if isinstance(answer, DataError):
         return _refusal(str(path), str(answer))
-    answer = task_of(_kind(predictor, answer)).keep(answer, threshold)
+    answer = task_of(_kind(predictor, answer)).keep(answer, form.threshold)
     notes = [*notes, *note_frames(path)]
     if target is not None:
         try:
             notes += write_picture(target, drawn(decode(path), answer, predictor.classes))
         except DataError as error:  # it was there a moment ago
             notes.append(f"no picture with the answer was written ({error})")
-    return _answer(predictor, str(path), answer, notes)
+    place = None if target is None or form.masks != "png" else target.with_name(map_name(target.name))
+    return _answer(predictor, str(path), answer, notes, form, place)
 
 
-def _answer(predictor: Predictor, image: str, shown: Annotation, notes: list[str]) -> Answer:
+def _answer(
+    predictor: Predictor, image: str, shown: Annotation, notes: list[str], form: _Form, place: Path | None = None
+) -> Answer:
+    """What is said of `shown`; its masks go into a file `place`, if there is one."""
     file = task_of(_kind(predictor, shown))
     described = file.to_json(shown, predictor.classes)
+    if shown.objects is not None and shown.objects.masks is not None:
+        restate_masks(described["objects"], shown.objects.masks, form.masks, place)
     whole = {"image": image, "size": list(shown.size), **described}
     return Answer(whole | ({"notes": notes} if notes else {}), file.short_line(described))
 
@@ -312,7 +335,7 @@ def _of_images(
 
 
 def _of_video(
-    predictor: Predictor, source: str, target: Path | None, threshold: float | None, most: int | None
+    predictor: Predictor, source: str, target: Path | None, form: _Form, most: int | None
 ) -> Iterator[Answer]:
     """Answers for the frames of a video or camera as they come; they are drawn into a video `target`, if there is
     one."""
@@ -330,9 +353,9 @@ def _of_video(
                 if not there:
                     break
                 pixels = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-                answer = task_of(predictor.task).keep(predictor.predict(pixels), threshold)
+                answer = task_of(predictor.task).keep(predictor.predict(pixels), form.threshold)
                 notes = [] if target is None else film.add(draw(pixels, answer, predictor.classes))
-                yield _answer(predictor, f"{source}#{number}", answer, notes)
+                yield _answer(predictor, f"{source}#{number}", answer, notes, form)
                 number += 1
             promised = capture.get(cv2.CAP_PROP_FRAME_COUNT) if camera is None else 0
         finally:
