@@ -154,3 +154,11 @@ def test_thresholds_are_strict() -> None:
     half = torch.full((1, 2, 2), 0.5)
     assert not paste_masks(half, torch.tensor([[0.0, 0, 20, 20]]), (20, 20)).any()
     assert paste_masks(half, torch.tensor([[0.0, 0, 20, 20]]), (20, 20), threshold=0.4).any()
+
+
+def test_masks_begin_at_one_half() -> None:
+    """With two maps too: weights by fan-out would be as large as the input is wide."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        logits = MaskPredictor(32, 32, 2)(MaskHead(32, 32, 2)(torch.randn(4, 32, 7, 7)))
+    assert logits.abs().max() < 0.1

@@ -126,11 +126,11 @@ PARAMETERS: dict[str, int] = {
     "ssd512": 27_188_676,
     # torchvision.
     "faster_rcnn_r50_fpn": 41_808_406,
+    "mask_rcnn_r50_fpn": 44_454_513,
     # Girshick et al. 2014: CaffeNet and VGG-16 with 21 outputs. He et al. 2014: the classifier of 77,037,672 with 21.
     "rcnn_alexnet": 56_954_261,
     "rcnn_vgg16": 134_346_581,
     "sppnet_zf5": 73_026_709,
-    "mask_rcnn_r50_fpn": 44_454_513,
     # Classifiers without their last layer, and the heads by hand (test_localizer.py).
     "localizer_resnet18": 13_362_220,
     "localizer_resnet50": 27_426_348,

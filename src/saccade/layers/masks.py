@@ -55,6 +55,8 @@ class MaskPredictor(nn.Module):
         super().__init__()
         self.conv5_mask = _started(nn.ConvTranspose2d(channels, width, 2, 2))
         self.mask_fcn_logits = _started(nn.Conv2d(width, maps, 1))
+        # Every mask begins at one half, however few classes there are, as in Detectron.
+        nn.init.normal_(self.mask_fcn_logits.weight, std=0.001)
 
     def forward(self, hidden: Tensor) -> Tensor:
         logits: Tensor = self.mask_fcn_logits(F.relu(self.conv5_mask(hidden)))
