@@ -39,6 +39,8 @@ SIDES = {
     "rcnn_small": 96,
     "sppnet_small": 96,
     "mask_rcnn_small": 96,
+    "rfcn_small": 64,
+    "sliding_window_small": 64,
 }
 NARROW: dict[str, dict[str, Any]] = {  # of each file's first variant in this table, else of its smallest
     "alexnet": {"hidden": 64},
@@ -74,6 +76,15 @@ NARROW: dict[str, dict[str, Any]] = {  # of each file's first variant in this ta
         "mask_side": 7,
     },
     "atss_small": {"trunk_width": 8, "channels": 16},
+    "rfcn_small": {
+        "trunk_width": 8,
+        "trunk_depths": (1, 1, 1),
+        "channels": 16,
+        "rpn_channels": 16,
+        "rpn_sample": 32,
+        "head_sample": 32,
+    },
+    "sliding_window_small": {"trunk_width": 4, "hidden": (16,), "sample": 16, "shapes": ((24, 24), (32, 48))},
     "ssd300": {"width": 4},
 }
 

@@ -19,6 +19,7 @@ from saccade.layers.regions import (
     TwoLayerHead,
     draw_regions,
     given_regions,
+    hardest_regions,
     region_losses,
     region_predictions,
 )
@@ -151,3 +152,20 @@ def test_regions_that_are_given_need_no_proposal_network(pooling: str) -> None:
 
 def test_no_regions_are_given() -> None:
     assert given_regions([torch.zeros(0, 4), torch.zeros(0, 4)], CPU).tolist() == [[[0.0] * 4]] * 2
+
+
+def test_the_hardest_regions_are_learned_from_once_a_place() -> None:
+    """Of two regions on one place the harder stays, of all the hardest `count`; what was not drawn never is."""
+    regions = torch.tensor([[[0.0, 0, 10, 10], [0, 0, 10, 9.5], [20, 0, 30, 10], [40, 0, 50, 10], [60, 0, 70, 10]]])
+    logits = torch.tensor([[[2.0, 0], [0.0, 1], [1.0, 0], [0.0, 9], [0.0, 50]]])  # the losses rise, but the third's
+    drawn = torch.tensor([[True, True, True, True, False]])
+    classes = torch.tensor([[0, 0, 0, 0, IGNORED]])
+    positive = torch.zeros_like(drawn)
+    rows = torch.arange(5)[None]
+    wanted = RegionTargets(rows, regions, torch.full((1, 5), BACKGROUND), classes, regions, positive, drawn)
+    outputs = RegionOutputs(logits, torch.zeros(1, 5, 4))
+    for count, expected in ((2, [1, 3]), (3, [1, 2, 3]), (5, [1, 2, 3])):
+        hard = hardest_regions(outputs, wanted, RegionRules(), count, 0.7)
+        assert hard.drawn[0].nonzero().flatten().tolist() == expected
+        assert (hard.classes[0] == 0).nonzero().flatten().tolist() == expected
+    assert hardest_regions(outputs, wanted, RegionRules(), 5, 1.0).drawn[0].tolist() == drawn[0].tolist()

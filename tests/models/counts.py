@@ -137,6 +137,11 @@ PARAMETERS: dict[str, int] = {
     "localizer_vgg16": 245_321_516,
     "unet_paper": 31_030_658,  # Ronneberger et al. 2015, figure 1, layer by layer
     # Forms of our own, for which nobody else has a number: as they were when they were written.
+    "rfcn_r50": 31_608_639,
+    "rfcn_r101": 50_600_767,
+    "rfcn_small": 1_492_425,
+    "sliding_window_small": 166_293,
+    "sliding_window_vgg16": 134_346_581,
     "faster_rcnn_small": 4_473_624,
     "rcnn_small": 270_437,
     "sppnet_small": 1_686_597,

@@ -134,6 +134,22 @@ FORMS: dict[str, Form] = {
         falls=False,
         images=2,
     ),
+    "rfcn": Form(
+        "rfcn_small",
+        {"trunk_width": 16, "trunk_depths": (1, 1, 1), "channels": 64, "rpn_channels": 64, "head_sample": 64},
+        96,
+        None,
+        lr=6e-3,
+        steps=110,
+        images=4,
+    ),
+    "sliding_window": Form(
+        "sliding_window_small",
+        {"trunk_width": 8, "hidden": (32,), "sample": 32, "shapes": ((30, 36), (40, 40))},
+        96,
+        None,
+        images=4,
+    ),
     "unet_valid": Form(
         "unet_paper",
         {"width": 4, "levels": 2, "tile": 20, "dropout": 0.0},

@@ -10,6 +10,7 @@ Source: Girshick, "Fast R-CNN", ICCV 2015, section 2.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -180,16 +181,52 @@ def region_losses(outputs: RegionOutputs, wanted: RegionTargets, rules: RegionRu
     Returns:
         `class` and `box`, scalars: each a sum over regions divided by how many were drawn.
     """
+    class_loss, box = _losses_of_each(outputs, wanted, rules)
+    whole = mean_over_processes(wanted.drawn.sum()).clamp(min=1)
+    return {"class": class_loss.sum() / whole, "box": box.sum() / whole}
+
+
+def _losses_of_each(outputs: RegionOutputs, wanted: RegionTargets, rules: RegionRules) -> tuple[Tensor, Tensor]:
+    """Class and box loss of every region [b, m], 0 where it does not count."""
     classes, positive = wanted.classes, wanted.positive[..., None]
     deltas = outputs.deltas.unflatten(2, (-1, 4))
     own = classes.clamp(min=0) if deltas.shape[2] > 1 else torch.zeros_like(classes)
     delta = deltas.gather(2, own[..., None, None].expand(-1, -1, 1, 4))[:, :, 0]
     target = encode_boxes(wanted.boxes, wanted.regions, rules.weights).where(positive, 0)
     box = smooth_l1(delta, target, rules.beta).where(positive, 0)
-    whole = mean_over_processes(wanted.drawn.sum()).clamp(min=1)
     logits = outputs.logits.flatten(0, 1)
-    class_loss = F.cross_entropy(logits, classes.flatten(), reduction="sum", ignore_index=IGNORED)
-    return {"class": class_loss / whole, "box": box.sum() / whole}
+    class_loss = F.cross_entropy(logits, classes.flatten(), reduction="none", ignore_index=IGNORED)
+    return class_loss.view(classes.shape), box.sum(2)
+
+
+@torch.no_grad()
+def hardest_regions(
+    outputs: RegionOutputs, wanted: RegionTargets, rules: RegionRules, count: int, nms: float
+) -> RegionTargets:
+    """`wanted` with all but the regions of highest loss left out (online hard example mining).
+
+    Regions that lie on each other have nearly one loss, which would count as often as there are proposals of the place.
+
+    Args:
+        outputs: for `wanted.regions` [b, m, 4].
+        wanted: all the regions of each image; what is not drawn is never hard.
+        count: regions an image that stay, at most.
+        nms: a region with an IoU above this with one of higher loss is left out.
+
+    Source: Shrivastava et al., "Training Region-based Object Detectors with Online Hard Example Mining", CVPR 2016,
+    section 4; Dai et al., "R-FCN", NIPS 2016, section 2.3.
+    """
+    losses = torch.stack(_losses_of_each(outputs, wanted, rules)).sum(0).masked_fill(~wanted.drawn, -torch.inf)
+    kept = nms_padded(wanted.regions[:, None], losses[:, None], nms, count)
+    places = torch.where(kept >= 0, kept, losses.shape[1])  # one place more takes what was not kept
+    hard = torch.zeros_like(losses, dtype=torch.bool)
+    hard = F.pad(hard, (0, 1)).scatter_(1, places, True)[:, :-1]
+    return dataclasses.replace(
+        wanted,
+        classes=wanted.classes.masked_fill(~hard, IGNORED),
+        positive=wanted.positive & hard,
+        drawn=wanted.drawn & hard,
+    )
 
 
 def region_predictions(
