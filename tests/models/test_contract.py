@@ -36,6 +36,7 @@ from saccade.models.contract import (
     exported_forward,
     from_public,
     paper_of,
+    takes_proposals,
 )
 from saccade.models.dry_run import model_of_shapes
 from saccade.models.make_catalogue import entry_of, model_modules
@@ -404,7 +405,7 @@ def learns_by_heart(form: Form) -> None:
     assert min(values[-3:]) < values[0]
     with torch.no_grad():
         for _ in range(20):  # the running statistics of so short a training lag behind the weights
-            model(*inputs_of(batch))
+            model(*(inputs_of(batch) if takes_proposals(room) else [batch.images]))
         answers = model.eval().predict(batch)
     for truth, answer in zip(batch.truth or [], answers, strict=True):
         check_learned(truth, answer, task)
