@@ -121,11 +121,15 @@ def _trace(module: nn.Module, graphs: list[tuple[nn.Module, fx.Graph]]) -> None:
         return
     tracer = fx.Tracer(autowrap_functions=(refuse_small,))
     tracer.is_leaf_module = lambda part, _: _is_leaf(part)  # type: ignore[assignment, method-assign]
+    called: list[str] = []
     try:
         with torch.no_grad():  # what serves gradients alone (layers/layout.py) is no part of it
             graphs.append((module, tracer.trace(module)))
+        called = [f"{node.target}." for node in graphs[-1][1].nodes if node.op == "call_module"]
     except Exception:  # whatever a forward raises that asks a symbol for its value: then it is not traced
-        for child in module.children():
+        pass
+    for name, child in module.named_children():
+        if not any(target.startswith(f"{name}.") for target in called):  # left to other methods, such as a trunk's tail
             _trace(child, graphs)
 
 

@@ -9,10 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 VECTOR = 32  # numbers that a CPU computes with at once, at most: bfloat16 in a register of 512 bits
+
+
+class Flat(nn.Sequential):
+    """Layers of a classifier for maps laid flat: [n, c, H, W] or [n, c H W] -> what the last of them gives."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        out: Tensor = super().forward(maps.flatten(1))
+        return out
 
 
 def join(maps: Iterable[Tensor]) -> Tensor:

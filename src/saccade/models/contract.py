@@ -104,6 +104,16 @@ class NetworkOffers(Protocol):
         """Trunk: maps [b, channels[i], ~H / strides[i], ~W / strides[i]], from fine to coarse. With `classes=0` these
         are what `forward` gives. May be a submodule."""
 
+    tail_channels: int
+    """Trunk: the channels of what `tail` gives."""
+    tail_side: int
+    """Trunk: the side in pixels of the regions that `tail` takes, or would take of an image of the usual size."""
+
+    tail: nn.Module
+    """Trunk whose Config has the field `tail` and was made with it: what the network goes on with behind its last map,
+    regions [n, channels[-1], s, s] of that map -> [n, tail_channels, t, t], or [n, tail_channels] behind fully
+    connected layers. It is then no part of `features`."""
+
     def scored_boxes(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Detector: scores [b, A, classes] in [0, 1] and boxes [b, A, 4] in pixels, before non-maximum suppression;
         exported in place of `forward`."""
@@ -201,6 +211,11 @@ def features_of(model: nn.Module) -> Callable[[Tensor], list[Tensor]] | None:
 def strides_of(model: nn.Module) -> list[int] | None:
     """The strides of a trunk's maps; None for a network that gives none."""
     return cast("list[int]", model.strides) if hasattr(model, "features") and hasattr(model, "strides") else None
+
+
+def has_tail(trunk: nn.Module) -> bool:
+    """Whether a trunk takes regions of its last map further, as it was made with `tail`."""
+    return bool(getattr(trunk.config, "tail", False))
 
 
 def exported_forward(model: nn.Module) -> Callable[..., Any]:

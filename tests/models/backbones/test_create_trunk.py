@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pkgutil
 
 import pytest
@@ -12,6 +13,7 @@ from saccade.errors import UsageError
 from saccade.layers.frozen_norm import FrozenBatchNorm2d
 from saccade.models import backbones, catalogue, model_module
 from saccade.models.backbones import create_trunk, refuse_strides
+from saccade.models.contract import has_tail
 
 
 def test_only_the_room_of_the_network_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,6 +78,50 @@ def test_norms_of_any_network_can_be_frozen(name: str) -> None:
     trained = trunk.train().features(images)
     torch.testing.assert_close(trained, trunk.eval().features(images))
     trained[-1].sum().backward()
+
+
+@pytest.mark.parametrize(("name", "side"), [("vgg11", 7), ("alexnet", 6), ("zfnet", 6)])
+def test_fully_connected_layers_are_kept_for_regions(name: str, side: int) -> None:
+    """The names and numbers of the classifier, whose output layer goes on from what the tail gives."""
+    torch.manual_seed(0)
+    small = {"width": 2} if name == "vgg11" else {"widths": (4, 4, 4, 4, 4)}
+    room = model_module(name)
+    network = room.Model(dataclasses.replace(room.VARIANTS[name], classes=5, hidden=8, **small)).eval()
+    trunk = room.Model(dataclasses.replace(network.config, classes=0, tail=True)).eval()
+    assert trunk.load_state_dict(network.state_dict(), strict=False).missing_keys == []
+    assert (trunk.tail_channels, trunk.tail_side, has_tail(trunk)) == (8, side, True)
+    regions = torch.rand(3, trunk.channels[-1], side, side)
+    logits = network.classifier[-1](trunk.tail(regions))
+    torch.testing.assert_close(logits, network.classifier(regions.flatten(1)))
+    images = torch.rand(1, 3, 96, 96)
+    torch.testing.assert_close(list(trunk(images)), network.features(images))
+    with torch.device("meta"):
+        assert create_trunk(name, tail=8).tail_channels == 8
+        assert not has_tail(create_trunk(name))
+        assert create_trunk(name).classifier is None
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d"])
+def test_the_last_stage_is_kept_for_regions(name: str) -> None:
+    torch.manual_seed(0)
+    width = 4 if name == "resnet18" else 8
+    usual, trunk = create_trunk(name, width).eval(), create_trunk(name, width, tail=True).eval()
+    trunk.load_state_dict(usual.state_dict())
+    images = torch.rand(1, 3, 64, 64)
+    maps, all_maps = trunk.features(images), usual.features(images)
+    torch.testing.assert_close(maps, all_maps[:-1])
+    torch.testing.assert_close(trunk.tail(maps[-1]), all_maps[-1])
+    assert (trunk.channels, trunk.strides) == (usual.channels[:-1], [4, 8, 16])
+    assert (trunk.tail_channels, trunk.tail_side) == (usual.channels[-1], 14)
+    assert has_tail(trunk)
+    assert not has_tail(usual)
+
+
+def test_a_network_that_has_nothing_behind_its_maps_is_made_without_a_tail() -> None:
+    with torch.device("meta"):
+        trunk = create_trunk("densenet121", tail=True)
+    assert not has_tail(trunk)
+    assert trunk.strides == [4, 8, 16, 32]
 
 
 def test_a_frozen_norm_keeps_the_numbers_of_the_one_before() -> None:

@@ -25,6 +25,7 @@ def create_trunk(
     norm_eps: float | None = None,
     depths: tuple[int, ...] | None = None,
     dilated: bool = False,
+    tail: bool | int = False,
 ) -> Any:
     """A classification network without its classifier: an nn.Module with `features`, `channels` and `strides`.
 
@@ -36,13 +37,18 @@ def create_trunk(
         norm: frozen: its batch norms become `FrozenBatchNorm2d`; batch: it must have some; None: as it is.
         norm_eps: of its batch norms.
         dilated: the last map has the stride of the one before, where the network has a field of this name.
+        tail: keep what follows its last map for regions, where the network has it (`models.contract.has_tail`); a number
+            is the units of fc6 and fc7 there.
 
     Raises:
         UsageError: no such network, one without feature maps, a field that it has not, or norms that it has not.
     """
     room = _room(name)
-    asked = {"width": width, "depths": depths, "dilated": dilated or None}
+    hidden = None if isinstance(tail, bool) else tail
+    asked = {"width": width, "depths": depths, "dilated": dilated or None, "hidden": hidden}
     changes = {field: value for field, value in asked.items() if value is not None}
+    if tail and hasattr(room.VARIANTS[name], "tail"):
+        changes["tail"] = True
     config = with_changes(room.VARIANTS[name], {"classes": 0, **as_trunk(room), **changes}, name)
     trunk = room.Model(config)
     if features_of(trunk) is None:

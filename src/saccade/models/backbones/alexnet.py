@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions, logits_of
-from saccade.layers.layout import adaptive_pool
+from saccade.layers.layout import Flat, adaptive_pool
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.layers.response_norm import LocalResponseNorm
 from saccade.losses.classification import CROSS_ENTROPY, Objective
@@ -49,6 +49,9 @@ class Config:
     init: Literal["he", "paper"] = "he"  # paper: section 5, N(0, 0.01) and biases of 1
     hidden: int = 4096  # units of the two hidden fully connected layers
     dropout: float = 0.5  # before both hidden layers
+    tail: bool = (
+        False  # of a trunk: it keeps the two hidden layers (fc6 and fc7) as `tail`, for regions of its last map
+    )
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
     mean: tuple[float, ...] = IMAGENET_MEAN  # RGB in [0, 1]
     std: tuple[float, ...] = IMAGENET_STD
@@ -166,6 +169,7 @@ class Model(nn.Module):
     Attributes:
         channels: channels of the three maps.
         strides: 4, 8, 16.
+        tail_channels, tail_side: of a trunk with `tail`: units of fc7, and the 6 pixels that pool5 has.
     """
 
     def __init__(self, config: Config) -> None:
@@ -174,17 +178,19 @@ class Model(nn.Module):
         self.channels = [config.widths[0], config.widths[1], config.widths[4]]
         self.strides = [4, 8, 16]
         self.features = Stages(config)
-        self.classifier: nn.Sequential | None = None
-        if config.classes:
-            self.classifier = nn.Sequential(
+        self.tail_channels, self.tail_side = config.hidden, 6
+        self.classifier: Flat | None = None
+        if config.classes or config.tail:
+            self.classifier = Flat(
                 nn.Dropout(config.dropout),
                 nn.Linear(self.channels[-1] * 6 * 6, config.hidden),
                 nn.ReLU(inplace=True),
                 nn.Dropout(config.dropout),
                 nn.Linear(config.hidden, config.hidden),
                 nn.ReLU(inplace=True),
-                nn.Linear(config.hidden, config.classes),
             )
+        if self.classifier is not None and config.classes:
+            self.classifier.append(nn.Linear(config.hidden, config.classes))
         self._initialise()
 
     def _initialise(self) -> None:
@@ -196,9 +202,10 @@ class Model(nn.Module):
         for module in layers:
             inputs = module.weight[0].numel()
             nn.init.normal_(module.weight, 0, 0.01 if printed else math.sqrt(2 / inputs))
-            positive = printed and (module in [convs[1], convs[3], convs[4], *linears[:-1]])
+            hidden = linears[:-1] if self.config.classes else linears
+            positive = printed and (module in [convs[1], convs[3], convs[4], *hidden])
             nn.init.constant_(module.bias, 1.0 if positive else 0.0)  # type: ignore[arg-type]
-        if linears and not printed:
+        if self.config.classes and not printed:
             nn.init.normal_(linears[-1].weight, 0, 0.01)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -207,10 +214,16 @@ class Model(nn.Module):
         The last map is pooled and averaged to 6x6 (the identity at 224 or 227), so that other sizes are classified too.
         """
         maps = self.features(images)
-        if self.classifier is None:
+        if self.classifier is None or not self.config.classes:
             return tuple(maps)
         pooled = adaptive_pool(F.max_pool2d(maps[-1], 3, 2, padding=1 if self.config.padded else 0), 6)
         return self.classifier(pooled.flatten(1))
+
+    @property
+    def tail(self) -> nn.Module:
+        """Of a trunk with `tail`: fc6 and fc7, regions [n, channels, 6, 6] of the last map -> [n, hidden]."""
+        assert self.classifier is not None
+        return self.classifier
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         return classification_loss(logits_of(self(batch.images)), batch.truth, self.config.task, self.config.objective)

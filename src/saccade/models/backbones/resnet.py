@@ -50,6 +50,7 @@ class Config:
     norm_eps: float = 1e-5
     # last stage at the stride of the one before, its later 3x3 spread by 2: every other pixel is the usual network's
     dilated: bool = False
+    tail: bool = False  # of a trunk: its last stage (res5) is no map but `tail`, for regions of the map before
     zero_init: bool = (
         False  # last scale of each block starts at 0, so that blocks start as identity (Goyal et al. 2017, 5.1)
     )
@@ -241,6 +242,8 @@ class Model(nn.Module):
         channels: channels of each map of `features`.
         strides: input pixels between neighbours of each map (4, 8, 16, 32, or 1, 2, 4 in the CIFAR form); with
             `dilated` the last is that of the map before.
+        tail_channels, tail_side: of a trunk with `tail`: channels of the last stage, and the 14 pixels that it takes
+            at 224.
     """
 
     def __init__(self, config: Config) -> None:
@@ -266,6 +269,9 @@ class Model(nn.Module):
         if config.dilated and len(config.depths) > 1:
             dilate(self.get_submodule(f"layer{len(config.depths)}"))
             self.strides[-1] = self.strides[-2]
+        self.tail_channels, self.tail_side = channels, 14
+        if config.tail and not config.classes:
+            self.channels, self.strides = self.channels[:-1], self.strides[:-1]
         self.fc = nn.Linear(channels, config.classes) if config.classes else None
         self._initialise()
 
@@ -284,10 +290,15 @@ class Model(nn.Module):
         if self.config.stem == "imagenet":
             x = F.max_pool2d(x, 3, 2, padding=1)
         maps = []
-        for i in range(len(self.config.depths)):
+        for i in range(len(self.channels)):
             x = self.get_submodule(f"layer{i + 1}")(x)
             maps.append(x)
         return maps
+
+    @property
+    def tail(self) -> nn.Module:
+        """Of a trunk with `tail`: the last stage, regions [n, channels, s, s] -> [n, tail_channels, s / 2, s / 2]."""
+        return self.get_submodule(f"layer{len(self.config.depths)}")
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Logits [b, classes] of images [b, 3, H, W] in [0, 1]; of a trunk the maps of `features`."""

@@ -48,6 +48,7 @@ class Config:
     stem: Literal["imagenet", "cifar"] = "imagenet"  # 7x7/2 and max-pool, or 3x3
     norm: Literal["batch", "frozen"] = "batch"  # frozen: fixed statistics, for detectors
     norm_eps: float = 1e-5
+    tail: bool = False  # of a trunk: its last stage (res5) is no map but `tail`, for regions of the map before
     zero_init: bool = False  # last scale of each block starts at 0, so that blocks start as identity
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
     mean: tuple[float, ...] = IMAGENET_MEAN  # RGB in [0, 1]
@@ -142,6 +143,8 @@ class Model(nn.Module):
     Attributes:
         channels: channels of each map of `features`.
         strides: input pixels between neighbours of each map (4, 8, 16, 32, or 1, 2, 4 in the CIFAR form).
+        tail_channels, tail_side: of a trunk with `tail`: channels of the last stage, and the 14 pixels that it takes
+            at 224.
     """
 
     def __init__(self, config: Config) -> None:
@@ -165,6 +168,9 @@ class Model(nn.Module):
                 blocks.append(Block(norms, channels, inner, config.groups, self.channels[i], stride))
                 channels = self.channels[i]
             self.add_module(f"layer{i + 1}", nn.Sequential(*blocks))
+        self.tail_channels, self.tail_side = channels, 14
+        if config.tail and not config.classes:
+            self.channels, self.strides = self.channels[:-1], self.strides[:-1]
         self.fc = nn.Linear(channels, config.classes) if config.classes else None
         self._initialise()
 
@@ -182,10 +188,15 @@ class Model(nn.Module):
         if self.config.stem == "imagenet":
             x = F.max_pool2d(x, 3, 2, padding=1)
         maps = []
-        for i in range(len(self.config.depths)):
+        for i in range(len(self.channels)):
             x = self.get_submodule(f"layer{i + 1}")(x)
             maps.append(x)
         return maps
+
+    @property
+    def tail(self) -> nn.Module:
+        """Of a trunk with `tail`: the last stage, regions [n, channels, s, s] -> [n, tail_channels, s / 2, s / 2]."""
+        return self.get_submodule(f"layer{len(self.config.depths)}")
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Logits [b, classes] of images [b, 3, H, W] in [0, 1]; of a trunk the maps of `features`."""

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions, logits_of
-from saccade.layers.layout import adaptive_pool
+from saccade.layers.layout import Flat, adaptive_pool
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
@@ -43,6 +43,9 @@ class Config:
     batch_norm: bool = False
     hidden: int = 4096  # units of the two hidden fully connected layers
     dropout: float = 0.5  # on both hidden layers
+    tail: bool = (
+        False  # of a trunk: it keeps the two hidden layers (fc6 and fc7) as `tail`, for regions of its last map
+    )
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
     mean: tuple[float, ...] = IMAGENET_MEAN  # RGB in [0, 1]
     std: tuple[float, ...] = IMAGENET_STD
@@ -138,6 +141,7 @@ class Model(nn.Module):
     Attributes:
         channels: channels of each map of `features`: 1, 2, 4, 8, 8 times the width.
         strides: 1, 2, 4, 8, 16.
+        tail_channels, tail_side: of a trunk with `tail`: units of fc7, and the 7 pixels that pool5 has at 224.
     """
 
     def __init__(self, config: Config) -> None:
@@ -146,17 +150,19 @@ class Model(nn.Module):
         self.channels = [config.width * factor for factor in _FACTORS]
         self.strides = [1, 2, 4, 8, 16]
         self.features = Stages(config)
-        self.classifier: nn.Sequential | None = None
-        if config.classes:
-            self.classifier = nn.Sequential(
+        self.tail_channels, self.tail_side = config.hidden, 7
+        self.classifier: Flat | None = None
+        if config.classes or config.tail:
+            self.classifier = Flat(
                 nn.Linear(self.channels[-1] * 7 * 7, config.hidden),
                 nn.ReLU(inplace=True),
                 nn.Dropout(config.dropout),
                 nn.Linear(config.hidden, config.hidden),
                 nn.ReLU(inplace=True),
                 nn.Dropout(config.dropout),
-                nn.Linear(config.hidden, config.classes),
             )
+        if self.classifier is not None and config.classes:
+            self.classifier.append(nn.Linear(config.hidden, config.classes))
         self._initialise()
 
     def _initialise(self) -> None:
@@ -175,10 +181,16 @@ class Model(nn.Module):
         The last map is pooled and averaged to 7x7 (the identity at 224), so that other sizes are classified too.
         """
         maps = self.features(images)
-        if self.classifier is None:
+        if self.classifier is None or not self.config.classes:
             return tuple(maps)
         pooled = adaptive_pool(F.max_pool2d(maps[-1], 2), 7)
         return self.classifier(pooled.flatten(1))
+
+    @property
+    def tail(self) -> nn.Module:
+        """Of a trunk with `tail`: fc6 and fc7, regions [n, channels, 7, 7] of the last map -> [n, hidden]."""
+        assert self.classifier is not None
+        return self.classifier
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         return classification_loss(logits_of(self(batch.images)), batch.truth, self.config.task, self.config.objective)

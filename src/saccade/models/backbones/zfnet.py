@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions, logits_of
-from saccade.layers.layout import adaptive_pool
+from saccade.layers.layout import Flat, adaptive_pool
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.backbones.alexnet import local_response_norm
@@ -46,6 +46,9 @@ class Config:
     init: Literal["he", "paper"] = "he"  # paper: section 3, weights of 0.01 and biases of 0
     hidden: int = 4096  # units of the two hidden fully connected layers
     dropout: float = 0.5  # after both hidden layers
+    tail: bool = (
+        False  # of a trunk: it keeps the two hidden layers (fc6 and fc7) as `tail`, for regions of its last map
+    )
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
     mean: tuple[float, ...] = IMAGENET_MEAN  # RGB in [0, 1]
     std: tuple[float, ...] = IMAGENET_STD
@@ -84,6 +87,7 @@ class Model(nn.Module):
     Attributes:
         channels: channels of the maps of conv1, conv2 and conv5.
         strides: 2, 8, 16.
+        tail_channels, tail_side: of a trunk with `tail`: units of fc7, and the 6 pixels that pool5 has.
     """
 
     def __init__(self, config: Config) -> None:
@@ -101,17 +105,19 @@ class Model(nn.Module):
         # 110 -> 55 and 26 -> 13 need sides that are rounded up; padding does the same for even and odd ones
         self.pool = nn.MaxPool2d(3, 2, padding=1) if padded else nn.MaxPool2d(3, 2, ceil_mode=True)
         self.norm = local_response_norm(*config.lrn)
-        self.classifier: nn.Sequential | None = None
-        if config.classes:
-            self.classifier = nn.Sequential(
+        self.tail_channels, self.tail_side = config.hidden, 6
+        self.classifier: Flat | None = None
+        if config.classes or config.tail:
+            self.classifier = Flat(
                 nn.Linear(widths[4] * 6 * 6, config.hidden),
                 nn.ReLU(inplace=True),
                 nn.Dropout(config.dropout),
                 nn.Linear(config.hidden, config.hidden),
                 nn.ReLU(inplace=True),
                 nn.Dropout(config.dropout),
-                nn.Linear(config.hidden, config.classes),
             )
+        if self.classifier is not None and config.classes:
+            self.classifier.append(nn.Linear(config.hidden, config.classes))
         self._initialise()
 
     def _initialise(self) -> None:
@@ -121,7 +127,7 @@ class Model(nn.Module):
                 inputs = module.weight[0].numel()
                 nn.init.normal_(module.weight, 0, 0.01 if printed else math.sqrt(2 / inputs))
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-        if self.classifier is not None:
+        if self.classifier is not None and self.config.classes:
             nn.init.normal_(self.classifier[-1].weight, 0, 0.01)  # type: ignore[arg-type]
         self.limit_filters()
 
@@ -152,10 +158,16 @@ class Model(nn.Module):
         The last map is pooled (13 -> 6) and averaged to 6x6 (the identity at 224), so that others are classified too.
         """
         maps = self.features(images)
-        if self.classifier is None:
+        if self.classifier is None or not self.config.classes:
             return tuple(maps)
         pooled = F.max_pool2d(maps[-1], 3, 2, ceil_mode=True)
         return self.classifier(adaptive_pool(pooled, 6).flatten(1))
+
+    @property
+    def tail(self) -> nn.Module:
+        """Of a trunk with `tail`: fc6 and fc7, regions [n, channels, 6, 6] of the last map -> [n, hidden]."""
+        assert self.classifier is not None
+        return self.classifier
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The classification loss; in training the filters are held within their limit first."""
