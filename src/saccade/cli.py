@@ -316,12 +316,15 @@ def export(
     out: Annotated[Path | None, typer.Option(help="file to write; by default beside the checkpoint")] = None,
     batch: Annotated[int, typer.Option(help="images a call", min=1)] = 1,
     size: Annotated[str | None, typer.Option(help="input pixels, a side or HxW; by default those of training")] = None,
+    svd: Annotated[
+        str | None, typer.Option(help="of Fast R-CNN: ranks of its fully connected layers: 1024,256")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a trained model as ONNX or torch.export file, checked to give equal outputs."""
     from saccade.verbs.export import export as run_export
 
-    result = run_export(run, to=to, out=out, batch=batch, size=size)
+    result = run_export(run, to=to, out=out, batch=batch, size=size, svd=svd)
     print_json(result) if as_json else say(plain(result))
 
 

@@ -41,6 +41,8 @@ SIDES = {
     "mask_rcnn_small": 96,
     "rfcn_small": 64,
     "sliding_window_small": 64,
+    "faster_rcnn_c4_small": 96,
+    "fast_rcnn_small": 96,
 }
 NARROW: dict[str, dict[str, Any]] = {  # of each file's first variant in this table, else of its smallest
     "alexnet": {"hidden": 64},
@@ -75,6 +77,8 @@ NARROW: dict[str, dict[str, Any]] = {  # of each file's first variant in this ta
         "mask_width": 8,
         "mask_side": 7,
     },
+    "faster_rcnn_c4_small": {"trunk_width": 8, "rpn_channels": 16, "pooling": "pool", "head_width": 32},
+    "fast_rcnn_small": {"trunk_width": 8, "pooling": "pool", "head_width": 32},
     "atss_small": {"trunk_width": 8, "channels": 16},
     "rfcn_small": {
         "trunk_width": 8,

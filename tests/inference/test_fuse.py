@@ -40,6 +40,7 @@ SMALL: dict[str, tuple[dict[str, Any], int]] = {
     "unet_paper": ({"width": 4}, 220),
     "faster_rcnn_small": ({"classes": 3}, 64),
     "mask_rcnn_small": ({"classes": 3}, 64),
+    "faster_rcnn_c4_small": ({"classes": 3, "tail": True, "pooled": 7, "trunk_depths": (1, 1, 1, 1)}, 64),
 }
 
 

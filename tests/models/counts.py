@@ -124,6 +124,11 @@ PARAMETERS: dict[str, int] = {
     "ssd300": 26_285_486,
     "ssd300_coco": 35_641_826,
     "ssd512": 27_188_676,
+    # Layer by layer from the papers and the release's prototxt files, of 21 outputs.
+    "fast_rcnn_vgg16": 134_690_729,
+    "faster_rcnn_vgg16": 137_078_239,
+    "faster_rcnn_zf": 59_294_751,
+    "faster_rcnn_r50_c4": 28_469_983,  # ResNet-50 without its classifier, 512 channels of proposals, 105 outputs
     # torchvision.
     "faster_rcnn_r50_fpn": 41_808_406,
     "mask_rcnn_r50_fpn": 44_454_513,
@@ -142,6 +147,8 @@ PARAMETERS: dict[str, int] = {
     "rfcn_small": 1_492_425,
     "sliding_window_small": 166_293,
     "sliding_window_vgg16": 134_346_581,
+    "fast_rcnn_small": 2_397_833,
+    "faster_rcnn_c4_small": 2_551_222,
     "faster_rcnn_small": 4_473_624,
     "rcnn_small": 270_437,
     "sppnet_small": 1_686_597,

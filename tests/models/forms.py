@@ -40,6 +40,8 @@ LOCALIZER = {"trunk_width": 8, "reduced": 16, "box_hidden": (32,)}
 ATSS = {"trunk_width": 8, "trunk_depths": (1, 1, 1, 1), "channels": 16}
 RCNN = {"trunk_width": 8, "trunk_depths": (1, 1, 1), "side": 16, "context": 1, "sample": 64, "regions": 8}
 SPPNET = {"trunk_width": 8, "trunk_depths": (1, 1), "hidden": 32, "sample": 64, "regions": 8}
+ONE_MAP = {"trunk_width": 16, "head_width": 64}
+FULLY_CONNECTED = {"trunk": "vgg11_bn", "trunk_width": 8, "trunk_hidden": 64}
 FORMS: dict[str, Form] = {
     "alexnet": Form("alexnet", MLP, 67, (4, 8, 16)),
     "alexnet_paper": Form("alexnet_paper", MLP, 67, (4, 8, 16), quick={"init": "he"}),
@@ -112,6 +114,20 @@ FORMS: dict[str, Form] = {
     "localizer_per_class": Form("localizer_small", LOCALIZER | {"per_class": True}, strides=None, learns=False),
     "atss": Form("atss_small", ATSS, 128, None, quick={"trunk_width": 16, "channels": 32}, lr=4e-3, images=4),
     "ssd": Form("ssd300", {"width": 2}, 300, None, learns=False, quick={"width": 8}, lr=4e-3, images=4),
+    "fast_rcnn": Form("fast_rcnn_small", ONE_MAP, 128, None, lr=2e-3, falls=False, images=4),
+    "fast_rcnn_vgg": Form("fast_rcnn_vgg16", FULLY_CONNECTED, 128, None, learns=False, lr=2e-3, images=4),
+    "faster_rcnn": Form("faster_rcnn_c4_small", ONE_MAP | {"rpn_channels": 32}, 128, None, lr=2e-3, images=4),
+    "faster_rcnn_vgg": Form(
+        "faster_rcnn_vgg16",
+        FULLY_CONNECTED | {"rpn_channels": 32, "rpn_inside": False, "rpn_after": (300, 100)},
+        128,
+        None,
+        learns=False,
+        lr=2e-3,
+        falls=False,
+        steps=250,
+        images=4,
+    ),
     "fpn": Form(
         "faster_rcnn_small",
         {"trunk_width": 16, "channels": 32, "head_width": 64},

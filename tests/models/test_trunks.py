@@ -38,6 +38,7 @@ HEADS: dict[str, dict[str, Any]] = {
         "mask_width": 8,
         "detections": 20,
     },
+    "faster_rcnn_c4_small": {"rpn_channels": 8, "rpn_sample": 16, "head_sample": 16, "head_width": 16, "tail": True},
     "unet_light": {"decoder_width": 2},
     "localizer_small": {"reduced": 8, "box_hidden": (8,)},
 }

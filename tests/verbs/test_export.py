@@ -18,6 +18,7 @@ from saccade.data.pipelines import Preprocessing
 from saccade.errors import UsageError, how_to_install
 from saccade.inference.trained import build
 from saccade.models import model_config, model_module
+from saccade.models.contract import example_inputs
 
 Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
 
@@ -72,3 +73,27 @@ def test_a_network_with_operations_of_our_own_is_no_onnx(tmp_path: Path, shell: 
     assert "use --to torch" in line
     assert "atss_small" in line
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_fully_connected_layers_are_factorised_on_request(run: Path, tmp_path: Path, shell: Shell) -> None:
+    """At the full rank the file answers as the network does; of lower rank it answers otherwise, and is smaller."""
+    config = model_config("fast_rcnn_small", classes=2, trunk_width=8, head_width=32, proposals=5)
+    model = model_module("fast_rcnn_small").Model(config).eval()
+    shape = Preprocessing(size=(64, 64), resize="letterbox", proposals="selective_search").to_json()
+    path = tmp_path / "a.safetensors"
+    stored = Checkpoint("fast_rcnn_small", dataclasses.asdict(config), ["a", "b"], "detect", shape, model.state_dict())
+    checkpoint.save(stored, path)
+    inputs = example_inputs(model_module("fast_rcnn_small"), config, 64, 64)
+    files = []
+    for ranks, equal in (("32,32", True), ("2,32", False)):
+        files.append(tmp_path / f"{ranks}.pt2")
+        code, _, err = shell("export", path, "--to", "torch", "--out", files[-1], "--svd", ranks)
+        assert code == 0, err
+        answers = torch.export.load(files[-1]).module()(*inputs)
+        with torch.no_grad():
+            assert torch.allclose(answers[0], model(*inputs)[0], atol=1e-4) == equal
+    assert files[1].stat().st_size < files[0].stat().st_size
+    for file, ranks, fault in ((path, "2", "two ranks are needed"), (run, "2,2", "of Fast R-CNN; ")):
+        code, out, err = shell("export", file, "--to", "torch", "--svd", ranks)
+        assert (code, out) == (2, "")
+        assert fault in err

@@ -71,6 +71,10 @@ class RoomOffers(Protocol):
     def example_inputs(self, config: Any, height: int, width: int, images: int) -> tuple[Tensor, ...]:
         """What `forward` takes for images of a size, for a room whose forward takes more than images [b, 3, H, W]."""
 
+    def compress(self, model: Any, ranks: tuple[int, int]) -> nn.Module:
+        """The trained network with its two fully connected layers factorised, for prediction; `model` stays as it is.
+        Raises UsageError for ranks that there are not."""
+
 
 class Network(Protocol):
     """What a Model must offer besides what every nn.Module has; none of it depends on `self.training` in its types."""
@@ -96,23 +100,17 @@ class NetworkOffers(Protocol):
     strides: list[int]
     """Trunk: input pixels between neighbours of each map, rising."""
     tail: nn.Module
-    """Trunk: takes regions cut out of its last or last but one map on to what its classifier would see."""
+    """Trunk whose Config has the field `tail` and was made with it: what the network goes on with behind its last map,
+    regions [n, channels[-1], s, s] of that map -> [n, tail_channels, t, t], or [n, tail_channels] behind fully
+    connected layers. It is then no part of `features`."""
     tail_channels: int
     """Trunk: channels of what `tail` gives."""
+    tail_side: int
+    """Trunk: the side in pixels of the regions that `tail` takes, or would take of an image of the usual size."""
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Trunk: maps [b, channels[i], ~H / strides[i], ~W / strides[i]], from fine to coarse. With `classes=0` these
         are what `forward` gives. May be a submodule."""
-
-    tail_channels: int
-    """Trunk: the channels of what `tail` gives."""
-    tail_side: int
-    """Trunk: the side in pixels of the regions that `tail` takes, or would take of an image of the usual size."""
-
-    tail: nn.Module
-    """Trunk whose Config has the field `tail` and was made with it: what the network goes on with behind its last map,
-    regions [n, channels[-1], s, s] of that map -> [n, tail_channels, t, t], or [n, tail_channels] behind fully
-    connected layers. It is then no part of `features`."""
 
     def scored_boxes(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Detector: scores [b, A, classes] in [0, 1] and boxes [b, A, 4] in pixels, before non-maximum suppression;
@@ -194,6 +192,14 @@ def example_inputs(room: Room, config: Any, height: int, width: int, images: int
     import torch
 
     return (torch.rand(images, 3, height, width, generator=torch.Generator().manual_seed(0)),)
+
+
+def compress(room: Room, model: nn.Module, ranks: tuple[int, int]) -> nn.Module:
+    """The network with fully connected layers of low rank. Raises UsageError where the room has no such form of it."""
+    if not hasattr(room, "compress"):
+        name = room.__name__.rsplit(".", 1)[-1]
+        raise UsageError(f"svd factorises the fully connected layers of Fast R-CNN; {name} has no such form")
+    return cast("RoomOffers", room).compress(model, ranks)
 
 
 def is_trunk(module: nn.Module) -> bool:

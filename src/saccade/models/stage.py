@@ -26,7 +26,9 @@ class Fit:
     model: str  # a name of the catalogue
     settings: Mapping[str, Any] = field(default_factory=dict)  # fields of config.Settings that differ from the run's
     carries: tuple[str, ...] | None = None  # fields that its Config has from the run's; None: it is the run's Config
+    changes: Mapping[str, Any] = field(default_factory=dict)  # fields of its Config that it has otherwise
     adopt: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict  # its tensors -> tensors of the network that follows
+    beside: bool = False  # what it does not hand on begins as the run did: from given weights, if any
     instead_of_weights: bool = False  # left out where the run was given weights to start from
     measured: bool = True  # on the validation images while it goes on; not where stages behind it make the answers
 

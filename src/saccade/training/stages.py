@@ -97,7 +97,10 @@ def run_stages(plan: Plan, stages: Sequence[Stage], run: Path, make: Makers, *, 
             going_on = from_first(resume and (len(stages) == 1 or _has_begun(read_config(run))))
             return make.fit(_plan_of(_after(plan, start), stage, None), run, going_on)
         else:
-            start, fitted = _fit(_after(plan, start), stage, folder, make.fit, resume, number == last), folder
+            following = stages[number + 1]
+            rest = partial(_as_begun, plan, following) if stage.beside and isinstance(following, Fit) else dict
+            start = _fit(_after(plan, start), stage, folder, make.fit, resume, number == last, rest)
+            fitted = folder
     return make.conclude(_after(plan, start), run, fitted)
 
 
@@ -120,13 +123,26 @@ def _share_minutes(plan: Plan, fits: int) -> Plan:
     return dataclasses.replace(plan, settings=settings, origins=plan.origins | {"minutes": origin + SHARED})
 
 
+def _as_begun(plan: Plan, stage: Fit) -> dict[str, Tensor]:
+    """The network of a fit as the run itself began: from given weights, else as its seed says."""
+    torch.manual_seed(plan.settings.seed)
+    return network_so_far(_plan_of(plan, stage, None))[0].state_dict()
+
+
 def _fit(
-    plan: Plan, stage: Fit, folder: Path, fit: Callable[[Plan, Path, bool], Any], resume: bool, last: bool
+    plan: Plan,
+    stage: Fit,
+    folder: Path,
+    fit: Callable[[Plan, Path, bool], Any],
+    resume: bool,
+    last: bool,
+    rest: Callable[[], dict[str, Tensor]],
 ) -> Path:
     """A fit in a folder of its own; the file with what it hands on.
 
     Args:
         last: it is the last of the course, which takes more epochs or minutes that a resumed run is given.
+        rest: gives tensors that are handed on where the stage has none.
     """
     adopted = folder / ADOPTED
     going_on = from_first(resume and (folder / "config.json").is_file())
@@ -141,7 +157,7 @@ def _fit(
         raise Stopped(stopped.exit_code - 128, _advice(plan, stage, folder)) from stopped
     from_first(None)  # which writes the file
     if is_main_process():
-        write_tensors(adopted, stage.adopt(checkpoint.load(folder / "last.safetensors").weights), {})
+        write_tensors(adopted, rest() | stage.adopt(checkpoint.load(folder / "last.safetensors").weights), {})
     from_first(None)  # the others wait for what it evaluates and writes
     return adopted
 
@@ -163,6 +179,7 @@ def _plan_of(plan: Plan, stage: Fit, begun: Path | None) -> Plan:
     if stage.carries is not None:
         carried = {name: getattr(plan.config, name) for name in stage.carries}
         config = dataclasses.replace(module.VARIANTS[stage.model], **carried)
+    config = dataclasses.replace(config, **stage.changes)
     settings = dataclasses.replace(plan.settings, **stage.settings)
     if begun is not None:
         settings, _, _ = resolve([("resumed", read_config(begun)["settings"])])

@@ -17,7 +17,7 @@ from saccade.inference.trained import Trained, open_run
 from saccade.machine.files import write_whole
 from saccade.machine.paths import at_home
 from saccade.models import model_module
-from saccade.models.contract import example_inputs, exported_forward
+from saccade.models.contract import compress, example_inputs, exported_forward
 
 ANY_SIZE = 256  # pixels a side, where the model takes images of any size
 TOLERANCE = 1e-3  # largest difference, relative to the largest output, between the exported file and the original
@@ -47,6 +47,7 @@ def export(
     out: str | Path | None = None,
     batch: int = 1,
     size: str | int | tuple[int, int] | None = None,
+    svd: str | tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     """Write the network of a trained model, with its shapes fixed; see `Network` for the outputs.
 
@@ -56,6 +57,7 @@ def export(
         out: the file; by default beside the checkpoint.
         batch: images a call.
         size: input pixels, a side or HxW; by default those of training, and 256 for models of any size.
+        svd: ranks to which the two fully connected layers of Fast R-CNN are factorised before, such as "1024,256".
 
     Returns:
         `{file, format, input, outputs, largest_difference}`.
@@ -70,7 +72,7 @@ def export(
     target = Path(out) if out is not None else trained.path.with_name("model.onnx" if to == "onnx" else "model.pt2")
     sides = _input_size(trained, size)
     inputs = example_inputs(model_module(trained.model), trained.network.config, *sides, batch)
-    network = Network(trained.network).eval()
+    network = Network(_factorised(trained, svd)).eval()
     with torch.no_grad():
         expected = _outputs(network(*inputs))
         program = torch.export.export(network, inputs)
@@ -98,6 +100,16 @@ def export(
         "outputs": [list(value.shape) for value in expected],
         "largest_difference": difference,
     }
+
+
+def _factorised(trained: Trained, svd: str | tuple[int, int] | None) -> nn.Module:
+    """The network, or with ranks its compressed form."""
+    if svd is None:
+        return trained.network
+    parts = svd.split(",") if isinstance(svd, str) else [str(rank) for rank in svd]
+    if len(parts) != 2 or not all(part.strip().isdigit() for part in parts):
+        raise UsageError(f"--svd {svd!r}: two ranks are needed, such as 1024,256")
+    return compress(model_module(trained.model), trained.network, (int(parts[0]), int(parts[1])))
 
 
 def _refuse_onnx(program: torch.export.ExportedProgram, model: str) -> None:

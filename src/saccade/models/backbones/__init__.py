@@ -37,8 +37,8 @@ def create_trunk(
         norm: frozen: its batch norms become `FrozenBatchNorm2d`; batch: it must have some; None: as it is.
         norm_eps: of its batch norms.
         dilated: the last map has the stride of the one before, where the network has a field of this name.
-        tail: keep what follows its last map for regions, where the network has it (`models.contract.has_tail`); a number
-            is the units of fc6 and fc7 there.
+        tail: keep what follows its last map for regions, where the network has it (`models.contract.has_tail`); a
+            number is the units of fc6 and fc7 there.
 
     Raises:
         UsageError: no such network, one without feature maps, a field that it has not, or norms that it has not.
