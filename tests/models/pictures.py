@@ -10,8 +10,12 @@ COLOURS = torch.tensor([[0.95, 0.1, 0.1], [0.1, 0.95, 0.1], [0.1, 0.1, 0.95], [0
 CLASSES = len(COLOURS)
 
 
-def pictures(task: str, images: int, side: int) -> Batch:
-    """A batch [images, 3, side, side] of CLASSES classes with its truth, the same at each call."""
+def pictures(task: str, images: int, side: int, given: bool = False) -> Batch:
+    """A batch [images, 3, side, side] of CLASSES classes with its truth, the same at each call.
+
+    Args:
+        given: with boxes for a model that takes some.
+    """
     generator = torch.Generator().manual_seed(0)
     size = (side, side)
     if task in ("classify", "tag"):  # noise around one colour an image; image i is of class i % CLASSES
@@ -21,7 +25,8 @@ def pictures(task: str, images: int, side: int) -> Batch:
         return Batch(0.3 * noise + 0.7 * colour, [size] * images, truth)
     ground = 0.4 + 0.1 * torch.rand(images, 3, side, side, generator=generator)
     truth = [_drawn(task, i, picture) for i, picture in enumerate(ground)]
-    return Batch(ground, [size] * images, truth, given=[_near(t.objects, side) for t in truth if t.objects is not None])
+    boxes = [_near(t.objects, side) for t in truth if t.objects is not None]
+    return Batch(ground, [size] * images, truth, given=boxes if given else None)
 
 
 def _drawn(task: str, i: int, picture: torch.Tensor) -> Annotation:
