@@ -130,8 +130,8 @@ FORMS: dict[str, Form] = {
         128,
         None,
         learns=False,
+        quick={"trunk_hidden": 512},  # the weights of fc6 and fc7 begin at 0.01, for thousands of units
         lr=2e-3,
-        falls=False,
         steps=250,
         images=4,
     ),
