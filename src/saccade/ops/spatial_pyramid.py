@@ -46,7 +46,7 @@ def pyramid_pool(features: Tensor, windows: Tensor, grids: Sequence[int] = (6, 3
 
 
 def pyramid_pool_reference(features: Tensor, windows: Tensor, grids: Sequence[int] = (6, 3, 2, 1)) -> Tensor:
-    """`pyramid_pool` in plain torch, a window at a time."""
+    """`pyramid_pool` in plain torch, a window at a time: [b, c, H, W] and windows [n, 5] -> [n, bins c]."""
     rows = []
     for image, x1, y1, x2, y2 in windows.long().tolist():
         window = features[image, :, y1 : y2 + 1, x1 : x2 + 1]
