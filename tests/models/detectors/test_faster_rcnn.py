@@ -152,6 +152,7 @@ def test_learns_four_images_in_four_steps() -> None:
     assert Model(SMALL).state_dict().keys() == tensors.keys()
 
 
+@pytest.mark.slow  # four runs with their reports; the contract test trains each network
 def test_the_recipe_makes_the_four_steps(boxes: Path, tmp_path: Path) -> None:
     """At a rate of zero: the trunk of the second step begins as that of the first, and is that of all to come."""
     settings: dict[str, Any] = {"size": 64, "batch": 4, "workers": 0, "precision": "fp32", "epochs": 1, "lr": 0.0}

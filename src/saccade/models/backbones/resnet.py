@@ -51,9 +51,8 @@ class Config:
     # last stage at the stride of the one before, its later 3x3 spread by 2: every other pixel is the usual network's
     dilated: bool = False
     tail: bool = False  # of a trunk: its last stage (res5) is no map but `tail`, for regions of the map before
-    zero_init: bool = (
-        False  # last scale of each block starts at 0, so that blocks start as identity (Goyal et al. 2017, 5.1)
-    )
+    # last scale of each block starts at 0, so that blocks start as identity (Goyal et al. 2017, 5.1)
+    zero_init: bool = False
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
     mean: tuple[float, ...] = IMAGENET_MEAN  # RGB in [0, 1]
     std: tuple[float, ...] = IMAGENET_STD

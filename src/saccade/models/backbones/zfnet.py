@@ -46,9 +46,8 @@ class Config:
     init: Literal["he", "paper"] = "he"  # paper: section 3, weights of 0.01 and biases of 0
     hidden: int = 4096  # units of the two hidden fully connected layers
     dropout: float = 0.5  # after both hidden layers
-    tail: bool = (
-        False  # of a trunk: it keeps the two hidden layers (fc6 and fc7) as `tail`, for regions of its last map
-    )
+    # of a trunk: it keeps the two hidden layers (fc6 and fc7) as `tail`, for regions of its last map
+    tail: bool = False
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
     mean: tuple[float, ...] = IMAGENET_MEAN  # RGB in [0, 1]
     std: tuple[float, ...] = IMAGENET_STD
