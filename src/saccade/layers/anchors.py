@@ -12,6 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saccade.data.types import Annotation
+from saccade.ops.boxes import valid_boxes
+
 
 def cell_anchors(sizes: Sequence[float], ratios: Sequence[float], rounded: bool = False) -> Tensor:
     """Shapes [k, 4] centred on (0, 0), k = ratios x sizes with sizes varying fastest.
@@ -132,6 +135,15 @@ def fit_anchors(sizes: Tensor, k: int, seed: int = 0) -> Tensor:
                 centers[j] = points[nearest == j].mean(axis=0)
     order = np.lexsort((centers[:, 0], centers.prod(axis=1)))
     return torch.tensor(centers[order], dtype=torch.float32)
+
+
+def sides_of_boxes(examples: Sequence[Annotation], least: float = 1.0) -> Tensor:
+    """Width and height [n, 2] float32 of all boxes of some images, for `fit_anchors`; those with a side below `least`
+    pixels are left out."""
+    boxes = [example.objects.boxes for example in examples if example.objects is not None]
+    every = torch.cat(boxes) if boxes else torch.zeros(0, 4)
+    every = every[valid_boxes(every, least)]
+    return (every[:, 2:] - every[:, :2]).float()
 
 
 def _spread_start(points: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:

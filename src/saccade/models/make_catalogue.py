@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import pkgutil
+import textwrap
 from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
@@ -26,6 +27,7 @@ ROOMS = {
     "detectors": "Detectors",
     "segmenters": "Segmenters",
 }
+WIDTH = 120  # columns of the page, tables aside
 PAGE = Path(__file__).parents[3] / "docs" / "models.md"
 
 
@@ -112,7 +114,8 @@ def page(entries: dict[str, dict[str, Any]]) -> str:
         "",
         "Written by `python -m saccade.models.make_catalogue` from the model files; `saccade models` prints the same.",
         "Parameters are those at the paper's class count; multiply-adds are those of convolutions and linear layers",
-        "for one image of the given side; weights are the words that `--weights` takes (published files, see cli.md).",
+        "for one image of the given side; weights are the words that `--weights` takes",
+        "([published files](reference/weights.md)).",
     ]
     for room, title in ROOMS.items():
         lines += ["", f"## {title}"]
@@ -123,7 +126,8 @@ def page(entries: dict[str, dict[str, Any]]) -> str:
             papers = dict.fromkeys(f"{e['authors']}: *{e['paper']}*, {e['where']}" for _, e in variants)
             heading = f"### {module.split('.')[-1]}"
             file = f"`{file_of(variants[0][1])}`"
-            lines += ["", heading, "", file, "", summary, "", *(f"- {paper}" for paper in papers), ""]
+            lines += ["", heading, "", file, "", *_wrapped(summary), ""]
+            lines += [*(line for paper in papers for line in _wrapped(f"- {paper}", indent="  ")), ""]
             lines += ["| name | tasks | year | parameters | multiply-adds | input | weights |"]
             lines += ["|---|---|--:|--:|--:|--:|---|"]
             lines += [
@@ -132,6 +136,11 @@ def page(entries: dict[str, dict[str, Any]]) -> str:
                 for name, e in variants
             ]
     return "\n".join(lines) + "\n"
+
+
+def _wrapped(prose: str, indent: str = "") -> list[str]:
+    """Lines that end by column 120; all but the first begin with `indent`."""
+    return textwrap.wrap(prose, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 if __name__ == "__main__":

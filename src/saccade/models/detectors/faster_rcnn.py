@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from saccade.data.types import Annotation, Batch
-from saccade.layers.anchors import fit_anchors, reference_anchors, shapes_of
+from saccade.layers.anchors import fit_anchors, reference_anchors, shapes_of, sides_of_boxes
 from saccade.layers.normalize import fill_padding, mean_colour
 from saccade.layers.proposing import AnchorOutputs, ProposalRules, RegionProposalNetwork, RPNHead
 from saccade.layers.regions import RegionRules, draw_regions, region_losses, region_predictions
@@ -30,7 +30,6 @@ from saccade.models.contract import has_tail
 from saccade.models.detectors.fast_rcnn import Pooling, RoIHeads, trunk_of
 from saccade.models.paper import Paper
 from saccade.models.stage import Fit
-from saccade.ops.boxes import valid_boxes
 
 PAPER = Paper(
     title="Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks",
@@ -327,11 +326,9 @@ def adapt(config: Config, examples: Sequence[Annotation]) -> Config:
         config: any; the number of its anchors is kept.
         examples: training images in pixels of the network's input.
     """
-    boxes = [example.objects.boxes for example in examples if example.objects is not None]
-    every = torch.cat(boxes) if boxes else torch.zeros(0, 4)
-    every = every[valid_boxes(every, 1.0)]
-    if len(every) < 10:
+    sides = sides_of_boxes(examples)
+    if len(sides) < 10:
         return config
-    fitted = fit_anchors(every[:, 2:] - every[:, :2], len(config.anchors))
+    fitted = fit_anchors(sides, len(config.anchors))
     shapes = tuple((round(w, 1), round(h, 1)) for w, h in fitted.tolist())
     return dataclasses.replace(config, anchors=shapes)

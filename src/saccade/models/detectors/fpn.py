@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from saccade.data.types import Annotation, Batch
 from saccade.errors import UsageError
-from saccade.layers.anchors import cell_anchors, shapes_of
+from saccade.layers.anchors import cell_anchors, shapes_of, sides_of_boxes
 from saccade.layers.fpn import FeaturePyramid
 from saccade.layers.normalize import fill_padding, mean_colour
 from saccade.layers.proposing import ProposalRules, RegionProposalNetwork, RPNHead
@@ -39,7 +39,6 @@ from saccade.layers.regions import (
 from saccade.layers.targets import detection_targets
 from saccade.models.backbones import create_trunk, refuse_strides
 from saccade.models.paper import Paper
-from saccade.ops.boxes import valid_boxes
 from saccade.ops.roi_align import to_rois
 
 PAPER = Paper(
@@ -301,12 +300,10 @@ def adapt(config: Config, examples: Sequence[Annotation]) -> Config:
         config: any; its number of levels is kept.
         examples: training images in pixels of the network's input.
     """
-    boxes = [e.objects.boxes for e in examples if e.objects is not None]
-    every = torch.cat(boxes) if boxes else torch.zeros(0, 4)
-    every = every[valid_boxes(every, 1.0)]
-    if len(every) < 10:
+    sides = sides_of_boxes(examples)
+    if len(sides) < 10:
         return config
-    width, height = (every[:, 2:] - every[:, :2]).float().unbind(1)
+    width, height = sides.unbind(1)
     small, large = (width * height).sqrt().quantile(torch.tensor([0.05, 0.95])).tolist()
     start = min(max(small, 8.0), 8.0 * 2**config.lowest)
     growth = min(max((large / start) ** (1 / (len(config.anchors) - 1)), 1.5), 2.5)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
-from saccade.layers.anchors import fit_anchors, reference_anchors, shapes_of
+from saccade.layers.anchors import fit_anchors, reference_anchors, shapes_of, sides_of_boxes
 from saccade.layers.normalize import fill_padding, mean_colour
 from saccade.layers.proposing import ProposalRules, RegionProposalNetwork, RPNHead
 from saccade.layers.regions import (
@@ -36,7 +36,6 @@ from saccade.layers.regions import (
 from saccade.layers.targets import detection_targets
 from saccade.models.backbones import create_trunk
 from saccade.models.paper import Paper
-from saccade.ops.boxes import valid_boxes
 from saccade.ops.ps_roi_pool import ps_roi_pool
 from saccade.ops.roi_align import to_rois
 
@@ -304,10 +303,8 @@ def adapt(config: Config, examples: Sequence[Annotation]) -> Config:
     Args:
         examples: training images in pixels of the network's input.
     """
-    boxes = [e.objects.boxes for e in examples if e.objects is not None]
-    every = torch.cat(boxes) if boxes else torch.zeros(0, 4)
-    every = every[valid_boxes(every, 1.0)]
-    if len(every) < 10:
+    sides = sides_of_boxes(examples)
+    if len(sides) < 10:
         return config
-    fitted = fit_anchors((every[:, 2:] - every[:, :2]).float(), len(config.anchors)).tolist()
+    fitted = fit_anchors(sides, len(config.anchors)).tolist()
     return dataclasses.replace(config, anchors=tuple((round(w, 1), round(h, 1)) for w, h in fitted))

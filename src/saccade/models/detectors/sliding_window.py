@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
 from saccade.errors import UsageError
-from saccade.layers.anchors import fit_anchors
+from saccade.layers.anchors import fit_anchors, sides_of_boxes
 from saccade.layers.matching import IGNORED
 from saccade.layers.normalize import fill_padding, mean_colour
 from saccade.layers.regions import RegionOutputs, RegionRules, region_predictions
@@ -353,10 +353,8 @@ def adapt(config: Config, examples: Sequence[Annotation]) -> Config:
     Args:
         examples: training images in pixels of the network's input.
     """
-    boxes = [e.objects.boxes for e in examples if e.objects is not None]
-    every = torch.cat(boxes) if boxes else torch.zeros(0, 4)
-    every = every[valid_boxes(every, 4.0)]
-    if len(every) < 10:
+    sides = sides_of_boxes(examples, least=4.0)
+    if len(sides) < 10:
         return config
-    fitted = fit_anchors((every[:, 2:] - every[:, :2]).float(), len(config.shapes)).tolist()
+    fitted = fit_anchors(sides, len(config.shapes)).tolist()
     return dataclasses.replace(config, shapes=tuple((round(w, 1), round(h, 1)) for w, h in fitted))
