@@ -23,6 +23,7 @@ from saccade.explanations.occlusion import occlusion, patch_of, patch_places
 from saccade.explanations.placing import place
 from saccade.explanations.saliency import saliency
 from saccade.layers.classification import classification_predictions
+from saccade.layers.maps import Maps
 from saccade.tasks import classify, detect, localize, segment, tag
 from saccade.tasks.contract import Target
 from saccade.verbs.explain import find_labels
@@ -223,10 +224,11 @@ def test_a_localizer_is_asked_for_its_class_and_shows_its_box() -> None:
     class Trunk(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.conv = nn.Conv2d(3, 4, 4, 4)
+            self.conv, self.maps = nn.Conv2d(3, 4, 4, 4), Maps()
 
         def features(self, images: Tensor) -> list[Tensor]:
-            return [self.conv(images).tanh()]
+            maps: list[Tensor] = self.maps([self.conv(images).tanh()])
+            return maps
 
     class Localizer(nn.Module):
         def __init__(self) -> None:
@@ -245,7 +247,6 @@ def test_a_localizer_is_asked_for_its_class_and_shows_its_box() -> None:
     assert [(t.label, t.box) for t in targets] == [(2, (1, 2, 3, 4)), (1, None)]
     found = grad_cam(model, images, localize.raw_scores(model, targets))
     assert found.layer == "trunk.features[0]"
-    assert "features" not in vars(model.trunk)
     chances = localize.likelihoods(model, targets, Batch(images, [(16, 16)]))(images)
     torch.testing.assert_close(chances, model(images)[0].softmax(1)[:, [2, 1]].detach())
     assert stage_layers(layer_shapes(model, [images])) == ["trunk.features[0]"]

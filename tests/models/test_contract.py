@@ -24,6 +24,7 @@ from models.pictures import CLASSES, nothing, pictures
 from saccade.config import resolve
 from saccade.data.types import Annotation, Batch
 from saccade.explanations.image import inputs_of
+from saccade.explanations.layers import of_trunk, recorded_maps
 from saccade.machine.device import autocast
 from saccade.models import catalogue, contract, create, model_config, model_module
 from saccade.models.configs import config_from_json, free_fields
@@ -34,6 +35,7 @@ from saccade.models.contract import (
     as_trunk,
     example_inputs,
     exported_forward,
+    features_of,
     from_public,
     paper_of,
     takes_proposals,
@@ -282,6 +284,19 @@ def test_a_trunk_has_the_channels_and_strides_that_it_states(form: Form, height_
     assert [tuple(m.shape) for m in maps] == wanted
     with pytest.raises(ValueError, match="no classifier"):
         model.predict(Batch(torch.empty(1, 3, *height_width, device="meta"), [height_width]))
+
+
+def test_hooks_see_the_maps_that_a_trunk_hands_out(form: Form) -> None:
+    """What explains a network finds its maps by hooks; so `features` is a module, or ends by one (layers/maps.py)."""
+    room = model_module(form.name)
+    with torch.device("meta"):
+        if ".backbones." not in room.__name__ or features_of(make(form)) is None:
+            pytest.skip("no trunk")
+        model = make(form, classes=0, **as_trunk(room)).eval()
+        with recorded_maps(model) as seen:
+            maps = model.features(torch.empty(1, 3, 96, 96))
+    assert [name for name in seen if of_trunk(name)] == [f"features[{i}]" for i in range(len(maps))]
+    assert all(seen[f"features[{i}]"] is each for i, each in enumerate(maps))
 
 
 def test_the_loss_reaches_every_parameter(form: Form) -> None:

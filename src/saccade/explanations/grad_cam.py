@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from saccade.errors import UsageError
-from saccade.explanations.layers import is_trunk, recorded_maps
+from saccade.explanations.layers import of_trunk, recorded_maps
 from saccade.tasks.contract import Scores
 
 
@@ -55,7 +55,7 @@ def _candidates(maps: dict[str, Tensor], deepest: bool) -> list[str]:
     last_first = list(reversed(maps))
     if deepest:
         return sorted(last_first, key=lambda name: maps[name][0, 0].numel())
-    trunk = [name for name in last_first if is_trunk(name)]
+    trunk = [name for name in last_first if of_trunk(name)]
     return trunk + [name for name in last_first if name not in trunk]
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from saccade.errors import UsageError, suggest
+from saccade.layers.maps import Maps
 
-TRUNK = "features"  # the trunk contract: a method, or a module where the public layout calls its layers so
+TRUNK = "features"  # the trunk contract: a module of this name, or a method that hands its maps out through `Maps`
 Shape = tuple[int, int, int]  # channels, height, width
 
 
@@ -21,9 +21,10 @@ def recorded_maps(model: nn.Module, copies: Sequence[str] | None = None) -> Iter
     """While it is open, every map of a single image is kept under its layer's name, in the order of computation.
 
     A map is [1, c, h, w] with more than one cell, given by the first convolution or later. A layer that gives several
-    has them as `name[0]`, `name[1]` ...; of several calls the last one is kept. The maps are those of the computation,
-    with its gradients, and a later layer that works in place changes them; with `copies` only the maps of these names
-    are kept, as they were when their layer gave them.
+    has them as `name[0]`, `name[1]` ...; of several calls the last one is kept. What a trunk hands out is called
+    `features`, be that a module or a method. The maps are those of the computation, with its gradients, and a later
+    layer that works in place changes them; with `copies` only the maps of these names are kept, as they were when their
+    layer gave them.
     """
     maps: dict[str, Tensor] = {}
     begun: list[str] = []
@@ -53,31 +54,9 @@ def recorded_maps(model: nn.Module, copies: Sequence[str] | None = None) -> Iter
     with ExitStack() as stack:
         for name, module in model.named_modules():
             if name:
-                stack.callback(module.register_forward_hook(listen(name)).remove)
-            if callable(getattr(type(module), TRUNK, None)):
-                stack.enter_context(_overheard(module, partial(keep, f"{name}.{TRUNK}".lstrip("."))))
+                shown = f"{name.removesuffix('maps')}{TRUNK}" if isinstance(module, Maps) else name
+                stack.callback(module.register_forward_hook(listen(shown)).remove)
         yield maps
-
-
-@contextmanager
-def _overheard(trunk: nn.Module, keep: Callable[[object], None]) -> Iterator[None]:
-    """While it is open, what the trunk's `features` gives is kept as well.
-
-    A method has no forward hooks, and its maps are the outputs of no module where the last activation is a function
-    (pre-activation ResNet, Xception, ZFNet); so the trunk is given a wrapper that calls the method of its class.
-    """
-    method = getattr(trunk, TRUNK)
-
-    def features(images: Tensor) -> object:
-        maps = method(images)
-        keep(maps)
-        return maps
-
-    setattr(trunk, TRUNK, features)  # an attribute of the object comes before the method of its class
-    try:
-        yield
-    finally:
-        delattr(trunk, TRUNK)
 
 
 @torch.no_grad()
@@ -88,7 +67,7 @@ def layer_shapes(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Shape]
     return {name: (m.shape[1], m.shape[2], m.shape[3]) for name, m in maps.items()}
 
 
-def is_trunk(name: str) -> bool:
+def of_trunk(name: str) -> bool:
     """Whether these are maps of the trunk contract."""
     return name.partition("[")[0].rpartition(".")[2] == TRUNK
 
@@ -97,7 +76,7 @@ def stage_layers(shapes: Mapping[str, Shape]) -> list[str]:
     """One layer for each map size, in the order of computation: that of the trunk contract, else of the outermost
     modules that give it the last."""
     best: dict[tuple[int, int], str] = {}
-    depth = {name: -1 if is_trunk(name) else name.count(".") for name in shapes}
+    depth = {name: -1 if of_trunk(name) else name.count(".") for name in shapes}
     for name, (_, height, width) in shapes.items():
         before = best.get((height, width))
         if before is None or depth[name] <= depth[before]:

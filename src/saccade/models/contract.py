@@ -110,7 +110,7 @@ class NetworkOffers(Protocol):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Trunk: maps [b, channels[i], ~H / strides[i], ~W / strides[i]], from fine to coarse. With `classes=0` these
-        are what `forward` gives. May be a submodule."""
+        are what `forward` gives. A submodule, or a method that ends by one (`layers/maps.py`): so hooks see them."""
 
     def scored_boxes(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Detector: scores [b, A, classes] in [0, 1] and boxes [b, A, 4] in pixels, before non-maximum suppression;

@@ -20,6 +20,7 @@ from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions, logits_of
 from saccade.layers.conv import ConvNormRelu, scaled
 from saccade.layers.layout import global_pool, join
+from saccade.layers.maps import Maps
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
@@ -162,6 +163,7 @@ class Model(nn.Module):
         self.config = config
         stem, wide = scaled(64, config.width), scaled(192, config.width)
         self.normalize = Normalize(config.mean, config.std)
+        self.maps = Maps()
         self.conv1 = _conv(config, 3, stem, 7, 2)
         self.conv2_reduce = _conv(config, stem, stem, 1)
         self.conv2 = _conv(config, stem, wide, 3)
@@ -194,7 +196,7 @@ class Model(nn.Module):
             x = self.get_submodule(f"inception_{name}")(x)
             if name in ("3b", "4d", "5b"):
                 maps.append(x)
-        return maps
+        return self.maps(maps)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Logits [b, classes] of images [b, 3, H, W] in [0, 1]; of a trunk the maps of `features`."""

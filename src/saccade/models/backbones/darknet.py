@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions, logits_of
 from saccade.layers.layout import global_pool
+from saccade.layers.maps import Maps
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.darknet_weights import read_for_model
@@ -197,6 +198,7 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         self.normalize = Normalize(config.mean, config.std)
+        self.maps = Maps()
         self.head: nn.Sequential | None = None
         if config.blocks:
             self.stem = nn.Sequential(OrderedDict(conv1=ConvNorm(3, config.width, 3, 1, config.slope)))
@@ -237,7 +239,7 @@ class Model(nn.Module):
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
-        return maps[-len(self.channels) :]
+        return self.maps(maps[-len(self.channels) :])
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Logits [b, classes] of images [b, 3, H, W] in [0, 1]; of a trunk the maps of `features`."""

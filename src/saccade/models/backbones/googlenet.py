@@ -18,6 +18,7 @@ from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions
 from saccade.layers.conv import ConvNormRelu, refuse_small, scaled
 from saccade.layers.layout import adaptive_pool, global_pool, join
+from saccade.layers.maps import Maps
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.layers.response_norm import LocalResponseNorm
 from saccade.losses.classification import CROSS_ENTROPY, Objective
@@ -178,6 +179,7 @@ class Model(nn.Module):
         self.config = config
         stem, wide = scaled(64, config.width), scaled(192, config.width)
         self.normalize = Normalize(config.mean, config.std)
+        self.maps = Maps()
         self.norm = LocalResponseNorm(1e-4, 0.75, 1.0)
         self.conv1 = _conv(config, 3, stem, 7, 2)
         self.conv2 = _conv(config, stem, stem, 1)
@@ -232,7 +234,7 @@ class Model(nn.Module):
             UsageError: H or W is less than 15 pixels (31 with the paper's last pool).
         """
         maps = self._maps(images)
-        return [maps[name] for name in ("", "3b", "4e", "5b")]
+        return self.maps([maps[name] for name in ("", "3b", "4e", "5b")])
 
     def _classify(self, top: Tensor) -> Tensor:
         if self.fc is None:

@@ -20,6 +20,7 @@ from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions, logits_of
 from saccade.layers.conv import ConvNormRelu, Kernel, half, refuse_small, scaled
 from saccade.layers.layout import global_pool, join
+from saccade.layers.maps import Maps
 from saccade.layers.normalize import Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
@@ -244,6 +245,7 @@ class Model(nn.Module):
         plan = PLANS[config.version]
         first, second, third = plan.maps
         self.normalize = Normalize(config.mean, config.std)
+        self.maps = Maps()
         self.conv2d_1a = _shrinking(config, 3, 32)
         self.conv2d_2a = _shrinking(config, 32, 32, 1)
         self.conv2d_2b = _conv(config, 32, 64, 3)
@@ -299,7 +301,7 @@ class Model(nn.Module):
             last = self.block8(last)
         if self.conv2d_7b is not None:
             last = self.conv2d_7b(last)
-        return [quarter, eighth, sixteenth, last]
+        return self.maps([quarter, eighth, sixteenth, last])
 
     def _top(self, last: Tensor) -> Tensor:
         """What the classifier sees: the averaged last map [b, length], or the embedding before its normalisation."""

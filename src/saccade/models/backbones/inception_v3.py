@@ -17,6 +17,7 @@ from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions
 from saccade.layers.conv import ConvNormRelu, Kernel, half, refuse_small, scaled
 from saccade.layers.layout import adaptive_pool, global_pool, join
+from saccade.layers.maps import Maps
 from saccade.layers.normalize import Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
@@ -234,6 +235,7 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         self.normalize = Normalize(config.mean, config.std)
+        self.maps = Maps()
         self.Conv2d_1a_3x3 = _shrinking(config, 3, 32)
         self.Conv2d_2a_3x3 = _shrinking(config, 32, 32, 1)
         self.Conv2d_2b_3x3 = _conv(config, 32, 64, 3)
@@ -275,7 +277,7 @@ class Model(nn.Module):
         x = self.Mixed_6c(self.Mixed_6b(self.Mixed_6a(eighth)))
         sixteenth = self.Mixed_6e(self.Mixed_6d(x))
         last = self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(sixteenth)))
-        return [quarter, eighth, sixteenth, last]
+        return self.maps([quarter, eighth, sixteenth, last])
 
     def _classify(self, top: Tensor) -> Tensor:
         if self.fc is None:

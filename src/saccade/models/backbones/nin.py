@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions, logits_of
 from saccade.layers.layout import global_pool
+from saccade.layers.maps import Maps
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
@@ -156,6 +157,7 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         self.normalize = Normalize(config.mean, config.std)
+        self.maps = Maps()
         self.blocks = nn.ModuleList()
         self.channels: list[int] = []
         self.strides: list[int] = []
@@ -192,7 +194,7 @@ class Model(nn.Module):
                 x = F.dropout(x, self.config.dropouts[i - 1], self.training)
             x = block(x)
             maps.append(x)
-        return maps
+        return self.maps(maps)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Logits [b, classes] of images [b, 3, H, W] in [0, 1]; of a trunk the maps of `features`.

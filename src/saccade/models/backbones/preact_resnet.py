@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions, logits_of
 from saccade.layers.layout import global_pool
+from saccade.layers.maps import Maps
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.backbones import resnet
@@ -146,6 +147,7 @@ class Model(nn.Module):
         imagenet = config.stem == "imagenet"
         expansion = 4 if config.block == "bottleneck" else 1
         self.normalize = Normalize(config.mean, config.std)
+        self.maps = Maps()
         self.conv1 = nn.Conv2d(
             3, config.width, 7 if imagenet else 3, 2 if imagenet else 1, 3 if imagenet else 1, bias=False
         )
@@ -184,7 +186,7 @@ class Model(nn.Module):
                     maps.append(activated)
                 x = block.add(x, activated)
         maps.append(F.relu(self.norm(x)))
-        return maps
+        return self.maps(maps)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Logits [b, classes] of images [b, 3, H, W] in [0, 1]; of a trunk the maps of `features`."""

@@ -19,6 +19,7 @@ from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions, logits_of
 from saccade.layers.frozen_norm import FrozenBatchNorm2d
 from saccade.layers.layout import global_pool
+from saccade.layers.maps import Maps
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
@@ -251,6 +252,7 @@ class Model(nn.Module):
         block: type[BasicBlock] | type[Bottleneck] = BasicBlock if config.block == "basic" else Bottleneck
         imagenet = config.stem == "imagenet"
         self.normalize = Normalize(config.mean, config.std)
+        self.maps = Maps()
         self.conv1 = nn.Conv2d(
             3, config.width, 7 if imagenet else 3, 2 if imagenet else 1, 3 if imagenet else 1, bias=False
         )
@@ -292,7 +294,7 @@ class Model(nn.Module):
         for i in range(len(self.channels)):
             x = self.get_submodule(f"layer{i + 1}")(x)
             maps.append(x)
-        return maps
+        return self.maps(maps)
 
     @property
     def tail(self) -> nn.Module:

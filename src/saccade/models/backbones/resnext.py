@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions, logits_of
 from saccade.layers.layout import global_pool
+from saccade.layers.maps import Maps
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.backbones import resnet
@@ -153,6 +154,7 @@ class Model(nn.Module):
         imagenet = config.stem == "imagenet"
         norms = resnet.Config(norm=config.norm, norm_eps=config.norm_eps)  # and projection shortcuts, option B
         self.normalize = Normalize(config.mean, config.std)
+        self.maps = Maps()
         self.conv1 = nn.Conv2d(
             3, config.width, 7 if imagenet else 3, 2 if imagenet else 1, 3 if imagenet else 1, bias=False
         )
@@ -191,7 +193,7 @@ class Model(nn.Module):
         for i in range(len(self.channels)):
             x = self.get_submodule(f"layer{i + 1}")(x)
             maps.append(x)
-        return maps
+        return self.maps(maps)
 
     @property
     def tail(self) -> nn.Module:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions, logits_of
 from saccade.layers.layout import global_pool, join
+from saccade.layers.maps import Maps
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
@@ -129,6 +130,7 @@ class Model(nn.Module):
             raise ValueError(f"width {config.width} is not a multiple of 4 x {config.groups} groups")
         self.config = config
         self.normalize = Normalize(config.mean, config.std)
+        self.maps = Maps()
         self.conv1 = nn.Conv2d(3, _STEM, 3, 2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(_STEM)
         self.channels = [_STEM, *(config.width * 2**i for i in range(len(_DEPTHS)))]
@@ -155,7 +157,7 @@ class Model(nn.Module):
         maps = [F.max_pool2d(x, 3, 2, padding=1)]
         for i in range(len(_DEPTHS)):
             maps.append(self.get_submodule(f"stage{i + 2}")(maps[-1]))
-        return maps
+        return self.maps(maps)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Logits [b, classes] of images [b, 3, H, W] in [0, 1]; of a trunk the maps of `features`."""

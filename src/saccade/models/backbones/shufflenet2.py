@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions, logits_of
 from saccade.layers.layout import global_pool, join
+from saccade.layers.maps import Maps
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.backbones.shufflenet import channel_shuffle
@@ -131,6 +132,7 @@ class Model(nn.Module):
             raise ValueError(f"width {config.width} is odd; units split their channels into halves")
         self.config = config
         self.normalize = Normalize(config.mean, config.std)
+        self.maps = Maps()
         self.conv1 = nn.Sequential(*_conv(3, _STEM, 3, 2), nn.ReLU(inplace=True))
         self.channels = [_STEM, *(config.width * 2**i for i in range(len(_DEPTHS)))]
         self.strides = [4, 8, 16, 32]
@@ -157,7 +159,7 @@ class Model(nn.Module):
         maps = [F.max_pool2d(self.conv1(self.normalize(images)), 3, 2, padding=1)]
         for i in range(len(_DEPTHS)):
             maps.append(self.get_submodule(f"stage{i + 2}")(maps[-1]))
-        return maps
+        return self.maps(maps)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Logits [b, classes] of images [b, 3, H, W] in [0, 1]; of a trunk the maps of `features`."""

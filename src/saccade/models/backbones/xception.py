@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions, logits_of
 from saccade.layers.layout import global_pool
+from saccade.layers.maps import Maps
 from saccade.layers.normalize import Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.backbones import resnet
@@ -129,6 +130,7 @@ class Model(nn.Module):
         self.channels = [config.entry[0], config.entry[1], config.entry[2], config.exit[2]]
         self.strides = [4, 8, 16, 32]
         self.normalize = Normalize(config.mean, config.std)
+        self.maps = Maps()
         self.conv1 = nn.Conv2d(3, config.stem[0], 3, 2, bias=False)
         self.bn1 = nn.BatchNorm2d(config.stem[0])
         self.conv2 = nn.Conv2d(config.stem[0], config.stem[1], 3, bias=False)
@@ -165,7 +167,7 @@ class Model(nn.Module):
                 maps.append(F.relu(x))
         x = F.relu(self.bn3(self.conv3(x)))
         maps.append(F.relu(self.bn4(self.conv4(x))))
-        return maps
+        return self.maps(maps)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Logits [b, classes] of images [b, 3, H, W] in [0, 1]; of a trunk the maps of `features`."""

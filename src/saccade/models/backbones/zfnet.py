@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_loss, classification_predictions, logits_of
 from saccade.layers.layout import Flat, adaptive_pool
+from saccade.layers.maps import Maps
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.backbones.alexnet import local_response_norm
@@ -96,6 +97,7 @@ class Model(nn.Module):
         self.channels = [widths[0], widths[1], widths[4]]
         self.strides = [2, 8, 16]
         self.normalize = Normalize(config.mean, config.std)
+        self.maps = Maps()
         self.conv1 = nn.Conv2d(3, widths[0], 7, 2, padding=3 if padded else 1)
         self.conv2 = nn.Conv2d(widths[0], widths[1], 5, 2, padding=2 if padded else 0)
         self.conv3 = nn.Conv2d(widths[1], widths[2], 3, padding=1)
@@ -149,7 +151,7 @@ class Model(nn.Module):
         second = F.relu(self.conv2(self.norm(self.pool(first))))
         x = self.norm(self.pool(second))
         x = F.relu(self.conv4(F.relu(self.conv3(x))))
-        return [first, second, F.relu(self.conv5(x))]
+        return self.maps([first, second, F.relu(self.conv5(x))])
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Logits [b, classes] of images [b, 3, H, W] in [0, 1], H and W at least 47; of a trunk the maps of `features`.
