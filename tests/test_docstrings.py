@@ -10,6 +10,33 @@ from pathlib import Path
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "saccade"
 WHOLE = ("layers", "losses", "ops")  # folders in which every function that takes tensors gives shapes
 IN_ALL = 0.8  # share elsewhere
+PLAIN = {  # public names of those folders without a formula of anybody's: checks, tables, layouts, ways of computing
+    "layers/anchors.py": {"shapes_of", "cell_step", "sides_of_boxes"},
+    "layers/classification.py": {"parts_of", "label_tensor", "tag_tensor", "logits_of", "classification_predictions"},
+    "layers/conv.py": {"half", "scaled", "refuse_small"},
+    "layers/frozen_norm.py": {"freeze_norms"},
+    "layers/layout.py": {"Flat", "join", "adaptive_pool", "whole_gradient"},
+    "layers/maps.py": {"Maps"},
+    "layers/masks.py": {"MaskTargets"},
+    "layers/normalize.py": {"fill_padding", "mean_colour"},
+    "layers/proposing.py": {"AnchorOutputs"},
+    "layers/regions.py": {"RegionOutputs", "RegionAnswers", "given_regions"},
+    "layers/sampling.py": {"Drawn"},
+    "layers/targets.py": {"RegionTargets", "Learnable", "detection_targets", "learnable"},
+    "losses/classification.py": {"Objective", "label_loss", "tag_loss"},
+    "losses/segmentation.py": {"stack_targets"},
+    "ops/allocation.py": {"empty"},
+    "ops/boxes.py": {"box_area", "intersection_area", "clip_boxes", "valid_boxes"},
+    "ops/conv_gradients.py": {"mend"},
+    "ops/fused_conv.py": {"FusedConv2d", "activate", "can_fuse", "has_fused_operators"},
+    "ops/roi_align.py": {"to_rois", "check_values"},
+    "ops/roi_pool.py": {"Maxima"},
+    "ops/selective_search.py": {"Regions"},
+    "ops/threads.py": {"in_threads"},
+    "ops/winograd.py": {"is_faster"},
+}
+YEAR = re.compile(r"\b(19|20)\d\d\b")
+PLACE = re.compile(r"\b(section|equation|figure|algorithm|appendix|table) \w", re.IGNORECASE)
 
 
 def takes_tensors(function: ast.FunctionDef) -> bool:
@@ -37,3 +64,28 @@ def test_shapes_stand_in_docstrings() -> None:
     lacking = [where for where, text in found if "[" not in text]
     assert [where for where in lacking if where.startswith(WHOLE)] == []
     assert len(lacking) <= (1 - IN_ALL) * len(found), "\n".join(lacking)
+
+
+def docs_inside(node: ast.AST) -> str:
+    """The docstrings of a function, or of a class with its methods."""
+    parts = (each for each in ast.walk(node) if isinstance(each, ast.FunctionDef | ast.ClassDef))
+    return " ".join(ast.get_docstring(each) or "" for each in parts)
+
+
+def test_formulas_name_their_sources() -> None:
+    """Who and when, or the place in the paper that the head of the file names."""
+    lacking, plain = [], {path: set(names) for path, names in PLAIN.items()}
+    for path in (path for folder in WHOLE for path in sorted((SOURCE / folder).glob("*.py"))):
+        tree, where = ast.parse(path.read_text(encoding="utf-8")), path.relative_to(SOURCE).as_posix()
+        of_one_paper = YEAR.search(ast.get_docstring(tree) or "")
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                text = docs_inside(node)
+                if YEAR.search(text) or (of_one_paper and PLACE.search(text)):
+                    continue
+                if node.name in plain.get(where, set()):
+                    plain[where].remove(node.name)
+                else:
+                    lacking.append(f"{where}:{node.lineno} {node.name}")
+    assert lacking == [], "each needs the paper, or the released code, of its formula; or a place in PLAIN"
+    assert {path: names for path, names in plain.items() if names} == {}, "these are gone, or name a source by now"

@@ -22,7 +22,7 @@ def cell_anchors(sizes: Sequence[float], ratios: Sequence[float], rounded: bool 
     A shape of size s and ratio r (height / width) has area s^2. `rounded` rounds the corners to whole pixels, half to
     even, as the public Faster R-CNN and RetinaNet weights were trained with: 32 gives +-(23, 11), (16, 16), (11, 23).
 
-    Source: Ren et al., "Faster R-CNN", NIPS 2015, section 3.1.1.
+    Source: Ren et al., "Faster R-CNN", TPAMI 2017, section 3.1.1.
     """
     scale = torch.tensor(sizes, dtype=torch.float32)
     root = torch.tensor(ratios, dtype=torch.float32).sqrt()
@@ -41,7 +41,7 @@ def reference_anchors(
     nearly equal. The release states inclusive pixel indices from 1, (-83, -39, 100, 56) for the first; as corners
     that is (-84, -40, 100, 56). Use with `grid_anchors(..., offset=0.0)`.
 
-    Source: Ren et al., "Faster R-CNN", NIPS 2015, section 3.1.1, and its release (`generate_anchors`).
+    Source: Ren et al., "Faster R-CNN", TPAMI 2017, section 3.1.1, and its release (`generate_anchors`).
     """
     widths = np.round(np.sqrt(base * base / np.asarray(ratios, dtype=np.float64)))
     heights = np.round(widths * np.asarray(ratios))
@@ -81,7 +81,7 @@ def grid_anchors(cell: Tensor, map_size: tuple[int, int], stride: tuple[float, f
         stride: (vertical, horizontal) distance of cells in pixels.
         offset: where in its cell a shape's origin lies, in strides: 0.0 (Faster R-CNN, RetinaNet) or 0.5 (SSD).
 
-    Source: Ren et al., "Faster R-CNN", NIPS 2015, section 3.1.1; Liu et al., "SSD", ECCV 2016, section 2.2.
+    Source: Ren et al., "Faster R-CNN", TPAMI 2017, section 3.1.1; Liu et al., "SSD", ECCV 2016, section 2.2.
     """
     rows = (torch.arange(map_size[0], dtype=cell.dtype, device=cell.device) + offset) * stride[0]
     columns = (torch.arange(map_size[1], dtype=cell.dtype, device=cell.device) + offset) * stride[1]

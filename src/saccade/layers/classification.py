@@ -56,7 +56,11 @@ def parts_of(truth: Sequence[Annotation] | None) -> list[Sequence[Annotation]]:
 
 
 def mean_of_parts(losses: Sequence[Tensor], truth: Sequence[Annotation] | None) -> Tensor:
-    """The mean over images of losses [b], one tensor for each of `parts_of(truth)`, by the shares of each image."""
+    """The mean over images of losses [b], one tensor for each of `parts_of(truth)`, by the shares of each image.
+
+    Source: Zhang et al. 2018, "mixup", section 2, and Yun et al. 2019, "CutMix", equation 1, where the two targets are
+    blended; the cross-entropy is linear in them, so that blending the losses is the same, and serves any other loss.
+    """
     if len(losses) == 1:
         return losses[0].mean()
     own, others = losses

@@ -15,6 +15,9 @@ class ConvNormRelu(nn.Module):
 
     `norm=False` leaves the batch norm out (then the convolution has a bias whatever `bias` says). The default `eps` is
     that of the TensorFlow originals, which the public Inception checkpoints keep.
+
+    Source: Ioffe & Szegedy 2015, "Batch normalization", section 3.2: the norm stands between convolution and ReLU, and
+    takes the place of the bias.
     """
 
     def __init__(

@@ -14,6 +14,9 @@ class FrozenBatchNorm2d(nn.Module):
     Shapes: x [b, c, H, W] -> [b, c, H, W]. The state dict holds weight, bias, running_mean and running_var
     (the layout of the public detection checkpoints); a `num_batches_tracked` of an ordinary batch norm is accepted
     and left out, since it has no meaning here. The oldest public detection files were trained with eps = 0.
+
+    Source: Ioffe & Szegedy 2015, "Batch normalization", algorithm 2, the last step; fixed in detectors since He et al.
+    2016, "Deep residual learning", appendix A.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:

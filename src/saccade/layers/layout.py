@@ -35,7 +35,7 @@ def join(maps: Iterable[Tensor]) -> Tensor:
 
 
 def global_pool(x: Tensor) -> Tensor:
-    """The mean over each map: [b, c, H, W] -> [b, c]."""
+    """The mean over each map: [b, c, H, W] -> [b, c]. Source: Lin et al. 2014, "Network in network", section 3.2."""
     return whole_gradient(x).mean((2, 3))
 
 

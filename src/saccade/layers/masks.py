@@ -141,6 +141,8 @@ def paste_masks(
         size: (H, W) of the image.
         aligned: the mask fills its box exactly, as in Detectron2. Otherwise, as in torchvision, the box with the border
             is cut down to whole pixels, and the last ones of both axes belong to it: up to a pixel more on that side.
+
+    Source: He et al. 2017, section 3.1, "Inference"; the border of zeros is Detectron's.
     """
     out = torch.zeros(len(masks), *size, dtype=torch.bool)
     side = masks.shape[2]

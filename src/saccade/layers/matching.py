@@ -51,7 +51,7 @@ def match_by_overlap(
     Raises:
         ValueError: low > high.
 
-    Source: Ren et al., "Faster R-CNN", NIPS 2015, section 3.1.2; Girshick, "Fast R-CNN", ICCV 2015, section 2.3.
+    Source: Ren et al., "Faster R-CNN", TPAMI 2017, section 3.1.2; Girshick, "Fast R-CNN", ICCV 2015, section 2.3.
     """
     if low > high:
         raise ValueError(f"low {low} is above high {high}")

@@ -13,7 +13,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Normalize(nn.Module):
-    """(images - mean) / std for images [b, 3, H, W] in [0, 1]; buffers outside the state dict (public layouts)."""
+    """(images - mean) / std for images [b, 3, H, W] in [0, 1]; buffers outside the state dict (public layouts).
+
+    Source: LeCun et al. 1998, "Efficient BackProp", section 4.3; here one mean and deviation a colour.
+    """
 
     def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
         super().__init__()

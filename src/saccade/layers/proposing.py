@@ -6,8 +6,8 @@ for every anchor `propose` takes the best boxes, always equally many, and `loss`
 Letters: b images, L levels, k anchors a cell, A anchors an image (A_l of them on level l), K proposals an image, m
 anchors drawn an image.
 
-Source: Ren et al., "Faster R-CNN", NIPS 2015, section 3; on pyramids Lin et al., "Feature Pyramid Networks", CVPR 2017,
-section 4.1.
+Source: Ren et al., "Faster R-CNN", TPAMI 2017, section 3; on pyramids Lin et al., "Feature Pyramid Networks", CVPR
+2017, section 4.1.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from saccade.ops.nms import nms_padded
 
 @dataclass(frozen=True)
 class ProposalRules:
-    """How proposals are chosen and learned; defaults are those of the paper and its release."""
+    """How proposals are chosen and learned; defaults are those of Ren et al. 2017, sections 3.1.2 to 3.3, and of
+    their release."""
 
     before: tuple[int, int] = (12000, 6000)  # best anchors of each level that enter NMS, in training and after
     after: tuple[int, int] = (2000, 300)  # proposals an image, in training and after (K)
@@ -95,7 +96,9 @@ class RPNHead(nn.Module):
 
 
 class RegionProposalNetwork(nn.Module):
-    """Holds the head under the public key `rpn.head`, and the anchor shapes of each level.
+    """Proposals from maps by sliding a small network over them (Ren et al. 2017, section 3.1).
+
+    Holds the head under the public key `rpn.head`, and the anchor shapes of each level.
 
     Args:
         head: scores the k anchors of a cell.

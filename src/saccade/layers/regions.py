@@ -37,7 +37,8 @@ CANDIDATES = 1000  # boxes of an image that enter NMS where shapes are fixed
 
 @dataclass(frozen=True)
 class RegionRules:
-    """How regions are learned and answers chosen; defaults are those of the release of Faster R-CNN."""
+    """How regions are learned and answers chosen (Girshick 2015, sections 2.3 and 3); defaults are those of the
+    release of Faster R-CNN."""
 
     positive_iou: float = 0.5  # IoU of a positive region
     background_iou: float = 0.0  # least IoU of a background region; 0.1 in Fast R-CNN (section 2.3)
@@ -69,7 +70,10 @@ class RegionAnswers:
 
 @dataclass(frozen=True)
 class PyramidPooling:
-    """Regions cut out of the level that fits their size: a map of fixed size for each."""
+    """Regions cut out of the level that fits their size: a map of fixed size for each.
+
+    Source: Lin et al., "Feature Pyramid Networks", CVPR 2017, section 4.2.
+    """
 
     strides: tuple[int, ...]  # of the levels that regions are read from, each twice the one before
     canonical_size: float = 224.0  # side in pixels of a region that is read at stride 16 (FPN equation 1)
@@ -164,7 +168,7 @@ def draw_regions(proposals: Tensor, targets: Targets, rules: RegionRules) -> Reg
 
     Proposals that are no boxes (zeros in empty places) are never drawn, nor is background that crowd regions cover.
 
-    Source: section 2.3, "Mini-batch sampling"; the release adds the true boxes.
+    Source: Girshick 2015, section 2.3, "Mini-batch sampling"; the release adds the true boxes.
     """
     regions = torch.cat((proposals, targets.boxes), 1)
     high, floor = rules.positive_iou, rules.background_iou
@@ -173,7 +177,8 @@ def draw_regions(proposals: Tensor, targets: Targets, rules: RegionRules) -> Reg
 
 
 def region_losses(outputs: RegionOutputs, wanted: RegionTargets, rules: RegionRules) -> dict[str, Tensor]:
-    """Softmax loss of drawn regions, smooth L1 at the true class of the positive ones (equation 1, lambda 1).
+    """Softmax loss of drawn regions, smooth L1 at the true class of the positive ones (Girshick 2015, equation 1,
+    lambda 1).
 
     Args:
         outputs: for `wanted.regions` [b, m, 4], so that r = m.
@@ -214,7 +219,7 @@ def hardest_regions(
         nms: a region with an IoU above this with one of higher loss is left out.
 
     Source: Shrivastava et al., "Training Region-based Object Detectors with Online Hard Example Mining", CVPR 2016,
-    section 4; Dai et al., "R-FCN", NIPS 2016, section 2.3.
+    section 4; Dai et al., "R-FCN", NIPS 2016, section 2, "Training".
     """
     losses = torch.stack(_losses_of_each(outputs, wanted, rules)).sum(0).masked_fill(~wanted.drawn, -torch.inf)
     kept = nms_padded(wanted.regions[:, None], losses[:, None], nms, count)
@@ -238,7 +243,7 @@ def region_predictions(
         regions: [b, r, 4]; those that are no boxes (zeros in empty places) answer nothing.
         sizes: (height, width) of each image inside the padding, to which boxes are clipped.
 
-    Source: section 3.1, "Test-time detection".
+    Source: Girshick 2015, section 3.
     """
     scores, offsets = _foreground(outputs)
     return scored_predictions(scores, offsets, regions, sizes, rules)
@@ -247,7 +252,8 @@ def region_predictions(
 def scored_predictions(
     scores: Tensor, offsets: Tensor, regions: Tensor, sizes: Sequence[tuple[int, int]], rules: RegionRules
 ) -> list[Annotation]:
-    """`region_predictions` of scores [b, r, C] in [0, 1] and offsets [b, r, C, 4], or [b, r, 1, 4] for all classes."""
+    """`region_predictions` (Girshick 2015, section 3) of scores [b, r, C] in [0, 1] and offsets [b, r, C, 4], or
+    [b, r, 1, 4] for all classes."""
     limits = torch.tensor(sizes).to(regions.device, non_blocking=True)
     boxes, scores = _decoded(scores, offsets, regions, limits, rules)
     rows = torch.cat((boxes, scores[..., None]), -1).cpu()  # moved once
@@ -258,7 +264,8 @@ def scored_predictions(
 
 
 def best_answers(outputs: RegionOutputs, regions: Tensor, sizes: Tensor, rules: RegionRules) -> RegionAnswers:
-    """`region_predictions` in fixed shapes: D = `rules.detections`. NMS sees the likeliest `CANDIDATES` of an image.
+    """`region_predictions` (Girshick 2015, section 3) in fixed shapes: D = `rules.detections`. NMS sees the likeliest
+    `CANDIDATES` of an image.
 
     Args:
         sizes: [b, 2] height and width of each image inside the padding.

@@ -9,6 +9,8 @@ from torch.nn import functional as F
 class LocalResponseNorm(nn.Module):
     """b = a / (k + alpha / 5 * sum of the squares of a over 5 channels) ** beta, as Caffe counts alpha.
 
+    Source: Krizhevsky et al. 2012, section 3.3, where alpha multiplies the sum itself.
+
     Computed in float32 whatever the type of the map: the square of a response above 256 is infinite in float16. The sum
     is one of shifted maps; torch's own form is an average pool in three dimensions, which takes twice the time on CPUs
     and has no deterministic gradient on GPUs.

@@ -35,7 +35,7 @@ def sample_anchors(
     Returns:
         m = min(batch, a) places an image; not valid where fewer could be drawn.
 
-    Source: Ren et al., "Faster R-CNN", NIPS 2015, section 3.1.3; Girshick, "Fast R-CNN", ICCV 2015, section 2.3.
+    Source: Ren et al., "Faster R-CNN", TPAMI 2017, section 3.1.3; Girshick, "Fast R-CNN", ICCV 2015, section 2.3.
     """
     number = torch.rand(matches.shape, generator=generator, device=matches.device)
     quota = min(int(batch * positive_share), matches.shape[1])

@@ -16,6 +16,8 @@ from torch.nn import functional as F
 class SolvedHead(nn.Module):
     """The softmax layer of fine-tuning, and the SVMs and box regressions that take its place once they are solved.
 
+    Sources: Girshick et al. 2014, section 2.3 and appendix C; He et al. 2014, section 4.2.
+
     These are buffers: no gradient reaches them. Until `solved` is 1 the softmax gives the scores; until the regressions
     are there their offsets are 0.
 

@@ -102,7 +102,10 @@ def softmax_focal(logits: Tensor, labels: Tensor, objective: Objective = CROSS_E
 
 
 def tag_cross_entropy(logits: Tensor, tags: Tensor, objective: Objective = CROSS_ENTROPY) -> Tensor:
-    """Sum over the labels of the logistic cross-entropy, [b]: one label weighs as much as in `label_cross_entropy`."""
+    """Sum over the labels of the logistic cross-entropy, [b]: one label weighs as much as in `label_cross_entropy`.
+
+    Source: Bishop 2006, "Pattern recognition and machine learning", equation 5.23.
+    """
     weights = _class_weights(logits, objective)
     return F.binary_cross_entropy_with_logits(logits, tags, pos_weight=weights, reduction="none").sum(1)
 

@@ -44,7 +44,7 @@ def quality_focal(logits: Tensor, quality: Tensor, gamma: float = 2.0) -> Tensor
     truth's class, 0 elsewhere. The score then says how good the box is, which NMS and AP rank by. No gradient flows to
     `quality`. Normalise its sum by the number of positive anchors.
 
-    Source: Li et al., "Generalized Focal Loss", NeurIPS 2020, equation 5.
+    Source: Li et al., "Generalized Focal Loss", NeurIPS 2020, section 3, "Quality Focal Loss".
     """
     quality = quality.detach()
     cross_entropy = functional.binary_cross_entropy_with_logits(logits, quality, reduction="none")

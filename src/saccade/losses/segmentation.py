@@ -36,8 +36,8 @@ def stack_targets(truth: Sequence[Annotation] | None, height: int, width: int, d
 
 
 def stack_border_weights(truth: Sequence[Annotation], target: Tensor, strength: float) -> Tensor:
-    """1 plus U-Net's border weights of a batch, [b, H, W] as `target`: those that the loader has made
-    (`Annotation.weights`), else of the class maps, for which a GPU waits."""
+    """1 plus U-Net's border weights of a batch (Ronneberger et al. 2015, equation 2), [b, H, W] as `target`: those that
+    the loader has made (`Annotation.weights`), else of the class maps, for which a GPU waits."""
     if any(annotation.weights is None for annotation in truth):
         extra = [torch.from_numpy(border_weights(plane, strength)) for plane in target.cpu().numpy()]
         return torch.stack(extra).to(target.device) + 1
@@ -55,12 +55,11 @@ def pixel_cross_entropy(
     """Softmax cross-entropy of logits [b, classes, H, W] with classes [b, H, W], weighted by class [classes] and
     by pixel [b, H, W], summed, over the number of labelled pixels; [].
 
-    Source: Long et al. 2015, section 4; weights by pixel: Ronneberger et al. 2015, equation 1.
-
-
     The normaliser is the *number* of labelled pixels (its mean over processes), not the sum of the weights, so that the
     gradients of several processes add up to those of one. Without a labelled pixel the loss is a zero that still
     reaches the logits.
+
+    Source: Long et al. 2015, section 4; weights by pixel: Ronneberger et al. 2015, equation 1.
     """
     loss = F.cross_entropy(logits.float(), target, class_weights, ignore_index=IGNORE, reduction="none")
     if pixel_weights is not None:
@@ -71,7 +70,7 @@ def pixel_cross_entropy(
 
 def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
     """1 - soft Dice overlap of logits [b, classes, H, W] with classes [b, H, W], mean over the classes that occur in
-    the batch; [] (Milletari et al. 2016, section 3).
+    the batch; [] (Milletari et al. 2016, "V-Net", section 3).
 
     Dice of a class = (2 sum p t + smooth) / (sum p^2 + sum t^2 + smooth) over all labelled pixels of the batch, p the
     softmax probability, t the 0/1 truth. A class that does not occur is left out: it has no overlap to improve. Without
@@ -97,6 +96,8 @@ def cross_entropy_and_dice(
     passes over them instead of some thirty.
 
     One softmax serves both, and gradients are written down instead of traced. Cannot be differentiated twice.
+
+    Sources: Long et al. 2015, section 4; Milletari et al. 2016, "V-Net", section 3.
     """
     labelled = target != IGNORE
     rows = target.masked_fill(~labelled, 0)

@@ -42,7 +42,10 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def box_iou(a: Tensor, b: Tensor) -> Tensor:
-    """IoU (see `iou`) of every pair: a [n, 4], b [m, 4] -> [n, m] in [0, 1]."""
+    """IoU of every pair: a [n, 4], b [m, 4] -> [n, m] in [0, 1].
+
+    Source: as of `iou`, Everingham et al., IJCV 2010, section 4.2.
+    """
     differentiated = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
     real = a.dtype == b.dtype and a.dtype in (torch.float32, torch.float64)
     # Subclasses are the tensors without numbers that exporters and compilers pass through.
@@ -84,8 +87,10 @@ def _pairs(a: np.ndarray, b: np.ndarray, areas: np.ndarray, out: np.ndarray, sta
 def box_iof(a: Tensor, b: Tensor) -> Tensor:
     """Share of each box of a that lies in each of b: a [n, 4], b [m, 4] -> [n, m] in [0, 1].
 
-    The measure against crowd regions (COCO evaluation code): a region of many objects is far larger than any of them,
-    so that the union says nothing. 0 for a box without area.
+    The measure against crowd regions: a region of many objects is far larger than any of them, so that the union says
+    nothing. 0 for a box without area.
+
+    Source: Lin et al., "Microsoft COCO", ECCV 2014, its released evaluation code.
     """
     return _ratio(intersection_area(a[:, None], b[None]), box_area(a)[:, None])
 

@@ -37,6 +37,8 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 
     Raises:
         ValueError: shapes do not fit, or the threshold is outside [0, 1].
+
+    Source: Felzenszwalb et al. 2010, section 7.2.
     """
     _check(boxes, scores, iou_threshold)
     groups = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
@@ -57,6 +59,8 @@ def batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: fl
 
     Raises:
         ValueError: shapes do not fit, or the threshold is outside [0, 1].
+
+    Source: Felzenszwalb et al. 2010, section 7.2.
     """
     _check(boxes, scores, iou_threshold)
     if labels.shape != scores.shape:
@@ -77,6 +81,8 @@ def nms_padded(boxes: Tensor, scores: Tensor, iou_threshold: float, limit: int) 
 
     Returns:
         [b, K] int64 indices into the g m boxes of an image by falling score, filled up with -1.
+
+    Source: Felzenszwalb et al. 2010, section 7.2.
     """
     if boxes.device.type != "cpu":
         return _padded_reference(boxes, scores, iou_threshold, limit)

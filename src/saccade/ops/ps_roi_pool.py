@@ -1,4 +1,4 @@
-"""Position-sensitive RoI pooling: every bin of a region is read from maps of its own (Dai et al. 2016, section 2.2).
+"""Position-sensitive RoI pooling: every bin of a region is read from maps of its own (Dai et al. 2016, section 2).
 
 The map has k^2 channels for each output c: bin (i, j), row and column, is the mean of channel (c k + i) k + j over the
 bin's pixels (equation 1 and the released code). A region's corners are rounded to whole pixels of the image, half away
@@ -42,6 +42,8 @@ def ps_roi_pool(maps: Tensor, boxes: Tensor | Sequence[Tensor], bins: int, spati
     Raises:
         ValueError: shapes do not fit; on CPUs also where a box is not finite, or an image's index is outside 0..b-1
             (a GPU would have to wait for the look; its own checks end the program).
+
+    Source: Dai et al., "R-FCN", NIPS 2016, section 2, equation 1.
     """
     rois = to_rois(boxes)
     if bins < 1 or maps.shape[1] % bins**2:
@@ -56,7 +58,8 @@ def ps_roi_pool_reference(
 ) -> Tensor:
     """`ps_roi_pool` in plain torch, [n, C, k, k], differentiated by autograd; how many steps follows from shapes alone.
 
-    The sum over a bin is that of four corners in the map of sums over all that lies above and to the left.
+    The sum over a bin is that of four corners in the map of sums over all that lies above and to the left (integral
+    images: Viola & Jones, "Rapid object detection", CVPR 2001, section 2.1).
     """
     rois = to_rois(boxes)
     _, channels, height, width = maps.shape

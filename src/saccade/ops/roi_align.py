@@ -44,6 +44,8 @@ def roi_align(
 
     Raises:
         ValueError: shapes do not fit, a box is not finite, or an image's index is outside 0..b-1.
+
+    Source: He et al., "Mask R-CNN", ICCV 2017, section 3, "RoIAlign".
     """
     rois = to_rois(boxes)
     levels = torch.zeros(len(rois), dtype=torch.int64, device=rois.device)
@@ -95,6 +97,9 @@ def roi_align_levels(
     Raises:
         ValueError: shapes do not fit; on CPUs also where a box is not finite, or an image's index is outside 0..b-1
             (a GPU would have to wait for the look; its own checks end the program).
+
+    Source: He et al., "Mask R-CNN", ICCV 2017, section 3, "RoIAlign"; of several maps: Lin et al., "Feature Pyramid
+    Networks", CVPR 2017, section 4.2.
     """
     arguments = (list(features), rois, levels, list(spatial_scales), height, width, sampling_ratio, aligned)
     _check(features, rois, levels, spatial_scales)
@@ -112,7 +117,7 @@ def roi_align_reference(
     aligned: bool,
 ) -> Tensor:
     """`roi_align_levels` in plain torch, [n, c, h, w], differentiated by autograd: one weighted sum over the
-    pixels of all maps."""
+    pixels of all maps (He et al. 2017, section 3)."""
     wide = _wide(features[0].dtype)
     pixels = torch.cat([each.permute(0, 2, 3, 1).reshape(-1, each.shape[1]).to(wide) for each in features])
     maps, start = [], 0
@@ -137,7 +142,7 @@ def roi_align_compiled(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    """`roi_align_levels` for CPU tensors; the result [n, c, h, w] is contiguous."""
+    """`roi_align_levels` (He et al. 2017, section 3) for CPU tensors; the result [n, c, h, w] is contiguous."""
     check_values(rois, len(features[0]))
     wide = _wide(features[0].dtype)
     out = empty((len(rois), features[0].shape[1], height, width), wide)
@@ -177,7 +182,8 @@ def roi_align_levels_backward(
     sampling_ratio: int,
     aligned: bool,
 ) -> list[Tensor]:
-    """Gradients [b, c, H_l, W_l] of the maps for a gradient [n, c, h, w]; of the features only the shapes are used."""
+    """Gradients [b, c, H_l, W_l] of the maps for a gradient [n, c, h, w]; of the features only the
+    shapes are used (He et al. 2017, section 3)."""
     wide = gradient.detach().to(_wide(gradient.dtype)).contiguous()
     results = []
     for level, scale in enumerate(spatial_scales):

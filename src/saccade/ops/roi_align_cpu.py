@@ -22,7 +22,8 @@ _PAD = 16  # numbers between neighbouring rows of the buffer whose layout is tur
 
 
 def forward(last: Tensor, regions: Tensor, rows: Tensor, out: Tensor, sampling_ratio: int) -> None:
-    """Fill out[rows[i]] ([n, c, h, w], contiguous) from a map [b, H, W, c] and regions [i] as `roi_align._regions`."""
+    """Fill out[rows[i]] ([n, c, h, w], contiguous) from a map [b, H, W, c] and regions [i] as `roi_align._regions`
+    (He et al. 2017, section 3)."""
     arrays = last.numpy(), regions.numpy(), rows.numpy(), out.numpy()
 
     def work(start: int, stop: int) -> None:
@@ -32,7 +33,8 @@ def forward(last: Tensor, regions: Tensor, rows: Tensor, out: Tensor, sampling_r
 
 
 def backward(gradient: Tensor, regions: Tensor, rows: Tensor, total: Tensor, sampling_ratio: int) -> None:
-    """Add to total [b, H, W, c] what the gradient [n, c, h, w] (contiguous) of the regions says."""
+    """Add to total [b, H, W, c] what the gradient [n, c, h, w] (contiguous) of the regions says (He et al. 2017,
+    section 3)."""
     arrays = gradient.numpy(), regions.numpy(), rows.numpy(), total.numpy()
 
     def work(start: int, stop: int) -> None:  # regions overlap, channels do not: threads never write the same number

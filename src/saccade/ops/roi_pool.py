@@ -50,6 +50,8 @@ def roi_pool(
     Raises:
         ValueError: shapes do not fit; on CPUs also where a box is not finite, or an image's index is outside 0..b-1
             (a GPU would have to wait for the look; its own checks end the program).
+
+    Source: Girshick, "Fast R-CNN", ICCV 2015, section 2.1; its gradient: section 2.3, equation 4.
     """
     rois = to_rois(boxes)
     height, width = (output_size, output_size) if isinstance(output_size, int) else output_size
@@ -66,7 +68,8 @@ def roi_pool_reference(
     spatial_scale: float = 1.0,
     rule: Rule = "overlapping",
 ) -> Tensor:
-    """`roi_pool` in plain torch, [n, c, h, w], differentiated by autograd; how many steps follows from shapes."""
+    """`roi_pool` in plain torch, [n, c, h, w], differentiated by autograd (Girshick 2015, section 2.1); how many
+    steps follows from shapes."""
     rois = to_rois(boxes)
     height, width = (output_size, output_size) if isinstance(output_size, int) else output_size
     edges_y, edges_x = _edges(rois, features.shape, height, width, spatial_scale, rule == "overlapping")

@@ -35,7 +35,8 @@ SIZE: Weights = (0.0, 0.0, 1.0, 0.0)
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """Which strategies are run and joined: every colour space with every scale and every sum of similarities."""
+    """Which strategies are run and joined: every colour space with every scale and every sum of similarities (Uijlings
+    et al. 2013, section 3.2)."""
 
     colours: tuple[str, ...]  # names of COLOURS
     scales: tuple[float, ...]  # k of the first cut, also the least pixels of its regions
@@ -133,6 +134,8 @@ COLOURS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 class Graph:
     """The pixels of an image joined to their eight neighbours, edges by rising difference: cut at any scale.
+
+    Source: Felzenszwalb & Huttenlocher 2004, algorithm 1.
 
     Args:
         planes: [H, W, c] float32.

@@ -19,8 +19,10 @@ def map_windows(boxes: Tensor, stride: float, height: int, width: int) -> Tensor
     """The map pixels that a region has for itself: [..., 4] boxes in image pixels -> first and last column and row
     [..., 4] float64, whole numbers inside a map of H x W, both ends included, at least one pixel.
 
-    First: floor(x1 / S) + 1, last: ceil(x2 / S) - 1 (appendix A, where every layer is padded by half its kernel, so
-    that map pixel i looks at image pixel i S). A region too thin for that has the pixel nearest to its middle.
+    First: floor(x1 / S) + 1, last: ceil(x2 / S) - 1, where every layer is padded by half its kernel, so that map pixel
+    i looks at image pixel i S. A region too thin for that has the pixel nearest to its middle.
+
+    Source: He et al. 2014, appendix A.
     """
     scaled = boxes.double() / stride
     first, last = scaled[..., :2].floor() + 1, scaled[..., 2:].ceil() - 1
@@ -39,6 +41,8 @@ def pyramid_pool(features: Tensor, windows: Tensor, grids: Sequence[int] = (6, 3
         features: [b, c, H, W].
         windows: [n, 5] image index, first column, first row, last column, last row (`map_windows`).
 
+    Source: He et al. 2014, section 2.2.
+
     Returns:
         [n, c * sum(k * k)], grid by grid, each with its bins of channel 0 first; 50 bins for the default.
     """
@@ -46,7 +50,10 @@ def pyramid_pool(features: Tensor, windows: Tensor, grids: Sequence[int] = (6, 3
 
 
 def pyramid_pool_reference(features: Tensor, windows: Tensor, grids: Sequence[int] = (6, 3, 2, 1)) -> Tensor:
-    """`pyramid_pool` in plain torch, a window at a time: [b, c, H, W] and windows [n, 5] -> [n, bins c]."""
+    """`pyramid_pool` in plain torch, a window at a time: [b, c, H, W] and windows [n, 5] -> [n, bins c].
+
+    Source: He et al. 2014, section 2.2.
+    """
     rows = []
     for image, x1, y1, x2, y2 in windows.long().tolist():
         window = features[image, :, y1 : y2 + 1, x1 : x2 + 1]

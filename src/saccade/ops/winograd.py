@@ -51,7 +51,7 @@ def is_faster(
 
 
 def transform_weights(weight: Tensor) -> Tensor:
-    """[c_out, c_in, 3, 3] -> [36, c_in, c_out], four times the memory."""
+    """[c_out, c_in, 3, 3] -> [36, c_in, c_out], four times the memory (Lavin & Gray 2016, section 4.3)."""
     kernel = torch.tensor(_KERNEL, dtype=torch.float64)
     outputs, channels = weight.shape[:2]
     whole = weight.new_empty(_IN, _IN, channels, outputs)
@@ -69,6 +69,8 @@ def conv3x3(x: Tensor, weights: Tensor, bias: Tensor | None, padding: list[int])
         weights: of `transform_weights`.
         bias: [c_out].
         padding: zeros above and below, and left and right.
+
+    Source: Lavin & Gray, "Fast algorithms for convolutional neural networks", CVPR 2016, section 4.3.
     """
     images, channels, height, width = x.shape
     down, across = _tiles(x.shape, padding)
