@@ -35,6 +35,7 @@ SIDES = {
     "inception_resnet_v1": 96,
     "atss_small": 96,
     "ssd300": 300,
+    "yolo1_small": 64,
     "faster_rcnn_small": 96,
     "rcnn_small": 96,
     "sppnet_small": 96,
@@ -90,6 +91,7 @@ NARROW: dict[str, dict[str, Any]] = {  # of each file's first variant in this ta
     },
     "sliding_window_small": {"trunk_width": 4, "hidden": (16,), "sample": 16, "shapes": ((24, 24), (32, 48))},
     "ssd300": {"width": 4},
+    "yolo1_small": {"trunk_width": 8, "trunk_depths": (1, 1, 1), "convs": ((16, 1),)},
 }
 
 

@@ -141,6 +141,10 @@ PARAMETERS: dict[str, int] = {
     "localizer_resnet50": 27_426_348,
     "localizer_vgg16": 245_321_516,
     "unet_paper": 31_030_658,  # Ronneberger et al. 2015, figure 1, layer by layer
+    "yolo1": 271_716_734,  # Redmon et al. 2016, figure 3, with batch norm
+    # Darknet (yolov1.cfg, yolov1-tiny.cfg).
+    "yolo1_released": 197_301_875,
+    "yolo1_tiny": 27_095_374,
     # Forms of our own, for which nobody else has a number: as they were when they were written.
     "rfcn_r50": 31_608_639,
     "rfcn_r101": 50_600_767,
@@ -154,6 +158,7 @@ PARAMETERS: dict[str, int] = {
     "sppnet_small": 1_686_597,
     "mask_rcnn_small": 4_583_725,
     "localizer_small": 3_876_492,
+    "yolo1_small": 1_869_502,
     "atss_small": 3_364_064,
     "ssd_small": 3_364_064,
     "unet": 1_942_917,
@@ -187,6 +192,7 @@ MULTIPLY_ADDS: dict[str, int] = {
     "darknet19": 2_790_989_824,
     "darknet53": 9_285_115_904,
     "darknet53_timm": 9_285_115_904,
+    "yolo1_tiny": 1_608_015_360,
     "googlenet": 1_498_376_192,
     "inception_v3": 5_713_216_096,
     "inception_v4": 12_253_974_624,

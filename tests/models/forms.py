@@ -42,6 +42,7 @@ RCNN = {"trunk_width": 8, "trunk_depths": (1, 1, 1), "side": 16, "context": 1, "
 SPPNET = {"trunk_width": 8, "trunk_depths": (1, 1), "hidden": 32, "sample": 64, "regions": 8}
 ONE_MAP = {"trunk_width": 16, "head_width": 64}
 FULLY_CONNECTED = {"trunk": "vgg11_bn", "trunk_width": 8, "trunk_hidden": 64}
+CELLS = {"trunk": "resnet18", "trunk_width": 16, "convs": ((32, 1),), "grid": 4, "dropout": 0.0}
 FORMS: dict[str, Form] = {
     "alexnet": Form("alexnet", MLP, 67, (4, 8, 16)),
     "alexnet_paper": Form("alexnet_paper", MLP, 67, (4, 8, 16), quick={"init": "he"}),
@@ -120,6 +121,16 @@ FORMS: dict[str, Form] = {
         images=6,
     ),
     "atss": Form("atss_small", ATSS, 128, None, quick={"trunk_width": 16, "channels": 32}, lr=4e-3, images=4),
+    "yolo1": Form(
+        "yolo1_small",
+        {"trunk_width": 8, "trunk_depths": (1, 1, 1), "convs": ((16, 1),)},
+        128,
+        None,
+        quick={"trunk_width": 16, "convs": ((64, 1),)},
+        images=4,
+    ),
+    "yolo1_full": Form("yolo1_tiny", CELLS | {"hidden": 64}, 128, None, learns=False, steps=200, images=4),
+    "yolo1_local": Form("yolo1_released", CELLS, 128, None, learns=False, steps=200, images=4),
     "ssd": Form("ssd300", {"width": 2}, 300, None, learns=False, quick={"width": 8}, lr=4e-3, images=4),
     "fast_rcnn": Form("fast_rcnn_small", ONE_MAP, 128, None, lr=2e-3, falls=False, images=4),
     "fast_rcnn_vgg": Form("fast_rcnn_vgg16", FULLY_CONNECTED, 128, None, learns=False, lr=2e-3, images=4),

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from saccade.errors import ModelFileError, UsageError
+from saccade.layers.locally_connected import LocallyConnected2d
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +31,18 @@ class Layer:
     name: str  # key of the convolution or linear layer: "stem.conv1.conv"
     shape: tuple[int, ...]  # of its weight: (c_out, c_in / groups, k, k), or (outputs, inputs)
     norm: str | None = None  # key of its batch norm; without one the layer has a bias
+    bias: tuple[int, ...] | None = None  # shape of the bias where it is not one number an output
 
     @property
     def numbers(self) -> int:
-        return math.prod(self.shape) + self.shape[0] * (1 if self.norm is None else 4)
+        return sum(math.prod(shape) for _, shape in self.blocks)
 
     @property
     def blocks(self) -> list[tuple[str, tuple[int, ...]]]:
         """State dict keys and shapes in the order of the file."""
         width = self.shape[:1]
         if self.norm is None:
-            vectors = [(f"{self.name}.bias", width)]
+            vectors = [(f"{self.name}.bias", self.bias or width)]
         else:
             vectors = [(f"{self.norm}.{part}", width) for part in ("bias", "weight", "running_mean", "running_var")]
         return [*vectors, (f"{self.name}.weight", self.shape)]
@@ -55,6 +57,8 @@ def file_layers(model: nn.Module) -> list[Layer]:
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             layers.append(Layer(name, tuple(module.weight.shape)))
+        elif isinstance(module, LocallyConnected2d):
+            layers.append(Layer(name, tuple(module.weight.shape), bias=tuple(module.bias.shape)))
         elif isinstance(module, nn.BatchNorm2d):
             layers[-1] = Layer(layers[-1].name, layers[-1].shape, name)
     return layers

@@ -21,7 +21,7 @@ from saccade.models.dry_run import class_tensors
 def create_trunk(
     name: str,
     width: float | None = None,
-    norm: Literal["batch", "frozen"] | None = None,
+    norm: Literal["batch", "frozen", "none"] | None = None,
     norm_eps: float | None = None,
     depths: tuple[int, ...] | None = None,
     dilated: bool = False,
@@ -34,7 +34,8 @@ def create_trunk(
 
     Args:
         width, depths: in place of the fields of the same name in the network's Config.
-        norm: frozen: its batch norms become `FrozenBatchNorm2d`; batch: it must have some; None: as it is.
+        norm: frozen: its batch norms become `FrozenBatchNorm2d`; batch: it must have some; none: it is made without, by
+            the field `norm` of its Config; None: as it is.
         norm_eps: of its batch norms.
         dilated: the last map has the stride of the one before, where the network has a field of this name.
         tail: keep what follows its last map for regions, where the network has it (`models.contract.has_tail`); a
@@ -49,12 +50,14 @@ def create_trunk(
     changes = {field: value for field, value in asked.items() if value is not None}
     if tail and hasattr(room.VARIANTS[name], "tail"):
         changes["tail"] = True
+    if norm == "none":
+        changes["norm"] = False
     config = with_changes(room.VARIANTS[name], {"classes": 0, **as_trunk(room), **changes}, name)
     trunk = room.Model(config)
     if features_of(trunk) is None:
         raise UsageError(f"{name} gives no feature maps and cannot serve as a trunk; {_networks()} can")
     norms = [module for module in trunk.modules() if isinstance(module, nn.BatchNorm2d)]
-    if not norms and (norm is not None or norm_eps is not None):
+    if not norms and (norm in ("batch", "frozen") or norm_eps is not None):
         raise UsageError(f"the trunk {name} has no batch norms, so that it takes neither trunk_norm nor trunk_norm_eps")
     for module in norms:
         module.eps = module.eps if norm_eps is None else norm_eps

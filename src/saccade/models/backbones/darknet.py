@@ -77,6 +77,7 @@ class Config:
     blocks: tuple[int, ...] = ()  # residual form: blocks of each stage, instead of `stages`
     width: int = 32  # residual: channels of the first convolution, doubled by every stage
     slope: float = 0.1  # of the leaky ReLU below 0
+    norm: bool = True  # batch norm behind every convolution; without it they have biases, as YOLO's paper prints them
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)  # RGB in [0, 1], which Darknet takes as it is
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
@@ -137,11 +138,13 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
 class ConvNorm(nn.Module):
     """Convolution that keeps the side (but for the stride), batch norm, leaky ReLU."""
 
-    def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int, slope: float) -> None:
+    def __init__(
+        self, channels_in: int, channels_out: int, kernel: int, stride: int, slope: float, norm: bool = True
+    ) -> None:
         super().__init__()
         self.slope = slope
-        self.conv = nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2, bias=False)
-        self.bn = nn.BatchNorm2d(channels_out)
+        self.conv = nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2, bias=not norm)
+        self.bn = nn.BatchNorm2d(channels_out) if norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return F.leaky_relu(self.bn(self.conv(x)), self.slope)
@@ -150,10 +153,10 @@ class ConvNorm(nn.Module):
 class Residual(nn.Module):
     """x plus 1x1 to half of the channels and 3x3 back, with no activation after the sum (YOLOv3, table 1)."""
 
-    def __init__(self, channels: int, slope: float) -> None:
+    def __init__(self, channels: int, slope: float, norm: bool = True) -> None:
         super().__init__()
-        self.conv1 = ConvNorm(channels, channels // 2, 1, 1, slope)
-        self.conv2 = ConvNorm(channels // 2, channels, 3, 1, slope)
+        self.conv1 = ConvNorm(channels, channels // 2, 1, 1, slope, norm)
+        self.conv2 = ConvNorm(channels // 2, channels, 3, 1, slope, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv2(self.conv1(x))
@@ -165,10 +168,10 @@ class ResidualStage(nn.Module):
     [b, c, H, W] -> [b, 2 c, ceil(H / 2), ceil(W / 2)].
     """
 
-    def __init__(self, channels_in: int, blocks: int, slope: float) -> None:
+    def __init__(self, channels_in: int, blocks: int, slope: float, norm: bool = True) -> None:
         super().__init__()
-        self.conv_down = ConvNorm(channels_in, 2 * channels_in, 3, 2, slope)
-        self.blocks = nn.Sequential(*(Residual(2 * channels_in, slope) for _ in range(blocks)))
+        self.conv_down = ConvNorm(channels_in, 2 * channels_in, 3, 2, slope, norm)
+        self.blocks = nn.Sequential(*(Residual(2 * channels_in, slope, norm) for _ in range(blocks)))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.blocks(self.conv_down(x))
@@ -181,7 +184,7 @@ def _plain_stage(channels: int, filters: tuple[int, ...], config: Config, first:
         kernel = 3 if (len(filters) - i) % 2 else 1
         if first and i == 0:
             kernel = config.stem_kernel
-        layers.append(ConvNorm(channels, width, kernel, 2 if kernel == 7 else 1, config.slope))
+        layers.append(ConvNorm(channels, width, kernel, 2 if kernel == 7 else 1, config.slope, config.norm))
         channels = width
     return nn.Sequential(*layers)
 
@@ -201,10 +204,10 @@ class Model(nn.Module):
         self.maps = Maps()
         self.head: nn.Sequential | None = None
         if config.blocks:
-            self.stem = nn.Sequential(OrderedDict(conv1=ConvNorm(3, config.width, 3, 1, config.slope)))
+            self.stem = nn.Sequential(OrderedDict(conv1=ConvNorm(3, config.width, 3, 1, config.slope, config.norm)))
             widths = [config.width * 2 ** (i + 1) for i in range(len(config.blocks))]
             stages: list[nn.Module] = [
-                ResidualStage(width // 2, blocks, config.slope)
+                ResidualStage(width // 2, blocks, config.slope, config.norm)
                 for width, blocks in zip(widths, config.blocks, strict=True)
             ]
             stride = 2
