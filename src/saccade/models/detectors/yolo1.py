@@ -185,7 +185,6 @@ class Model(nn.Module):
         if config.head == "conv":
             self.head = nn.Conv2d(channels, config.classes + 5 * config.boxes, 1)
             nn.init.normal_(self.head.weight, std=0.01)
-            nn.init.zeros_(self.head.bias)
         else:
             self.head = FullHead(config, channels)
 
