@@ -26,7 +26,7 @@ from saccade.layers.matching import IGNORED
 from saccade.layers.sampling import sample_anchors
 from saccade.layers.targets import RegionTargets, Targets
 from saccade.losses.across import mean_over_processes
-from saccade.losses.detection import smooth_l1
+from saccade.losses.detection import OVERLAPS, quality_focal, smooth_l1
 from saccade.ops.boxes import clip_boxes, valid_boxes
 from saccade.ops.nms import batched_nms, nms_padded
 from saccade.ops.roi_align import roi_align_levels
@@ -45,7 +45,12 @@ class RegionRules:
     sample: int = 128  # regions an image in the loss
     positive: float = 0.25  # largest share of them that is positive
     weights: Weights = (10.0, 10.0, 5.0, 5.0)  # of the offsets (`encode_boxes`)
+    # smooth_l1: of the offsets (equation 2); the others: 1 - overlap of the corrected box with the true one
+    box_loss: Literal["smooth_l1", "iou", "giou", "diou", "ciou"] = "smooth_l1"
+    box_weight: float = 1.0  # of the box in the sum of the losses (lambda of equation 1)
     beta: float = 1.0  # of smooth L1
+    # softmax: how likely a class is; iou: times the IoU that is foretold of its box; quality: that IoU itself
+    score: Literal["softmax", "iou", "quality"] = "softmax"
     score_threshold: float = 0.05
     nms: float = 0.3  # IoU above which an answer suppresses another of its class
     detections: int = 100  # answers an image
@@ -55,8 +60,9 @@ class RegionRules:
 class RegionOutputs:
     """What the second stage says of regions."""
 
-    logits: Tensor  # [b, r, C + 1] float32, background first
+    logits: Tensor  # [b, r, C + 1] float32, background first; where the score is a quality [b, r, C]
     deltas: Tensor  # [b, r, g * 4] float32: see `decode_boxes`; for each class, background first, or one for all
+    ious: Tensor | None = None  # [b, r, g] float32: logits of the IoU of each corrected box with its object
 
 
 @dataclass(slots=True)
@@ -133,11 +139,12 @@ class BoxPredictor(nn.Module):
 
     Args:
         agnostic: one box serves all classes, else each has its own.
+        background: there is a logit of the background; else C logits.
     """
 
-    def __init__(self, width: int, classes: int, agnostic: bool = False) -> None:
+    def __init__(self, width: int, classes: int, agnostic: bool = False, background: bool = True) -> None:
         super().__init__()
-        self.cls_score = nn.Linear(width, classes + 1)
+        self.cls_score = nn.Linear(width, classes + 1 if background else classes)
         self.bbox_pred = nn.Linear(width, 4 if agnostic else (classes + 1) * 4)
         for layer, std in ((self.cls_score, 0.01), (self.bbox_pred, 0.001)):  # Fast R-CNN, section 2.3
             nn.init.normal_(layer.weight, std=std)
@@ -177,31 +184,66 @@ def draw_regions(proposals: Tensor, targets: Targets, rules: RegionRules) -> Reg
 
 
 def region_losses(outputs: RegionOutputs, wanted: RegionTargets, rules: RegionRules) -> dict[str, Tensor]:
-    """Softmax loss of drawn regions, smooth L1 at the true class of the positive ones (Girshick 2015, equation 1,
-    lambda 1).
+    """Class loss of drawn regions, box loss at the true class of the positive ones (Girshick 2015, equation 1), and
+    where the IoU is foretold its loss, binary cross-entropy (Wu et al. 2020, section 3.2).
 
     Args:
         outputs: for `wanted.regions` [b, m, 4], so that r = m.
 
     Returns:
-        `class` and `box`, scalars: each a sum over regions divided by how many were drawn.
+        `class` and `box`, scalars: each a sum over regions divided by how many were drawn, a quality's `class` by how
+        many are positive; with `outputs.ious` also `iou`, by how many are positive.
     """
     class_loss, box = _losses_of_each(outputs, wanted, rules)
     whole = mean_over_processes(wanted.drawn.sum()).clamp(min=1)
-    return {"class": class_loss.sum() / whole, "box": box.sum() / whole}
+    if rules.score == "softmax":
+        return {"class": class_loss.sum() / whole, "box": box.sum() / whole}
+    positives = mean_over_processes(wanted.positive.sum()).clamp(min=1)
+    if rules.score == "quality":
+        return {"class": class_loss.sum() / positives, "box": box.sum() / whole}
+    assert outputs.ious is not None
+    logits = _of_true_class(outputs.ious[..., None], wanted)[..., 0]
+    iou = F.binary_cross_entropy_with_logits(logits, _qualities(outputs, wanted, rules), reduction="none")
+    iou = iou.where(wanted.positive, 0)
+    return {"class": class_loss.sum() / whole, "box": box.sum() / whole, "iou": iou.sum() / positives}
 
 
 def _losses_of_each(outputs: RegionOutputs, wanted: RegionTargets, rules: RegionRules) -> tuple[Tensor, Tensor]:
     """Class and box loss of every region [b, m], 0 where it does not count."""
-    classes, positive = wanted.classes, wanted.positive[..., None]
-    deltas = outputs.deltas.unflatten(2, (-1, 4))
-    own = classes.clamp(min=0) if deltas.shape[2] > 1 else torch.zeros_like(classes)
-    delta = deltas.gather(2, own[..., None, None].expand(-1, -1, 1, 4))[:, :, 0]
-    target = encode_boxes(wanted.boxes, wanted.regions, rules.weights).where(positive, 0)
-    box = smooth_l1(delta, target, rules.beta).where(positive, 0)
-    logits = outputs.logits.flatten(0, 1)
-    class_loss = F.cross_entropy(logits, classes.flatten(), reduction="none", ignore_index=IGNORED)
-    return class_loss.view(classes.shape), box.sum(2)
+    positive, delta = wanted.positive[..., None], _of_true_class(outputs.deltas.unflatten(2, (-1, 4)), wanted)
+    if rules.box_loss == "smooth_l1":
+        target = encode_boxes(wanted.boxes, wanted.regions, rules.weights).where(positive, 0)
+        box = smooth_l1(delta, target, rules.beta).where(positive, 0).sum(2)
+    else:
+        found = decode_boxes(delta, wanted.regions, rules.weights)
+        box = (1 - OVERLAPS[rules.box_loss](found, wanted.boxes)).where(wanted.positive, 0)
+    return _class_loss_of_each(outputs, wanted, rules), rules.box_weight * box
+
+
+def _class_loss_of_each(outputs: RegionOutputs, wanted: RegionTargets, rules: RegionRules) -> Tensor:
+    """[b, m]: softmax loss (equation 1), or the focal loss of a quality (Li et al. 2020, equation 5)."""
+    classes = wanted.classes
+    if rules.score != "quality":
+        logits = outputs.logits.flatten(0, 1)
+        loss = F.cross_entropy(logits, classes.flatten(), reduction="none", ignore_index=IGNORED)
+        return loss.view(classes.shape)
+    quality = torch.zeros_like(outputs.logits)
+    quality.scatter_(2, (classes - 1).clamp(min=0)[..., None], _qualities(outputs, wanted, rules)[..., None])
+    return quality_focal(outputs.logits, quality).sum(2).where(wanted.drawn, 0)
+
+
+@torch.no_grad()
+def _qualities(outputs: RegionOutputs, wanted: RegionTargets, rules: RegionRules) -> Tensor:
+    """IoU [b, m] of the corrected box of each positive region with its object; 0 elsewhere."""
+    delta = _of_true_class(outputs.deltas.unflatten(2, (-1, 4)), wanted)
+    found = decode_boxes(delta, wanted.regions, rules.weights)
+    return OVERLAPS["iou"](found, wanted.boxes).where(wanted.positive, 0)
+
+
+def _of_true_class(values: Tensor, wanted: RegionTargets) -> Tensor:
+    """Values [b, m, g, k], one row for each class with the background first or one for all -> [b, m, k]."""
+    classes = wanted.classes.clamp(min=0) if values.shape[2] > 1 else torch.zeros_like(wanted.classes)
+    return values.gather(2, classes[..., None, None].expand(-1, -1, 1, values.shape[3]))[:, :, 0]
 
 
 @torch.no_grad()
@@ -245,7 +287,7 @@ def region_predictions(
 
     Source: Girshick 2015, section 3.
     """
-    scores, offsets = _foreground(outputs)
+    scores, offsets = _foreground(outputs, rules)
     return scored_predictions(scores, offsets, regions, sizes, rules)
 
 
@@ -270,7 +312,7 @@ def best_answers(outputs: RegionOutputs, regions: Tensor, sizes: Tensor, rules: 
     Args:
         sizes: [b, 2] height and width of each image inside the padding.
     """
-    scores, offsets = _foreground(outputs)
+    scores, offsets = _foreground(outputs, rules)
     boxes, scores = _decoded(scores, offsets, regions, sizes, rules)
     classes = scores.shape[2]
     likely = (scores > rules.score_threshold) & valid_boxes(boxes, 1e-2)
@@ -285,10 +327,14 @@ def best_answers(outputs: RegionOutputs, regions: Tensor, sizes: Tensor, rules: 
     return RegionAnswers(chosen, labels.gather(1, kept).where(there, 0), best.gather(1, kept).where(there, 0))
 
 
-def _foreground(outputs: RegionOutputs) -> tuple[Tensor, Tensor]:
+def _foreground(outputs: RegionOutputs, rules: RegionRules) -> tuple[Tensor, Tensor]:
     """Scores [b, r, C] and offsets [b, r, C, 4], or [b, r, 1, 4] for all classes, without those of the background."""
     offsets = outputs.deltas.unflatten(2, (-1, 4))
-    return outputs.logits.softmax(2)[:, :, 1:], offsets[:, :, 1:] if offsets.shape[2] > 1 else offsets
+    first = 1 if offsets.shape[2] > 1 else 0
+    scores = outputs.logits.sigmoid() if rules.score == "quality" else outputs.logits.softmax(2)[:, :, 1:]
+    if outputs.ious is not None:  # the product, as masks are scored (Huang et al., "Mask Scoring R-CNN", CVPR 2019)
+        scores = scores * outputs.ious.sigmoid()[:, :, first:]
+    return scores, offsets[:, :, first:]
 
 
 def _decoded(

@@ -1,6 +1,6 @@
 """Losses of detectors, one value an element: the caller sums and divides by its count (`losses/across.py`).
 
-IoU losses are `1 - generalized_iou(...)` and its siblings in `ops/boxes.py`.
+IoU losses are 1 - `OVERLAPS[name](found, true)`: of boxes, whatever they were decoded from.
 """
 
 from __future__ import annotations
@@ -8,6 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from saccade.ops.boxes import complete_iou, distance_iou, generalized_iou, iou
+
+# Yu et al., "UnitBox", ACM MM 2016; Rezatofighi et al., CVPR 2019; Zheng et al., AAAI 2020 (the last two)
+OVERLAPS = {"iou": iou, "giou": generalized_iou, "diou": distance_iou, "ciou": complete_iou}
 
 
 def smooth_l1(prediction: Tensor, target: Tensor, beta: float = 1.0) -> Tensor:

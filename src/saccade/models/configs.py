@@ -157,7 +157,8 @@ def _renamed(made: Any, state: Mapping[str, Any]) -> Mapping[str, Any]:
     """A stored Config in today's names.
 
     `label_smoothing` of the first classifiers is a part of `objective`; U-Net's `encoder` is its `trunk`; the pyramid
-    detector wrote out the residual network that it stands on; our small detector and the paper's SSD were one Config.
+    detector wrote out the residual network that it stands on, and its small form drew boxes as the paper's; our small
+    detector and the paper's SSD were one Config.
     """
     state, fields = dict(state), {field.name for field in dataclasses.fields(made)}
     if "label_smoothing" in state and "objective" not in state and "objective" in fields:
@@ -168,11 +169,15 @@ def _renamed(made: Any, state: Mapping[str, Any]) -> Mapping[str, Any]:
     for before, now in (("encoder", "trunk"), ("encoder_width", "trunk_width")):
         if before in state and now in fields:
             state[now] = state.pop(before)
+    if "head_iou" in state and "cascade" in fields:
+        state = {name: value for name, value in _BOXES_OF_THE_PAPER.items() if name not in state} | state
     if {"fit_priors", "steps"} <= set(state):
         return _small_detector(state) if "trunk_width" in fields else _paper_ssd(state)
     return state
 
 
+# Fields that the pyramid detector was given since, as they were before.
+_BOXES_OF_THE_PAPER = {"aligned": False, "cascade": [], "box_loss": "smooth_l1", "box_weight": 1.0, "score": "softmax"}
 # What the Config of both detectors had, and one of them never changed.
 _SMALL_ALONE = {"matching": "overlap", "class_loss": "softmax", "fit_priors": False}
 _SMALL_FIXED = {"matching": "adaptive", "class_loss": "quality", "side": 0}

@@ -26,9 +26,9 @@ from saccade.layers.box_coding import decode_boxes
 from saccade.layers.matching import IGNORED
 from saccade.layers.targets import Targets, detection_targets, learnable
 from saccade.losses.across import mean_over_processes
-from saccade.losses.detection import quality_focal
+from saccade.losses.detection import OVERLAPS, quality_focal
 from saccade.models.backbones import create_trunk, refuse_strides
-from saccade.models.detectors.ssd import OVERLAPS, VARIANCES, Sizes, detections
+from saccade.models.detectors.ssd import VARIANCES, Sizes, detections
 from saccade.models.paper import Paper
 
 PAPER = Paper(

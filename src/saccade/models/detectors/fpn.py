@@ -6,7 +6,12 @@ pooled to 7x7 from the level that fits their size (section 4.2), by RoIAlign as 
 fully connected layers. Four losses are summed: objectness and box of the proposals, class and box of the regions.
 State dicts have the keys of the public torchvision checkpoint `fasterrcnn_resnet50_fpn`.
 
-Letters: b images, L levels, k anchors a cell, A anchors an image, K proposals an image, C classes, n sampled regions.
+What later papers did for boxes that fit is there too, and off in the paper's form: a loss on the overlap of a box
+(`box_loss`; Rezatofighi et al. 2019), scores that know how well it fits (`score`; Jiang et al. 2018, Li et al. 2020)
+and heads in a row (`cascade`; Cai and Vasconcelos 2018).
+
+Letters: b images, L levels, k anchors a cell, A anchors an image, K proposals an image, C classes, n sampled regions,
+g = C + 1 boxes a region, or 1 for all classes.
 Inside this file class 0 is the background, as in the released heads; labels outside are one less.
 """
 
@@ -26,6 +31,7 @@ from saccade.layers.anchors import cell_anchors, shapes_of, sides_of_boxes
 from saccade.layers.fpn import FeaturePyramid
 from saccade.layers.normalize import fill_padding, mean_colour
 from saccade.layers.proposing import ProposalRules, RegionProposalNetwork, RPNHead
+from saccade.layers.refining import corrected_regions, joined_outputs, matched_regions
 from saccade.layers.regions import (
     BoxPredictor,
     PyramidPooling,
@@ -77,6 +83,8 @@ class Config:
     channels: int = 256
     pyramid_norm: bool = False
     canonical_size: float = 224.0  # side in pixels of a box that belongs to P4 (FPN equation 1)
+    # of regions, the centres of pixels are heeded, as in later releases; the public weights learned without
+    aligned: bool = False
     # proposals
     # (width, height) in pixels, a tuple a level; where there are more than maps, coarser levels are added, such as P6
     anchors: tuple[Shapes, ...] = square_anchors(32, 64, 128, 256, 512)
@@ -91,6 +99,15 @@ class Config:
     head_iou: float = 0.5  # IoU of a positive region
     head_sample: int = 512  # regions an image in the loss
     head_positive: float = 0.25
+    # IoU of a positive region of each further head, which begins at the boxes of the one before; 0.6 and 0.7 in Cascade
+    # R-CNN (section 6.1). Its boxes serve all classes, and its offsets count two, three ... times as much.
+    cascade: tuple[float, ...] = ()
+    # of the regions. smooth_l1: of the offsets; the others: 1 - overlap of the corrected box with the true one
+    box_loss: Literal["smooth_l1", "iou", "giou", "diou", "ciou"] = "smooth_l1"
+    box_weight: float = 1.0  # of the regions' boxes in the sum of the losses; 10 with giou (Rezatofighi et al. 2019)
+    # softmax: how likely the class is (Fast R-CNN); iou: times the IoU that a further output foretells of the box, as
+    # masks are scored (Huang et al. 2019); quality: that IoU itself, learned by the focal loss of Li et al. 2020
+    score: Literal["softmax", "iou", "quality"] = "softmax"
     box_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
     beta: float = 1 / 9  # of smooth L1, both stages
     # answers
@@ -207,19 +224,32 @@ class Backbone(nn.Module):
 
 
 class RoIHeads(nn.Module):
-    """The second stage (public key `roi_heads`): RoIAlign 7x7 from the level of each region, two layers, predictor."""
+    """The second stage (public key `roi_heads`): RoIAlign 7x7 from the level of each region, two layers, predictor.
+
+    In a cascade each head is one of these. `iou_predictor` foretells the IoU of a box where the score asks for it.
+    """
 
     def __init__(self, config: Config, strides: Sequence[int]) -> None:
         super().__init__()
-        self.pooling = PyramidPooling(tuple(strides), config.canonical_size)
-        self.box_head = TwoLayerHead(config.channels * 7 * 7, config.head_width)
-        self.box_predictor = BoxPredictor(config.head_width, config.classes)
+        agnostic, classes, width = len(config.cascade) > 0, config.classes, config.head_width
+        self.pooling = PyramidPooling(tuple(strides), config.canonical_size, aligned=config.aligned)
+        self.box_head = TwoLayerHead(config.channels * 7 * 7, width)
+        self.box_predictor = BoxPredictor(width, classes, agnostic, background=config.score != "quality")
+        self.iou_predictor: nn.Linear | None = None
+        if config.score == "iou":
+            self.iou_predictor = nn.Linear(width, 1 if agnostic else classes + 1)
+            nn.init.normal_(self.iou_predictor.weight, std=0.01)
+            nn.init.zeros_(self.iou_predictor.bias)
 
     def forward(self, levels: Sequence[Tensor], regions: Tensor) -> RegionOutputs:
         """Levels, of which those added are not read, and regions [b, r, 4] -> logits and offsets for each class."""
-        logits, deltas = self.box_predictor(self.box_head(self.pooling(levels, to_rois(regions.unbind()), 7)))
+        hidden = self.box_head(self.pooling(levels, to_rois(regions.unbind()), 7))
+        logits, deltas = self.box_predictor(hidden)
+        ious = None if self.iou_predictor is None else self.iou_predictor(hidden).float()
         shape = regions.shape[:2]
-        return RegionOutputs(logits.unflatten(0, shape), deltas.unflatten(0, shape))
+        return RegionOutputs(
+            logits.unflatten(0, shape), deltas.unflatten(0, shape), None if ious is None else ious.unflatten(0, shape)
+        )
 
 
 class Model(nn.Module):
@@ -248,29 +278,38 @@ class Model(nn.Module):
             sample=config.head_sample,
             positive=config.head_positive,
             weights=config.box_weights,
+            box_loss=config.box_loss,
+            box_weight=config.box_weight,
             beta=config.beta,
+            score=config.score,
             score_threshold=config.score_threshold,
             nms=config.nms,
             detections=config.detections,
         )
         self.roi_heads = RoIHeads(config, self.backbone.strides)
+        self.cascade = nn.ModuleList(RoIHeads(config, self.backbone.strides) for _ in config.cascade)
+        self.rules_of_heads = [self.rules, *_later_rules(self.rules, config.cascade)]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Raw outputs of images [b, 3, H, W] in [0, 1]; shapes depend on the shape of the images alone.
 
         Returns:
             (objectness logits [b, A], anchor offsets [b, A, 4], proposals [b, K, 4], class logits [b, K, C + 1],
-            offsets for each class [b, K, (C + 1) * 4]); places without proposal hold a box of zeros.
+            offsets for each class [b, K, g * 4]); places without proposal hold a box of zeros. In a cascade the
+            proposals are the regions of the last head, and the logits are of the mean likelihoods. With
+            `score="quality"` there are C logits, with "iou" those of the boxes' IoU [b, K, g] come last.
         """
         levels = self.backbone(images)
         anchors = self.rpn(levels, images.shape[-2:])
         sizes = images.new_tensor(images.shape[-2:]).expand(len(images), 2)
         proposals = self.rpn.propose(anchors, sizes, training=False)
-        regions = self.roi_heads(levels, proposals)
-        return torch.cat(anchors.logits, 1), torch.cat(anchors.deltas, 1), proposals, regions.logits, regions.deltas
+        proposals, regions = self._answers(levels, proposals, sizes)
+        found = (regions.logits, regions.deltas) + (() if regions.ious is None else (regions.ious,))
+        return torch.cat(anchors.logits, 1), torch.cat(anchors.deltas, 1), proposals, *found
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """The four losses; each is a sum over sampled anchors or regions divided by how many were sampled."""
+        """The four losses, and those of further outputs; see `region_losses`. Losses of a further head end in its
+        number and count half as much as those of the head before, as in the release of Cascade R-CNN."""
         targets = detection_targets(batch, self.config.classes)
         sizes = torch.tensor(batch.sizes).to(batch.images.device, non_blocking=True)
         levels = self.backbone(fill_padding(batch.images, batch.sizes, self.get_buffer("colour")))
@@ -278,7 +317,16 @@ class Model(nn.Module):
         losses = self.rpn.loss(anchors, targets, sizes)
         proposals = self.rpn.propose(anchors, sizes, training=True)
         wanted = draw_regions(proposals, targets, self.rules)
-        return losses | region_losses(self.roi_heads(levels, wanted.regions), wanted, self.rules)
+        outputs = self.roi_heads(levels, wanted.regions)
+        losses |= region_losses(outputs, wanted, self.rules)
+        for i, head in enumerate(self.cascade, 1):
+            regions = wanted.regions.where(wanted.drawn[..., None], 0)
+            regions = corrected_regions(outputs, regions, sizes, self.rules_of_heads[i - 1])
+            wanted = matched_regions(regions, targets, self.rules_of_heads[i])
+            outputs = head(levels, wanted.regions)
+            own = region_losses(outputs, wanted, self.rules_of_heads[i])
+            losses |= {f"{name}_{i + 1}": loss / 2**i for name, loss in own.items()}
+        return losses
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[Annotation]:
@@ -286,7 +334,26 @@ class Model(nn.Module):
         sizes = torch.tensor(batch.sizes).to(batch.images.device, non_blocking=True)
         levels = self.backbone(fill_padding(batch.images, batch.sizes, self.get_buffer("colour")))
         proposals = self.rpn.propose(self.rpn(levels, batch.images.shape[-2:]), sizes, training=False)
-        return region_predictions(self.roi_heads(levels, proposals), proposals, batch.sizes, self.rules)
+        regions, outputs = self._answers(levels, proposals, sizes)
+        return region_predictions(outputs, regions, batch.sizes, self.rules_of_heads[-1])
+
+    def _answers(self, levels: Sequence[Tensor], regions: Tensor, sizes: Tensor) -> tuple[Tensor, RegionOutputs]:
+        """The regions [b, K, 4] of the last head, and what is said of them."""
+        outputs = [self.roi_heads(levels, regions)]
+        for head, rules in zip(self.cascade, self.rules_of_heads, strict=False):
+            regions = corrected_regions(outputs[-1], regions, sizes, rules)
+            outputs.append(head(levels, regions))
+        return regions, joined_outputs(outputs, self.config.score)
+
+
+def _later_rules(first: RegionRules, overlaps: Sequence[float]) -> list[RegionRules]:
+    """Rules of the further heads of a cascade. What is left to correct is smaller at each, so that its offsets are
+    multiplied by 2, 3, ... (the variances of the release: 0.1, 0.05, 0.033)."""
+    rules = []
+    for i, overlap in enumerate(overlaps, 2):
+        x, y, w, h = (i * weight for weight in first.weights)
+        rules.append(dataclasses.replace(first, positive_iou=overlap, weights=(x, y, w, h)))
+    return rules
 
 
 def adapt(config: Config, examples: Sequence[Annotation]) -> Config:

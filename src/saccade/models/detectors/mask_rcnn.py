@@ -303,5 +303,6 @@ def from_public(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _box_config(config: Config) -> fpn.Config:
-    """What the detector before the masks is made from."""
-    return fpn.Config(**{field.name: getattr(config, field.name) for field in dataclasses.fields(fpn.Config)})
+    """What the detector before the masks is made from; what came after the paper is off."""
+    names = {field.name for field in dataclasses.fields(fpn.Config)} & {f.name for f in dataclasses.fields(config)}
+    return fpn.Config(**{name: getattr(config, name) for name in names})

@@ -23,10 +23,10 @@ from saccade.layers.normalize import Normalize
 from saccade.layers.sampling import hard_negatives
 from saccade.layers.targets import Targets, detection_targets
 from saccade.losses.across import mean_over_processes
-from saccade.losses.detection import smooth_l1
+from saccade.losses.detection import OVERLAPS, smooth_l1
 from saccade.models.backbones import vgg
 from saccade.models.paper import Paper
-from saccade.ops.boxes import clip_boxes, complete_iou, distance_iou, generalized_iou, iou, valid_boxes
+from saccade.ops.boxes import clip_boxes, valid_boxes
 from saccade.ops.nms import batched_nms
 
 PAPER = Paper(
@@ -36,7 +36,6 @@ PAPER = Paper(
     where="ECCV 2016, arXiv 1512.02325",
 )
 TASKS = ("detect",)
-OVERLAPS = {"iou": iou, "giou": generalized_iou, "diou": distance_iou, "ciou": complete_iou}
 VARIANCES = (10.0, 10.0, 5.0, 5.0)  # released code: offsets divided by 0.1, 0.1, 0.2, 0.2
 Sizes = tuple[tuple[tuple[float, float], ...], ...]
 
