@@ -66,7 +66,16 @@ NARROW: dict[str, dict[str, Any]] = {  # of each file's first variant in this ta
     "shufflenet_v2_x0_5": {"width": 24},
     "unet": {"width": 4, "border": 10.0, "class_weights": (1.0, 2.0, 1.0, 0.5)},
     "localizer_small": {"per_class": True},
-    "faster_rcnn_small": {"trunk_width": 8, "channels": 16, "rpn_sample": 32, "head_sample": 32, "head_width": 32},
+    "faster_rcnn_small": {
+        "trunk_width": 8,
+        "channels": 16,
+        "rpn_sample": 32,
+        "head_sample": 32,
+        "head_width": 32,
+        "cascade": (0.6,),
+        "box_loss": "giou",
+        "score": "iou",
+    },
     "rcnn_small": {"trunk_width": 8, "trunk_depths": (1, 1, 1), "side": 16, "context": 1, "sample": 32},
     "sppnet_small": {"trunk_width": 8, "trunk_depths": (1, 1), "hidden": 32, "sample": 32},
     "mask_rcnn_small": {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from typing import Literal
 
 import pytest
 import torch
@@ -80,6 +82,75 @@ def test_losses_by_hand(agnostic: bool) -> None:
     losses["box"].backward()
     assert deltas.grad is not None
     assert deltas.grad.nonzero()[:, 1].unique().tolist() == [0]
+
+
+@pytest.mark.parametrize("agnostic", [False, True])
+@pytest.mark.parametrize(("kind", "value"), [("iou", 6 / 7), ("giou", 6 / 7 + 50 / 225), ("diou", 6 / 7 + 50 / 450)])
+def test_overlap_losses_by_hand(agnostic: bool, kind: Literal["iou", "giou", "diou"], value: float) -> None:
+    """An offset that moves the region by half its side: IoU 25 / 175, the union 175 of a hull of 225, the centres
+    sqrt(50) and the hull's corners sqrt(450) apart. Two regions were drawn, and the box counts 10 times."""
+    wanted = hand_made()
+    wanted.regions[0, 0], box = torch.tensor([0.0, 0, 10, 10]), torch.tensor([10.0, 10, 20, 20])
+    wanted.boxes = box.expand(1, 3, 4)
+    deltas = torch.zeros(1, 3, 1 if agnostic else 3, 4)
+    deltas[0, 0, -1] = torch.tensor([5.0, 5, 0, 0])
+    deltas.requires_grad_()
+    outputs = RegionOutputs(torch.zeros(1, 3, 3), deltas.flatten(2))
+    rules = dataclasses.replace(RULES, box_loss=kind, box_weight=10.0)
+    loss = region_losses(outputs, wanted, rules)["box"]
+    assert loss.item() == pytest.approx(10 * value / 2)
+    loss.backward()
+    assert deltas.grad is not None
+    assert deltas.grad.isfinite().all()
+    assert deltas.grad.nonzero()[:, :3].unique(dim=0).tolist() == [[0, 0, 0 if agnostic else 2]]
+
+
+def overlapping() -> RegionOutputs:
+    """For `hand_made`: boxes as the regions are, so that the first overlaps its object by 0.8."""
+    return RegionOutputs(torch.tensor([[[0.3, -1.2, 0.4]] * 3]), torch.zeros(1, 3, 12).requires_grad_())
+
+
+def test_loss_of_a_foretold_overlap_by_hand() -> None:
+    outputs, x = overlapping(), math.log(0.6 / 0.4)
+    outputs.ious = torch.tensor([[[-3.0, 2.0, x], [1.0, 1, 1], [1.0, 1, 1]]]).requires_grad_()
+    losses = region_losses(outputs, hand_made(), dataclasses.replace(RULES, score="iou"))
+    plain = region_losses(outputs, hand_made(), RULES)
+    assert losses["iou"].item() == pytest.approx(-0.8 * math.log(0.6) - 0.2 * math.log(0.4))
+    assert (losses["class"], losses["box"]) == (plain["class"], plain["box"])
+    losses["iou"].backward()
+    assert outputs.deltas.grad is None  # the box does not learn to be as good as foretold
+    assert outputs.ious.grad is not None
+    assert outputs.ious.grad.nonzero().tolist() == [[0, 0, 2]]
+
+
+def test_loss_of_a_quality_by_hand() -> None:
+    """Two classes, two regions drawn: four logits learn, one of them 0.8, the others 0; over one positive."""
+    outputs = dataclasses.replace(overlapping(), logits=torch.tensor([[[0.3, -1.2], [0.5, 2.0], [9.0, 9.0]]]))
+    losses = region_losses(outputs, hand_made(), dataclasses.replace(RULES, score="quality"))
+    expected = 0.0
+    for x, quality in ((0.3, 0.0), (-1.2, 0.8), (0.5, 0.0), (2.0, 0.0)):
+        p = 1 / (1 + math.exp(-x))
+        expected += (quality - p) ** 2 * -(quality * math.log(p) + (1 - quality) * math.log(1 - p))
+    assert losses["class"].item() == pytest.approx(expected)
+    torch.testing.assert_close(losses["box"], region_losses(overlapping(), hand_made(), RULES)["box"])
+
+
+def test_scores_that_know_the_overlap() -> None:
+    """Of two boxes on one object the likelier is suppressed by the one that is foretold to fit."""
+    regions = torch.tensor([[[0.0, 0, 20, 20], [0, 0, 20, 21]]])
+    logits, ious = torch.tensor([[[0.0, 3], [0, 2]]]), torch.tensor([[[9.0, -1], [-9, 1]]])
+    outputs = RegionOutputs(logits, torch.zeros(1, 2, 8), ious)
+    found = region_predictions(outputs, regions, [SIZE], dataclasses.replace(RULES, score="iou"))[0].objects
+    assert found is not None
+    assert found.scores is not None
+    assert found.boxes.tolist() == [[0, 0, 20, 21]]
+    assert found.scores.item() == pytest.approx(torch.tensor(2.0).sigmoid().item() * torch.tensor(1.0).sigmoid().item())
+    outputs = RegionOutputs(torch.tensor([[[-3.0, 1.0], [2.0, -9.0]]]), torch.zeros(1, 2, 4))
+    found = region_predictions(outputs, regions, [SIZE], dataclasses.replace(RULES, score="quality"))[0].objects
+    assert found is not None
+    assert found.scores is not None
+    assert found.labels.tolist() == [0, 1]
+    torch.testing.assert_close(found.scores, torch.tensor([2.0, 1.0]).sigmoid())
 
 
 @pytest.mark.parametrize("agnostic", [False, True])

@@ -35,7 +35,7 @@ def corrected_regions(outputs: RegionOutputs, regions: Tensor, sizes: Tensor, ru
     Args:
         outputs: with offsets [b, r, 4], for all classes.
 
-    Source: section 4.1, equation 6.
+    Source: section 4.1, "Cascaded Bounding Box Regression" of the cascade's paper.
     """
     boxes = clip_boxes(decode_boxes(outputs.deltas, regions, rules.weights), sizes[:, None])
     return boxes.where(valid_boxes(regions)[..., None], 0)

@@ -3,18 +3,21 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from saccade.data.types import Annotation, Batch, Objects
 from saccade.errors import DataError, UsageError
 from saccade.layers.anchors import cell_anchors, shapes_of
+from saccade.layers.box_coding import decode_boxes
 from saccade.layers.proposing import ProposalRules, RegionProposalNetwork, RPNHead
 from saccade.models.configs import config_from_json, unknown_fields
 from saccade.models.detectors import fpn
 from saccade.models.detectors.fpn import VARIANTS, Config, Model, adapt, from_public
-from saccade.ops.boxes import box_iou
+from saccade.ops.boxes import box_iou, clip_boxes
 
 LAYOUT = Path(__file__).parents[2] / "data" / "layouts" / "fasterrcnn_resnet50_fpn.json"
 SMALL = dataclasses.replace(VARIANTS["faster_rcnn_small"], classes=3, trunk_width=16, channels=32, head_width=64)
@@ -150,6 +153,77 @@ def test_images_without_objects(model: Model, kind: str) -> None:
         assert parameter.grad.isfinite().all(), name
 
 
+OPTIONS: dict[str, dict[str, Any]] = {  # of later papers; each is off in the paper's form
+    "giou": {"box_loss": "giou", "box_weight": 10.0},
+    "iou": {"score": "iou"},
+    "quality": {"score": "quality"},
+    "cascade": {"cascade": (0.6, 0.7)},
+    "all": {"box_loss": "ciou", "score": "iou", "cascade": (0.6,), "aligned": True},
+}
+OFF = {"aligned": False, "cascade": (), "box_loss": "smooth_l1", "box_weight": 1.0, "score": "softmax"}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("some", [True, False])
+def test_every_option_reaches_every_parameter_and_answers(option: str, some: bool) -> None:
+    """Also where no image has objects; outputs of one shape whatever the image shows; answers inside the image."""
+    torch.manual_seed(0)
+    model, batch = Model(dataclasses.replace(SMALL, **OFF | OPTIONS[option])), scenes(2)
+    assert batch.truth is not None
+    batch.truth = [batch.truth[0] if some else annotation([], []), annotation([], [])]
+    losses = model.loss(batch)
+    heads = range(2, 2 + len(model.config.cascade))
+    own = ["class", "box"] + (["iou"] if model.config.score == "iou" else [])
+    expected = own + [f"{name}_{head}" for head in heads for name in own]
+    assert set(losses) == {"rpn_objectness", "rpn_box", *expected}
+    torch.stack(list(losses.values())).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+    model.eval()
+    shapes = [[tuple(out.shape) for out in model(images)] for images in (batch.images, torch.zeros(2, 3, 128, 128))]
+    assert shapes[0] == shapes[1]
+    for answer in model.predict(batch):
+        assert answer.objects is not None
+        assert (answer.objects.boxes <= 128).all()
+
+
+def test_heads_in_a_row_refine_the_boxes_of_the_one_before() -> None:
+    """A second head that moves nothing draws the first head's boxes; one that moves by a tenth (2 for its weights of
+    20) moves them; its class is the mean of both."""
+    torch.manual_seed(0)
+    config = dataclasses.replace(SMALL, **OFF | {"cascade": (0.6,), "score_threshold": 0.0, "nms": 1.0})
+    model, batch = Model(config).eval(), scenes(1)
+    first, second = model.roi_heads.box_predictor, model.cascade[0].box_predictor
+    nn.init.zeros_(second.bbox_pred.weight)
+    with torch.no_grad():
+        first.bbox_pred.bias.copy_(torch.tensor([0.0, 0, -2.0, -2.0]))
+    _, _, unmoved, logits, deltas = model(batch.images)
+    with torch.no_grad():
+        second.bbox_pred.bias.copy_(torch.tensor([2.0, 0, 0, 0]))
+    _, _, regions, _, moved = model(batch.images)
+    assert not deltas.any()
+    assert torch.equal(unmoved, regions)
+    found = decode_boxes(moved, regions, model.rules_of_heads[1].weights)
+    torch.testing.assert_close(found[..., 0], regions[..., 0] + 0.1 * (regions[..., 2] - regions[..., 0]))
+    levels = model.backbone(batch.images)
+    sizes = torch.tensor([[128, 128]])
+    proposals = model.rpn.propose(model.rpn(levels, (128, 128)), sizes, training=False)
+    votes = [model.roi_heads(levels, proposals).logits, model.cascade[0](levels, regions).logits]
+    torch.testing.assert_close(logits.softmax(2), (votes[0].softmax(2) + votes[1].softmax(2)) / 2)
+    begun = decode_boxes(model.roi_heads(levels, proposals).deltas, proposals, config.box_weights)
+    torch.testing.assert_close(regions, clip_boxes(begun, (128, 128)))
+
+
+def test_small_checkpoints_of_before_draw_boxes_as_they_did() -> None:
+    now = dataclasses.asdict(VARIANTS["faster_rcnn_small"])
+    before = {name: value for name, value in now.items() if name not in OFF}
+    assert config_from_json(fpn, "faster_rcnn_small", before) == dataclasses.replace(
+        VARIANTS["faster_rcnn_small"], **OFF
+    )
+    assert {name: getattr(VARIANTS["faster_rcnn_r50_fpn"], name) for name in OFF} == OFF
+
+
 def test_the_same_seed_gives_the_same_losses(model: Model) -> None:
     batch = scenes(2)
     values = []
@@ -199,10 +273,11 @@ def test_settings_of_the_first_versions_are_read(name: str) -> None:
     own = {"block": "basic", "depths": [2, 2, 2, 2], "width": 32, "norm": "batch", "norm_eps": 1e-5}
     own = own if name == "faster_rcnn_small" else own | {"block": "bottleneck", "depths": [3, 4, 6, 3], "width": 64}
     now = dataclasses.asdict(VARIANTS[name])
-    before = {key: value for key, value in now.items() if not key.startswith("trunk")} | own
+    before = {key: value for key, value in now.items() if not key.startswith("trunk") and key not in OFF} | own
     assert unknown_fields(fpn, name, before) == []
     with torch.device("meta"):
-        read, made = Model(config_from_json(fpn, name, before)), Model(VARIANTS[name])
+        read = Model(config_from_json(fpn, name, before))
+        made = Model(dataclasses.replace(VARIANTS[name], **OFF))
     assert {k: v.shape for k, v in read.state_dict().items()} == {k: v.shape for k, v in made.state_dict().items()}
 
 
