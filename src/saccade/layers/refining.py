@@ -63,7 +63,7 @@ def joined_outputs(outputs: Sequence[RegionOutputs], score: str) -> RegionOutput
     Returns:
         Logits whose softmax, or sigmoid, is the mean of theirs.
 
-    Source: section 6.1: at inference the classifiers of all heads vote; as in the release.
+    Source: section 5.4, stage-wise comparison: the ensemble of the classifiers of all stages.
     """
     last, logits = outputs[-1], torch.stack([each.logits for each in outputs])
     if len(outputs) == 1:

@@ -100,7 +100,7 @@ class Config:
     head_sample: int = 512  # regions an image in the loss
     head_positive: float = 0.25
     # IoU of a positive region of each further head, which begins at the boxes of the one before; 0.6 and 0.7 in Cascade
-    # R-CNN (section 6.1). Its boxes serve all classes, and its offsets count two, three ... times as much.
+    # R-CNN (section 5.1). Its boxes serve all classes, and its offsets count two, three ... times as much.
     cascade: tuple[float, ...] = ()
     # of the regions. smooth_l1: of the offsets; the others: 1 - overlap of the corrected box with the true one
     box_loss: Literal["smooth_l1", "iou", "giou", "diou", "ciou"] = "smooth_l1"
@@ -319,7 +319,7 @@ class Model(nn.Module):
         wanted = draw_regions(proposals, targets, self.rules)
         outputs = self.roi_heads(levels, wanted.regions)
         losses |= region_losses(outputs, wanted, self.rules)
-        for i, head in enumerate(self.cascade, 1):
+        for i, head in enumerate(self.cascade, 1):  # at what the head before has made of its regions
             regions = wanted.regions.where(wanted.drawn[..., None], 0)
             regions = corrected_regions(outputs, regions, sizes, self.rules_of_heads[i - 1])
             wanted = matched_regions(regions, targets, self.rules_of_heads[i])
