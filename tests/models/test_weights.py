@@ -133,7 +133,7 @@ def test_what_is_wrong_comes_before_the_data_is_read(published: Published, tmp_p
 
 def test_batch_counters_are_not_missed(published: Published) -> None:
     model = create("resnet20", **TINY)
-    assert start_from(model, model_module("resnet20"), weights_path("resnet20", "cifar10", shown=False)) == []
+    assert start_from(model, model_module("resnet20"), weights_path("resnet20", "cifar10", shown=False)).fresh == []
 
 
 def test_weights_of_another_network_are_one_line(published: Published) -> None:

@@ -68,6 +68,10 @@ class RoomOffers(Protocol):
     def from_public(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The keys and tensors of this file for a public checkpoint. Its own state dict comes back as it is."""
 
+    def from_classifier(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """For a model on a trunk: what parts of its own, besides the trunk, have of the trunk's classification network,
+        under their names here, such as a class head."""
+
     def example_inputs(self, config: Any, height: int, width: int, images: int) -> tuple[Tensor, ...]:
         """What `forward` takes for images of a size, for a room whose forward takes more than images [b, 3, H, W]."""
 
@@ -171,6 +175,13 @@ def from_public(room: Room, state_dict: Mapping[str, Tensor]) -> dict[str, Tenso
     """A public state dict under the names of the room; as it is where the room has no `from_public`."""
     repair: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = getattr(room, "from_public", dict)
     return repair(state_dict)
+
+
+def from_classifier(room: Room, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the room's model has besides its trunk of a classification network's tensors; nothing where it says so."""
+    if not hasattr(room, "from_classifier"):
+        return {}
+    return cast("RoomOffers", room).from_classifier(state_dict)
 
 
 def reader_of(room: Room, suffix: str) -> ReadFile | None:

@@ -214,16 +214,26 @@ def _table() -> dict[str, dict[str, Published]]:
 PUBLISHED = _table()  # by variant and word
 
 
-def find_published(model: str, word: str) -> Published:
-    """The file that `--weights WORD` means for a model. Raises UsageError where none is published."""
-    words = PUBLISHED.get(model, {})
-    if word in words:
-        return words[word]
+def find_published(model: str, word: str, trunk: str | None = None) -> Published:
+    """The file that `--weights WORD` means for a model: its own, or else that of the network that it stands on.
+
+    Raises:
+        UsageError: none is published of either.
+    """
+    for name in (model, trunk):
+        if name is not None and word in PUBLISHED.get(name, {}):
+            return PUBLISHED[name][word]
+    wanted = model if trunk is None else f"{model}, nor for its trunk {trunk}"
+    words = [
+        f"{each} ({name})" if trunk else each
+        for name in (model, trunk)
+        for each in sorted(PUBLISHED.get(name or "", {}))
+    ]
     if words:
-        raise UsageError(f"no published {word} weights for {model}; published: {', '.join(sorted(words))}")
+        raise UsageError(f"no published {word} weights for {wanted}; published: {', '.join(words)}")
     having = sorted(name for name, others in PUBLISHED.items() if word in others)
     raise UsageError(
-        f"no published {word} weights for {model}; published: {', '.join(having)}. A file of your own: --weights FILE"
+        f"no published {word} weights for {wanted}; published: {', '.join(having)}. A file of your own: --weights FILE"
     )
 
 

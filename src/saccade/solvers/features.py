@@ -76,7 +76,7 @@ def frozen_network(module: Room, config: Any, weights: str | Path) -> nn.Module:
         UsageError: weights of another network, or of a part of it.
     """
     model: nn.Module = module.Model(config)
-    refuse_fresh(set(start_from(model, module, weights)) - class_tensors(module, config), weights)
+    refuse_fresh(set(start_from(model, module, weights).fresh) - class_tensors(module, config), weights)
     return model.eval()
 
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from saccade.models.configs import config_from_json, free_fields
 from saccade.models.contract import Room, adapt, adapts, example_inputs, recipe_of, takes_proposals
 from saccade.models.dry_run import model_of_shapes
 from saccade.models.recipes import PROBE
+from saccade.models.standing import trunk_of
 from saccade.models.weights import recognise
 from saccade.tasks.contract import task_of
 from saccade.tasks.table import TASKS
@@ -134,9 +135,9 @@ def make_plan(
     task, dataset = _read_for(module, model, data, task)
     fields = {f.name for f in dataclasses.fields(module.VARIANTS[model])}
     free = free_fields(module.VARIANTS[model])
-    word, published = ("", None) if weights is None else recognise(model, weights)
-    of_weights = [] if published is None else [(f"weights {word}", published.settings)]
     in_file = {} if config is None else read_settings_file(config)
+    word, published = recognise(model, weights, asked_trunk(model, config, flags or {})) if weights else ("", None)
+    of_weights = [] if published is None else [(f"weights {word}", published.settings)]
     layers = [_recipe(module, model, recipe, weights), *of_weights, (str(config), in_file), ("flag", flags or {})]
     settings, changes, origins = resolve(layers, free)
     asked = {name: plain_setting(name, value, free) for name, value in (in_file | dict(flags or {})).items()}
@@ -169,6 +170,16 @@ def make_plan(
         weights=start,
         asked=asked,
     )
+
+
+def asked_trunk(
+    model: str, config: Path | None, flags: Mapping[str, Any], stored: Mapping[str, Any] | None = None
+) -> str | None:
+    """The classification network that a run's model will stand on, or does by its `config.json`; None of a model that
+    stands on none."""
+    if stored is not None:
+        return cast("str | None", stored["config"].get("trunk"))
+    return trunk_of(model_module(model).VARIANTS[model], {} if config is None else read_settings_file(config), flags)
 
 
 def resume_plan(

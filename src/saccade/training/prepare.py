@@ -29,7 +29,8 @@ from saccade.machine.processes import from_all, make_accelerator, own_device, pr
 from saccade.models import catalogue
 from saccade.models.dry_run import class_tensors, model_of_shapes, smallest_side, takes
 from saccade.models.published import WORDS
-from saccade.models.weights import start_from, weights_path
+from saccade.models.standing import parts_of, trunk_of
+from saccade.models.weights import Start, start_from, weights_path
 from saccade.ops import conv_gradients
 from saccade.training.border import BorderWeights
 from saccade.training.depth import find_parts, freeze, rate_scales
@@ -143,9 +144,8 @@ def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume:
     conv_gradients.mend(model)
     saved = resume and (run / STATE).is_file()
     if plan.weights is not None and not saved:  # a run killed before its first save starts from them again
-        path = weights_path(plan.model, plan.weights, shown=False)
-        left = start_from(model, plan.module, path)
-        _say_what_is_fresh(plan, left, path, display)
+        path = weights_path(plan.model, plan.weights, shown=False, trunk=trunk_of(plan.config))
+        _say_what_is_fresh(plan, start_from(model, plan.module, path), path, model, display)
     frozen, scales = _set_depth(plan, model, display)
     model = model.to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     plan, precision, why = _numerics(plan, run, model.train(), target, resume)
@@ -187,11 +187,23 @@ def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume:
     return parts, counters
 
 
-def _say_what_is_fresh(plan: Plan, left: list[str], path: Path, display: Display) -> None:
+def _say_what_is_fresh(plan: Plan, start: Start, path: Path, model: nn.Module, display: Display) -> None:
     source = f"{plan.weights} ({path.name})" if plan.weights in WORDS else plan.weights
-    others = left and set(left) <= class_tensors(plan.module, plan.config)
-    fresh = f"{', '.join(left[:6]) or 'nothing'}{' ...' if len(left) > 6 else ''}"
-    display.say(f"from {source}; with a fresh start{', as its classes are others' if others else ''}: {fresh}")
+    if start.network:
+        fresh = parts_of(start.fresh, model.state_dict())
+        display.say(
+            f"from {source}, weights of {start.network}: {start.count} of {start.held} tensors go into "
+            f"{', '.join(start.placed)}; {_few(fresh)} {'begins' if len(fresh) == 1 else 'begin'} anew"
+        )
+        return
+    others = start.fresh and set(start.fresh) <= class_tensors(plan.module, plan.config)
+    display.say(
+        f"from {source}; with a fresh start{', as its classes are others' if others else ''}: {_few(start.fresh)}"
+    )
+
+
+def _few(names: list[str]) -> str:
+    return f"{', '.join(names[:6]) or 'nothing'}{' ...' if len(names) > 6 else ''}"
 
 
 def _set_depth(plan: Plan, model: nn.Module, display: Display) -> tuple[list[nn.Module], dict[str, float]]:

@@ -30,6 +30,7 @@ from saccade.models import model_module
 from saccade.models.contract import stages_of
 from saccade.models.recipes import PROBE
 from saccade.models.stage import Fit, Given, Solve, Stage
+from saccade.models.standing import trunk_of
 from saccade.models.weights import start_from, weights_path
 from saccade.solvers.features import as_predicted
 from saccade.solvers.probe import solve_probe
@@ -258,8 +259,8 @@ def network_so_far(plan: Plan) -> tuple[nn.Module, list[str]]:
     network: nn.Module = plan.module.Model(plan.config)
     if plan.weights is None:
         return network.eval(), list(network.state_dict())
-    fresh = start_from(network, plan.module, weights_path(plan.model, plan.weights, shown=False))
-    return network.eval(), fresh
+    path = weights_path(plan.model, plan.weights, shown=False, trunk=trunk_of(plan.config))
+    return network.eval(), start_from(network, plan.module, path).fresh
 
 
 def _images(plan: Plan, make: Makers, name: str) -> Iterator[Batch]:

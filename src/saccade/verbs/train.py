@@ -39,7 +39,7 @@ from saccade.training.interrupt import Interrupt, Stopped
 from saccade.training.lock import lock
 from saccade.training.mixup import mix
 from saccade.training.optimizer import learning_rate
-from saccade.training.plan import Plan, make_plan, resume_plan
+from saccade.training.plan import Plan, asked_trunk, make_plan, resume_plan
 from saccade.training.prepare import Parts, check_model_name, make_loader, prepare
 from saccade.training.rescale import random_scale
 from saccade.training.run_folder import agreed_run_folder, run_folder
@@ -74,7 +74,7 @@ def train(
         out: the run folder; by default runs/MODEL-DATA.
         task: what to train for, where labels and model leave a choice.
         weights: a run, checkpoint or public weights file to start from, or a word for a published file, which is
-            downloaded unless it is in the cache: "imagenet", "imagenet_v2", "coco", "cifar10".
+            downloaded unless it is in the cache: "imagenet", "imagenet_v2", "coco", "cifar10"; also of its trunk.
         recipe: "default", "paper", or of a classifier with weights "probe": its output layer is fitted first.
         config: YAML or JSON file of settings.
         resume: go on with the run in `out`.
@@ -95,9 +95,9 @@ def train(
     join_processes(device)
     run = agreed_run_folder(out, model, data, resume, overwrite)
     stored = read_config(run) if resume else None
-    if weights is not None:
-        weights_path(model, weights, progress and is_main_process())  # what is wrong with them comes before slow work
     file = None if config is None else Path(config)
+    if weights is not None:  # what is wrong with them comes before slow work
+        weights_path(model, weights, progress and is_main_process(), asked_trunk(model, file, settings, stored))
     plan_it = partial(make_plan, task=task) if stored is None else partial(resume_plan, stored=stored)
     plan = plan_it(model, data, recipe=recipe, config=file, flags=settings, weights=weights)
     with lock(run) as first:

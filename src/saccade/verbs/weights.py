@@ -21,7 +21,8 @@ from saccade.models.configs import free_fields
 from saccade.models.contract import Room, recipe_of, size_of
 from saccade.models.dry_run import class_tensors
 from saccade.models.published import PUBLISHED, WORDS, Published, class_names
-from saccade.models.weights import is_counter, read_for, recognise, weights_path
+from saccade.models.standing import is_counter
+from saccade.models.weights import read_for, recognise, weights_path
 from saccade.tasks.table import find_task
 from saccade.version import __version__
 

@@ -113,7 +113,7 @@ def test_compressed_file(tmp_path: Path):
     found = read_deep_compression(path, model)
     assert list(found) == list(wanted)
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
-    assert start_from(model, sys.modules[Model.__module__], path) == []
+    assert start_from(model, sys.modules[Model.__module__], path).fresh == []
     assert torch.equal(model.features.get_submodule("0").weight, wanted["features.0.weight"])
 
 

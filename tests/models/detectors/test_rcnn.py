@@ -19,7 +19,9 @@ from models.region_scenes import CLASSES, fine_tune, overlaps_found, region_scen
 from saccade.data.types import Annotation, Objects
 from saccade.errors import DataError
 from saccade.models.backbones import create_extractor
-from saccade.models.detectors.rcnn import PAIRS, VARIANTS, Model, Pairs, example_inputs, from_public, stages
+from saccade.models.detectors import rcnn
+from saccade.models.detectors.rcnn import PAIRS, VARIANTS, Model, Pairs, example_inputs, stages
+from saccade.models.standing import standing_of
 
 TINY = dataclasses.replace(
     VARIANTS["rcnn_small"], classes=3, trunk_width=8, trunk_depths=(1, 1, 1), side=16, context=1, sample=64
@@ -38,12 +40,12 @@ def test_counts_of_the_fine_tuned_networks() -> None:
 
 def test_weights_of_the_classifier_are_those_of_the_trunk() -> None:
     with torch.device("meta"):
-        classifier = saccade.create("caffenet").state_dict()
-        own = Model(VARIANTS["rcnn_alexnet"]).state_dict()
-        translated = from_public(classifier)
-    fitting = [key for key, value in translated.items() if key in own and own[key].shape == value.shape]
+        classifier, model = saccade.create("caffenet").state_dict(), Model(VARIANTS["rcnn_alexnet"])
+    own, base = model.state_dict(), standing_of(model)
+    assert base is not None
+    placed = base.tensors(rcnn, classifier)
+    fitting = [key for key, value in placed.items() if key in own and own[key].shape == value.shape]
     assert len(fitting) == len(classifier) - 2  # all but the output layer
-    assert from_public(own).keys() == own.keys()
 
 
 def test_the_parts_of_the_extractor_are_the_classifier() -> None:

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from saccade.data.types import Annotation, Batch, Objects
-from saccade.models import catalogue, create
-from saccade.models.localizers.localizer import box_losses, corners, from_public, true_boxes
+from saccade.models import catalogue, create, model_module
+from saccade.models.localizers.localizer import box_losses, corners, true_boxes
+from saccade.models.standing import standing_of
 
 SIDE = 64
 TINY: dict[str, Any] = {"classes": 3, "trunk_width": 8, "reduced": 16, "box_hidden": (32,)}
@@ -114,9 +115,8 @@ def test_another_number_of_outputs_a_layer_away() -> None:
 def test_a_classifier_fills_all_but_the_box(name: str, trunk: str) -> None:
     with torch.device("meta"):
         public, model = create(trunk).state_dict(), create(name, trunk=trunk, trunk_width=None)
-    expected = model.state_dict()
-    repaired = from_public({f"module.{key}": value for key, value in public.items()})
-    assert set(repaired) <= set(expected)
-    assert all(expected[key].shape == value.shape for key, value in repaired.items())
-    assert {key.split(".")[0] for key in set(expected) - set(repaired)} == {"locate"}
-    assert from_public(expected).keys() == expected.keys()
+    expected, base = model.state_dict(), standing_of(model)
+    assert base is not None
+    placed = base.tensors(model_module(name), public)
+    assert all(expected[key].shape == value.shape for key, value in placed.items() if key in expected)
+    assert {key.split(".")[0] for key in set(expected) - set(placed)} == {"locate"}

@@ -72,11 +72,12 @@ class Extractor(nn.Module):
     Attributes:
         network: images [n, 3, H, W] in [0, 1] -> what comes first to its fully connected layers, [n, pooled].
         tail: those layers but the last, [n, pooled] -> [n, hidden]; the identity where there is one alone.
+        layers: the name in the whole network of what `tail` was taken from; "" where there is one layer alone.
     """
 
-    def __init__(self, network: nn.Module, tail: nn.Module, pooled: int, hidden: int) -> None:
+    def __init__(self, network: nn.Module, tail: nn.Module, pooled: int, hidden: int, layers: str = "") -> None:
         super().__init__()
-        self.network, self.tail = network, tail
+        self.network, self.tail, self.layers = network, tail, layers
         self.pooled, self.hidden = pooled, hidden
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,7 +117,7 @@ def create_extractor(name: str, width: float | None = None, depths: tuple[int, .
         network.set_submodule(place, nn.Identity())
         return Extractor(network, nn.Identity(), hidden, hidden)
     network.set_submodule(owner, nn.Identity())
-    return Extractor(network, nn.Sequential(*list(layers_before)[:-1]), linears[0].in_features, hidden)
+    return Extractor(network, nn.Sequential(*list(layers_before)[:-1]), linears[0].in_features, hidden, owner)
 
 
 def refuse_strides(name: str, strides: Sequence[int], wanted: str, least: int) -> UsageError:

@@ -376,15 +376,6 @@ def stages(name: str, recipe: str) -> list[Fit | Solve]:
     return [Fit("finetune", name, measured=False), Solve("svm", solve_svms), Solve("boxes", solve_boxes)]
 
 
-def from_public(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The keys of this file for weights of the trunk's classification network; its own come back as they are."""
-    if any(key.startswith("head.") for key in state_dict):
-        return dict(state_dict)
-    network = {f"extractor.network.{key}": value for key, value in state_dict.items()}
-    layers = {key.partition(".")[2]: value for key, value in state_dict.items() if key.startswith("classifier.")}
-    return network | {f"extractor.tail.{key}": value for key, value in layers.items()}
-
-
 def example_inputs(config: Config, height: int, width: int, images: int) -> tuple[Tensor, ...]:
     """Images, and `regions` boxes of many sizes in each."""
     return example_images(height, width, images), example_boxes(height, width, images, config.regions)

@@ -200,13 +200,15 @@ def stages(name: str, recipe: str) -> list[Fit | Solve]:
     return rcnn.stages(name, recipe)
 
 
-def from_public(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The keys of this file for weights of the trunk's classification network; its own come back as they are."""
-    if any(key.startswith("head.") for key in state_dict):
-        return dict(state_dict)
-    hidden = {key.removeprefix("classifier.3."): value for key, value in state_dict.items() if "classifier.3." in key}
-    trunk = {f"trunk.{key}": value for key, value in state_dict.items()}
-    return trunk | {f"tail.fc7.{key}": value for key, value in hidden.items()}
+def from_classifier(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The fully connected layers fc6 and fc7 of a classification network: fc7 fits, and fc6 where that network ends in
+    the same pyramid."""
+    return {
+        f"tail.{name}.{kind}": state_dict[f"classifier.{number}.{kind}"]
+        for name, number in (("fc6", 0), ("fc7", 3))
+        for kind in ("weight", "bias")
+        if f"classifier.{number}.{kind}" in state_dict
+    }
 
 
 def example_inputs(config: Config, height: int, width: int, images: int) -> tuple[Tensor, ...]:

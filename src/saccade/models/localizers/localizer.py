@@ -295,23 +295,14 @@ def box_losses(prediction: Tensor, target: Tensor, kind: str, beta: float) -> Te
     return smooth_l1(prediction, target, beta if kind == "smooth_l1" else 0.0).sum(1)
 
 
-def from_public(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The keys of this file for the state dict of a classifier of the same trunk.
-
-    All of the classifier becomes `trunk`, except its last layers, which become the class head: one linear layer (`fc`,
-    `classifier` or `last_linear`), or those of VGG's `classifier`. Keys of a localizer stay.
-    """
-    if any(key.startswith("trunk.") for key in state_dict):
-        return dict(state_dict)
-    repaired = {}
+def from_classifier(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The last layers of a classification network, which become the class head: one linear layer (`fc`, `classifier` or
+    `last_linear`), or those of VGG's `classifier`."""
+    found = {}
     for key, value in state_dict.items():
-        key = key.removeprefix("module.")
         layer, _, last = key.rpartition(".")
         if layer in ("fc", "classifier", "last_linear"):
-            key = f"classify.layers.0.{last}"
+            found[f"classify.layers.0.{last}"] = value
         elif key.startswith("classifier."):
-            key = "classify.layers." + key.removeprefix("classifier.")
-        else:
-            key = "trunk." + key
-        repaired[key] = value
-    return repaired
+            found["classify.layers." + key.removeprefix("classifier.")] = value
+    return found
