@@ -119,7 +119,7 @@ class Settings:
     )
     # augmentation, of training images only
     multi_scale: float = _augmentation(
-        0.0, "vary the input side of each batch by up to this share (YOLOv2 sec. 3)", low=0, high=0.9
+        0.0, "vary the input side of each batch by up to this share (YOLO9000, section 2)", low=0, high=0.9
     )
     crop_min: float = _augmentation(0.35, "crop: smallest share of the area", low=0.01, high=1)
     pad: int = _augmentation(0, "crop: instead of resizing, pad by this many pixels and crop back (CIFAR: 4)", low=0)

@@ -19,7 +19,8 @@ import torch
 from saccade.models import catalogue
 
 HERE = Path(__file__).parent
-SOURCE = HERE.parent.parent / "src"
+TESTS = HERE.parent
+SOURCE = TESTS.parent / "src"
 WAITS = {  # most waits for the GPU of one step on four images
     "classify": 1,
     "rescaled": 1,
@@ -56,7 +57,7 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Play:
         own.replace(guard)
 
     def run(script: str, *arguments: str | Path) -> str:
-        path = os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")])
+        path = os.pathsep.join([str(SOURCE), str(TESTS), os.environ.get("PYTHONPATH", "")])
         environment = os.environ | {"SACCADE_PLAYED_CUDA": str(guard), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, str(HERE / script), *map(str, arguments)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -67,12 +68,12 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Play:
 
 
 def test_one_model_of_every_file_computes_the_same_on_cuda(play: Play) -> None:
-    assert f"{FILES} models, 0 differences" in play("models.py")
+    assert f"{FILES} models, 0 differences" in play("networks.py")
 
 
 @pytest.mark.slow
 def test_every_file_computes_the_same_in_half_precision_and_deterministically(play: Play) -> None:
-    assert f"{FILES} models, 0 differences" in play("models.py", "--long")
+    assert f"{FILES} models, 0 differences" in play("networks.py", "--long")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Multi-scale training: another input side for every batch (YOLOv2, Redmon & Farhadi 2017, section 2)."""
+"""Multi-scale training: another input side for every batch (YOLO9000, Redmon & Farhadi 2017, section 2)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""`python models.py [--long] NAME...`: the same step and predictions on the CPU and on a played CUDA device.
+"""`python networks.py [--long] FORM...`: the same step and predictions on the CPU and on a played CUDA device.
 
-Without names: one small variant of every model file. Prints what differs, and ends with 1 if anything does. `--long`
-adds both half precisions, and training with deterministic algorithms alone.
+Forms are those of `tests/models/forms.py`; without names: one of every model file. Prints what differs, and ends with 1
+if anything does. `--long` adds both half precisions, and training with deterministic algorithms alone.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from inputs import make_batch
 from torch import Tensor, nn
 
+from models.forms import all_forms
 from saccade.data.pipelines import Preprocessing
 from saccade.data.types import Annotation, Batch
 from saccade.inference.predictor import Predictor
@@ -26,105 +27,36 @@ from saccade.machine.device import autocast, only_deterministic
 from saccade.models import catalogue, model_config, model_module
 
 TOLERANCE = 1e-3  # relative, of losses and gradients: the CPU's own kernels differ by memory layout
-SIDE = 32  # of the images, in pixels, but where the poolings need more
-SIDES = {
-    "alexnet": 64,
-    "zfnet": 64,
-    "inception_v3": 96,
-    "inception_v4": 96,
-    "inception_resnet_v1": 96,
-    "atss_small": 96,
-    "ssd300": 300,
-    "yolo1_small": 64,
-    "faster_rcnn_small": 96,
-    "rcnn_small": 96,
-    "sppnet_small": 96,
-    "mask_rcnn_small": 96,
-    "rfcn_small": 64,
-    "sliding_window_small": 64,
-    "faster_rcnn_c4_small": 96,
-    "fast_rcnn_small": 96,
-}
-NARROW: dict[str, dict[str, Any]] = {  # of each file's first variant in this table, else of its smallest
-    "alexnet": {"hidden": 64},
-    "zfnet": {"hidden": 64},
-    "vgg11_bn": {"hidden": 64, "width": 8},
-    "resnet18": {"width": 8},
-    "preact_resnet18": {"width": 8},
-    "resnext29_8x64d": {"width": 8, "groups": 2, "group_width": 4, "depths": (1, 1, 1)},
-    "densenet40_k12": {"depths": (2, 2, 2)},
-    "bn_inception": {"width": 0.125},
-    "googlenet": {"width": 0.125},
-    "inception_v3": {"width": 0.125},
-    "inception_v4": {"width": 0.125, "depths": (1, 1, 1)},
-    "inception_resnet_v1": {"width": 0.125, "depths": (1, 1, 1)},
-    "mobilenet_w25": {},
-    "mobilenet_v2": {"width": 0.25},
-    "mobilenet_v3_small": {"width": 0.25},
-    "xception": {"entry": (16, 24, 32), "middle": 1, "exit": (32, 48, 64)},
-    "darknet53": {"width": 4},
-    "shufflenet_v2_x0_5": {"width": 24},
-    "unet": {"width": 4, "border": 10.0, "class_weights": (1.0, 2.0, 1.0, 0.5)},
-    "localizer_small": {"per_class": True},
-    "faster_rcnn_small": {
-        "trunk_width": 8,
-        "channels": 16,
-        "rpn_sample": 32,
-        "head_sample": 32,
-        "head_width": 32,
-        "cascade": (0.6,),
-        "box_loss": "giou",
-        "score": "iou",
-    },
-    "rcnn_small": {"trunk_width": 8, "trunk_depths": (1, 1, 1), "side": 16, "context": 1, "sample": 32},
-    "sppnet_small": {"trunk_width": 8, "trunk_depths": (1, 1), "hidden": 32, "sample": 32},
-    "mask_rcnn_small": {
-        "trunk_width": 8,
-        "channels": 16,
-        "rpn_sample": 32,
-        "head_sample": 32,
-        "head_width": 32,
-        "mask_width": 8,
-        "mask_side": 7,
-    },
-    "faster_rcnn_c4_small": {"trunk_width": 8, "rpn_channels": 16, "pooling": "pool", "head_width": 32},
-    "fast_rcnn_small": {"trunk_width": 8, "pooling": "pool", "head_width": 32},
-    "atss_small": {"trunk_width": 8, "channels": 16},
-    "rfcn_small": {
-        "trunk_width": 8,
-        "trunk_depths": (1, 1, 1),
-        "channels": 16,
-        "rpn_channels": 16,
-        "rpn_sample": 32,
-        "head_sample": 32,
-    },
-    "sliding_window_small": {"trunk_width": 4, "hidden": (16,), "sample": 16, "shapes": ((24, 24), (32, 48))},
-    "ssd300": {"width": 4},
-    "yolo1_small": {"trunk_width": 8, "trunk_depths": (1, 1, 1), "convs": ((16, 1),)},
+CLASSES = 4
+# Ways through a file that its form leaves out, and that go another way on a GPU.
+CHANGES: dict[str, dict[str, Any]] = {
+    "localizer": {"per_class": True},
+    "unet_light": {"border": 10.0, "class_weights": (1.0, 2.0, 1.0, 0.5)},
+    "faster_rcnn": {"pooling": "pool"},
+    "fast_rcnn": {"pooling": "pool"},
+    "fpn": {"cascade": (0.6,), "box_loss": "giou", "score": "iou"},
 }
 
 
 def one_of_each_file() -> list[str]:
-    """Names of the catalogue, one a model file."""
-    files: dict[str, list[str]] = {}
-    for name, entry in catalogue().items():
-        files.setdefault(entry["module"], []).append(name)
-    known = catalogue()
-    return [
-        next((name for name in NARROW if name in names), min(names, key=lambda name: known[name]["parameters"]))
-        for names in files.values()
-    ]
+    """Names of forms, one a model file: the first, or the first with changes."""
+    files: dict[str, str] = {}
+    for name, form in all_forms().items():
+        file = catalogue()[form.name]["module"]
+        if file not in files or (name in CHANGES and files[file] not in CHANGES):
+            files[file] = name
+    return list(files.values())
 
 
 def check(name: str, long: bool) -> Iterator[str]:
-    """What of a model differs between the devices."""
-    task, module = catalogue()[name]["tasks"][0], model_module(name)
-    config = model_config(name, classes=4, **NARROW.get(name, {}))
-    side = SIDES.get(name, SIDE)
+    """What of a form differs between the devices."""
+    form = all_forms()[name]
+    task, module, side = catalogue()[form.name]["tasks"][0], model_module(form.name), form.side
+    config = model_config(form.name, classes=CLASSES, **form.changes | CHANGES.get(name, {}))
     torch.manual_seed(0)
     on_cpu = module.Model(config).to(memory_format=torch.channels_last)
     untouched = copy.deepcopy(on_cpu)
-    batch = make_batch(task, side)
+    batch = make_batch(task, side, CLASSES)
     expected = _step(on_cpu, batch.to("cpu"))
     with PlayedCuda():
         device = torch.device("cuda:0")
@@ -138,13 +70,11 @@ def check(name: str, long: bool) -> Iterator[str]:
         model.load_state_dict(untouched.state_dict())
         on_cpu.eval(), model.eval()
         preprocessing = Preprocessing(None if task == "segment" else (side, side), "stretch")
-        answers = [
-            [
-                answer
-                for _, answer in Predictor(m, task, list("abcd"), preprocessing, d, "fp32").predict_batches([batch])
-            ]
-            for m, d in ((on_cpu, "cpu"), (model, device))
-        ]
+        named = [str(label) for label in range(CLASSES)]
+        predictors = (
+            Predictor(m, task, named, preprocessing, d, "fp32") for m, d in ((on_cpu, "cpu"), (model, device))
+        )
+        answers = [[answer for _, answer in each.predict_batches([batch])] for each in predictors]
         yield from _other_answers(*answers)
 
 
