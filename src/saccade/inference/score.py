@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -22,7 +22,7 @@ from saccade.inference.crops import predictions_by_crops
 from saccade.inference.predictor import Predictor
 from saccade.machine.device import loader_workers
 from saccade.machine.processes import from_all, place_among_processes
-from saccade.metrics import Metric, Result
+from saccade.metrics import Result
 from saccade.metrics.coco_results import read_results
 from saccade.tasks.contract import task_of
 from saccade.tasks.table import find_task
@@ -61,13 +61,8 @@ def score(
         watchers: each is shown every image as well.
         bootstrap: resamples for the intervals; 0 for none.
     """
-    metric = task_of(predictor.task).make_metric(dataset.classes, thresholds=predictor.thresholds or 0.5)
-    for record, prediction in predictions(predictor, dataset, records, how):
-        truth = read_truth(record, dataset, predictor.task)
-        metric.add(record.id, truth, prediction)
-        for watcher in watchers:
-            watcher.add(record, truth, prediction)
-    return _result(metric, records, bootstrap)
+    answers = predictions(predictor, dataset, records, how)
+    return _measure(answers, dataset, predictor.task, predictor.thresholds, watchers, bootstrap)
 
 
 def score_together(
@@ -83,10 +78,8 @@ def score_together(
     if place:
         return None
     answers = {name: answer for part in parts for name, answer in part.items()}
-    metric = task_of(predictor.task).make_metric(dataset.classes, thresholds=predictor.thresholds or 0.5)
-    for record in records:
-        metric.add(record.id, read_truth(record, dataset, predictor.task), answers[record.id])
-    return _result(metric, records, bootstrap=0)
+    in_order = ((record, answers[record.id]) for record in records)
+    return _measure(in_order, dataset, predictor.task, predictor.thresholds)
 
 
 def score_file(
@@ -110,13 +103,8 @@ def score_file(
             "choose another --split (all takes every image)"
         )
     task = "instances" if kind.masks and answers.masks else "detect"
-    metric = task_of(task).make_metric(dataset.classes)
-    for record in records:
-        truth = read_truth(record, dataset, task)
-        metric.add(record.id, truth, answers[record.id])
-        for watcher in watchers:
-            watcher.add(record, truth, answers[record.id])
-    return _result(metric, records, bootstrap)
+    in_order = ((record, answers[record.id]) for record in records)
+    return _measure(in_order, dataset, task, watchers=watchers, bootstrap=bootstrap)
 
 
 def predictions(
@@ -156,10 +144,30 @@ def records_of(
     return dataset.of(split)
 
 
-def _result(metric: Metric, records: Sequence[Record], bootstrap: int) -> Result:
-    """What a metric found in these records; its intervals resample recordings, and files, where pictures share them."""
-    recordings = {record.id: record.group for record in records if record.group is not None}
-    files = {record.id: record.path for record in records if record.region is not None}
+def _measure(
+    answers: Iterable[tuple[Record, Annotation]],
+    dataset: DataSet,
+    task: str,
+    thresholds: Sequence[float] = (),
+    watchers: Sequence[Watcher] = (),
+    bootstrap: int = 0,
+) -> Result:
+    """What the metric of a task finds in these answers, which the watchers see too.
+
+    Intervals resample recordings, and files, where pictures share them.
+    """
+    metric = task_of(task).make_metric(dataset.classes, thresholds=thresholds or 0.5)
+    recordings: dict[str, str] = {}
+    files: dict[str, str] = {}
+    for record, answer in answers:
+        truth = read_truth(record, dataset, task)
+        metric.add(record.id, truth, answer)
+        for watcher in watchers:
+            watcher.add(record, truth, answer)
+        if record.group is not None:
+            recordings[record.id] = record.group
+        elif record.region is not None:
+            files[record.id] = record.path
     result = metric.result(bootstrap=bootstrap, groups=files | recordings)
     result.recordings = len(set(recordings.values()))
     return result
