@@ -186,7 +186,7 @@ def test_the_reference_names_every_command_and_option() -> None:
     text = (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8").split("```")[1]
     named: dict[str, set[str]] = {}
     for entry in re.split(r"(?m)^saccade ", text)[2:]:
-        named.setdefault(entry.split()[0], set()).update(re.findall(r"--[a-z]+", entry))
+        named.setdefault(entry.split()[0], set()).update(re.findall(r"--[a-z]+(?:-[a-z]+)*", entry))
     assert set(named) == set(COMMANDS)
     for word, command in COMMANDS.items():
         options = {o for p in command.params if not isinstance(p, typer.core.TyperArgument) for o in p.opts}

@@ -32,6 +32,7 @@ PLAIN = {  # public names of those folders without a formula of anybody's: check
     "ops/roi_align.py": {"to_rois", "check_values"},
     "ops/roi_pool.py": {"Maxima"},
     "ops/selective_search.py": {"Regions"},
+    "ops/suppression.py": {"nms_rule", "rule_of"},
     "ops/threads.py": {"in_threads"},
     "ops/winograd.py": {"is_faster"},
 }

@@ -394,6 +394,21 @@ def test_signatures_take_no_loose_words() -> None:
     assert not faults, "\n".join(faults)
 
 
+def test_detectors_end_in_the_suppression_that_was_asked_for() -> None:
+    """`--nms soft` reaches every detector because none calls the greedy NMS by itself (ops/suppression.py)."""
+    last = {"saccade.ops.nms.nms", "saccade.ops.nms.batched_nms"}
+    faults = [
+        f"{name(path)}:{node.lineno} imports {alias.name}; detectors end in layers/detections.py: best_objects"
+        for path in FILES
+        if not name(path).startswith("ops/")
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if f"{node.module}.{alias.name}" in last
+    ]
+    assert not faults, "\n".join(faults)
+
+
 def _tracked() -> list[Path]:
     done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:

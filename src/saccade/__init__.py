@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from saccade.data.formats import read as read
     from saccade.inference.predictor import load as load
     from saccade.models import create as create
+    from saccade.ops.suppression import NmsRule as NmsRule
     from saccade.verbs.check import check as check
     from saccade.verbs.convert import convert as convert
     from saccade.verbs.evaluate import evaluate as evaluate
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from saccade.verbs.weights import weights as weights
 
 _PUBLIC = {
+    "NmsRule": "saccade.ops.suppression",
     "check": "saccade.verbs.check",
     "convert": "saccade.verbs.convert",
     "create": "saccade.models",

@@ -8,7 +8,22 @@ from typing import Annotated, Any
 
 import typer
 
-from saccade.cli_options import HELP, METHODS, Assignments, Data, Device, Json, Precision, Run, TaskName, Workers
+from saccade.cli_options import (
+    HELP,
+    METHODS,
+    AgnosticNms,
+    Assignments,
+    Data,
+    Device,
+    Iou,
+    Json,
+    Nms,
+    Precision,
+    Run,
+    Sigma,
+    TaskName,
+    Workers,
+)
 from saccade.cli_output import (
     converted,
     explained,
@@ -217,12 +232,17 @@ def evaluate(
     batch: Annotated[int | None, typer.Option(help="images a forward pass; by itself 8, on a GPU more", min=1)] = None,
     crops: Annotated[int, typer.Option(help="classify, tag: mean over 1, 2, 10 or 144 parts of every image")] = 1,
     corners: Annotated[str, typer.Option(help="results file: coco, or voc where its boxes count from 1")] = "coco",
+    nms: Nms = "hard",
+    iou: Iou = None,
+    sigma: Sigma = None,
+    agnostic_nms: AgnosticNms = False,
     workers: Workers = None,
     device: Device = None,
     precision: Precision = "auto",
     as_json: Json = False,
 ) -> None:
     """Score a trained model, or any tool's COCO results file, on a data set."""
+    from saccade.ops.suppression import NmsRule
     from saccade.verbs.evaluate import evaluate as score
 
     result = score(
@@ -235,6 +255,7 @@ def evaluate(
         precision=precision,
         crops=crops,
         corners=corners,
+        nms=NmsRule(nms, iou, sigma, agnostic_nms),
         out=out,
         progress=not as_json,
     )
@@ -254,16 +275,22 @@ def predict(
     masks: Annotated[str, typer.Option(help="masks of objects: rle, polygons or png (maps in --out)")] = "rle",
     batch: Annotated[int, typer.Option(help="images a forward pass", min=1)] = 8,
     frames: Annotated[int | None, typer.Option(help="stop a video or camera after so many frames", min=1)] = None,
+    nms: Nms = "hard",
+    iou: Iou = None,
+    sigma: Sigma = None,
+    agnostic_nms: AgnosticNms = False,
     workers: Workers = None,
     device: Device = None,
     precision: Precision = "auto",
     as_json: Json = False,
 ) -> None:
     """Answer for images, folders, videos or a camera; draws the answers into pictures."""
+    from saccade.ops.suppression import NmsRule
     from saccade.verbs.predict import Options, answers
 
     folder = out if out is not None or as_json else Path("predictions")
-    options = Options(threshold, proposals, masks, batch, workers, device, precision, frames)
+    rule = NmsRule(nms, iou, sigma, agnostic_nms)
+    options = Options(threshold, proposals, masks, batch, workers, device, precision, frames, rule)
     show_answers(answers(run, sources, folder, options), as_json)
     if not as_json:
         say(f"pictures and predictions.json: {folder}")

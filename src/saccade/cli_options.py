@@ -21,6 +21,10 @@ Precision = Annotated[
     str, typer.Option(help="auto, fp32 or bf16; auto: bf16 where the hardware multiplies it natively")
 ]
 Workers = Annotated[int | None, typer.Option(help=HELP["workers"])]
+Nms = Annotated[str, typer.Option(help="boxes that overlap a better one: hard drops them, soft, soft_linear fade them")]
+Iou = Annotated[float | None, typer.Option(help="with --nms hard, soft_linear: IoU from which boxes overlap")]
+Sigma = Annotated[float | None, typer.Option(help="with --nms soft: larger fades less; by default 0.5")]
+AgnosticNms = Annotated[bool, typer.Option("--agnostic-nms", help="boxes of different classes suppress each other too")]
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="any setting, again for more")
 ]

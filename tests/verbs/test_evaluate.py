@@ -243,3 +243,11 @@ def test_results_of_another_task(tmp_path: Path, colours: Path) -> None:
     (tmp_path / "results.json").write_text("[]")
     with pytest.raises(UsageError, match="holds boxes or masks"):
         saccade.evaluate(tmp_path / "results.json", colours)
+
+
+def test_nms_is_for_models_that_find_objects(run: Path, colours: Path, tmp_path: Path, shell: Shell) -> None:
+    code, _, err = shell("evaluate", run, colours, "--nms", "soft")
+    assert (code, "this one is to classify" in err) == (2, True)
+    (tmp_path / "results.json").write_text("[]")
+    code, _, err = shell("evaluate", tmp_path / "results.json", colours, "--agnostic-nms")
+    assert (code, "boxes after suppression" in err) == (2, True)

@@ -30,6 +30,7 @@ def test_the_exported_file_answers_as_the_model_does(run: Path, shell: Shell) ->
     assert printed["file"] == str(run / "model.pt2")
     assert printed["largest_difference"] < 1e-5
     assert printed["input"][:2] == [2, 3]
+    assert printed["suppression"] is None  # of boxes, which a classifier does not give
     images = torch.rand(*printed["input"])
     model = build(checkpoint.load(run / "best.safetensors"), run).eval()
     with torch.no_grad():
@@ -73,6 +74,15 @@ def test_a_network_with_operations_of_our_own_is_no_onnx(tmp_path: Path, shell: 
     assert "use --to torch" in line
     assert "atss_small" in line
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_exported_detector_says_that_its_boxes_overlap(tmp_path: Path) -> None:
+    config = model_config("atss_small", classes=2, trunk_width=8, channels=8)
+    shape = Preprocessing(size=(64, 64), resize="letterbox").to_json()
+    state = model_module("atss_small").Model(config).state_dict()
+    path = tmp_path / "a.safetensors"
+    checkpoint.save(Checkpoint("atss_small", dataclasses.asdict(config), ["a", "b"], "detect", shape, state), path)
+    assert "before suppression" in saccade.export(path, to="torch")["suppression"]
 
 
 def test_fully_connected_layers_are_factorised_on_request(run: Path, tmp_path: Path, shell: Shell) -> None:

@@ -479,3 +479,36 @@ def test_a_reader_that_stops_early_ends_the_command_by_its_own_code(runs: dict[s
     assert process.returncode == 141, printed
     assert "Traceback" not in printed
     assert "BrokenPipe" not in printed
+
+
+@pytest.mark.parametrize("task", ["detect", "instances"])
+def test_suppression_as_one_asks_for_it(runs: dict[str, Path], images: Path, task: str, shell: Shell) -> None:
+    """Of every detector, without code of its own: fewer boxes where classes suppress each other, more where IoU must
+    be larger, and by Soft-NMS the same boxes with scores that only fall."""
+
+    def objects(nms: saccade.NmsRule | str) -> dict[str, Any]:
+        (answer,) = saccade.predict(runs[task], images / "a.png", threshold=0.0, precision="fp32", nms=nms)
+        return dict(answer["objects"])
+
+    hard = objects("hard")
+    agnostic, loose = objects(saccade.NmsRule(agnostic=True)), objects(saccade.NmsRule(iou=1.0))
+    assert len(agnostic["boxes"]) < len(hard["boxes"]) <= len(loose["boxes"])
+    soft = objects("soft_linear")
+    assert soft["scores"] == sorted(soft["scores"], reverse=True)
+    assert soft["scores"][0] == hard["scores"][0]
+    faded = objects(saccade.NmsRule("soft", sigma=5.0))  # so little that an untrained network's scores stay in sight
+    assert faded["scores"] not in (hard["scores"], loose["scores"])
+    place = runs[task], images / "a.png", "--threshold", 0, "--precision", "fp32", "--json"
+    code, out, err = shell("predict", *place, "--nms", "soft_linear")
+    assert code == 0, err
+    assert json.loads(out)[0]["objects"]["scores"] == soft["scores"]
+    code, out, err = shell("predict", *place, "--agnostic-nms", "--iou", 1.0)
+    assert len(json.loads(out)[0]["objects"]["boxes"]) >= len(agnostic["boxes"])
+    code, _, err = shell("predict", *place, "--nms", "soft", "--iou", 0.4)
+    assert (code, "iou is for hard and soft_linear" in err) == (2, True)
+
+
+def test_suppression_is_for_models_that_find_objects(runs: dict[str, Path], images: Path) -> None:
+    for task in ("classify", "localize", "segment"):
+        with pytest.raises(UsageError, match=f"this one is to {task}"):
+            saccade.predict(runs[task], images / "a.png", nms="soft")

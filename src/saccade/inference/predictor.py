@@ -21,6 +21,8 @@ from saccade.inference.trained import open_run
 from saccade.machine.device import autocast, has_fast_bf16, pick_device
 from saccade.machine.memory import keep_freed_memory
 from saccade.machine.paths import at_home
+from saccade.ops.suppression import NmsRule, nms_rule, rule_of
+from saccade.tasks.table import find_task
 
 
 class Predictor:
@@ -61,6 +63,13 @@ class Predictor:
         self.preprocessing = preprocessing
         self.view = inference_view(task, preprocessing)
         self.thresholds = tuple(thresholds)
+        self._nms = NmsRule()
+
+    def set_nms(self, rule: NmsRule) -> None:
+        """Answer by this rule from now on (ops/suppression.py). Raises UsageError for a model of another task."""
+        if rule != NmsRule() and not find_task(self.task).many_objects:
+            raise UsageError(f"non-maximum suppression is for models that find objects; this one is to {self.task}")
+        self._nms = rule
 
     def predict(self, image: str | Path | np.ndarray, given: Objects | None = None) -> Annotation:
         """Answer for one image, in pixels of the upright original.
@@ -92,7 +101,7 @@ class Predictor:
     def predict_batches(self, batches: Iterable[Batch]) -> Iterator[tuple[str, Annotation]]:
         """Id and answer of every image, in order; coordinates and maps in pixels of the originals."""
         for batch in batches:
-            with autocast(self.device, self.precision):
+            with autocast(self.device, self.precision), nms_rule(self._nms):
                 answers = self.network.predict(batch.to(self.device))  # type: ignore[operator]
             if self.device.type != "cpu":
                 buffer, layout = pack(answers)
@@ -107,19 +116,29 @@ class Predictor:
             answer.tags = answer.scores >= torch.tensor(self.thresholds)
 
 
-def load(run: str | Path, device: str | torch.device | None = None, precision: str = "auto") -> Predictor:
+def load(
+    run: str | Path,
+    device: str | torch.device | None = None,
+    precision: str = "auto",
+    nms: NmsRule | str = "hard",
+) -> Predictor:
     """The trained model of a run folder or a checkpoint file, ready to answer: `saccade.load(run).predict(image)`.
 
     Args:
         run: a run folder, of which the best checkpoint is taken, or the checkpoint itself (`.safetensors`).
         device: where to compute; by default a GPU where there is one.
         precision: as in `Predictor`.
+        nms: how overlapping boxes of a detector suppress each other: "hard" (the detector's own), "soft",
+            "soft_linear", or a `saccade.NmsRule`, which says more.
 
     Raises:
         ModelFileError: as `inference.trained.open_run`.
-        UsageError: no such device or precision.
+        UsageError: no such device, precision or form of NMS, or NMS for a model that does not find objects.
     """
+    rule = rule_of(nms)
     found = open_run(run, device)
-    return Predictor(
+    predictor = Predictor(
         found.network, found.task, found.classes, found.preprocessing, found.device, precision, found.thresholds
     )
+    predictor.set_nms(rule)
+    return predictor

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Objects
 from saccade.layers.box_coding import Weights, decode_boxes, encode_boxes
+from saccade.layers.detections import best_objects
 from saccade.layers.fpn import assign_levels
 from saccade.layers.matching import IGNORED
 from saccade.layers.sampling import sample_anchors
@@ -28,7 +29,7 @@ from saccade.layers.targets import RegionTargets, Targets
 from saccade.losses.across import mean_over_processes
 from saccade.losses.detection import OVERLAPS, quality_focal, smooth_l1
 from saccade.ops.boxes import clip_boxes, valid_boxes
-from saccade.ops.nms import batched_nms, nms_padded
+from saccade.ops.nms import nms_padded
 from saccade.ops.roi_align import roi_align_levels
 from saccade.ops.roi_pool import roi_pool
 
@@ -348,8 +349,6 @@ def _decoded(
 
 def _chosen(boxes: Tensor, scores: Tensor, rules: RegionRules) -> Objects:
     """One image: boxes [r, C, 4] and scores [r, C] on the CPU -> objects after NMS by class."""
-    likely = (scores > rules.score_threshold) & valid_boxes(boxes, 1e-2)
-    row, label = likely.nonzero().unbind(1)
-    kept = batched_nms(boxes[row, label], scores[row, label], label, rules.nms)[: rules.detections]
-    row, label = row[kept], label[kept]
-    return Objects(boxes[row, label], label, scores[row, label])
+    labels = torch.arange(scores.shape[1]).expand_as(scores).flatten()
+    boxes, scores = boxes.flatten(0, 1), scores.flatten()
+    return best_objects(boxes, scores, labels, rules.score_threshold, rules.nms, rules.detections, side=1e-2)

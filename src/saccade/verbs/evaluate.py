@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from saccade import checkpoint
-from saccade.data.dataset import DataSet
+from saccade.data.dataset import DataSet, Record
 from saccade.data.formats import read
 from saccade.data.split import HOLDOUT
 from saccade.errors import ModelFileError, UsageError
@@ -25,6 +25,7 @@ from saccade.machine.files import report_folder, write_whole
 from saccade.machine.paths import at_home
 from saccade.machine.terminal import printable
 from saccade.metrics.coco_results import ResultRows
+from saccade.ops.suppression import NmsRule, rule_of
 from saccade.reports.gallery import Gallery
 from saccade.tasks.table import find_task
 from saccade.training.state import read_config
@@ -43,6 +44,7 @@ def evaluate(
     seed: int | None = None,
     crops: int = 1,
     corners: str = "coco",
+    nms: NmsRule | str = "hard",
     out: str | Path | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -56,48 +58,49 @@ def evaluate(
             be scored as its val: read, with `holdout` and `group`, from config.json beside the checkpoint; else 0.
         crops: classify, tag: 1 view of every image, or the mean over 2, 10 or 144 (inference/crops.py).
         corners: "coco", or "voc" for a results file whose boxes count pixels from 1, as VOC does (`read_results`).
+        nms: of a detector, how overlapping boxes suppress each other, as in `load`.
         out: folder for report.html, metrics.json, plots and, where a model finds objects, coco_results.json.
 
     Returns:
-        `{data, split, images, metrics: {name: {value, low, high}}, per_class, seconds, refused: [{where, why}],
-        warnings}`; the last two tell what of the data set, all its splits together, could not be used.
+        `{data, split, crops, corners, nms, images, metrics: {name: {value, low, high}}, per_class, seconds, refused:
+        [{where, why}], warnings}`; the last two tell what of the data set, all its splits together, cannot be used.
 
     Raises:
         DataError, UsageError, ModelFileError: as the parts say.
     """
-    start, run, data = time.monotonic(), at_home(run), at_home(data)
+    start, run, data, rule = time.monotonic(), at_home(run), at_home(data), rule_of(nms)
     folder = None if out is None else report_folder(Path(at_home(out)))
-    predictor = None if Path(run).suffix == ".json" else load(run, device, precision)
-    _check_words(str(run), predictor, crops, corners)
+    predictor = None if Path(run).suffix == ".json" else load(run, device, precision, rule)
+    _check_words(str(run), predictor, crops, corners, rule)
     dataset = read(data, None if predictor is None else predictor.task)
-    task = dataset.task if predictor is None else predictor.task
-    if predictor is not None:
+    if predictor:
         align_classes(dataset, predictor.classes)
     if split is None:
         split = "val" if predictor else next((name for name in ("val", "test") if name in dataset.splits), "all")
-    how = _split_of_run(Path(run), dataset, split) if predictor else {}
-    records = records_of(dataset, split, **how | ({} if seed is None else {"seed": seed}))
-    gallery = None if folder is None else Gallery(task, dataset, records)
-    rows = ResultRows(dataset) if folder and predictor and find_task(task).many_objects else None
+    records = _records(Path(run), dataset, split, seed, of_model=predictor is not None)
+    gallery = None if folder is None else Gallery(predictor.task if predictor else dataset.task, dataset, records)
+    rows = ResultRows(dataset) if folder and predictor and find_task(predictor.task).many_objects else None
     watchers = [watcher for watcher in (gallery, rows) if watcher is not None]
-    if predictor is None:
-        result = score_file(Path(run), dataset, records, watchers, bootstrap, corners)
-    else:
+    if predictor:
         result = score(predictor, dataset, records, Pass(batch, workers, crops, progress), watchers, bootstrap)
-    summary = {"data": str(data), "split": split, "crops": crops, "corners": corners, "images": len(records)}
-    summary |= result.to_json() | _tell(dataset, progress)
-    summary["seconds"] = round(time.monotonic() - start, 3)
+    else:
+        result = score_file(Path(run), dataset, records, watchers, bootstrap, corners)
+    summary: dict[str, Any] = {"data": str(data), "split": split, "crops": crops, "corners": corners}
+    summary |= {"nms": rule.to_json(), "images": len(records)}
+    summary |= result.to_json() | _tell(dataset, progress) | {"seconds": round(time.monotonic() - start, 3)}
     if folder is not None and gallery is not None:
         _write_report(folder, Path(run), str(data), summary, gallery, predictor, rows)
     return summary
 
 
-def _check_words(run: str, predictor: Predictor | None, crops: int, corners: str) -> None:
+def _check_words(run: str, predictor: Predictor | None, crops: int, corners: str, rule: NmsRule) -> None:
     """Raises UsageError for a word that a model, or a results file, has no use for."""
     if crops != 1:
         if predictor is None:
             raise UsageError(f"{run}: a results file has no model that could look at {crops} crops; use crops=1")
         check_crops(crops, predictor.task, predictor.preprocessing)
+    if rule != NmsRule() and predictor is None:
+        raise UsageError(f"{run}: a results file holds boxes after suppression; nms is for models")
     if corners != "coco" and predictor is not None:
         raise UsageError(f"{run}: corners={corners} is how a results file counts; boxes of a model need no such word")
 
@@ -109,6 +112,12 @@ def _tell(dataset: DataSet, shown: bool) -> dict[str, Any]:
         console.print(printable(line), highlight=False, markup=False)
     ledger = dataset.ledger.to_json()
     return {name: ledger[name] for name in ("refused", "warnings")}
+
+
+def _records(run: Path, dataset: DataSet, split: str, seed: int | None, of_model: bool) -> list[Record]:
+    """The images of a split, drawn as the run drew it where the data set gives none."""
+    drawn = _split_of_run(run, dataset, split) if of_model else {}
+    return records_of(dataset, split, **drawn | ({} if seed is None else {"seed": seed}))
 
 
 def _split_of_run(run: Path, dataset: DataSet, split: str) -> dict[str, Any]:
@@ -152,6 +161,7 @@ def _write_report(
     for name, usual in (("crops", 1), ("corners", "coco")):
         if summary[name] != usual:
             command += [f"--{name}", str(summary[name])]
+    command += NmsRule(**summary["nms"]).words()
     write_whole(folder / "metrics.json", json.dumps(summary, indent=2, allow_nan=False))
     if rows is not None:
         write_whole(folder / "coco_results.json", json.dumps(rows.rows, allow_nan=False))

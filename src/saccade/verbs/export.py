@@ -18,6 +18,7 @@ from saccade.machine.files import write_whole
 from saccade.machine.paths import at_home
 from saccade.models import model_module
 from saccade.models.contract import compress, example_inputs, exported_forward
+from saccade.tasks.table import find_task
 
 ANY_SIZE = 256  # pixels a side, where the model takes images of any size
 TOLERANCE = 1e-3  # largest difference, relative to the largest output, between the exported file and the original
@@ -60,7 +61,7 @@ def export(
         svd: ranks to which the two fully connected layers of Fast R-CNN are factorised before, such as "1024,256".
 
     Returns:
-        `{file, format, input, outputs, largest_difference}`.
+        `{file, format, input, outputs, suppression, largest_difference}`; see `_suppression`.
 
     Raises:
         UsageError: unknown format, the extra is not installed, or the model has operations that ONNX has no word for.
@@ -85,9 +86,8 @@ def export(
             got = _outputs(torch.export.load(target).module()(*inputs))
         else:
             got = _write_onnx(program, inputs, target, trained)
-    difference = max(
-        float((a - b).abs().max()) / max(1.0, float(b.abs().max())) for a, b in zip(got, expected, strict=True)
-    )
+    pairs = zip(got, expected, strict=True)
+    difference = max(float((a - b).abs().max()) / max(1.0, float(b.abs().max())) for a, b in pairs)
     if not difference <= TOLERANCE:
         target.unlink()
         raise UsageError(
@@ -98,8 +98,17 @@ def export(
         "format": to,
         "input": list(inputs[0].shape),
         "outputs": [list(value.shape) for value in expected],
+        "suppression": _suppression(trained.task),
         "largest_difference": difference,
     }
+
+
+def _suppression(task: str) -> str | None:
+    """What an exported file has done about overlapping boxes; None for a task without them."""
+    kind = find_task(task)
+    if not kind.many_objects:
+        return None
+    return "hard, within each class" if kind.masks else "none: boxes and scores are those before suppression"
 
 
 def _factorised(trained: Trained, svd: str | tuple[int, int] | None) -> nn.Module:
@@ -144,6 +153,7 @@ def _write_onnx(program: Any, inputs: tuple[Tensor, ...], target: Path, trained:
             "classes": json.dumps(trained.classes),
             "task": trained.task,
             "preprocessing": json.dumps(trained.preprocessing.to_json()),
+            "suppression": _suppression(trained.task) or "",
         }
     )
     write_whole(target, lambda temporary: exported.save(temporary))

@@ -26,6 +26,7 @@ from saccade.inference.regions import Boxes, answer_for_boxes, boxes_from, check
 from saccade.machine.device import loader_workers
 from saccade.machine.files import disk_errors, make_folder, write_whole
 from saccade.machine.paths import at_home
+from saccade.ops.suppression import NmsRule
 from saccade.plots.draw import draw, fit
 from saccade.tasks.contract import task_of
 from saccade.training.interrupt import Interrupt, Stopped
@@ -58,6 +59,7 @@ def predict(
     device: str | None = None,
     precision: str = "auto",
     frames: int | None = None,
+    nms: NmsRule | str = "hard",
 ) -> list[dict[str, Any]]:
     """Answers of a trained model; `answers` gives the same one after another, as they come.
 
@@ -75,6 +77,7 @@ def predict(
             are filled; "png", a map of 16 bits `NAME.jpg-masks.png` in `out`, i + 1 where object i is (the surest where
             several are), whose name the answer holds in place of the masks.
         frames: stop a video or camera after so many frames.
+        nms: how overlapping boxes suppress each other, as in `load`.
 
     Returns:
         One dictionary an image or frame: `{image, size, label | tags | objects | mask}`, of a localizer `label` and
@@ -84,12 +87,12 @@ def predict(
 
     Raises:
         DataError: a source that matches nothing; not one image could be read.
-        UsageError: a threshold out of range; `masks` that cannot be had (`inference.masks.check_masks`); a picture in
-            `out` would take the place of a source.
+        UsageError: a threshold out of range; `nms` for a model that finds no objects; `masks` that cannot be had
+            (`inference.masks.check_masks`); a picture in `out` would take the place of a source.
         ResourceError: no space or permission in `out`.
         Stopped: a signal came; `out` holds the answers until then.
     """
-    options = Options(threshold, proposals, masks, batch, workers, device, precision, frames)
+    options = Options(threshold, proposals, masks, batch, workers, device, precision, frames, nms)
     return [answer.json for answer in answers(run, sources, out, options)]
 
 
@@ -105,6 +108,7 @@ class Options:
     device: str | None = None
     precision: str = "auto"
     frames: int | None = None
+    nms: NmsRule | str = "hard"
 
 
 def answers(
@@ -117,7 +121,7 @@ def answers(
     sources = [sources] if isinstance(sources, str | Path) else list(sources)
     images, videos = expand([at_home(source) for source in sources])
     out = at_home(out)
-    predictor = load(run, options.device, options.precision)
+    predictor = load(run, options.device, options.precision, options.nms)
     form = _Form(_smallest_score(options.threshold, predictor.task), options.masks)
     check_masks(options.masks, predictor.task, out is not None, videos)
     boxes = _boxes(predictor, at_home(options.proposals), images, videos)

@@ -23,12 +23,13 @@ from saccade.data.types import Annotation, Batch
 from saccade.errors import UsageError
 from saccade.layers.anchors import cell_step, fit_anchors, grid_anchors, shapes_of
 from saccade.layers.box_coding import decode_boxes
+from saccade.layers.detections import detections
 from saccade.layers.matching import IGNORED
 from saccade.layers.targets import Targets, detection_targets, learnable
 from saccade.losses.across import mean_over_processes
 from saccade.losses.detection import OVERLAPS, quality_focal
 from saccade.models.backbones import create_trunk, refuse_strides
-from saccade.models.detectors.ssd import VARIANCES, Sizes, detections
+from saccade.models.detectors.ssd import VARIANCES, Sizes
 from saccade.models.paper import Paper
 
 PAPER = Paper(

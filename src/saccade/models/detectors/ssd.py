@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from saccade.data.types import Annotation, Batch, Objects
+from saccade.data.types import Annotation, Batch
 from saccade.layers.anchors import grid_anchors, prior_sizes, shapes_of
 from saccade.layers.box_coding import decode_boxes, encode_boxes
+from saccade.layers.detections import detections
 from saccade.layers.normalize import Normalize
 from saccade.layers.sampling import hard_negatives
 from saccade.layers.targets import Targets, detection_targets
@@ -26,8 +27,6 @@ from saccade.losses.across import mean_over_processes
 from saccade.losses.detection import OVERLAPS, smooth_l1
 from saccade.models.backbones import vgg
 from saccade.models.paper import Paper
-from saccade.ops.boxes import clip_boxes, valid_boxes
-from saccade.ops.nms import batched_nms
 
 PAPER = Paper(
     title="SSD: Single Shot MultiBox Detector",
@@ -287,37 +286,3 @@ class Model(nn.Module):
         """[b, A]: the object that each prior answers for, or BACKGROUND, or IGNORED: IoU > 0.5 and the best prior of
         each truth (section 2.2)."""
         return targets.match(priors, 0.5, 0.5, force_best=True)
-
-
-def detections(
-    scores: Tensor,
-    boxes: Tensor,
-    sizes: Sequence[tuple[int, int]],
-    threshold: float,
-    candidates: int,
-    nms_iou: float,
-    keep: int,
-) -> list[Annotation]:
-    """The objects of each image after NMS by class, on the CPU (section 2.2; released code).
-
-    Args:
-        scores: [b, A, C] in [0, 1].
-        boxes: [b, A, 4] in pixels.
-        sizes: (height, width) of each image, to which its boxes are clipped.
-        threshold: boxes of no higher score are left out.
-        candidates: boxes of each class that enter NMS.
-        nms_iou: a box of a larger IoU with a better one of its class is left out.
-        keep: objects an image, by falling score.
-    """
-    best, priors = scores.topk(min(candidates, scores.shape[1]), dim=1)  # [b, k, C]
-    image = torch.arange(len(boxes), device=boxes.device)[:, None, None]
-    rows = torch.cat((boxes[image, priors], best[..., None]), dim=-1).cpu()  # all that NMS needs, moved once
-    found = []
-    for row, size in zip(rows, sizes, strict=True):
-        image_boxes, image_scores = clip_boxes(row[..., :4], size), row[..., 4]
-        usable = (image_scores > threshold) & valid_boxes(image_boxes)
-        labels = torch.arange(scores.shape[2]).expand_as(image_scores)[usable]
-        image_boxes, image_scores = image_boxes[usable], image_scores[usable]
-        kept = batched_nms(image_boxes, image_scores, labels, nms_iou)[:keep]
-        found.append(Annotation(size, objects=Objects(image_boxes[kept], labels[kept], image_scores[kept])))
-    return found

@@ -25,11 +25,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
+from saccade.layers.detections import detections
 from saccade.layers.locally_connected import LocallyConnected2d
 from saccade.layers.targets import Targets, detection_targets
 from saccade.models.backbones import create_trunk
 from saccade.models.darknet_weights import read_for_model
-from saccade.models.detectors.ssd import detections
 from saccade.models.paper import Paper
 from saccade.ops.boxes import iou
 
