@@ -24,7 +24,8 @@ from saccade.data.types import Annotation, Batch
 from saccade.data.views import training_view
 from saccade.inference.predictor import Predictor
 from saccade.inference.score import Pass, score
-from saccade.layers.classification import classification_loss, classification_predictions
+from saccade.layers.classification import classification_predictions
+from saccade.losses.classification import classification_loss
 
 
 class SmallNet(nn.Module):

@@ -12,7 +12,7 @@ WHOLE = ("layers", "losses", "ops")  # folders in which every function that take
 IN_ALL = 0.8  # share elsewhere
 PLAIN = {  # public names of those folders without a formula of anybody's: checks, tables, layouts, ways of computing
     "layers/anchors.py": {"shapes_of", "cell_step", "sides_of_boxes"},
-    "layers/classification.py": {"parts_of", "label_tensor", "tag_tensor", "logits_of", "classification_predictions"},
+    "layers/classification.py": {"logits_of", "classification_predictions"},
     "layers/conv.py": {"half", "scaled", "refuse_small"},
     "layers/frozen_norm.py": {"freeze_norms"},
     "layers/layout.py": {"Flat", "join", "adaptive_pool", "whole_gradient"},
@@ -23,7 +23,7 @@ PLAIN = {  # public names of those folders without a formula of anybody's: check
     "layers/regions.py": {"RegionOutputs", "RegionAnswers", "given_regions"},
     "layers/sampling.py": {"Drawn"},
     "layers/targets.py": {"RegionTargets", "Learnable", "detection_targets", "learnable"},
-    "losses/classification.py": {"Objective", "label_loss", "tag_loss"},
+    "losses/classification.py": {"Objective", "parts_of", "label_tensor", "tag_tensor", "label_loss", "tag_loss"},
     "losses/segmentation.py": {"stack_targets"},
     "ops/allocation.py": {"empty"},
     "ops/boxes.py": {"box_area", "intersection_area", "clip_boxes", "valid_boxes"},

@@ -58,7 +58,8 @@ MANY = {
 }
 # Files besides tasks/ that may compare the name of a task.
 TASK_NAMES = {
-    "layers/classification.py",  # the loss of one label and that of tags are two formulas, and this file chooses
+    # One label and tags have two formulas, of the loss and of the answer; these files choose.
+    *("losses/classification.py", "layers/classification.py"),
     # The published forms end in a ReLU: softmax can live with that, a logistic output of 0 or more could never say no.
     *("models/backbones/nin.py", "models/backbones/squeezenet.py"),
 }

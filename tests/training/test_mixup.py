@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from saccade.config import Settings
 from saccade.data.types import Annotation, Batch
-from saccade.layers.classification import classification_loss
-from saccade.losses.classification import Objective
+from saccade.losses.classification import Objective, classification_loss
 from saccade.training.mixup import cutmix_windows, mix
 
 BOTH = {"mixup": 0.4, "cutmix": 1.0}

@@ -1,18 +1,21 @@
-"""Losses of whole images with one label or several tags; each gives the loss of every image, [b].
+"""Losses of whole images with one label or several tags.
 
-Logits are [b, classes], labels [b] int64, tags [b, classes] of 0 and 1. Weights are [classes]: of the true class, or
-of the tags that hold.
+`classification_loss` is what every classifier and tagger is trained with; the formulas, one of which `Objective` names,
+give the loss of every image, [b]. Logits are [b, classes], labels [b] int64, tags [b, classes] of 0 and 1. Weights are
+[classes]: of the true class, or of the tags that hold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from saccade.data.types import Annotation
 
 TINY = 1e-12  # keeps the slope of x ** gamma finite where gamma < 1
 
@@ -41,6 +44,79 @@ class Objective:
 
 CROSS_ENTROPY = Objective()
 ImageLoss = Callable[[Tensor, Tensor, Objective], Tensor]  # logits, labels or tags, objective -> [b]
+
+
+def classification_loss(
+    logits: Tensor, truth: Sequence[Annotation] | None, task: str, objective: Objective = CROSS_ENTROPY
+) -> dict[str, Tensor]:
+    """The training loss of logits [b, classes], the mean over images of what `objective` names.
+
+    classify: softmax cross-entropy, with `label_smoothing` of the target spread evenly over all classes (Szegedy et al.
+    2016, section 7), or multi-class hinge, or focal. tag: logistic cross-entropy summed over the labels of an image, so
+    that one label weighs as much as in `classify` however many labels there are; or focal, softmax, ranking, WARP.
+    The truth of a blended image (mixup, CutMix) counts by the shares of its two parts.
+
+    Returns:
+        {"classification": scalar}, float32 whatever the type of the logits.
+
+    Raises:
+        ValueError: no truth, an image whose label or tags are missing, a task other than these two, or a loss that is
+            not the task's.
+    """
+    logits = logits.float()
+    losses = []
+    for part in parts_of(truth):
+        if task == "classify":
+            labels = label_tensor(part, logits.device)
+            losses.append(label_loss(objective.loss)(logits, labels, objective))
+        elif task == "tag":
+            tags = tag_tensor(part).to(logits.device, logits.dtype, non_blocking=True)
+            losses.append(tag_loss(objective.loss)(logits, tags, objective))
+        else:
+            raise ValueError(f"task {task!r} is not classify or tag")
+    return {"classification": mean_of_parts(losses, truth)}
+
+
+def parts_of(truth: Sequence[Annotation] | None) -> list[Sequence[Annotation]]:
+    """The truth of a batch, and behind it, where some image is blended of two (mixup, CutMix), that of the others.
+
+    Raises:
+        ValueError: no truth.
+    """
+    if truth is None:
+        raise ValueError("a loss needs a batch with truth")
+    if all(t.mixed is None for t in truth):
+        return [truth]
+    return [truth, [t if t.mixed is None else t.mixed[0] for t in truth]]
+
+
+def mean_of_parts(losses: Sequence[Tensor], truth: Sequence[Annotation] | None) -> Tensor:
+    """The mean over images of losses [b], one tensor for each of `parts_of(truth)`, by the shares of each image.
+
+    Source: Zhang et al. 2018, "mixup", section 2, and Yun et al. 2019, "CutMix", equation 1, where the two targets are
+    blended; the cross-entropy is linear in them, so that blending the losses is the same, and serves any other loss.
+    """
+    if len(losses) == 1:
+        return losses[0].mean()
+    own, others = losses
+    shares = torch.tensor([0.0 if t.mixed is None else t.mixed[1] for t in truth or []])
+    return torch.lerp(own, others, shares.to(own.device, own.dtype, non_blocking=True)).mean()
+
+
+def label_tensor(truth: Sequence[Annotation], device: torch.device) -> Tensor:
+    """Labels [b] int64. Raises ValueError for an image without one."""
+    labels = [t.label for t in truth]
+    if any(label is None for label in labels):
+        raise ValueError(f"image {labels.index(None)} of the batch has no label; classify needs one an image")
+    return torch.tensor(labels, dtype=torch.int64).to(device, non_blocking=True)
+
+
+def tag_tensor(truth: Sequence[Annotation]) -> Tensor:
+    """Tags [b, classes] bool. Raises ValueError for an image without any."""
+    tags = [t.tags for t in truth if t.tags is not None]
+    if len(tags) != len(truth):
+        raise ValueError(f"{len(truth) - len(tags)} of {len(truth)} images of the batch have no tags")
+    return torch.stack(tags)
 
 
 def label_loss(name: str) -> ImageLoss:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
-from saccade.layers.classification import classification_loss, classification_predictions
+from saccade.layers.classification import classification_predictions
 from saccade.layers.layout import adaptive_pool
 from saccade.layers.normalize import Normalize
-from saccade.losses.classification import CROSS_ENTROPY, Objective
+from saccade.losses.classification import CROSS_ENTROPY, Objective, classification_loss
 from saccade.models.paper import Paper
 
 PAPER = Paper(

@@ -20,16 +20,17 @@ from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
 from saccade.errors import UsageError
-from saccade.layers.classification import (
+from saccade.layers.classification import classification_predictions
+from saccade.layers.layout import adaptive_pool
+from saccade.layers.normalize import Normalize
+from saccade.losses.classification import (
+    CROSS_ENTROPY,
+    Objective,
     classification_loss,
-    classification_predictions,
     label_tensor,
     mean_of_parts,
     parts_of,
 )
-from saccade.layers.layout import adaptive_pool
-from saccade.layers.normalize import Normalize
-from saccade.losses.classification import CROSS_ENTROPY, Objective
 from saccade.models.paper import Paper
 
 PAPER = Paper(

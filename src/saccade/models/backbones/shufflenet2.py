@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
-from saccade.layers.classification import classification_loss, classification_predictions, logits_of
+from saccade.layers.classification import classification_predictions, logits_of
 from saccade.layers.layout import global_pool, join
 from saccade.layers.maps import Maps
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from saccade.losses.classification import CROSS_ENTROPY, Objective
+from saccade.losses.classification import CROSS_ENTROPY, Objective, classification_loss
 from saccade.models.backbones.shufflenet import channel_shuffle
 from saccade.models.paper import Paper
 from saccade.models.recipes import PHOTOGRAPHS

@@ -21,10 +21,10 @@ from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
 from saccade.errors import ModelFileError, UsageError
-from saccade.layers.classification import classification_loss, classification_predictions, logits_of
+from saccade.layers.classification import classification_predictions, logits_of
 from saccade.layers.layout import global_pool, join
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from saccade.losses.classification import CROSS_ENTROPY, Objective
+from saccade.losses.classification import CROSS_ENTROPY, Objective, classification_loss
 from saccade.models.paper import Paper
 
 PAPER = Paper(

@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch, Objects
-from saccade.layers.classification import classification_loss, label_tensor
 from saccade.layers.layout import adaptive_pool
-from saccade.losses.classification import CROSS_ENTROPY, Objective
+from saccade.losses.classification import CROSS_ENTROPY, Objective, classification_loss, label_tensor
 from saccade.losses.detection import smooth_l1
 from saccade.models.backbones import create_trunk
 from saccade.models.paper import Paper
