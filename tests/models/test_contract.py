@@ -340,6 +340,31 @@ def test_answers_are_valid(form: Form) -> None:
             check_answer(answer, task)
 
 
+def test_a_detector_shows_the_way_to_its_answer(form: Form) -> None:
+    """The last stage is the answer, the one before holds it, and every box is one; nothing found is shown too."""
+    if task_of(form) not in BOXES:
+        pytest.skip("no detector")
+    model, batch = make(form).eval(), shown(form, task_of(form), 1)
+    batch.sizes = [(form.side - 8, form.side - 5)]
+    for least in (0.0, 0.999):
+        if hasattr(model, "rules"):
+            model.rules = dataclasses.replace(model.rules, score_threshold=least)
+        with torch.no_grad():
+            stages, answer = contract.answer_stages(model, batch), model.predict(batch)[0].objects
+        assert answer is not None
+        assert stages[-1].name == "answer"
+        torch.testing.assert_close(stages[-1].boxes, answer.boxes)
+        for stage in stages:
+            assert stage.name
+            assert stage.words.endswith(".")
+            assert bool(stage.boxes.isfinite().all())
+            assert stage.scores is None or bool((stage.scores.diff() <= 1e-6).all())
+            assert stage.labels is None or len(stage.labels) == len(stage.boxes)
+        before = [stage for stage in stages if stage.nms is not None]
+        if before and len(answer):
+            assert bool((box_iou(answer.boxes, before[-1].boxes).amax(1) > 0.99).all())
+
+
 def check_answer(answer: Annotation, task: str) -> None:
     height, width = answer.size
     if task in ("classify", "tag", "localize"):

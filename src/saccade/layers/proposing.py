@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from saccade.layers.anchors import grid_anchors
 from saccade.layers.box_coding import decode_boxes, encode_boxes
 from saccade.layers.sampling import sample_anchors
+from saccade.layers.stages import BoxStage, matched_stage, proposal_stages
 from saccade.layers.targets import Targets
 from saccade.losses.across import mean_over_processes
 from saccade.losses.detection import smooth_l1
@@ -170,6 +171,25 @@ class RegionProposalNetwork(nn.Module):
         chosen = box.flatten(1, 2).gather(1, kept.clamp(min=0)[..., None].expand(-1, -1, 4))
         return torch.where(kept[..., None] >= 0, chosen, 0)
 
+    def stages(self, outputs: AnchorOutputs, proposals: Tensor, targets: Targets, sizes: Tensor) -> list[BoxStage]:
+        """Of one image: the best anchors, the proposals [1, K, 4], and the anchors that would learn the found objects.
+
+        Args:
+            targets: `stages.found_targets`.
+            sizes: [1, 2] height and width inside the padding.
+        """
+        rules, anchors = self.rules, torch.cat(outputs.anchors)
+        matches = self._match(anchors, targets, sizes)
+        rule = f"an IoU of at least {rules.high:g} with it, or the highest that it has with any anchor"
+        liked, proposed = proposal_stages(torch.cat(outputs.logits, 1)[0], anchors, proposals[0])
+        return [liked, proposed, matched_stage(anchors, matches[0], targets, rule)]
+
+    def _match(self, anchors: Tensor, targets: Targets, sizes: Tensor) -> Tensor:
+        """[b, A]: which object each anchor answers for (section 3.1.2)."""
+        rules = self.rules
+        usable = _inside(anchors, sizes) if rules.inside else None
+        return targets.match(anchors, rules.high, rules.low, force_best=True, usable=usable)
+
     def loss(self, outputs: AnchorOutputs, targets: Targets, sizes: Tensor) -> dict[str, Tensor]:
         """Binary cross-entropy of drawn anchors, smooth L1 of the positive ones; both over the number drawn.
 
@@ -183,8 +203,7 @@ class RegionProposalNetwork(nn.Module):
             `rpn_objectness` and `rpn_box`, scalars.
         """
         rules, anchors = self.rules, torch.cat(outputs.anchors)
-        usable = _inside(anchors, sizes) if rules.inside else None
-        matches = targets.match(anchors, rules.high, rules.low, force_best=True, usable=usable)
+        matches = self._match(anchors, targets, sizes)
         wanted = targets.of(anchors, matches, sample_anchors(matches, rules.sample, rules.positive))
         positive, drawn = wanted.positive, wanted.drawn
         logits = wanted.take(torch.cat(outputs.logits, 1))

@@ -95,9 +95,7 @@ class PyramidPooling:
             rois: [n, 5] image index, x1, y1, x2, y2 in pixels of the image.
         """
         levels, scales = levels[: len(self.strides)], [1 / stride for stride in self.strides]
-        lowest = self.strides[0].bit_length() - 1
-        highest = lowest + len(scales) - 1
-        which = assign_levels(rois[:, 1:], lowest, highest, canonical_size=self.canonical_size)
+        which = self.level_of(rois[:, 1:])
         if self.how == "align":
             return roi_align_levels(levels, rois, which, scales, side, side, 2, self.aligned)
         # Every level pools all regions, so that shapes do not depend on the data; those of others are of one pixel.
@@ -107,6 +105,12 @@ class PyramidPooling:
             place = torch.cat((rois[:, :1], rois[:, 1:].where(own, 0)), 1)
             pooled = torch.where(own[..., None, None], roi_pool(level, place, side, scale), pooled)
         return pooled
+
+    def level_of(self, boxes: Tensor) -> Tensor:
+        """Which of the levels each of boxes [n, 4] is read from: [n] int64."""
+        lowest = self.strides[0].bit_length() - 1
+        highest = lowest + len(self.strides) - 1
+        return assign_levels(boxes, lowest, highest, canonical_size=self.canonical_size)
 
 
 class TwoLayerHead(nn.Module):
@@ -288,7 +292,7 @@ def region_predictions(
 
     Source: Girshick 2015, section 3.
     """
-    scores, offsets = _foreground(outputs, rules)
+    scores, offsets = foreground(outputs, rules)
     return scored_predictions(scores, offsets, regions, sizes, rules)
 
 
@@ -298,7 +302,7 @@ def scored_predictions(
     """`region_predictions` (Girshick 2015, section 3) of scores [b, r, C] in [0, 1] and offsets [b, r, C, 4], or
     [b, r, 1, 4] for all classes."""
     limits = torch.tensor(sizes).to(regions.device, non_blocking=True)
-    boxes, scores = _decoded(scores, offsets, regions, limits, rules)
+    boxes, scores = decode_answers(scores, offsets, regions, limits, rules)
     rows = torch.cat((boxes, scores[..., None]), -1).cpu()  # moved once
     return [
         Annotation(size, objects=_chosen(row[..., :4], row[..., 4], rules))
@@ -313,8 +317,8 @@ def best_answers(outputs: RegionOutputs, regions: Tensor, sizes: Tensor, rules: 
     Args:
         sizes: [b, 2] height and width of each image inside the padding.
     """
-    scores, offsets = _foreground(outputs, rules)
-    boxes, scores = _decoded(scores, offsets, regions, sizes, rules)
+    scores, offsets = foreground(outputs, rules)
+    boxes, scores = decode_answers(scores, offsets, regions, sizes, rules)
     classes = scores.shape[2]
     likely = (scores > rules.score_threshold) & valid_boxes(boxes, 1e-2)
     ranked = scores.masked_fill(~likely, -torch.inf).flatten(1)
@@ -328,7 +332,7 @@ def best_answers(outputs: RegionOutputs, regions: Tensor, sizes: Tensor, rules: 
     return RegionAnswers(chosen, labels.gather(1, kept).where(there, 0), best.gather(1, kept).where(there, 0))
 
 
-def _foreground(outputs: RegionOutputs, rules: RegionRules) -> tuple[Tensor, Tensor]:
+def foreground(outputs: RegionOutputs, rules: RegionRules) -> tuple[Tensor, Tensor]:
     """Scores [b, r, C] and offsets [b, r, C, 4], or [b, r, 1, 4] for all classes, without those of the background."""
     offsets = outputs.deltas.unflatten(2, (-1, 4))
     first = 1 if offsets.shape[2] > 1 else 0
@@ -338,7 +342,7 @@ def _foreground(outputs: RegionOutputs, rules: RegionRules) -> tuple[Tensor, Ten
     return scores, offsets[:, :, first:]
 
 
-def _decoded(
+def decode_answers(
     scores: Tensor, offsets: Tensor, regions: Tensor, sizes: Tensor, rules: RegionRules
 ) -> tuple[Tensor, Tensor]:
     """Boxes [b, r, C, 4], clipped to the images of sizes [b, 2], and scores [b, r, C], 0 where a region is no box."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from saccade.data.types import Annotation, Batch
+    from saccade.layers.stages import BoxStage
     from saccade.models.stage import Stage
 
     ReadFile = Callable[[Path, nn.Module], dict[str, Tensor]]
@@ -119,6 +120,10 @@ class NetworkOffers(Protocol):
     def scored_boxes(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Detector: scores [b, A, classes] in [0, 1] and boxes [b, A, 4] in pixels, before non-maximum suppression;
         exported in place of `forward`."""
+
+    def answer_stages(self, batch: Batch) -> list[BoxStage]:
+        """Detector: the boxes that it goes through on the way to its answer for a batch of one image, in order, the
+        answer last (layers/stages.py); for the method `stages` of `saccade explain`."""
 
     def embed(self, images: Tensor) -> Tensor:
         """Vectors [b, d] of length 1, whose distances compare what the images show."""
@@ -238,3 +243,15 @@ def has_tail(trunk: nn.Module) -> bool:
 def exported_forward(model: nn.Module) -> Callable[..., Any]:
     """What an exported file computes: `scored_boxes` where the model has it, else the model."""
     return cast("Callable[..., Any]", getattr(model, "scored_boxes", model))
+
+
+def answer_stages(model: nn.Module, batch: Batch) -> list[BoxStage]:
+    """The boxes of each stage of a detector's answer for a batch of one image. Of a network without `answer_stages`
+    the boxes that it scores, where it has `scored_boxes`, and its answer."""
+    network = cast("Any", model)
+    if hasattr(model, "answer_stages"):
+        return cast("list[BoxStage]", network.answer_stages(batch))
+    from saccade.layers.stages import answer_stage, scored_stage
+
+    candidates = [scored_stage(*network.scored_boxes(batch.images))] if hasattr(model, "scored_boxes") else []
+    return [*candidates, answer_stage(network.predict(batch)[0])]

@@ -44,8 +44,8 @@ def warp_regions(
         )
     height, width = images.shape[2:]
     points = side * samples
-    centres = (boxes[..., :2] + boxes[..., 2:]) / 2
-    sides = (boxes[..., 2:] - boxes[..., :2]) * (side / (side - 2 * context))
+    grown = grow(boxes, side, context)
+    centres, sides = (grown[..., :2] + grown[..., 2:]) / 2, grown[..., 2:] - grown[..., :2]
     steps = (torch.arange(points, device=boxes.device) + 0.5) / points - 0.5
     x = centres[..., :1] + sides[..., :1] * steps  # [b, r, points], pixels
     y = centres[..., 1:] + sides[..., 1:] * steps
@@ -60,3 +60,11 @@ def warp_regions(
         colour = colour.to(seen.dtype)[:, None]
     seen = torch.where(inside, seen, colour)
     return F.avg_pool2d(seen.flatten(0, 1), samples).unflatten(0, x.shape[:2]) if samples > 1 else seen
+
+
+def grow(boxes: Tensor, side: int, context: int) -> Tensor:
+    """Boxes [..., 4] grown about their centres by s / (s - 2 context): what `warp_regions` warps to s x s pixels, of
+    which `context` on each side surround the box (Girshick et al. 2014, appendix A)."""
+    centres = (boxes[..., :2] + boxes[..., 2:]) / 2
+    half = (boxes[..., 2:] - boxes[..., :2]) * (side / (side - 2 * context)) / 2
+    return torch.cat((centres - half, centres + half), -1)

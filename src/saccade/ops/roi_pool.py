@@ -72,7 +72,7 @@ def roi_pool_reference(
     steps follows from shapes."""
     rois = to_rois(boxes)
     height, width = (output_size, output_size) if isinstance(output_size, int) else output_size
-    edges_y, edges_x = _edges(rois, features.shape, height, width, spatial_scale, rule == "overlapping")
+    edges_y, edges_x = bin_edges(rois, features.shape, height, width, spatial_scale, rule == "overlapping")
     channels, plane = features.shape[1], features.shape[2] * features.shape[3]
     first = rois[:, 0].detach().long()[:, None] * channels + torch.arange(channels, device=rois.device)
     first = first[:, :, None, None] * plane  # [n, c, 1, 1] of each region and channel the first pixel of its plane
@@ -90,7 +90,7 @@ def _places(features: Tensor, first: Tensor, edges_y: Tensor, edges_x: Tensor) -
     Args:
         features: [b, c, H, W].
         first: [n, c, 1, 1] number of the first pixel of a plane in the features laid flat.
-        edges_y, edges_x: see `_edges`.
+        edges_y, edges_x: see `bin_edges`.
     """
     height, width = features.shape[2:]
     heights, widths = (edges[..., 1] - edges[..., 0] for edges in (edges_y, edges_x))
@@ -146,10 +146,11 @@ class Maxima:
         return Maxima(*(t.reshape(-1).gather(0, flat).view(numbers.shape) for t in (self.values, self.places)))
 
 
-def _edges(
+def bin_edges(
     rois: Tensor, shape: Sequence[int], height: int, width: int, scale: float, overlapping: bool
 ) -> tuple[Tensor, Tensor]:
-    """First and past-the-last row of each bin [n, h, 2], and columns [n, w, 2], int64, inside the map."""
+    """First and past-the-last row of each bin [n, h, 2], and columns [n, w, 2], int64, inside the map, for rois [n, 5]
+    (Girshick 2015, section 2.1, as the released code rounds)."""
     real = torch.float64 if rois.dtype == torch.float64 else torch.float32
     scaled = (rois[:, 1:].detach().to(real) * scale).to(torch.float32 if rois.device.type == "mps" else torch.float64)
     corner = scaled.sign() * (scaled.abs() + 0.5).floor()
@@ -183,7 +184,7 @@ def _best(
     check_values(rois, len(features))
     wide = features.detach().permute(0, 2, 3, 1).to(_real(features.dtype))
     wide = wide if wide.is_contiguous() else empty(wide.shape, wide.dtype).copy_(wide)
-    edges_y, edges_x = _edges(rois, features.shape, height, width, spatial_scale, overlapping)
+    edges_y, edges_x = bin_edges(rois, features.shape, height, width, spatial_scale, overlapping)
     shape = (len(rois), features.shape[1], height, width)
     out, place = empty(shape, wide.dtype), empty(shape if places else (0, *shape[1:]), torch.int32)
     images = rois[:, 0].detach().long().contiguous()

@@ -73,9 +73,8 @@ def selective_search(image: np.ndarray, mode: str = "fast", seed: int = 0, width
     if mode not in MODES:
         raise ValueError(f"mode {mode!r} of selective search, allowed: {', '.join(MODES)}")
     height, across = image.shape[:2]
-    factor = min(width / across, LONGEST * width / height)  # of a tall strip the height decides
-    side = (max(1, round(across * factor)), max(1, round(height * factor)))
-    small = cv2.resize(image, side, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+    side = working_size(height, across, width)[::-1]
+    small = cv2.resize(image, side, interpolation=cv2.INTER_AREA if side[0] < across else cv2.INTER_LINEAR)
     rng = np.random.default_rng(seed)
     boxes, ranks = [], []
     for colour in MODES[mode].colours:
@@ -95,6 +94,14 @@ def selective_search(image: np.ndarray, mode: str = "fast", seed: int = 0, width
     if not len(every):  # an image that is itself no larger than the smallest box
         every = np.array([[0, 0, *side]], np.float64)
     return (every * np.tile([across / side[0], height / side[1]], 2)).astype(np.float32)
+
+
+def working_size(height: int, across: int, width: int = WIDTH) -> tuple[int, int]:
+    """(height, width) to which an image of `height` and `across` pixels is resized first, its aspect kept: `width`
+    across, and of a tall strip LONGEST * `width` high. Memory and time therefore do not grow with the image.
+    The width is that of the released code of Girshick et al. 2014."""
+    factor = min(width / across, LONGEST * width / height)
+    return max(1, round(height * factor)), max(1, round(across * factor))
 
 
 def _hsv(image: np.ndarray) -> np.ndarray:

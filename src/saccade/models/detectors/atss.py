@@ -25,6 +25,7 @@ from saccade.layers.anchors import cell_step, fit_anchors, grid_anchors, shapes_
 from saccade.layers.box_coding import decode_boxes
 from saccade.layers.detections import detections
 from saccade.layers.matching import IGNORED
+from saccade.layers.stages import BoxStage, found_targets, matched_stage, suppression_stages
 from saccade.layers.targets import Targets, detection_targets, learnable
 from saccade.losses.across import mean_over_processes
 from saccade.losses.detection import OVERLAPS, quality_focal
@@ -239,6 +240,19 @@ class Model(nn.Module):
         return detections(
             scores, boxes, batch.sizes, config.score_threshold, config.candidates, config.nms_iou, config.keep
         )
+
+    @torch.no_grad()
+    def answer_stages(self, batch: Batch) -> list[BoxStage]:
+        """The priors that match what is found, boxes before suppression and after."""
+        config, (logits, offsets, levels) = self.config, self._outputs(batch.images)
+        priors = torch.cat(levels)
+        boxes = decode_boxes(offsets[0], priors, VARIANCES)
+        answer = self.predict(batch)[0]
+        targets = found_targets(batch, [answer], config.classes)
+        rule = "of the priors nearest to its centre, those with an IoU that is high among them"
+        matched = matched_stage(priors, self._match(targets, levels)[0], targets, rule)
+        threshold, nms, scores = config.score_threshold, config.nms_iou, logits[0].float().sigmoid()
+        return [matched, *suppression_stages(boxes, scores, answer.size, threshold, nms, answer)]
 
     def _outputs(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Logits, offsets, and the priors [a, 4] of each map in pixels of `images`."""

@@ -33,6 +33,7 @@ from saccade.layers.regions import (
     region_losses,
     region_predictions,
 )
+from saccade.layers.stages import BoxStage, SecondStage, aligned_bins, given_stage, pooled_bins
 from saccade.layers.targets import detection_targets
 from saccade.models.backbones import create_trunk
 from saccade.models.contract import has_tail
@@ -193,6 +194,12 @@ class RoIHeads(nn.Module):
         logits, deltas = self.box_predictor(hidden)
         return RegionOutputs(logits.unflatten(0, regions.shape[:2]), deltas.unflatten(0, regions.shape[:2]))
 
+    def bins(self, level: Tensor, region: Tensor) -> BoxStage:
+        """The bins of one region [4] on the CPU."""
+        if self.pooling == "pool":
+            return pooled_bins(region, self.side, self.scale, level)
+        return aligned_bins(region, self.side)
+
 
 class Model(nn.Module):
     """Fast R-CNN."""
@@ -244,9 +251,24 @@ class Model(nn.Module):
         regions = self._given(batch)
         return region_predictions(self._outputs(batch, regions), regions, batch.sizes, self.rules)
 
-    def _outputs(self, batch: Batch, regions: Tensor) -> RegionOutputs:
+    @torch.no_grad()
+    def answer_stages(self, batch: Batch) -> list[BoxStage]:
+        """The given regions, the bins of the surest, boxes before suppression and after."""
+        regions = self._given(batch)
+        level = self._level(batch)
+        outputs = self.roi_heads(level, regions, self.trunk)
+        second = SecondStage.of(outputs, regions, batch.sizes[0], self.rules)
+        bins = self.roi_heads.bins(level, second.region)
+        return [given_stage(regions[0]), bins, *second.to_answer(self.predict(batch)[0])]
+
+    def _level(self, batch: Batch) -> Tensor:
+        """The map [b, c, h, w] that regions are pooled from."""
         images = fill_padding(batch.images, batch.sizes, self.get_buffer("colour"))
-        outputs: RegionOutputs = self.roi_heads(self.trunk.features(images)[-1], regions, self.trunk)
+        maps: list[Tensor] = self.trunk.features(images)
+        return maps[-1]
+
+    def _outputs(self, batch: Batch, regions: Tensor) -> RegionOutputs:
+        outputs: RegionOutputs = self.roi_heads(self._level(batch), regions, self.trunk)
         return outputs
 
     def _given(self, batch: Batch) -> Tensor:

@@ -25,6 +25,7 @@ from saccade.layers.anchors import fit_anchors, reference_anchors, shapes_of, si
 from saccade.layers.normalize import fill_padding, mean_colour
 from saccade.layers.proposing import AnchorOutputs, ProposalRules, RegionProposalNetwork, RPNHead
 from saccade.layers.regions import RegionRules, draw_regions, region_losses, region_predictions
+from saccade.layers.stages import BoxStage, SecondStage, found_targets
 from saccade.layers.targets import detection_targets
 from saccade.models.contract import has_tail
 from saccade.models.detectors.fast_rcnn import Pooling, RoIHeads, trunk_of
@@ -273,6 +274,20 @@ class Model(nn.Module):
         level = self.trunk.features(images)[-1]
         proposals = self.rpn.propose(self._anchors(images, level), sizes, training=False)
         return region_predictions(self.roi_heads(level, proposals, self.trunk), proposals, batch.sizes, self.rules)
+
+    @torch.no_grad()
+    def answer_stages(self, batch: Batch) -> list[BoxStage]:
+        """Anchors, proposals, the bins of the surest one, boxes before suppression and after."""
+        sizes = torch.tensor(batch.sizes).to(batch.images.device, non_blocking=True)
+        images = fill_padding(batch.images, batch.sizes, self.get_buffer("colour"))
+        level = self.trunk.features(images)[-1]
+        anchors = self._anchors(images, level)
+        proposals = self.rpn.propose(anchors, sizes, training=False)
+        outputs = self.roi_heads(level, proposals, self.trunk)
+        second = SecondStage.of(outputs, proposals, batch.sizes[0], self.rules)
+        answer = self.predict(batch)[0]
+        first = self.rpn.stages(anchors, proposals, found_targets(batch, [answer], self.config.classes), sizes)
+        return [*first, self.roi_heads.bins(level, second.region), *second.to_answer(answer)]
 
     def _anchors(self, images: Tensor, level: Tensor) -> AnchorOutputs:
         """What the proposal network says, on the shared map or on that of its own trunk."""

@@ -42,6 +42,7 @@ from saccade.layers.regions import (
     region_losses,
     region_predictions,
 )
+from saccade.layers.stages import BoxStage, SecondStage, aligned_bins, found_targets
 from saccade.layers.targets import detection_targets
 from saccade.models.backbones import create_trunk, refuse_strides
 from saccade.models.paper import Paper
@@ -336,6 +337,19 @@ class Model(nn.Module):
         proposals = self.rpn.propose(self.rpn(levels, batch.images.shape[-2:]), sizes, training=False)
         regions, outputs = self._answers(levels, proposals, sizes)
         return region_predictions(outputs, regions, batch.sizes, self.rules_of_heads[-1])
+
+    @torch.no_grad()
+    def answer_stages(self, batch: Batch) -> list[BoxStage]:
+        """Anchors, proposals, the bins of the surest one, boxes before suppression and after."""
+        sizes = torch.tensor(batch.sizes).to(batch.images.device, non_blocking=True)
+        levels = self.backbone(fill_padding(batch.images, batch.sizes, self.get_buffer("colour")))
+        anchors = self.rpn(levels, batch.images.shape[-2:])
+        proposals = self.rpn.propose(anchors, sizes, training=False)
+        regions, outputs = self._answers(levels, proposals, sizes)
+        second = SecondStage.of(outputs, regions, batch.sizes[0], self.rules_of_heads[-1])
+        answer = self.predict(batch)[0]
+        first = self.rpn.stages(anchors, proposals, found_targets(batch, [answer], self.config.classes), sizes)
+        return [*first, aligned_bins(second.region, 7), *second.to_answer(answer)]
 
     def _answers(self, levels: Sequence[Tensor], regions: Tensor, sizes: Tensor) -> tuple[Tensor, RegionOutputs]:
         """The regions [b, K, 4] of the last head, and what is said of them."""

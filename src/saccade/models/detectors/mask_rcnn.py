@@ -34,6 +34,7 @@ from saccade.layers.regions import (
     region_losses,
     region_predictions,
 )
+from saccade.layers.stages import BoxStage, SecondStage, found_targets, pyramid_bins
 from saccade.layers.targets import detection_targets
 from saccade.models.detectors import fpn
 from saccade.models.paper import Paper
@@ -273,6 +274,19 @@ class Model(nn.Module):
             replace(answer, objects=self._with_masks(objects, drawn, answer.size))
             for answer, objects, drawn in zip(answers, found, masks, strict=True)
         ]
+
+    @torch.no_grad()
+    def answer_stages(self, batch: Batch) -> list[BoxStage]:
+        """Anchors, proposals, the bins of the surest one for its class and box, boxes before suppression and after."""
+        sizes = torch.tensor(batch.sizes).to(batch.images.device, non_blocking=True)
+        levels = self.backbone(fill_padding(batch.images, batch.sizes, self.get_buffer("colour")))
+        anchors = self.rpn(levels, batch.images.shape[-2:])
+        proposals = self.rpn.propose(anchors, sizes, training=False)
+        second = SecondStage.of(self.roi_heads(levels, proposals), proposals, batch.sizes[0], self.rules)
+        answer = self.predict(batch)[0]
+        first = self.rpn.stages(anchors, proposals, found_targets(batch, [answer], self.config.classes), sizes)
+        bins = pyramid_bins(self.roi_heads.for_boxes, levels, second.region, 7)
+        return [*first, bins, *second.to_answer(answer)]
 
     def _with_masks(self, objects: Objects, drawn: Tensor, size: tuple[int, int]) -> Objects:
         """Objects of an image of this size with their masks [n, M, M] laid over it."""

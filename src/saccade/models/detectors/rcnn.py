@@ -29,13 +29,14 @@ from saccade.layers.matching import IGNORED
 from saccade.layers.normalize import fill_padding, mean_colour
 from saccade.layers.regions import RegionRules, draw_regions, given_regions, scored_predictions
 from saccade.layers.solved_head import SolvedHead
+from saccade.layers.stages import BoxStage, SecondStage, given_stage
 from saccade.layers.targets import detection_targets, learnable
 from saccade.losses.across import mean_over_processes
 from saccade.models.backbones import create_extractor
 from saccade.models.paper import Paper
 from saccade.models.stage import Fit, Given, Solve
 from saccade.ops.boxes import box_iof, box_iou, valid_boxes
-from saccade.ops.region_warp import warp_regions
+from saccade.ops.region_warp import grow, warp_regions
 from saccade.solvers.linear import MinedSVM, SVMRules, ridge
 
 PAPER = Paper(
@@ -170,6 +171,24 @@ class Model(nn.Module):
         """At most `detections` objects an image, by falling score; on the CPU."""
         return predict_regions(self, batch)
 
+    @torch.no_grad()
+    def answer_stages(self, batch: Batch) -> list[BoxStage]:
+        """The given regions, the warped pixels of the surest, boxes before suppression and after."""
+        second, regions = surest(self, batch)
+        grown = grow(second.region, self.config.side, self.config.context)
+        words = (
+            f"The region of the surest answer (inner box), and what of the image is warped to {self.config.side} x "
+            f"{self.config.side} pixels for the network: {self.config.context} of them on each side surround it."
+        )
+        warped = BoxStage("warped region", words, torch.stack((grown, second.region)), bins=True)
+        return [given_stage(regions), warped, *second.to_answer(self.predict(batch)[0])]
+
+
+def surest(model: Any, batch: Batch) -> tuple[SecondStage, Tensor]:
+    """What a model says of the regions of one image before suppression, and these, [r, 4]."""
+    scores, offsets, regions = scored_regions(model, batch)
+    return SecondStage.decoded(scores, offsets, regions, batch.sizes[0], model.rules), regions[0]
+
 
 def answers(model: Any, seen: Sequence[Tensor], boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Scores [b, r, C] and offsets [b, r, C, 4] of boxes [b, r, 4] by a model with `describe` and `head`."""
@@ -206,7 +225,12 @@ def fine_tuning_loss(model: Any, batch: Batch) -> Tensor:
 
 
 def predict_regions(model: Any, batch: Batch) -> list[Annotation]:
-    """Objects of each image after NMS by class, from `regions` boxes a forward pass."""
+    """Objects of each image after NMS by class."""
+    return scored_predictions(*scored_regions(model, batch), batch.sizes, model.rules)
+
+
+def scored_regions(model: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores [b, r, C], offsets [b, r, C, 4] and the given regions [b, r, 4], from `regions` boxes a forward pass."""
     own = [boxes if len(boxes) else torch.zeros(1, 4) for boxes in proposed(model, batch)]
     regions = given_regions(own, batch.images.device)
     seen = view(model, batch)
@@ -217,13 +241,7 @@ def predict_regions(model: Any, batch: Batch) -> list[Annotation]:
         found = [answers(model, maps, part) for part in parts]
         scores.append(torch.cat([score[0] for score, _ in found]))
         deltas.append(torch.cat([delta[0] for _, delta in found]))
-    return scored_predictions(
-        pad_sequence(scores, batch_first=True),
-        pad_sequence(deltas, batch_first=True),
-        regions,
-        batch.sizes,
-        model.rules,
-    )
+    return pad_sequence(scores, batch_first=True), pad_sequence(deltas, batch_first=True), regions
 
 
 @dataclass(slots=True)

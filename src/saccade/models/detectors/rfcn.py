@@ -33,6 +33,7 @@ from saccade.layers.regions import (
     region_losses,
     region_predictions,
 )
+from saccade.layers.stages import BoxStage, SecondStage, aligned_bins, found_targets
 from saccade.layers.targets import detection_targets
 from saccade.models.backbones import create_trunk
 from saccade.models.paper import Paper
@@ -295,6 +296,19 @@ class Model(nn.Module):
         proposing, features = self.backbone(fill_padding(batch.images, batch.sizes, self.get_buffer("colour")))
         proposals = self.rpn.propose(self.rpn([proposing], batch.images.shape[-2:]), sizes, training=False)
         return region_predictions(self.head(features, proposals), proposals, batch.sizes, self.rules)
+
+    @torch.no_grad()
+    def answer_stages(self, batch: Batch) -> list[BoxStage]:
+        """Anchors, proposals, the bins of the surest one, boxes before suppression and after."""
+        sizes = torch.tensor(batch.sizes).to(batch.images.device, non_blocking=True)
+        proposing, features = self.backbone(fill_padding(batch.images, batch.sizes, self.get_buffer("colour")))
+        anchors = self.rpn([proposing], batch.images.shape[-2:])
+        proposals = self.rpn.propose(anchors, sizes, training=False)
+        second = SecondStage.of(self.head(features, proposals), proposals, batch.sizes[0], self.rules)
+        answer = self.predict(batch)[0]
+        first = self.rpn.stages(anchors, proposals, found_targets(batch, [answer], self.config.classes), sizes)
+        words = "Each of the equal bins of the surest region votes by a map of its own; the mean is the answer."
+        return [*first, aligned_bins(second.region, self.head.bins, words), *second.to_answer(answer)]
 
 
 def adapt(config: Config, examples: Sequence[Annotation]) -> Config:

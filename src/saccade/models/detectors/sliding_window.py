@@ -33,6 +33,7 @@ from saccade.layers.matching import IGNORED
 from saccade.layers.normalize import fill_padding, mean_colour
 from saccade.layers.regions import RegionOutputs, RegionRules, region_predictions
 from saccade.layers.sampling import sample_anchors
+from saccade.layers.stages import BoxStage, SecondStage, windows_stage
 from saccade.layers.targets import RegionTargets, Targets, detection_targets
 from saccade.losses.across import mean_over_processes
 from saccade.models.backbones import create_trunk, refuse_strides
@@ -328,6 +329,16 @@ class Model(nn.Module):
         regions = self._inside(self.windows(images), sizes)
         outputs = RegionOutputs(self(images), torch.zeros_like(regions))  # a window is the box
         return region_predictions(outputs, regions, batch.sizes, self.rules)
+
+    @torch.no_grad()
+    def answer_stages(self, batch: Batch) -> list[BoxStage]:
+        """The windows by what is likeliest in them, those above the threshold, and what suppression leaves."""
+        sizes = torch.tensor(batch.sizes).to(batch.images.device, non_blocking=True)
+        images = fill_padding(batch.images, batch.sizes, self.get_buffer("colour"))
+        regions = self._inside(self.windows(images), sizes)
+        outputs = RegionOutputs(self(images), torch.zeros_like(regions))
+        second = SecondStage.of(outputs, regions, batch.sizes[0], self.rules)
+        return [windows_stage(regions[0], second.scores), *second.to_answer(self.predict(batch)[0])]
 
 
 def cut(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:

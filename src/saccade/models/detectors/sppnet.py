@@ -11,7 +11,7 @@ Letters: b images, r regions an image, n regions in all, C classes, d features b
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,9 +23,10 @@ from saccade.layers.frozen_norm import freeze_norms
 from saccade.layers.normalize import mean_colour
 from saccade.layers.regions import RegionRules, TwoLayerHead
 from saccade.layers.solved_head import SolvedHead
+from saccade.layers.stages import BoxStage, given_stage, pooled_bins
 from saccade.models.backbones import create_trunk
 from saccade.models.detectors import rcnn
-from saccade.models.detectors.rcnn import answers, fine_tuning_loss, predict_regions
+from saccade.models.detectors.rcnn import answers, fine_tuning_loss, predict_regions, surest, view
 from saccade.models.paper import Paper
 from saccade.models.stage import Fit, Solve
 from saccade.ops.roi_align import to_rois
@@ -169,9 +170,7 @@ class Model(nn.Module):
         A region is pooled from the scale at which its area is nearest to that of `window` (section 4.1).
         """
         rois = to_rois(regions.unbind())
-        sides = (rois[:, 3:] - rois[:, 1:3]).clamp(min=0).prod(1).sqrt()
-        scales = torch.tensor(self.config.scales).to(sides.device, non_blocking=True)
-        nearest = ((sides[:, None] * scales) ** 2 - self.config.window**2).abs().argmin(1)
+        nearest = self._scale_of(rois[:, 1:])
         pooled = None
         for i, (scale, features) in enumerate(zip(self.config.scales, seen, strict=True)):
             windows = map_windows(rois[:, 1:] * scale, self.stride, *features.shape[2:])
@@ -179,6 +178,12 @@ class Model(nn.Module):
             pooled = found if pooled is None else torch.where((nearest == i)[:, None], found, pooled)
         assert pooled is not None
         return pooled, self.tail(pooled)
+
+    def _scale_of(self, boxes: Tensor) -> Tensor:
+        """[n] the number of the scale from which each of boxes [n, 4] is pooled."""
+        sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1).sqrt()
+        scales = torch.tensor(self.config.scales).to(sides.device, non_blocking=True)
+        return ((sides[:, None] * scales) ** 2 - self.config.window**2).abs().argmin(1)
 
     def forward(self, images: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Images [b, 3, H, W] in [0, 1] and boxes [b, r, 4] in their pixels -> scores [b, r, C] in [0, 1] and offsets
@@ -193,6 +198,23 @@ class Model(nn.Module):
     def predict(self, batch: Batch) -> list[Annotation]:
         """At most `detections` objects an image, by falling score; on the CPU."""
         return predict_regions(self, batch)
+
+    @torch.no_grad()
+    def answer_stages(self, batch: Batch) -> list[BoxStage]:
+        """The given regions, the bins of the surest on its map, boxes before suppression and after."""
+        second, regions = surest(self, batch)
+        scale = self.config.scales[int(self._scale_of(second.region[None]))]
+        side, grids = max(self.config.grids), ", ".join(map(str, self.config.grids))
+        level = view(self, batch)[self.config.scales.index(scale)]
+        windows = map_windows(second.region * scale, self.stride, *level.shape[2:])
+        bins = pooled_bins(windows.float(), side, 1.0, level)
+        bins = replace(
+            bins,
+            boxes=(bins.boxes - 0.5) * self.stride / scale,
+            words=f"The window of the surest region on the map, in {side} x {side} bins of whole cells, of each of "
+            f"which the maximum is taken; the pyramid has grids of {grids} bins a side.",
+        )
+        return [given_stage(regions), bins, *second.to_answer(self.predict(batch)[0])]
 
 
 def stages(name: str, recipe: str) -> list[Fit | Solve]:

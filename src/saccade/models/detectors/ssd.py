@@ -22,6 +22,7 @@ from saccade.layers.box_coding import decode_boxes, encode_boxes
 from saccade.layers.detections import detections
 from saccade.layers.normalize import Normalize
 from saccade.layers.sampling import hard_negatives
+from saccade.layers.stages import BoxStage, found_targets, matched_stage, suppression_stages
 from saccade.layers.targets import Targets, detection_targets
 from saccade.losses.across import mean_over_processes
 from saccade.losses.detection import OVERLAPS, smooth_l1
@@ -268,6 +269,19 @@ class Model(nn.Module):
         return detections(
             scores, boxes, batch.sizes, config.score_threshold, config.candidates, config.nms_iou, config.keep
         )
+
+    @torch.no_grad()
+    def answer_stages(self, batch: Batch) -> list[BoxStage]:
+        """The priors that match what is found, boxes before suppression and after."""
+        config, (logits, offsets, priors) = self.config, self._outputs(batch.images)
+        scores = logits[0].float().softmax(-1)[:, 1:]
+        boxes = decode_boxes(offsets[0], priors, VARIANCES)
+        answer = self.predict(batch)[0]
+        targets = found_targets(batch, [answer], config.classes)
+        rule = "an IoU of more than 0.5 with it, or the highest that it has with any prior"
+        matched = matched_stage(priors, self._match(targets, priors)[0], targets, rule)
+        threshold, nms = config.score_threshold, config.nms_iou
+        return [matched, *suppression_stages(boxes, scores, answer.size, threshold, nms, answer)]
 
     def _outputs(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, offsets, and the priors [A, 4] in pixels of `images`."""
