@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from saccade.ops.roi_pool import Rule, _edges, roi_pool, roi_pool_reference
+from saccade.ops.roi_pool import Rule, bin_edges, roi_pool, roi_pool_reference
 
 ROWS = (
     ".1 .3 .2 .3 .2 .6 .8 .9|.4 .5 .1 .4 .7 .1 .4 .3|.2 .1 .3 .8 .6 .2 .1 .1|.4 .6 .2 .1 .3 .6 .1 .2|"
@@ -30,7 +30,7 @@ def test_worked_examples(box: list[float], rule: Rule, expected: list[list[float
 
 def bin_by_bin(features: Tensor, rois: Tensor, size: tuple[int, int], scale: float, rule: Rule) -> Tensor:
     """The definition, a bin after the other."""
-    edges_y, edges_x = _edges(rois, features.shape, *size, scale, rule == "overlapping")
+    edges_y, edges_x = bin_edges(rois, features.shape, *size, scale, rule == "overlapping")
     out = []
     for image, ys, xs in zip(rois[:, 0].long().tolist(), edges_y.tolist(), edges_x.tolist(), strict=True):
         for y0, y1 in ys:
