@@ -32,6 +32,11 @@ PARAMETERS: dict[str, int] = {
     "vgg16_bn": 138_365_992,
     "vgg19": 143_667_240,
     "vgg19_bn": 143_678_248,
+    # He et al. 2015, table 3, layer by layer, with a slope for each channel and hidden unit.
+    "prelunet_a": 178_032_072,
+    "prelunet_b": 183_343_048,
+    "prelunet_c": 330_623_944,
+    "prelunet_small": 1_330_858,
     # torchvision (googlenet); Szegedy et al. 2015, table 1; both with their auxiliary classifiers.
     "googlenet": 13_004_888,
     "googlenet_paper": 13_378_280,

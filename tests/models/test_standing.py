@@ -158,7 +158,7 @@ def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
     saved = checkpoint.Checkpoint(name, config, list("abcdefg"), "classify", {}, classifier.state_dict())
     checkpoint.save(saved, tmp_path / "best.safetensors")
     with pytest.raises(
-        UsageError, match="made with others of its fields: --set trunk_width=4 --set trunk_depths=1,1,1,1"
+        UsageError, match=r"made with others of its fields: --set trunk_width=4 --set trunk_depths=.1,1,1,1."
     ):
         start_from(stands_on("unet_light", {}), model_module("unet_light"), tmp_path)
     with pytest.raises(UsageError, match=r"They are of resnet18: --set trunk=resnet18\. It holds"):

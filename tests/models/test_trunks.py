@@ -26,6 +26,7 @@ TRUNKS: dict[str, dict[str, Any]] = {
     "inception_v3": {"trunk_width": 0.125},
     "shufflenet_v2_x0_5": {"trunk_width": 16},
     "squeezenet1_1": {"trunk_width": 0.125},
+    "prelunet_a": {"trunk_width": 0.03125, "trunk_depths": (1, 1, 1)},
 }
 HEADS: dict[str, dict[str, Any]] = {
     "atss_small": {"channels": 8},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from saccade.ops.spatial_pyramid import map_windows, pyramid_pool, pyramid_pool_reference
+from saccade.ops.spatial_pyramid import map_windows, pyramid_pool, pyramid_pool_maps, pyramid_pool_reference
 
 
 def test_every_side_is_divided_as_the_formula_says() -> None:
@@ -30,6 +30,22 @@ def test_fifty_bins_of_every_channel_and_their_gradients() -> None:
     assert found.shape == (30, 350)
     assert torch.equal(found, expected)
     weight = torch.rand(30, 350)
+    (found * weight).sum().backward()
+    (expected * weight).sum().backward()
+    torch.testing.assert_close(one.grad, other.grad)
+
+
+@pytest.mark.parametrize(("height", "width"), [(14, 14), (13, 9), (4, 7), (1, 2)])
+def test_whole_maps_by_slices(height: int, width: int) -> None:
+    torch.manual_seed(0)
+    one, other = (torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(1)) for _ in range(2))
+    windows = torch.tensor([[i, 0.0, 0, width - 1, height - 1] for i in range(2)])
+    found = pyramid_pool_maps(one.requires_grad_(), (7, 3, 2, 1))
+    expected = pyramid_pool_reference(other.requires_grad_(), windows, (7, 3, 2, 1))
+    assert found.shape == (2, 63 * 3)
+    assert torch.equal(found, expected)
+    assert torch.equal(found, pyramid_pool(other, windows, (7, 3, 2, 1)))
+    weight = torch.rand(2, 63 * 3)
     (found * weight).sum().backward()
     (expected * weight).sum().backward()
     torch.testing.assert_close(one.grad, other.grad)

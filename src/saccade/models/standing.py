@@ -106,4 +106,4 @@ def parts_of(names: Iterable[str], all_names: Iterable[str]) -> list[str]:
 
 
 def _plain(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    return f"[{','.join(map(str, value))}]" if isinstance(value, tuple | list) else str(value)

@@ -49,6 +49,25 @@ def pyramid_pool(features: Tensor, windows: Tensor, grids: Sequence[int] = (6, 3
     return torch.cat([roi_pool(features, windows, k).flatten(1) for k in grids], 1)
 
 
+def pyramid_pool_maps(features: Tensor, grids: Sequence[int] = (6, 3, 2, 1)) -> Tensor:
+    """`pyramid_pool` of whole maps [b, c, H, W] of any size -> [b, c * sum(k * k)], in the same order (He et al. 2014,
+    section 2.2).
+
+    In slices, first of rows and then of columns: it exports at any grid, unlike adaptive pooling, and its gradients are
+    the same every time on every device. Of equal maxima each has an equal share of the gradient.
+    """
+    pooled = []
+    for k in grids:
+        rows = torch.stack([part.amax(2) for part in _bins(features, 2, k)], 2)
+        pooled.append(torch.stack([part.amax(3) for part in _bins(rows, 3, k)], 3).flatten(1))
+    return torch.cat(pooled, 1)
+
+
+def _bins(x: Tensor, dim: int, k: int) -> list[Tensor]:
+    size = x.shape[dim]
+    return [x.narrow(dim, i * size // k, -(-(i + 1) * size // k) - i * size // k) for i in range(k)]
+
+
 def pyramid_pool_reference(features: Tensor, windows: Tensor, grids: Sequence[int] = (6, 3, 2, 1)) -> Tensor:
     """`pyramid_pool` in plain torch, a window at a time: [b, c, H, W] and windows [n, 5] -> [n, bins c].
 

@@ -19,11 +19,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
+from saccade.errors import UsageError
 from saccade.layers.frozen_norm import freeze_norms
 from saccade.layers.normalize import mean_colour
 from saccade.layers.regions import RegionRules, TwoLayerHead
 from saccade.layers.solved_head import SolvedHead
 from saccade.layers.stages import BoxStage, given_stage, pooled_bins
+from saccade.models import model_config
 from saccade.models.backbones import create_trunk
 from saccade.models.detectors import rcnn
 from saccade.models.detectors.rcnn import answers, fine_tuning_loss, predict_regions, surest, view
@@ -57,6 +59,7 @@ class Config:
     grids: tuple[int, ...] = (6, 3, 2, 1)  # sides of the pyramid's grids (4.1)
     hidden: int = 4096  # units of the two fully connected layers
     dropout: float = 0.5
+    tail: bool = False  # these layers are the trunk's own, of a network that ends in the same pyramid (PReLU-net)
     proposals: int = 2000  # an image, at most: the first of those that are given
     regions: int = 256  # of them in one forward pass; an exported network takes so many boxes a call
     # fine-tuning
@@ -133,13 +136,18 @@ class Model(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.trunk = create_trunk(config.trunk, config.trunk_width, depths=config.trunk_depths)
+        own = config.hidden if config.tail and _ends_alike(config) else False
+        self.trunk = create_trunk(config.trunk, config.trunk_width, depths=config.trunk_depths, tail=own)
         if config.frozen:
             freeze_norms(self.trunk)
             self.trunk.requires_grad_(False)
         self.stride = self.trunk.strides[-1]
         pooled = self.trunk.channels[-1] * sum(k * k for k in config.grids)
-        self.tail = TwoLayerHead(pooled, config.hidden, config.dropout)
+        self.tail: nn.Module | None = None
+        if config.tail:
+            self.trunk.tail.requires_grad_(True)
+        else:
+            self.tail = TwoLayerHead(pooled, config.hidden, config.dropout)
         self.head = SolvedHead(config.hidden, pooled, config.classes)
         self.register_buffer("colour", mean_colour(self.trunk), persistent=False)
         self.rules = RegionRules(
@@ -177,7 +185,7 @@ class Model(nn.Module):
             found = pyramid_pool(features, torch.cat((rois[:, :1].double(), windows), 1), self.config.grids)
             pooled = found if pooled is None else torch.where((nearest == i)[:, None], found, pooled)
         assert pooled is not None
-        return pooled, self.tail(pooled)
+        return pooled, (self.trunk.tail if self.tail is None else self.tail)(pooled)
 
     def _scale_of(self, boxes: Tensor) -> Tensor:
         """[n] the number of the scale from which each of boxes [n, 4] is pooled."""
@@ -215,6 +223,20 @@ class Model(nn.Module):
             f"which the maximum is taken; the pyramid has grids of {grids} bins a side.",
         )
         return [given_stage(regions), bins, *second.to_answer(self.predict(batch)[0])]
+
+
+def _ends_alike(config: Config) -> bool:
+    """Whether the trunk ends in the pyramid of the Config. Raises UsageError where it does not."""
+    grids = getattr(model_config(config.trunk), "grids", None)
+    if grids is None:
+        raise UsageError(
+            f"tail=true takes fc6 and fc7 from a trunk that ends in a pyramid, such as prelunet_a; {config.trunk} does "
+            "not: tail=false puts two fresh layers there"
+        )
+    if grids != config.grids:
+        wanted = ",".join(map(str, grids))
+        raise UsageError(f"the trunk {config.trunk} ends in a pyramid of other grids: tail=true wants grids=[{wanted}]")
+    return True
 
 
 def stages(name: str, recipe: str) -> list[Fit | Solve]:
