@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from saccade.data.cache import Kept
 from saccade.data.dataset import DataSet, Record, Thing
+from saccade.data.joints import Joints
 from saccade.data.rle import encode_mask
 from saccade.data.truth import read_sample, read_truth
 from saccade.errors import DataError, UsageError
@@ -30,7 +31,7 @@ def test_objects_with_all_fields(tmp_path: Path) -> None:
         Thing(2, (1, 6, 5, 9), mask=("ids.png", 300)),
     ]
     record = Record("a.png", (10, 12), things=things)
-    dataset = data_set(tmp_path, "instances", record, keypoint_names=["nose", "tail"])
+    dataset = data_set(tmp_path, "instances", record, joints=Joints(("nose", "tail")))
     truth = read_truth(record, dataset, "instances")
     objects = truth.objects
     assert objects is not None
@@ -114,7 +115,7 @@ def test_truth_follows_the_reduced_size(tmp_path: Path, known: bool) -> None:
         Thing(0, (96, 48, 192, 112), mask=("m.png", 1)),
     ]
     record = Record("a.jpg", (203, 333), things=things, semantic="m.png")
-    dataset = data_set(tmp_path, "instances", record, keypoint_names=["corner"])
+    dataset = data_set(tmp_path, "instances", record, joints=Joints(("corner",)))
     sample = read_sample(record, dataset, "instances", min_side=40)
     if known:
         sample = read_sample(record, dataset, "instances", min_side=40, known=Kept(sample.image, None, (4.0, 4.0)))

@@ -20,6 +20,7 @@ from corpus import coco as coco_set
 from saccade.data.dataset import DataSet, Record, Thing
 from saccade.data.formats import coco, read, voc, yolo
 from saccade.data.formats.output import file_names
+from saccade.data.joints import Joints
 from saccade.data.rle import decode_rle, encode_mask, encode_polygons, rle_area
 from saccade.errors import DataError, ResourceError, UsageError
 from saccade.verbs.convert import WRITERS, convert
@@ -159,7 +160,7 @@ def test_what_a_format_cannot_hold_is_said(tmp_path: Path) -> None:
         "1 masks (their boxes are kept)",
         "1 objects with keypoints (boxes are kept)",
     ]
-    dataset.keypoint_names = ["nose"]
+    dataset.joints = Joints(("nose",))
     assert WRITERS["coco"](dataset, tmp_path / "coco", "copy") == ["1 difficult flags"]
     back = coco.read(tmp_path / "coco").records
     assert [(r.id, r.split) for r in back] == [("images/a.png", "train"), ("images/b.png", None)]

@@ -241,7 +241,7 @@ def test_files_that_are_no_results(tmp_path: Path, truth: Path, text: str, shell
 
 def test_results_of_another_task(tmp_path: Path, colours: Path) -> None:
     (tmp_path / "results.json").write_text("[]")
-    with pytest.raises(UsageError, match="holds boxes or masks"):
+    with pytest.raises(UsageError, match="holds boxes, masks or joints"):
         saccade.evaluate(tmp_path / "results.json", colours)
 
 

@@ -10,6 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from saccade.data.joints import Joints
+from saccade.tasks.table import TASKS
+
 
 @dataclass(slots=True)
 class Thing:
@@ -139,9 +142,15 @@ class DataSet:
     records: list[Record]
     ledger: Ledger = field(default_factory=Ledger)
     mask_values: dict[int, int] | None = None  # value in a class-map file -> class index, 255 = ignore (segment)
-    keypoint_names: list[str] | None = None
-    flip_pairs: list[tuple[int, int]] | None = None  # keypoints that trade places when the image is mirrored
+    joints: Joints | None = None  # what `Thing.keypoints` are, where the objects have some
     category_ids: list[int | str] | None = None  # the format's own id of each class (COCO), returned in result files
+
+    @property
+    def serves(self) -> tuple[str, ...]:
+        """The tasks that these labels can be read for, the usual one first."""
+        found = (self.task, *TASKS[self.task].also)
+        more = (t.name for t in TASKS.values() if t.keypoints and t.name not in found and self.joints is not None)
+        return (*found, *more)
 
     def of(self, split: str) -> list[Record]:
         """The records of one split, in order of id."""

@@ -14,6 +14,7 @@ from saccade.config import VIEW, Settings, height_width
 from saccade.data.elastic import Elastic
 from saccade.data.geometry import Size, affine, map_points, move_objects
 from saccade.data.image import MAX_PIXELS
+from saccade.data.joints import Joints
 from saccade.data.keeping import KeepObjects
 from saccade.data.mixing import Cutout, Mosaic
 from saccade.data.photometric import Lighting, PhotometricDistortion
@@ -56,6 +57,7 @@ class Preprocessing:
     scale: float = 1.0  # factor on the sides of the image, where size is None
     pad: int = 0  # crop: > 0 says that training padded and cropped back, so that tests see the whole image
     view: float = VIEW  # crop: side of the view over that of the central part which the network sees
+    joints: Joints | None = None  # what the keypoints of its answers are
     proposals: str | None = None  # where the boxes come from that the model is given: one of PROPOSALS; None: it is not
 
     def to_json(self) -> dict[str, Any]:
@@ -66,12 +68,14 @@ class Preprocessing:
         """Raises ModelFileError where a value is missing, unknown or out of range."""
         fields = {name: value for name, value in state.items() if (name, value) != ("stride", 1)}  # of older versions
         try:
-            made = cls(**dict(fields, size=None if state["size"] is None else tuple(state["size"])))
+            joints = None if state.get("joints") is None else Joints.from_json(state["joints"])
+            size = None if state["size"] is None else tuple(state["size"])
+            made = cls(**dict(fields, size=size, joints=joints))
             sides = made.size or (1, 1)
             whole = [*sides, made.pad + 1]
             valid = len(sides) == 2 and all(type(v) is int and v >= 1 for v in whole) and 0 < made.scale <= 8
             valid = valid and 1 <= made.view < 10 and sides[0] * sides[1] <= MAX_PIXELS and made.pad < WIDEST
-        except (TypeError, KeyError) as error:
+        except (TypeError, KeyError, ValueError) as error:
             raise ModelFileError(f"the checkpoint's preprocessing {state!r} is not readable: {error}") from error
         known = made.resize in ("crop", "letterbox", "stretch") and made.proposals in (None, *PROPOSALS)
         if not valid or not known:
@@ -109,7 +113,7 @@ def training_transforms(task: str, settings: Settings, flip_pairs: Sequence[tupl
     """From a decoded image to a training input. Colours change after the resize (fewer pixels), padding comes last.
 
     Args:
-        flip_pairs: keypoints that trade places in a mirror image (`DataSet.flip_pairs`).
+        flip_pairs: keypoints that trade places in a mirror image (`Joints.pairs`).
 
     Raises:
         UsageError: settings that contradict the task.

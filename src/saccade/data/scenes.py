@@ -126,7 +126,7 @@ def write_scenes(out: Path, task: Kind, images: int, seed: int, size: int | None
         UsageError: unknown task, fewer than 5 images, a side below 32, or `out` holds files already.
     """
     kind = TASKS.get(task)
-    if kind is None or kind.tags or kind.one_object:
+    if kind is None or kind.tags or kind.one_object or kind.keypoints:
         raise UsageError(f"no demonstration scenes for task {task!r}; allowed: classify, detect, instances, segment")
     side = size if size is not None else (64 if kind.whole_image else 192)
     if images < 5 or side < 32:

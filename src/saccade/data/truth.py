@@ -69,7 +69,8 @@ def read_truth(record: Record, dataset: DataSet, task: str, reduction: int = 1) 
     - segment: `semantic` [H, W] uint8, values mapped by `dataset.mask_values`, 255 = ignore;
     - localize: `label` and, in `objects`, the box of the main object (`data.main_object`);
     - detect: `objects` with boxes, labels, crowd, difficult, area, and keypoints where the data set names them;
-    - instances: the same with masks [n, H, W] bool.
+    - instances: the same with masks [n, H, W] bool;
+    - pose: as detect, for data whose joints have names.
 
     An object's area is the one that its file states, else that of its mask (instances) or box (detect).
 
@@ -96,6 +97,7 @@ def read_truth(record: Record, dataset: DataSet, task: str, reduction: int = 1) 
     else:
         things = _stated(record.things, record, "list of objects")
         truth.objects = _objects(things, record, dataset, reduction)
+        truth.joints = dataset.joints
         if kind.masks:
             _add_masks(truth.objects, things, record, dataset, reduction)
     return truth
@@ -145,9 +147,9 @@ def _objects(things: list[Thing], record: Record, dataset: DataSet, reduction: i
 
 def _keypoints(things: list[Thing], dataset: DataSet) -> Tensor | None:
     """[n, k, 3], all zero (absent) for an object without; None where the data set has no keypoints."""
-    if dataset.keypoint_names is None:
+    if dataset.joints is None:
         return None
-    points = torch.zeros(len(things), len(dataset.keypoint_names), 3)
+    points = torch.zeros(len(things), len(dataset.joints), 3)
     for row, thing in enumerate(things):
         if thing.keypoints is not None:
             points[row] = torch.tensor(thing.keypoints, dtype=torch.float32)

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saccade.data.joints import Joints
+
 IGNORE = 255  # the value of a semantic map that takes no part in loss or score (VOC's border, CamVid's void)
 
 
@@ -80,6 +82,7 @@ class Annotation:
     scores: Tensor | None = None  # [classes] float32: probabilities of a classifier or tagger; None in truth
     semantic: Tensor | None = None  # [H, W] uint8 class per pixel, 255 = ignore: segment
     objects: Objects | None = None  # localize, detect, instances, pose
+    joints: Joints | None = None  # what the keypoints of the objects are
     mixed: tuple[Annotation, float] | None = None  # in training: truth of the image blended in, its weight in [0, 1]
     weights: Tensor | None = None  # [H, W] float32 of each pixel in the loss; in training, where a model wants them
 

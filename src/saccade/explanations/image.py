@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,7 @@ def explain_image(
         _refuse_uneven(model, images)
     with torch.no_grad():
         answer = model.predict(batch)[0].to("cpu")
+    answer.joints = preprocessing.joints
     if wanted.thresholds and answer.tags is not None:
         answer.tags = answer.scores >= torch.tensor(wanted.thresholds)
     picture, scale = _picture(path)
@@ -101,7 +102,7 @@ def explain_image(
         for method, heat in _heats(model, task, batch, targets, wanted, done, progress).items():
             network = (images.shape[2], images.shape[3])
             done.heats[method] = [place(h.numpy(), network, to_picture, picture.shape[:2]) for h in heat]
-    done.targets = [Target(t.label, t.score, _moved(t.box, to_picture)) for t in targets]
+    done.targets = [replace(t, box=_moved(t.box, to_picture)) for t in targets]
     if "features" in wanted.methods:
         names = list(wanted.layers) or stage_layers(layer_shapes(model, inputs_of(batch)))[-STAGES:]
         for name, maps in maps_of(model, inputs_of(batch), names).items():

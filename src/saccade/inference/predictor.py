@@ -108,6 +108,7 @@ class Predictor:
                 answers = unpack(buffer.cpu(), layout)  # one copy, one wait
             for index, answer in enumerate(answers):
                 self.decide(answer)
+                answer.joints = self.preprocessing.joints
                 yield batch.ids[index], to_original(answer, batch, index)
 
     def decide(self, answer: Annotation) -> None:

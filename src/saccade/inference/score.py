@@ -94,7 +94,9 @@ def score_file(
     bad entry."""
     kind = find_task(dataset.task)
     if not kind.many_objects:
-        raise UsageError(f"{path}: a results file holds boxes or masks, {dataset.root} holds labels to {dataset.task}")
+        raise UsageError(
+            f"{path}: a results file holds boxes, masks or joints, {dataset.root} holds labels to {dataset.task}"
+        )
     answers = read_results(path, dataset, corners)
     foreign = set(answers.named) - {record.id for record in records}
     if foreign:
@@ -102,7 +104,7 @@ def score_file(
             f"{path}: holds predictions of {len(foreign)} images outside this split, such as {min(foreign)}; "
             "choose another --split (all takes every image)"
         )
-    task = "instances" if kind.masks and answers.masks else "detect"
+    task = "instances" if kind.masks and answers.masks else "pose" if kind.keypoints else "detect"
     in_order = ((record, answers[record.id]) for record in records)
     return _measure(in_order, dataset, task, watchers=watchers, bootstrap=bootstrap)
 

@@ -1,4 +1,5 @@
-"""COCO's results file, the list that every detector can write: [{image_id, category_id, score, bbox | segmentation}].
+"""COCO's results file, the list that every detector can write: [{image_id, category_id, score, bbox |
+segmentation | keypoints}].
 
 Images are known by `Record.source_id` where the data set has one, else by the record's id (path), its file name, or
 its stem, with or without leading zeros; a name that fits several images fits none. Classes are known by
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,6 +20,7 @@ import numpy as np
 import torch
 
 from saccade.data.dataset import DataSet, Record
+from saccade.data.joints import Joints
 from saccade.data.rle import decode_rle, encode_polygons, pack_counts, rle_box, rle_counts, rle_size
 from saccade.data.types import Annotation, Objects
 from saccade.errors import DataError, UsageError
@@ -28,6 +31,9 @@ MAX_ENTRIES = 10_000  # an image: COCO counts 100 of a class; all are compared w
 
 Entry = dict[str, Any]
 
+_POSE = re.compile(rb'(?:\xef\xbb\xbf)?\s*\[\s*\{[^}]*"keypoints"\s*:')
+_HEAD = 1 << 16  # bytes that hold the first entry of a file, masks aside
+
 
 class Results:
     """Predictions by record id, one for every image of the data set; an image that the file does not name has none.
@@ -36,7 +42,8 @@ class Results:
     when an image is asked for, and not kept.
     """
 
-    def __init__(self, records: list[Record], entries: dict[str, list[Entry]]) -> None:
+    def __init__(self, records: list[Record], entries: dict[str, list[Entry]], joints: Joints | None = None) -> None:
+        self._joints = joints
         self._records = {record.id: record for record in records}
         self._entries = entries
 
@@ -50,7 +57,10 @@ class Results:
         )
         if entries and all(e["runs"] is not None for e in entries):
             objects.masks = torch.stack([torch.from_numpy(decode_rle(e["runs"])) for e in entries])
-        return Annotation(size=record.size, objects=objects)
+        if self._joints is not None and all(e["points"] is not None for e in entries):
+            poses = torch.tensor([e["points"] for e in entries], dtype=torch.float64)
+            objects.keypoints = poses.reshape(-1, len(self._joints), 3)
+        return Annotation(size=record.size, objects=objects, joints=self._joints)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._records)
@@ -74,6 +84,11 @@ class Results:
         """Whether every entry has a mask, so that it can be judged as instances."""
         return bool(self._entries) and all(e["runs"] is not None for rows in self._entries.values() for e in rows)
 
+    @property
+    def keypoints(self) -> bool:
+        """Whether every entry has keypoints, so that it can be judged as poses."""
+        return bool(self._entries) and all(e["points"] is not None for rows in self._entries.values() for e in rows)
+
 
 def read_results(path: Path | str, dataset: DataSet, corners: str = "coco") -> Results:
     """Read any tool's results file for the images of `dataset`. An empty list is right: nothing was found (AP 0).
@@ -85,8 +100,8 @@ def read_results(path: Path | str, dataset: DataSet, corners: str = "coco") -> R
 
     Raises:
         DataError: not JSON, not a list, more than MAX_ENTRIES for one image, or an entry (named by its number, counting
-            from 0) with an unknown image or category, a score or box that is not finite, a negative side, or a mask
-            that is not of the image's size.
+            from 0) with an unknown image or category, a score or box that is not finite, a negative side, a mask
+            that is not of the image's size, or another number of joints than the data set has.
         UsageError: another word for `corners`.
     """
     if corners not in CORNERS:
@@ -110,8 +125,18 @@ def read_results(path: Path | str, dataset: DataSet, corners: str = "coco") -> R
         rows = found.setdefault(record.id, [])
         if len(rows) == MAX_ENTRIES:
             raise DataError(f"{where}: image_id {entry.get('image_id')!r:.80} has more than {MAX_ENTRIES:,} entries")
-        rows.append(_entry(where, entry, record, labels, corners))
-    return Results(dataset.records, found)
+        rows.append(_entry(where, entry, record, labels, corners) | {"points": _pose(where, entry, dataset.joints)})
+    return Results(dataset.records, found, dataset.joints)
+
+
+def holds_poses(path: Path | str) -> bool:
+    """Whether the first entry of a results file has keypoints, so that the data set is read for them. Of the file only
+    the head is looked at; what is no results file is told by `read_results`."""
+    try:
+        with Path(path).open("rb") as file:
+            return _POSE.match(file.read(_HEAD)) is not None
+    except OSError:
+        return False
 
 
 class ResultRows:
@@ -193,6 +218,10 @@ def _entry(where: str, entry: dict[str, Any], record: Record, labels: dict[int |
         raise DataError(f"{where}: score {score!r:.80} is not a finite number")
     runs = _runs(where, entry["segmentation"], record) if entry.get("segmentation") else None
     box = entry.get("bbox")
+    points = entry.get("keypoints")
+    if box is None and runs is None and points and isinstance(points, list) and all(map(_is_number, points)):
+        xs, ys = points[0::3], points[1::3]
+        return {"label": labels[category], "score": score, "box": [min(xs), min(ys), max(xs), max(ys)], "runs": None}
     if box is None and runs is not None:
         x1, y1, x2, y2 = rle_box(runs)
         return {"label": labels[category], "score": score, "box": [x1, y1, x2, y2], "runs": runs}
@@ -206,6 +235,20 @@ def _entry(where: str, entry: dict[str, Any], record: Record, labels: dict[int |
         "box": [x - first, y - first, x + width, y + height],
         "runs": runs,
     }
+
+
+def _pose(where: str, entry: dict[str, Any], joints: Joints | None) -> list[float] | None:
+    """x, y and confidence of each joint; None where there are none or the data set has no joints."""
+    points = entry.get("keypoints")
+    if points is None or joints is None:
+        return None
+    if not isinstance(points, list) or len(points) != 3 * len(joints) or not all(map(_is_number, points)):
+        found = f"{len(points)} values" if isinstance(points, list) else f"{points!r:.80}"
+        raise DataError(
+            f"{where}: keypoints are {found}; x, y and confidence of {len(joints)} joints are {3 * len(joints)} finite "
+            "numbers"
+        )
+    return points
 
 
 def _runs(where: str, segmentation: Any, record: Record) -> dict[str, Any]:
@@ -249,6 +292,8 @@ def _rows(id: str, source: int | str, prediction: Annotation, ids: list[int | st
             counts = runs["counts"]
             text = counts.decode("ascii") if isinstance(counts, bytes) else counts
             row["segmentation"] = {"size": list(objects.masks.shape[1:]), "counts": text}
+        if objects.keypoints is not None:
+            row["keypoints"] = [float(v) for v in objects.keypoints[i].flatten()]
         rows.append(row)
     return rows
 

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from saccade.data.geometry import affine, move_objects, scaling
 from saccade.data.types import IGNORE, Annotation, Objects
 from saccade.plots.palette import class_colour, class_colours, ink_on
+from saccade.plots.skeleton import draw_skeleton, name_joints
 from saccade.plots.text import font_of, shorten, wrap
 
 _TINT = 0.45  # how much of the class colour covers a mask
@@ -22,7 +23,8 @@ def draw(image: np.ndarray, annotation: Annotation, classes: Sequence[str]) -> n
     """A copy of `image` with `annotation` drawn in: [H, W, 3] uint8 RGB, of the same size.
 
     Masks and class maps are tinted and outlined. Boxes carry plates with class and score; in a crowd the plates of
-    weaker ones give way, their colour tells the class. Label or tags stand in a strip at the lower edge, unless a box
+    weaker ones give way, their colour tells the class. Joints are joined by bones, and named where one object has
+    some. Label or tags stand in a strip at the lower edge, unless a box
     says them (localization). Lines and
     letters grow with the image; text that does not fit is shortened, and left out where no letter fits (an image of
     a few pixels): enlarge with `fit` first.
@@ -47,7 +49,7 @@ def draw(image: np.ndarray, annotation: Annotation, classes: Sequence[str]) -> n
     picture = Image.fromarray(pixels)
     pen = ImageDraw.Draw(picture)
     if objects is not None:
-        _draw_objects(pen, objects, classes, size)
+        _draw_objects(pen, annotation, classes, size)
     if annotation.semantic is not None:
         _draw_legend(pen, annotation.semantic.cpu().numpy(), classes, size)
     text = caption(annotation, classes) if objects is None or not len(objects) else ""
@@ -66,7 +68,7 @@ def fit(image: np.ndarray, annotation: Annotation, side: int) -> tuple[np.ndarra
     new = (max(1, round(height * scale)), max(1, round(width * scale)))
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST if scale >= 3 else cv2.INTER_LINEAR
     resized = cv2.resize(image, new[::-1], interpolation=how)
-    fitted = Annotation(new, annotation.label, annotation.tags, annotation.scores)
+    fitted = Annotation(new, annotation.label, annotation.tags, annotation.scores, joints=annotation.joints)
     if annotation.semantic is not None:
         fitted.semantic = torch.from_numpy(_nearest(annotation.semantic.cpu().numpy(), new))
     if annotation.objects is not None:
@@ -166,7 +168,9 @@ def _weakest_first(objects: Objects) -> list[int]:
     return [int(i) for i in torch.argsort(sides.prod(1), descending=True, stable=True)]
 
 
-def _draw_objects(pen: ImageDraw.ImageDraw, objects: Objects, classes: Sequence[str], size: int) -> None:
+def _draw_objects(pen: ImageDraw.ImageDraw, annotation: Annotation, classes: Sequence[str], size: int) -> None:
+    objects, joints = annotation.objects, annotation.joints
+    assert objects is not None
     rows = _weakest_first(objects)
     width, height = pen.im.size
     line = _line_width(size)
@@ -176,10 +180,11 @@ def _draw_objects(pen: ImageDraw.ImageDraw, objects: Objects, classes: Sequence[
         x1, y1, x2, y2 = (float(v) for v in boxes[i])
         colour = class_colour(int(objects.labels[i]))
         pen.rectangle((min(x1, x2), min(y1, y2), max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=line)
-        if objects.keypoints is not None:
-            for x, y, seen in objects.keypoints[i].tolist():
-                if seen > 0:
-                    pen.circle((x, y), 1.5 * line, fill=colour, outline="white")
+    if objects.keypoints is not None:
+        for i in rows:
+            draw_skeleton(pen, objects.keypoints[i], joints, class_colour(int(objects.labels[i])), line)
+        if joints is not None and len(rows) == 1:  # of several the names would cover each other
+            name_joints(pen, objects.keypoints[0], joints, max(10, round(0.6 * size)))
     taken: list[tuple[float, float, float, float]] = []
     for i in reversed(rows):  # the best first: in a crowd the plates of weaker objects give way
         text = _name(int(objects.labels[i]), classes)

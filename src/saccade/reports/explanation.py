@@ -70,7 +70,7 @@ def image_section(number: int, explained: Explained, classes: Sequence[str]) -> 
             for m in METHODS
             if m in explained.heats
         ]
-        title = f"{classes[target.label]} {target.score:.3f}"
+        title = f"{target.name(classes)} {target.score:.3f}"
         box = None if target.box is None else [value * scale for value in target.box]
         figure = plot_heat_maps(image, panels, title, box)
         section.plots.append(replace(picture(f"{number}-{rank + 1}", figure), photo=True))
@@ -100,7 +100,7 @@ def summary(explained: Explained, classes: Sequence[str]) -> dict[str, Any]:
     """The `--json` entry of one image, without files."""
     out: dict[str, Any] = {"image": str(explained.path), "size": list(explained.size), "explained": []}
     for rank, target in enumerate(explained.targets):
-        entry: dict[str, Any] = {"name": classes[target.label], "score": round(target.score, 5), "strongest": {}}
+        entry: dict[str, Any] = {"name": target.name(classes), "score": round(target.score, 5), "strongest": {}}
         if target.box is not None:
             entry["box"] = [round(value / explained.scale, 2) for value in target.box]
         for method in explained.heats:
@@ -121,7 +121,7 @@ def summary(explained: Explained, classes: Sequence[str]) -> dict[str, Any]:
 
 
 def _row(explained: Explained, rank: int, target: Target, classes: Sequence[str]) -> Row:
-    cells = [Cell(classes[target.label], kind="name2"), Cell(f"{target.score:.3f}", True, target.score)]
+    cells = [Cell(target.name(classes), kind="name2"), Cell(f"{target.score:.3f}", True, target.score)]
     for method in METHODS:
         if method in explained.heats:
             place = strongest(explained, method, rank)

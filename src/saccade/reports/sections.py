@@ -141,6 +141,8 @@ def curves_section(task: str, found: Mapping[str, Any]) -> Section:
         figure = plot_confusion(confusion["classes"], confusion["counts"], f"Confusion matrix ({form.counted})")
         section.plots.append(picture("confusion", figure))
         section.tables.append(_confusions(confusion))
+    if curves.get("joints"):
+        section.tables.append(_joints(curves["joints"]))
     if curves.get("calibration") is not None and any(curves["calibration"]["images"]):
         section.plots.append(picture("calibration", plot_calibration(curves["calibration"])))
     return section
@@ -156,6 +158,18 @@ def _confusions(confusion: Mapping[str, Any]) -> Table:
         rows.append(Row([*cells, Cell(share, True)]))
     heads = [Head("true"), Head("taken for"), Head("count", True), Head("share of the true", True)]
     return Table("Most frequent confusions", heads, rows)
+
+
+def _joints(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """How many of each joint are labelled, and which share of them is found."""
+    lines = []
+    for row in rows:
+        cells = [Cell(row["joint"], kind="name2"), Cell(f"{row['labelled']:,}", True)]
+        for name in ("pck", "pckh"):
+            value = row[name]
+            cells.append(Cell("-" if value is None else f"{value:.3f}", True, value))
+        lines.append(Row(cells))
+    return Table("Joint by joint", [Head("joint"), *(Head(name, True) for name in ("labelled", "pck", "pckh"))], lines)
 
 
 def data_section(dataset: DataSet, records: Mapping[str, Sequence[Record]]) -> Section:

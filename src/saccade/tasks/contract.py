@@ -32,12 +32,26 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """One joint of an object."""
+
+    name: str
+    number: int  # among the joints
+    point: tuple[float, float]  # x, y in pixels of the network's input
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """One thing that a network said of an image, to be explained."""
 
     label: int
     score: float  # probability; segment: share of the image's pixels
     box: Box | None = None  # in pixels of the network's input, where it has one
+    part: Part | None = None  # of the object, where that is what is explained
+
+    def name(self, classes: Sequence[str]) -> str:
+        """Its class, and the joint of it."""
+        return classes[self.label] + ("" if self.part is None else f": {self.part.name}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +120,7 @@ class TaskFile(Protocol):
         Args:
             classes: names of the classes, in the order of the labels.
             thresholds: tag: a tag is given when its probability is at least this (one number, or one a class).
-            voc_inclusive: detect, instances: count boxes for the VOC numbers as inclusive pixels
+            voc_inclusive: detect, instances, pose: count boxes for the VOC numbers as inclusive pixels
                 (width = x2 - x1 + 1), as the VOC development kit does.
         """
 
@@ -166,6 +180,6 @@ def task_of(name: str) -> TaskFile:
 
 
 if TYPE_CHECKING:  # where mypy compares every file with the contract
-    from saccade.tasks import classify, detect, instances, localize, segment, tag
+    from saccade.tasks import classify, detect, instances, localize, pose, segment, tag
 
-    FILES: tuple[TaskFile, ...] = (classify, localize, tag, detect, instances, segment)
+    FILES: tuple[TaskFile, ...] = (classify, localize, tag, detect, instances, pose, segment)

@@ -26,6 +26,7 @@ class Task:
     tags: bool = False  # any number of classes
     objects: bool = False  # boxes with classes
     masks: bool = False  # of the objects
+    keypoints: bool = False  # of the objects
     semantic: bool = False  # a class map
 
     @property
@@ -35,8 +36,8 @@ class Task:
 
     @property
     def boxes_alone(self) -> bool:
-        """Whether outlines are left aside, and images have any number of boxes."""
-        return self.many_objects and not self.masks
+        """Whether outlines and joints are left aside, and images have any number of boxes."""
+        return self.many_objects and not self.masks and not self.keypoints
 
     @property
     def one_object(self) -> bool:
@@ -71,6 +72,15 @@ TASKS: dict[str, Task] = {
             also=("detect", "tag", "localize"),
             objects=True,
             masks=True,
+        ),
+        Task(
+            "pose",
+            "boxes with classes and joints",
+            "oks_ap",
+            "objects with named joints",
+            also=("detect", "tag", "localize"),
+            objects=True,
+            keypoints=True,
         ),
         Task("segment", "a class for every pixel", "mean_iou", "a class map an image", semantic=True),
     )

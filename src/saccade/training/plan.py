@@ -143,8 +143,9 @@ def make_plan(
     asked = {name: plain_setting(name, value, free) for name, value in (in_file | dict(flags or {})).items()}
     _refuse_contradictions(task, settings)
     parts = divide(dataset, task, settings)
-    shape = _preprocessing(module, task, settings)
-    known: dict[str, Any] = {"classes": len(dataset.classes), "task": task, "size": shape.size}
+    shape = _preprocessing(module, task, settings, dataset)
+    joints = shape.joints and len(shape.joints)
+    known: dict[str, Any] = {"classes": len(dataset.classes), "task": task, "size": shape.size, "joints": joints}
     built = model_config(model, **{k: v for k, v in known.items() if k in fields and v is not None} | changes)
     check_buildable(module, model, built, {name: value for name, value in changes.items() if name in fields})
     if "objective" in fields:
@@ -152,7 +153,6 @@ def make_plan(
     if adapts(module) and published is None:  # whose anchors are those of their training
         built, fitted = _fit_to_data(module, built, _examples(dataset, parts.training, task, shape), set(changes))
         origins |= dict.fromkeys(fitted, FITTED)
-    start = None if weights is None else str(weights)
     return Plan(
         model=model,
         module=module,
@@ -167,7 +167,7 @@ def make_plan(
         preprocessing=shape,
         recipe=recipe,
         given=parts.given,
-        weights=start,
+        weights=None if weights is None else str(weights),
         asked=asked,
     )
 
@@ -213,7 +213,7 @@ def resume_plan(
     asked = stored.get("asked", {}) | {name: plain_setting(name, value, free) for name, value in now.items()}
     _refuse_contradictions(task, settings)
     parts = divide(dataset, task, settings)
-    shape = _preprocessing(module, task, settings)
+    shape = _preprocessing(module, task, settings, dataset)
     built = config_from_json(module, model, stored["config"])
     plan = Plan(
         model=model,
@@ -236,9 +236,11 @@ def resume_plan(
     return plan
 
 
-def _preprocessing(module: Room, task: str, settings: Settings) -> Preprocessing:
-    """How images come to the network at test time, with proposals where the model takes some."""
+def _preprocessing(module: Room, task: str, settings: Settings, dataset: DataSet) -> Preprocessing:
+    """How images come to the network at test time, with proposals and named joints where the model has some."""
     shape = preprocessing_of(task, settings)
+    if TASKS[task].keypoints:
+        shape = dataclasses.replace(shape, joints=dataset.joints)
     return dataclasses.replace(shape, proposals="selective_search") if takes_proposals(module) else shape
 
 
@@ -290,7 +292,7 @@ def _read_for(module: Room, model: str, data: str | Path, task: str | None) -> t
     dataset = read(data, task)
     if task is not None:
         return task, dataset
-    for candidate in (dataset.task, *TASKS[dataset.task].also):
+    for candidate in dataset.serves:
         if candidate in module.TASKS:
             if TASKS[candidate].one_object and candidate != dataset.task:
                 keep_main_objects(dataset)

@@ -96,7 +96,7 @@ def check_model_name(name: str) -> None:
 def make_loader(plan: Plan, device: torch.device, processes: int, rank: int, mosaic: bool) -> Loader:
     """Training batches of this process."""
     settings = plan.settings
-    view = training_view(plan.task, settings, plan.dataset.flip_pairs or (), mosaic)
+    view = training_view(plan.task, settings, () if plan.dataset.joints is None else plan.dataset.joints.pairs, mosaic)
     view = dataclasses.replace(view, proposals=plan.preprocessing.proposals)
     border = getattr(plan.config, "border", 0.0)
     if border > 0:

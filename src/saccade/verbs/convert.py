@@ -66,7 +66,7 @@ def convert(
 
 def _refuse_broken_names(dataset: DataSet) -> None:
     """Raises DataError for half of a character in a name, which JSON can state and no UTF-8 file can hold."""
-    for name in (*dataset.classes, *(dataset.keypoint_names or ())):
+    for name in (*dataset.classes, *(dataset.joints.names if dataset.joints else ())):
         try:
             name.encode("utf-8")
         except UnicodeEncodeError:

@@ -24,7 +24,7 @@ from saccade.machine.device import describe_hardware
 from saccade.machine.files import report_folder, write_whole
 from saccade.machine.paths import at_home
 from saccade.machine.terminal import printable
-from saccade.metrics.coco_results import ResultRows
+from saccade.metrics.coco_results import ResultRows, holds_poses
 from saccade.ops.suppression import NmsRule, rule_of
 from saccade.reports.gallery import Gallery
 from saccade.tasks.table import find_task
@@ -72,7 +72,7 @@ def evaluate(
     folder = None if out is None else report_folder(Path(at_home(out)))
     predictor = None if Path(run).suffix == ".json" else load(run, device, precision, rule)
     _check_words(str(run), predictor, crops, corners, rule)
-    dataset = read(data, None if predictor is None else predictor.task)
+    dataset = read(data, predictor.task if predictor else "pose" if holds_poses(run) else None)
     if predictor:
         align_classes(dataset, predictor.classes)
     if split is None:

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from saccade.data.formats import coco, coco_write, read
+from saccade.data.joints import COCO_PERSON, Joints
 from saccade.data.rle import decode_rle, encode_mask
 from saccade.data.truth import read_truth
 from saccade.errors import DataError
@@ -121,9 +122,10 @@ def test_keypoint_files_are_read_for_pose_alone(tmp_path: Path) -> None:
     )
     made["categories"][0]["keypoints"] = ["left_eye", "nose", "right_eye"]
     build(tmp_path, made, "annotations/person_keypoints_train.json")
-    assert coco.read(tmp_path).keypoint_names is None
+    assert coco.read(tmp_path).joints is None
     dataset = coco.read(tmp_path, "pose")
-    assert (dataset.keypoint_names, dataset.flip_pairs) == (["left_eye", "nose", "right_eye"], [(0, 2)])
+    assert dataset.joints == Joints(("left_eye", "nose", "right_eye"), ((0, 2),))
+    assert dataset.task == "pose"
     assert (dataset.records[0].things or [])[0].keypoints == [(2, 3, 2), (3, 3, 1), (0, 0, 0)]
     assert "keypoints left out: keypoints hold 1 numbers" in dataset.ledger.repaired[0].what
 
@@ -372,8 +374,7 @@ def test_counts_of_pose_samples(shared_data: Path) -> None:
     assert coco.looks_like(file)
     dataset = coco.read(file)
     assert (len(dataset.records), dataset.ledger.labels_used, dataset.classes) == (4, 14, ["person"])
-    assert len(dataset.keypoint_names or []) == 17
-    assert (dataset.flip_pairs or [])[0] == (1, 2)
+    assert dataset.joints == COCO_PERSON
     assert {r.source_id for r in dataset.records} == {785, 40083, 197388, 196141}
     assert not dataset.ledger.refused
     with pytest.raises(DataError, match="give the path of one"):

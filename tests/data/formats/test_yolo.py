@@ -424,7 +424,8 @@ def test_keypoints(tmp_path: Path) -> None:
     yaml = "names: [hand]\ntrain: images/train\nkpt_shape: [2, 3]\nflip_idx: [1, 0]\n"
     dataset = yolo.read(build(tmp_path, {"train/a": "0 .5 .5 .2 .2 .4 .4 2 .6 .6 1\n0 .5 .5 .2 .2\n"}, yaml))
     assert (dataset.records[0].things or [])[0].keypoints == [(40, 20, 2), (60, 30, 1)]
-    assert dataset.flip_pairs == [(0, 1)]
+    assert dataset.joints is not None
+    assert dataset.joints.pairs == ((0, 1),)
     assert "needs 11" in dataset.ledger.refused[0].what
 
 

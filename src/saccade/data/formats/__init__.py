@@ -23,6 +23,8 @@ from saccade.tasks.table import TASKS, find_task
 
 FORMATS: dict[str, str] = {  # in the order of recognition: what is most particular comes first
     "coco": "saccade.data.formats.coco",
+    "lsp": "saccade.data.formats.lsp",
+    "mpii": "saccade.data.formats.mpii",
     "voc": "saccade.data.formats.voc",
     "masks": "saccade.data.formats.masks",
     "yolo": "saccade.data.formats.yolo",
@@ -36,6 +38,8 @@ _SWAPPED = (
 
 _WANTED = {  # what each format needs to see, for the message when none fits
     "coco": "a .json file with images, annotations and categories (in the folder or in annotations/)",
+    "lsp": "joints.mat of Leeds Sports Pose beside its pictures",
+    "mpii": "a .json file that lists people with image, joints and joints_vis",
     "yolo": "data.yaml, or images/ beside labels/ with .txt files",
     "voc": "JPEGImages/ or images/ beside Annotations/ with .xml files",
     "masks": "images/ beside masks/ or labels/ with .png files, or train/ beside trainannot/",
@@ -96,9 +100,9 @@ def read(path: str | Path, task: str | None = None) -> DataSet:
     if asked is not None and asked.label and asked.whole_image and TASKS[dataset.task].many_objects:
         take_objects(dataset)
     _check(dataset)
-    serves = (dataset.task, *TASKS[dataset.task].also)
-    if asked is not None and asked.name not in serves:
-        raise UsageError(f"{root}: task {task!r} needs {asked.needs}; the labels ({name}) serve: {', '.join(serves)}")
+    if asked is not None and asked.name not in dataset.serves:
+        serves = ", ".join(dataset.serves)
+        raise UsageError(f"{root}: task {task!r} needs {asked.needs}; the labels ({name}) serve: {serves}")
     return dataset
 
 

@@ -162,7 +162,8 @@ def finish(dataset: DataSet, task: str | None) -> DataSet:
     """Settle the task, count what is used, and warn of what concerns the whole; the last step of every reader of boxes.
 
     The task is `instances` where every object that is no crowd has polygons or a mask, else `detect`. Where `task` asks
-    for `instances` and some have none, those are refused; where it asks for `detect`, outlines are left aside.
+    for `instances` and some have none, those are refused; where it asks for `detect`, outlines are left aside. It is
+    `pose` where that is asked for and the joints have names.
 
     Raises:
         DataError: no image, or no object that can be used.
@@ -184,6 +185,8 @@ def finish(dataset: DataSet, task: str | None) -> DataSet:
     all_outlined = outlined == len(things) or (asked is not None and asked.masks)
     boxes_alone = not outlined or (asked is not None and asked.boxes_alone) or not all_outlined
     dataset.task = "detect" if boxes_alone else "instances"
+    if asked is not None and asked.keypoints and dataset.joints is not None:
+        dataset.task = asked.name
     ledger.images_used = len(dataset.records)
     ledger.labels_used = sum(len(r.things or []) for r in dataset.records)
     if not ledger.labels_used:

@@ -16,6 +16,7 @@ from typing import Any
 
 from saccade.data.dataset import DataSet, Ledger, Record, Thing
 from saccade.data.formats.boxes import finish
+from saccade.data.formats.coco_joints import joint_names, read_joints
 from saccade.data.formats.coco_json import Id, Labels, check_id, is_coco, read_labels
 from saccade.data.formats.coco_objects import (
     judge_fractions,
@@ -28,6 +29,7 @@ from saccade.data.formats.folder import PICTURES
 from saccade.data.formats.listing import list_files, list_images, measure, relative
 from saccade.data.formats.splits import SPLITS, split_of_file, split_of_folder
 from saccade.errors import DataError
+from saccade.tasks.table import find_task
 
 _OTHER_KINDS = ("captions", "panoptic", "stuff", "image_info", "predictions", "results")
 _BESIDE = frozenset({"masks", "mask", "labels", "label", "gt", "segmentation", "thumbnails", "thumbnail", "thumbs",
@@ -77,7 +79,7 @@ def read(root: Path, task: str | None = None) -> DataSet:
     settle_crowds(records, ledger)
     dataset = DataSet(base, "coco", "detect", classes, sorted(records, key=lambda r: r.id), ledger)
     dataset.category_ids = list(ids)
-    _name_keypoints(dataset, files)
+    read_joints(dataset, [category for labels in files for category in labels.categories.values()])
     unnamed = len(set(pictures) - {p for table in located for paths in table.values() for p in paths})
     if unnamed:
         ledger.warnings.append(f"{unnamed} images below {base.name} are in no label file and are left out")
@@ -96,7 +98,7 @@ def _label_files(root: Path, task: str | None) -> tuple[Path, dict[Path, str | N
     if root.is_file():
         base = root.parent.parent if root.parent.name.lower() == "annotations" else root.parent
         return base, _splits([root], base)
-    wanted = "person_keypoints" if task == "pose" else "instances"
+    wanted = "person_keypoints" if task is not None and find_task(task).keypoints else "instances"
     groups: dict[str | None, list[Path]] = defaultdict(list)
     for path, split in _splits(_candidates(root), root).items():
         groups[split].append(path)
@@ -279,9 +281,8 @@ def _records(
             category = check_id(annotation.get("category_id"), f"{where}: category_id")
             if category not in names:
                 raise DataError(f"{where}: category {category} is not among the categories of {labels.place}")
-            points = labels.categories[category].get("keypoints")
-            count = len(points) if isinstance(points, list) else 0
-            thing = read_object(annotation, where, record.size, names[category], count, ledger)
+            joints = joint_names(labels.categories[category])
+            thing = read_object(annotation, where, record.size, names[category], joints, ledger)
             if thing is not None:
                 things.append(thing)
         warn_of_repeats(record, ledger)
@@ -316,20 +317,3 @@ def _refuse_shared_images(records: list[Record]) -> None:
                 f"{record.id}: named by image {other.source_id} of {other.split or 'the labels'} and by image "
                 f"{record.source_id} of {record.split or 'the labels'}; an image may be in one place only"
             )
-
-
-def _name_keypoints(dataset: DataSet, files: list[Labels]) -> None:
-    lists = [c["keypoints"] for f in files for c in f.categories.values() if isinstance(c.get("keypoints"), list)]
-    lists = [names for names in lists if names]
-    if not lists:
-        return
-    names = [str(name) for name in lists[0]]
-    if any(other != lists[0] for other in lists):
-        dataset.ledger.warnings.append("categories have different keypoints; names are those of the first")
-    where = {name: i for i, name in enumerate(names)}
-    dataset.keypoint_names = names
-    dataset.flip_pairs = [
-        (i, where[name.replace("left", "right")])
-        for name, i in where.items()
-        if "left" in name and name.replace("left", "right") in where
-    ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from saccade.data.dataset import Ledger, Record, Thing
 from saccade.data.formats.boxes import check_numbers, clip_polygon, fit_box, fit_polygons, polygon_box
 from saccade.data.formats.coco_json import Labels, check_id
+from saccade.data.formats.pose import Points, fit_joints
 from saccade.data.rle import rle_area, rle_box, rle_size
 from saccade.errors import DataError
 
@@ -14,7 +16,7 @@ _SURE = 4  # boxes that all lie within the first pixel are fractions; fewer may 
 
 
 def read_object(
-    annotation: dict[str, Any], where: str, size: tuple[int, int], label: int, points: int, ledger: Ledger
+    annotation: dict[str, Any], where: str, size: tuple[int, int], label: int, joints: Sequence[str], ledger: Ledger
 ) -> Thing | None:
     """The object of an annotation of class `label` in an image of `size` (height, width).
 
@@ -23,7 +25,7 @@ def read_object(
 
     Args:
         where: place of the annotation, for the ledger.
-        points: keypoints that its category has.
+        joints: names of the keypoints that its category has.
     """
     repairs: list[str] = []
     try:
@@ -33,7 +35,7 @@ def read_object(
         repairs += [repair] if repair else []
         thing = Thing(label, fitted, polygons=polygons, rle=rle)
         thing.area = _area(annotation.get("area"), repairs)
-        thing.keypoints = _keypoints(annotation, points, repairs)
+        thing.keypoints = _keypoints(annotation, joints, size, repairs)
     except DataError as error:
         ledger.refuse_label(where, "; ".join([*repairs, str(error)]))
         return None
@@ -106,19 +108,21 @@ def _area(area: object, repairs: list[str]) -> float | None:
     return number
 
 
-def _keypoints(annotation: dict[str, Any], count: int, repairs: list[str]) -> list[tuple[float, float, float]] | None:
+def _keypoints(
+    annotation: dict[str, Any], joints: Sequence[str], size: tuple[int, int], repairs: list[str]
+) -> Points | None:
     values = annotation.get("keypoints")
-    if values is None or not count:
+    if values is None or not joints:
         return None
     try:
-        if not isinstance(values, list) or len(values) != 3 * count:
-            found = len(values) if isinstance(values, list) else type(values).__name__
-            raise DataError(f"keypoints hold {found} numbers, {count} points of x y visibility need {3 * count}")
-        numbers = check_numbers(values, "keypoints")
+        if not isinstance(values, list):
+            raise DataError(f"keypoints are a {type(values).__name__}, a list of x y visibility needed")
+        points, repair = fit_joints(values, joints, size)
     except DataError as error:
         repairs.append(f"keypoints left out: {error}")
         return None
-    return [(numbers[i], numbers[i + 1], numbers[i + 2]) for i in range(0, 3 * count, 3)]
+    repairs += [f"keypoints {repair}"] if repair else []
+    return points
 
 
 def settle_crowds(records: list[Record], ledger: Ledger) -> None:

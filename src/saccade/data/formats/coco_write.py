@@ -73,9 +73,10 @@ def _categories(dataset: DataSet) -> list[dict[str, Any]]:
     ids = stated or list(range(1, len(dataset.classes) + 1))
     rows: list[dict[str, Any]] = [{"id": i, "name": n} for i, n in zip(ids, dataset.classes, strict=True)]
     for row in rows:
-        if dataset.keypoint_names:
-            row["keypoints"] = dataset.keypoint_names
-            row["skeleton"] = []
+        if dataset.joints is not None:
+            row["keypoints"] = list(dataset.joints.names)
+            row["skeleton"] = [[a + 1, b + 1] for a, b in dataset.joints.bones]  # COCO counts joints from 1
+            row["flip_pairs"] = [[a + 1, b + 1] for a, b in dataset.joints.pairs]  # ours: names need not tell the sides
     return rows
 
 
@@ -96,7 +97,7 @@ def _annotation(dataset: DataSet, record: Record, thing: Thing, maps: dict[str, 
         row["area"] = rle_area(encode_polygons(thing.polygons, record.size))
     else:
         row["area"] = rle_area(rle) if rle else round((x2 - x1) * (y2 - y1), 4)
-    if thing.keypoints and dataset.keypoint_names:
+    if thing.keypoints and dataset.joints is not None:
         row["keypoints"] = [round(v, 4) for point in thing.keypoints for v in point]
         row["num_keypoints"] = sum(v > 0 for _, _, v in thing.keypoints)
     return row

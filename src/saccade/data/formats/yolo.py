@@ -15,9 +15,11 @@ from pathlib import Path
 from saccade.data.dataset import DataSet, Ledger, Record, Thing
 from saccade.data.formats.boxes import drop_repeats, finish
 from saccade.data.formats.listing import measure, relative
+from saccade.data.formats.pose import name_joints
 from saccade.data.formats.yolo_files import Found, descriptions_below, find, is_described, rows_of, show
 from saccade.data.formats.yolo_rows import parse_row
 from saccade.data.formats.yolo_yaml import Layout, ranges
+from saccade.data.joints import COCO_PERSON, Joints
 from saccade.errors import DataError
 
 
@@ -118,6 +120,9 @@ def _things(
 
 
 def _name_keypoints(dataset: DataSet, layout: Layout) -> None:
-    if layout.keypoints is not None:
-        dataset.keypoint_names = [str(i) for i in range(layout.keypoints[0])]
-        dataset.flip_pairs = [(i, j) for i, j in enumerate(layout.flip or []) if i < j]
+    """YOLO numbers its keypoints; 17 that trade places as COCO's do are COCO's."""
+    if layout.keypoints is None:
+        return
+    pairs = tuple((i, j) for i, j in enumerate(layout.flip or []) if i < j)
+    joints = Joints(tuple(str(i) for i in range(layout.keypoints[0])), pairs)
+    name_joints(dataset, COCO_PERSON if (len(joints), pairs) == (17, COCO_PERSON.pairs) else joints)

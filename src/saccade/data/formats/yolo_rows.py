@@ -6,6 +6,7 @@ import math
 
 from saccade.data.dataset import Thing
 from saccade.data.formats.boxes import fit_box, fit_polygons, polygon_box
+from saccade.data.formats.pose import Points, fit_joints
 from saccade.data.formats.yolo_yaml import MAX_CLASSES, Layout
 from saccade.errors import DataError
 
@@ -38,7 +39,8 @@ def parse_row(row: str, size: tuple[int, int], layout: Layout, seen: set[int]) -
     if count == 5 or layout.keypoints is not None:
         thing, repair = _boxed(label, numbers, size)
         if layout.keypoints is not None:
-            thing.keypoints = _keypoints(numbers[4:], layout.keypoints[1], size)
+            thing.keypoints, moved = _keypoints(numbers[4:], layout.keypoints[1], size)
+            repair = "; ".join(what for what in (repair, moved and f"keypoints {moved}") if what) or None
         return thing, repair
     return _outlined(label, numbers, size)
 
@@ -101,13 +103,13 @@ def _outlined(label: int, numbers: list[float], size: tuple[int, int]) -> tuple[
     return Thing(label, box, polygons=polygons), repair
 
 
-def _keypoints(numbers: list[float], width: int, size: tuple[int, int]) -> list[tuple[float, float, float]]:
+def _keypoints(numbers: list[float], width: int, size: tuple[int, int]) -> tuple[Points, str | None]:
     points = []
     for i in range(0, len(numbers), width):
         x, y = numbers[i], numbers[i + 1]
         visible = numbers[i + 2] if width == 3 else 2.0 * (x != 0 or y != 0)
-        points.append((x * size[1], y * size[0], visible))
-    return points
+        points += [x * size[1], y * size[0], visible]
+    return fit_joints(points, [f"keypoint {i}" for i in range(len(points) // 3)], size)
 
 
 def _refuse_pixels(values: list[float]) -> None:

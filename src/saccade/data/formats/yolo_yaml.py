@@ -158,6 +158,8 @@ def read_layout(path: Path) -> Layout:
             layout.flip = _whole_numbers(path, "flip_idx", content["flip_idx"])
             if sorted(layout.flip) != list(range(shape[0])):
                 raise UsageError(f"{path.name}: key 'flip_idx' must hold each of 0..{shape[0] - 1} once")
+            if any(layout.flip[j] != i for i, j in enumerate(layout.flip)):
+                raise UsageError(f"{path.name}: key 'flip_idx' must lead back: a joint's partner has it as partner")
     return layout
 
 
