@@ -137,6 +137,10 @@ PARAMETERS: dict[str, int] = {
     # torchvision.
     "faster_rcnn_r50_fpn": 41_808_406,
     "mask_rcnn_r50_fpn": 44_454_513,
+    "retinanet_r50_coco": 34_068_119,
+    # Lin et al. 2017 with P6 of C5, layer by layer.
+    "retinanet_r50": 37_968_692,
+    "retinanet_r101": 56_960_820,
     # Girshick et al. 2014: CaffeNet and VGG-16 with 21 outputs. He et al. 2014: the classifier of 77,037,672 with 21.
     "rcnn_alexnet": 56_954_261,
     "rcnn_vgg16": 134_346_581,
@@ -165,6 +169,7 @@ PARAMETERS: dict[str, int] = {
     "localizer_small": 3_876_492,
     "yolo1_small": 1_869_502,
     "atss_small": 3_364_064,
+    "retinanet_small": 3_231_416,
     "ssd_small": 3_364_064,
     "unet": 1_942_917,
     "unet_32": 7_763_701,

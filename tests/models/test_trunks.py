@@ -30,6 +30,7 @@ TRUNKS: dict[str, dict[str, Any]] = {
 }
 HEADS: dict[str, dict[str, Any]] = {
     "atss_small": {"channels": 8},
+    "retinanet_small": {"channels": 8, "depth": 1},
     "faster_rcnn_small": {"channels": 8, "rpn_sample": 16, "head_sample": 16, "head_width": 16},
     "mask_rcnn_small": {
         "channels": 8,

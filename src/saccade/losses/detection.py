@@ -13,6 +13,7 @@ from saccade.ops.boxes import complete_iou, distance_iou, generalized_iou, iou
 
 # Yu et al., "UnitBox", ACM MM 2016; Rezatofighi et al., CVPR 2019; Zheng et al., AAAI 2020 (the last two)
 OVERLAPS = {"iou": iou, "giou": generalized_iou, "diou": distance_iou, "ciou": complete_iou}
+TINY = 1e-12  # keeps the slope of x ** gamma finite where gamma < 1
 
 
 def smooth_l1(prediction: Tensor, target: Tensor, beta: float = 1.0) -> Tensor:
@@ -28,18 +29,24 @@ def smooth_l1(prediction: Tensor, target: Tensor, beta: float = 1.0) -> Tensor:
     return torch.where(distance < beta, distance.square() / (2 * beta), distance - beta / 2)
 
 
-def sigmoid_focal(logits: Tensor, targets: Tensor, gamma: float = 2.0, alpha: float = 0.25) -> Tensor:
+def sigmoid_focal(logits: Tensor, targets: Tensor, gamma: float = 2.0, alpha: float | None = 0.25) -> Tensor:
     """-alpha_t (1 - p_t)^gamma ln p_t of independent sigmoids: logits [...] and targets [...] of 0 and 1 -> [...].
 
-    Normalise its sum by the number of positive anchors.
+    Normalise its sum by the number of positive anchors. The form of one class an anchor, by a softmax and without
+    alpha, is `losses/classification.py: softmax_focal`.
+
+    Args:
+        gamma: 0 or more; 0 is cross-entropy.
+        alpha: weight where the target is 1, and 1 - alpha where it is 0; None: 1 for both (equation 4).
 
     Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 5.
     """
-    cross_entropy = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    p = logits.sigmoid()
-    wrong = p * (1 - targets) + (1 - p) * targets
-    balance = alpha * targets + (1 - alpha) * (1 - targets)
-    return balance * wrong.pow(gamma) * cross_entropy
+    losses = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    if gamma:
+        p = logits.sigmoid()
+        wrong = p * (1 - targets) + (1 - p) * targets
+        losses = wrong.clamp(min=TINY).pow(gamma) * losses
+    return losses if alpha is None else (alpha * targets + (1 - alpha) * (1 - targets)) * losses
 
 
 def quality_focal(logits: Tensor, quality: Tensor, gamma: float = 2.0) -> Tensor:

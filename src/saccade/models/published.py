@@ -186,6 +186,14 @@ _OTHERS: dict[str, dict[str, Published]] = {
             {"trunk_norm": "frozen", "trunk_norm_eps": 0.0},
         ),
     },
+    "retinanet_r50_coco": {
+        "coco": _torchvision(
+            "retinanet_resnet50_fpn_coco-eeacb38b.pth",
+            130.267,
+            "AP 36.4 % on COCO val2017",
+            {"trunk_norm": "frozen", "trunk_norm_eps": 0.0},
+        ),
+    },
     "mask_rcnn_r50_fpn": {
         "coco": _torchvision(
             "maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth",
