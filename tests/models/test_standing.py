@@ -153,6 +153,8 @@ def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
     usual = "For weights of the usual resnet18: --set trunk_width=64. It holds conv1.weight"
     with pytest.raises(UsageError, match=usual):
         start_from(stands_on("unet_light", {}), model_module("unet_light"), path)
+    with pytest.raises(UsageError, match=r"fewer than half of the model's\. It holds conv1\.weight"):
+        start_from(stands_on("mask_rcnn_small", SQUEEZE), model_module("mask_rcnn_small"), path)
     name, classifier = classifier_of(RESNET)
     config = {"width": 4, "depths": (1, 1, 1, 1)}
     saved = checkpoint.Checkpoint(name, config, list("abcdefg"), "classify", {}, classifier.state_dict())

@@ -172,13 +172,15 @@ def _start_trunk(model: nn.Module, module: Room, base: Standing, path: Path) -> 
     """Load the weights of a classification network into what stands on it; see `start_from`."""
     expected = model.state_dict()
     held = read_for(base.classifier(), base.room, path)
-    fitting = _fitting(base.tensors(module, held), expected)
+    placed = base.tensors(module, held)
+    fitting = _fitting(placed, expected)
     own = [name for name in expected if name.startswith(f"{base.place}.")]
     fit = [name for name in own if name in fitting]
     if not fit or 2 * len(fit) < len(own):
+        advice = _advice(base, path, alike=2 * len(placed.keys() & set(own)) >= len(own))
         raise UsageError(
             f"{path}: weights of another network: {len(fit)} of the {len(own)} tensors of the trunk {base.network} are "
-            f"in it, and fewer than half of the model's. {_advice(base, path)}It holds {_some(held)}; the trunk has "
+            f"in it, and fewer than half of the model's. {advice}It holds {_some(held)}; the trunk has "
             f"{_some({name: expected[name] for name in own})}"
         )
     model.load_state_dict(expected | fitting)
@@ -188,12 +190,16 @@ def _start_trunk(model: nn.Module, module: Room, base: Standing, path: Path) -> 
     return Start(fresh, base.network, (base.place, *parts_of(others, expected)), count, total)
 
 
-def _advice(base: Standing, path: Path) -> str:
-    """What would make the trunk the network that the file is of, where that can be told."""
+def _advice(base: Standing, path: Path, alike: bool) -> str:
+    """What would make the trunk the network that the file is of, where that can be told.
+
+    Args:
+        alike: whether the file names its tensors as the trunk does.
+    """
     try:
         made = checkpoint.load(path)
     except SaccadeError:
-        fields = base.other_fields()
+        fields = base.other_fields() if alike else []
         return f"For weights of the usual {base.network}: {' '.join(fields)}. " if fields else ""
     if made.model != base.network:
         return f"They are of {made.model}: --set trunk={made.model}. "
