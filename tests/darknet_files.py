@@ -47,6 +47,18 @@ def pool(x: Tensor, size: int, stride: int) -> Tensor:
     return F.max_pool2d(F.pad(x, (before, after, before, after), value=float("-inf")), size, stride)
 
 
+def reorg(x: Tensor, stride: int) -> Tensor:
+    """Darknet's loops over [1, c, h, w], number by number: the input is read as maps of `stride` times the side."""
+    _, c, h, w = x.shape
+    flat, out = x.flatten(), torch.empty(c * h * w)
+    own = c // stride**2
+    for k, j, i in torch.cartesian_prod(torch.arange(c), torch.arange(h), torch.arange(w)).tolist():
+        offset = k // own
+        column, row = i * stride + offset % stride, j * stride + offset // stride
+        out[i + w * (j + h * k)] = flat[column + w * stride * (row + h * stride * (k % own))]
+    return out.view(1, c * stride**2, h // stride, w // stride)
+
+
 def region(x: Tensor, options: dict[str, str], side: int) -> Tensor:
     """YOLOv2, section 2: [1, k (5 + C), h, w] -> [h w k, 4 + C], centre and size in shares, scores.
 
@@ -99,6 +111,8 @@ class CfgNetwork(nn.Module):
                 before = after
             elif kind == "route":
                 before = sum(widths[place(i, text)] for text in options["layers"].split(","))
+            elif kind == "reorg":
+                before *= int(options["stride"]) ** 2
             widths.append(before)
             self.layers.append(layer)
 
@@ -111,6 +125,8 @@ class CfgNetwork(nn.Module):
                 x = layer(x)
             elif kind == "maxpool":
                 x = pool(x, int(options["size"]), int(options["stride"]))
+            elif kind == "reorg":
+                x = reorg(x, int(options["stride"]))
             elif kind == "upsample":
                 x = F.interpolate(x, scale_factor=int(options["stride"]))
             elif kind == "shortcut":
@@ -134,6 +150,26 @@ class CfgNetwork(nn.Module):
         boxes = torch.cat([centres - sizes / 2, centres + sizes / 2], 1)
         rows = batched_nms(boxes, scores, labels, overlap)
         return [(int(labels[i]), float(scores[i]), boxes[i].tolist()) for i in rows.tolist()]
+
+
+def cfg_text(side: int, *layers: str) -> str:
+    """A .cfg for square images: "c 3 1024" is a convolution of 1,024 filters 3 x 3 with batch norm and leaky ReLU, with
+    the stride where a third number stands; "h 75" the linear 1x1 one of a head; "p 2 1" a max-pool and its stride; any
+    other line the name of a section and its options."""
+    lines = ["[net]", f"width={side}", f"height={side}", "channels=3"]
+    for layer in layers:
+        word, *rest = layer.split()
+        if word == "c":
+            size, filters, stride = (*rest, "1")[:3]
+            lines += ["[convolutional]", "batch_normalize=1", f"filters={filters}", f"size={size}"]
+            lines += [f"stride={stride}", "pad=1", "activation=leaky"]
+        elif word == "h":
+            lines += ["[convolutional]", f"filters={rest[0]}", "size=1", "stride=1", "pad=1", "activation=linear"]
+        elif word == "p":
+            lines += ["[maxpool]", f"size={rest[0]}", f"stride={rest[1]}"]
+        else:
+            lines += [f"[{word}]", *rest]
+    return "\n".join(lines)
 
 
 def place(section: int, text: str) -> int:

@@ -77,6 +77,8 @@ class Config:
     blocks: tuple[int, ...] = ()  # residual form: blocks of each stage, instead of `stages`
     width: int = 32  # residual: channels of the first convolution, doubled by every stage
     slope: float = 0.1  # of the leaky ReLU below 0
+    # Plain form: the last max-pool has stride 1, so that the last map is as fine as the one before (yolov3-tiny.cfg).
+    dilated: bool = False
     norm: bool = True  # batch norm behind every convolution; without it they have biases, as YOLO's paper prints them
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)  # RGB in [0, 1], which Darknet takes as it is
@@ -136,7 +138,8 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
 
 
 class ConvNorm(nn.Module):
-    """Convolution that keeps the side (but for the stride), batch norm, leaky ReLU."""
+    """Convolution that keeps the side (but for the stride), batch norm, leaky ReLU; begins as He et al. 2015 say, by
+    fan-out for the slope."""
 
     def __init__(
         self, channels_in: int, channels_out: int, kernel: int, stride: int, slope: float, norm: bool = True
@@ -145,6 +148,7 @@ class ConvNorm(nn.Module):
         self.slope = slope
         self.conv = nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2, bias=not norm)
         self.bn = nn.BatchNorm2d(channels_out) if norm else nn.Identity()
+        nn.init.kaiming_normal_(self.conv.weight, a=slope, mode="fan_out")
 
     def forward(self, x: Tensor) -> Tensor:
         return F.leaky_relu(self.bn(self.conv(x)), self.slope)
@@ -177,9 +181,19 @@ class ResidualStage(nn.Module):
         return self.blocks(self.conv_down(x))
 
 
-def _plain_stage(channels: int, filters: tuple[int, ...], config: Config, first: bool) -> nn.Sequential:
+class StillPool(nn.Module):
+    """Darknet's 2x2 max-pool of stride 1, padded on the right and below: [b, c, H, W] -> the same."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=float("-inf")), 2, 1)
+
+
+def _plain_stage(channels: int, filters: tuple[int, ...], config: Config, number: int) -> nn.Sequential:
     """A max-pool (but for the first stage) that rounds odd sides up as Darknet's does, then the convolutions."""
+    first, last = number == 0, number == len(config.stages) - 1
     layers: list[nn.Module] = [] if first else [nn.MaxPool2d(2, 2, ceil_mode=True)]
+    if last and config.dilated:
+        layers = [StillPool()]
     for i, width in enumerate(filters):
         kernel = 3 if (len(filters) - i) % 2 else 1
         if first and i == 0:
@@ -194,7 +208,7 @@ class Model(nn.Module):
 
     Attributes:
         channels: channels of each map of `features`.
-        strides: 4, 8, 16, 32, and 64 in darknet_reference.
+        strides: 4, 8, 16, 32, and 64 in darknet_reference; with `dilated` the last is that of the map before.
     """
 
     def __init__(self, config: Config) -> None:
@@ -215,25 +229,20 @@ class Model(nn.Module):
             self.stem = nn.Sequential()
             widths = [filters[-1] for filters in config.stages]
             stages = [
-                _plain_stage(channels, filters, config, i == 0)
+                _plain_stage(channels, filters, config, i)
                 for i, (channels, filters) in enumerate(zip([3, *widths[:-1]], config.stages, strict=True))
             ]
             stride = 2 if config.stem_kernel == 7 else 1
         self.stages = nn.Sequential(*stages)
         strides = [stride * 2**i for i in range(len(widths))]
+        if config.dilated and not config.blocks:
+            strides[-1] = strides[-2]
         self.strides = [s for s in strides if s >= 4]
         self.channels = [c for c, s in zip(widths, strides, strict=True) if s >= 4]
         if config.classes and config.scores == "mean":
             self.head = nn.Sequential(OrderedDict(fc=nn.Linear(widths[-1], config.classes)))
         elif config.classes:
             self.head = nn.Sequential(OrderedDict(conv=nn.Conv2d(widths[-1], config.classes, 1)))
-        self._initialise()
-
-    def _initialise(self) -> None:
-        """He initialisation by fan-out for the slope; norms start as the identity."""
-        for module in self.modules():
-            if isinstance(module, ConvNorm):
-                nn.init.kaiming_normal_(module.conv.weight, a=module.slope, mode="fan_out")
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Maps [b, channels[i], ceil(H / strides[i]), ceil(W / strides[i])] of images [b, 3, H, W] in [0, 1]."""

@@ -25,10 +25,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
+from saccade.layers.cells import first_of_each
 from saccade.layers.detections import detections
 from saccade.layers.locally_connected import LocallyConnected2d
 from saccade.layers.targets import Targets, detection_targets
 from saccade.models.backbones import create_trunk
+from saccade.models.backbones.darknet import ConvNorm
 from saccade.models.darknet_weights import read_for_model
 from saccade.models.paper import Paper
 from saccade.ops.boxes import iou
@@ -125,20 +127,6 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-class ConvNorm(nn.Module):
-    """3x3 convolution that keeps the side (but for the stride), batch norm where asked for, leaky ReLU."""
-
-    def __init__(self, before: int, after: int, stride: int, norm: bool) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(before, after, 3, stride, padding=1, bias=not norm)
-        self.bn = nn.BatchNorm2d(after) if norm else None
-        nn.init.kaiming_normal_(self.conv.weight, a=SLOPE, mode="fan_out")
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x)
-        return F.leaky_relu(x if self.bn is None else self.bn(x), SLOPE)
-
-
 class FullHead(nn.Module):
     """Map [b, c, S, S] -> numbers [b, S S (C + 5 B)] by layers that see all of it."""
 
@@ -178,7 +166,7 @@ class Model(nn.Module):
         self.backbone = create_trunk(config.trunk, config.trunk_width, config.trunk_norm, depths=config.trunk_depths)
         channels, layers = self.backbone.channels[-1], []
         for width, stride in config.convs:
-            layers.append(ConvNorm(channels, width, stride, norm=config.trunk_norm != "none"))
+            layers.append(ConvNorm(channels, width, 3, stride, SLOPE, norm=config.trunk_norm != "none"))
             channels = width
         self.convs = nn.Sequential(*layers)
         self.head: nn.Module
@@ -210,7 +198,7 @@ class Model(nn.Module):
         targets = detection_targets(batch, self.config.classes)
         classes, confidences, boxes, cells = self._outputs(batch.images)
         place, wanted, counts = assign(targets, cells, batch.images)
-        at = place[..., None].clamp(min=0)
+        at = place[..., None]
         stated = boxes.gather(1, at[..., None].expand(-1, -1, *boxes.shape[2:]))  # [b, T, B, 4]
         found = _in_pixels(boxes.detach(), cells, batch.images)
         overlap, chosen = self._responsible(stated, wanted, found, place, targets)
@@ -261,9 +249,9 @@ class Model(nn.Module):
             stated: [b, T, B, 4] of the object's cell, as the network states boxes.
             wanted: [b, T, 4] likewise.
             found: [b, S S, B, 4] in pixels.
-            place: [b, T] cell of each object, or -1.
+            place: [b, T] cell of each object.
         """
-        at = place.clamp(min=0)[..., None, None].expand(-1, -1, *found.shape[2:])
+        at = place[..., None, None].expand(-1, -1, *found.shape[2:])
         overlaps = iou(found.gather(1, at), targets.boxes[:, :, None])  # [b, T, B]
         distance = (stated - wanted[:, :, None]).square().sum(-1)
         nearest = torch.where(overlaps.amax(-1, keepdim=True) > 0, overlaps, -distance)
@@ -293,8 +281,8 @@ def assign(targets: Targets, cells: tuple[int, int], images: Tensor) -> tuple[Te
         images: [b, 3, H, W].
 
     Returns:
-        The cell [b, T] of each object, counted by rows, or -1; what its box should be, [b, T, 4], as the network states
-        boxes; and [b, T] bool, which objects count: of several in one cell the first.
+        The cell [b, T] of each object, counted by rows, 0 where there is no object; what its box should be, [b, T, 4],
+        as the network states boxes; and [b, T] bool, which objects count: of several in one cell the first.
     """
     rows, columns = cells
     sides = images.new_tensor([images.shape[3], images.shape[2]], dtype=torch.float32)
@@ -302,11 +290,8 @@ def assign(targets: Targets, cells: tuple[int, int], images: Tensor) -> tuple[Te
     centre = (targets.boxes[..., :2] + targets.boxes[..., 2:]) / 2 / sides * grid
     corner = torch.minimum(centre.floor().clamp(min=0), grid - 1)
     size = ((targets.boxes[..., 2:] - targets.boxes[..., :2]).clamp(min=0) / sides).sqrt()
-    number = torch.arange(targets.labels.shape[1], device=images.device)
-    real = number < torch.tensor(targets.counts).to(images.device, non_blocking=True)[:, None]
-    place = torch.where(real, (corner[..., 1] * columns + corner[..., 0]).long(), -1)
-    before = (place[:, :, None] == place[:, None]) & (number < number[:, None])  # an earlier object in the same cell
-    return place, torch.cat((centre - corner, size), dim=-1), real & ~before.any(-1)
+    place = (corner[..., 1] * columns + corner[..., 0]).long()
+    return place, torch.cat((centre - corner, size), dim=-1), first_of_each(place, targets)
 
 
 def _in_pixels(boxes: Tensor, cells: tuple[int, int], images: Tensor) -> Tensor:

@@ -1,0 +1,149 @@
+"""Cells that draw boxes from priors: what YOLO's heads state, and which of their boxes answers for which object.
+
+Letters: b images, T the most objects of an image, C classes; A boxes of an image over all maps, in the order map, row,
+column, prior; k priors of a map. All boxes are x1 y1 x2 y2 in pixels of the network's input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from saccade.layers.targets import Targets
+from saccade.ops.boxes import iou
+
+
+@dataclass(slots=True)
+class CellOutputs:
+    """What the cells of all maps state, with the cell and the prior that each box belongs to."""
+
+    values: Tensor  # [b, A, 5 + C] float32: t_x, t_y, t_w, t_h, t_o, and the numbers of the classes
+    corners: Tensor  # [A, 2] float32: column and row of the cell
+    steps: Tensor  # [A, 2] float32: width and height of a cell in pixels
+    priors: Tensor  # [A, 2] float32: width and height in pixels
+    starts: list[int]  # of each map: the number of its first box
+    sides: list[tuple[int, int]]  # of each map: rows and columns
+    direct: bool  # centres within their cell, b_x = (sigmoid(t_x) + c_x) step; else they move as an anchor's do
+
+    def boxes(self) -> Tensor:
+        """[b, A, 4] in pixels (Redmon & Farhadi, "YOLO9000", CVPR 2017, section 2, "Direct location prediction")."""
+        moves = self.values[..., :2]
+        if self.direct:
+            centres = (moves.sigmoid() + self.corners) * self.steps
+        else:  # the form of the region proposal network
+            centres = (self.corners + 0.5) * self.steps + moves * self.priors
+        halves = self.values[..., 2:4].clamp(max=MOST).exp() * self.priors / 2
+        return torch.cat((centres - halves, centres + halves), dim=-1)
+
+    def wanted(self, boxes: Tensor, places: Tensor) -> Tensor:
+        """What the boxes numbered `places` [b, T] state where they are equal to `boxes` [b, T, 4]: [b, T, 4].
+
+        Direct centres are given behind the sigmoid, in [0, 1]; all else as the network states it.
+        """
+        priors, steps, corners = self.priors[places], self.steps[places], self.corners[places]
+        centres, sides = (boxes[..., :2] + boxes[..., 2:]) / 2, (boxes[..., 2:] - boxes[..., :2]).clamp(min=1e-6)
+        moves = centres / steps - corners if self.direct else (centres - (corners + 0.5) * steps) / priors
+        return torch.cat((moves, (sides / priors).log()), dim=-1)
+
+
+MOST = 4.135  # of t_w and t_h: ln(1000 / 16), as in the released Faster R-CNN; exp would overflow before training
+
+
+def read_cells(maps: Sequence[Tensor], priors: Sequence[Tensor], image: tuple[int, int], direct: bool) -> CellOutputs:
+    """What the maps of a head state.
+
+    Args:
+        maps: [b, k (5 + C), h, w] each; the values of a prior follow each other, as in Darknet's `[region]` and
+            `[yolo]`.
+        priors: [k, 2] of each map, width and height in pixels.
+        image: (height, width) of the network's input.
+        direct: see `CellOutputs`.
+
+    Source: Redmon & Farhadi, "YOLO9000", CVPR 2017, section 2; "YOLOv3", 2018, section 2.1.
+    """
+    values, corners, steps, shapes, starts, sides, start = [], [], [], [], [], [], 0
+    for x, own in zip(maps, priors, strict=True):
+        rows, columns, k = x.shape[-2], x.shape[-1], len(own)
+        values.append(x.float().unflatten(1, (k, -1)).permute(0, 3, 4, 1, 2).flatten(1, 3))
+        row, column = torch.meshgrid(
+            torch.arange(rows, device=x.device), torch.arange(columns, device=x.device), indexing="ij"
+        )
+        corners.append(torch.stack((column, row), dim=-1).float().repeat_interleave(k, dim=1).reshape(-1, 2))
+        step = torch.tensor([image[1] / columns, image[0] / rows]).to(x.device, non_blocking=True)
+        steps.append(step.expand(rows * columns * k, 2))
+        shapes.append(own.to(x.device).repeat(rows * columns, 1))
+        starts.append(start)
+        sides.append((rows, columns))
+        start += rows * columns * k
+    return CellOutputs(
+        torch.cat(values, dim=1), torch.cat(corners), torch.cat(steps), torch.cat(shapes), starts, sides, direct
+    )
+
+
+@torch.no_grad()
+def responsible(targets: Targets, cells: CellOutputs, priors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The box that answers for each object: of the prior whose shape overlaps it most, in the cell of its centre.
+
+    Returns:
+        places: [b, T] int64, numbers of boxes in 0..A - 1; 0 where there is no object.
+        counts: [b, T] bool, which objects count: the first of those that share a box.
+
+    Source: Redmon & Farhadi, "YOLO9000", CVPR 2017, section 2, and Darknet's release (one prior an object, whatever the
+    map).
+    """
+    device = targets.boxes.device
+    shapes = torch.cat(list(priors)).to(device)
+    sides = (targets.boxes[..., 2:] - targets.boxes[..., :2]).clamp(min=0)
+    zeros = torch.zeros_like
+    overlaps = iou(
+        torch.cat((zeros(sides), sides), dim=-1)[..., None, :], torch.cat((zeros(shapes), shapes), dim=-1)
+    )  # [b, T, all priors]
+    best = overlaps.argmax(-1)
+    centres = (targets.boxes[..., :2] + targets.boxes[..., 2:]) / 2
+    places, first = torch.zeros_like(best), 0
+    for start, (rows, columns), own in zip(cells.starts, cells.sides, priors, strict=True):
+        column, row = (centres / cells.steps[start]).floor().long().unbind(-1)
+        cell = row.clamp(0, rows - 1) * columns + column.clamp(0, columns - 1)
+        mine = (best >= first) & (best < first + len(own))
+        places = torch.where(mine, start + cell * len(own) + best - first, places)
+        first += len(own)
+    return places, first_of_each(places, targets)
+
+
+def first_of_each(places: Tensor, targets: Targets) -> Tensor:
+    """[b, T] bool: real objects whose place [b, T] no earlier object of the image has."""
+    number = torch.arange(places.shape[1], device=places.device)
+    real = number < torch.tensor(targets.counts).to(places.device, non_blocking=True)[:, None]
+    return real & ~((places[:, :, None] == places[:, None]) & (number < number[:, None])).any(-1)
+
+
+@torch.no_grad()
+def unassigned(
+    targets: Targets, found: Tensor, places: Tensor, counts: Tensor, ignore: float, crowded: float = 0.5
+) -> tuple[Tensor, Tensor]:
+    """Boxes that answer for no object, and those of them that must say so.
+
+    Args:
+        targets: the objects of the batch.
+        found: [b, A, 4] the boxes as predicted.
+        places, counts: of `responsible`.
+        ignore: boxes that overlap an object by a larger IoU say nothing.
+        crowded: nor do boxes more of which than this share lies in one crowd region.
+
+    Returns:
+        idle: [b, A] bool, responsible for nothing.
+        empty: [b, A] bool, idle and to be punished for their confidence.
+
+    Source: Redmon & Farhadi, "YOLOv3", 2018, section 2.1, and Darknet's release (thresh, ignore_thresh).
+    """
+    b, a = found.shape[:2]
+    idle = torch.ones(b, a + 1, dtype=torch.bool, device=found.device)
+    idle.scatter_(1, torch.where(counts, places, a), False)
+    idle = idle[:, :a]
+    best = torch.stack([each.amax(0) if len(each) else found.new_zeros(a) for each in targets.overlaps(found)])
+    empty = idle & (best <= ignore)
+    cover = targets.crowd_cover(found)
+    return idle, empty if cover is None else empty & (cover <= crowded)
