@@ -144,9 +144,6 @@ FORMS: dict[str, Form] = {
     ),
     "yolo1_full": Form("yolo1_tiny", CELLS | {"hidden": 64}, 128, None, learns=False, steps=200, images=4),
     "yolo1_local": Form("yolo1_released", CELLS, 128, None, learns=False, steps=200, images=4),
-    "retinanet": Form(
-        "retinanet_small", ATSS | {"depth": 1}, 128, None, quick={"trunk_width": 16, "channels": 32}, lr=4e-3, images=4
-    ),
     "yolo2": Form(
         "yolo2_small",
         {"trunk_width": 8, "trunk_depths": (1, 1, 1), "convs": (16,), "joined": 16},
@@ -174,6 +171,9 @@ FORMS: dict[str, Form] = {
         quick={"trunk_width": 16, "widths": (32, 24, 16)},
         lr=4e-3,
         images=4,
+    ),
+    "retinanet": Form(
+        "retinanet_small", ATSS | {"depth": 1}, 128, None, quick={"trunk_width": 16, "channels": 32}, lr=4e-3, images=4
     ),
     "ssd": Form("ssd300", {"width": 2}, 300, None, learns=False, quick={"width": 8}, lr=4e-3, images=4),
     "fast_rcnn": Form("fast_rcnn_small", ONE_MAP, 128, None, lr=2e-3, falls=False, images=4),
