@@ -157,7 +157,9 @@ class Model(nn.Module):
         channels = self.backbone.channels[-1]
         widths = [channels, *config.convs]
         self.convs = nn.Sequential(*(ConvNorm(a, b, 3, 1, SLOPE, norm) for a, b in pairwise(widths)))
-        channels, self.passthrough, self.joined = widths[-1], None, None
+        channels = widths[-1]
+        self.passthrough: nn.Module | None = None
+        self.joined: nn.Module | None = None
         if config.passthrough != "none":
             finer = self.backbone.channels[-2]
             if config.passthrough == "reduced":
@@ -192,7 +194,7 @@ class Model(nn.Module):
         as a mean over the images, so that its gradients are those of Darknet's region layer."""
         targets = detection_targets(batch, self.config.classes)
         cells = self._cells(batch.images)
-        losses, places, counts = location_losses(targets, cells, [self.priors], self.config)
+        losses, places, counts = location_losses(targets, cells, [self.get_buffer("priors")], self.config)
         named = at_places(cells.values[..., 5:], places)
         losses["class"] = F.cross_entropy(named.transpose(1, 2), targets.labels, reduction="none") * counts
         losses["prior"] = losses["prior"] * (self.seen < self.config.prior_images)
