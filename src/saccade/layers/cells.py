@@ -114,7 +114,10 @@ def responsible(targets: Targets, cells: CellOutputs, priors: Sequence[Tensor]) 
 
 
 def first_of_each(places: Tensor, targets: Targets) -> Tensor:
-    """[b, T] bool: real objects whose place [b, T] no earlier object of the image has."""
+    """[b, T] bool: real objects whose place [b, T] no earlier object of the image has.
+
+    Source: Darknet's release, which skips an object whose cell has one (Redmon et al. 2016).
+    """
     number = torch.arange(places.shape[1], device=places.device)
     real = number < torch.tensor(targets.counts).to(places.device, non_blocking=True)[:, None]
     return real & ~((places[:, :, None] == places[:, None]) & (number < number[:, None])).any(-1)
