@@ -28,6 +28,7 @@ from safetensors.numpy import load_file, save_file
 
 PACKAGES = ("torchvision", "ultralytics", "timm", "segmentation-models-pytorch")
 OPENCV = "opencv-contrib-python-headless"  # last, for ultralytics brings the build that needs a display's libraries
+IMPORTS = "import torchvision, ultralytics, timm, segmentation_models_pytorch, cv2"
 HERE = Path(__file__).resolve().parent
 
 
@@ -74,6 +75,13 @@ def peers_python() -> Path:
                 "Without a network, build it on another machine of the same kind, copy the folder to the same place "
                 "and name it in SACCADE_PEERS; or run the benchmarks that need no peer."
             ) from None
+    outside = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
+    if subprocess.run([str(python), "-c", IMPORTS], stdout=sys.stderr, env=outside).returncode:
+        raise SystemExit(
+            f"The peers' environment in {folder} is built, but its packages cannot be imported (above). Where "
+            f"torchvision misses an operator, it is of another build than {torch}: install both from one index, of CPU "
+            "or CUDA builds, and write a file READY into the folder."
+        )
     (folder / "READY").write_text("built by benchmarks/peers/environment.py\n", encoding="utf-8")
     return python
 

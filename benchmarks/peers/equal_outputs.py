@@ -5,8 +5,8 @@
 Every network of torchvision's and timm's that Saccade has gets random weights in the peer's process, its state dict is
 read here as a public checkpoint is, and both answer to the same pixels. Operators get random arrays and edge cases.
 Exits with 1 where a line fails. Tolerances: logits and other raw outputs 1e-4 of the largest absolute value, at least
-1e-4; final boxes 1e-2 px, scores 1e-4; the same boxes, in the same order but for scores
-that are equal within that tolerance.
+1e-4; final boxes 1e-2 px, scores 1e-4; the same boxes, in the same order but for scores that are equal within that
+tolerance; the same pixels of every mask, but for those whose likelihood is within 1e-4 of the threshold.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from equal_ops import operator_lines
 from torch import Tensor
 
 from saccade.data.types import Batch
-from saccade.layers.normalize import Normalize
+from saccade.layers.normalize import Normalize, fill_padding
 from saccade.models import create, model_config, model_module
+from saccade.ops.boxes import box_iou
 
 # Saccade's name, the peer's, its library
 CLASSIFIERS = [
@@ -37,6 +38,10 @@ CLASSIFIERS = [
     ("inception_resnet_v2", "inception_resnet_v2", "timm"),
     ("darknet53_timm", "darknet53", "timm"),
 ]
+TWO_STAGES = {  # Saccade's name -> torchvision's
+    "faster_rcnn_r50_fpn": "fasterrcnn_resnet50_fpn",
+    "mask_rcnn_r50_fpn": "maskrcnn_resnet50_fpn",
+}
 RAW, PIXELS, SCORE = 1e-4, 1e-2, 1e-4
 Line = tuple[str, float, float, bool]  # what, largest difference, allowed, whether it holds
 
@@ -96,12 +101,43 @@ def same_boxes(what: str, ours: Tensor, theirs: np.ndarray, kinds: Tensor, label
 
 
 def final_lines(name: str, found: list[Any], answer: dict[str, np.ndarray]) -> Iterator[Line]:
-    """Kept boxes of each image, in order."""
+    """Kept boxes of each image, in order, and their masks.
+
+    Of two boxes that overlap, NMS keeps the one with the higher score; where the scores are equal within SCORE, the
+    sides may keep different ones. Such pairs are counted in the line and compared no further.
+    """
     for i, annotation in enumerate(found):
-        objects, boxes = annotation.objects, answer[f"{i} boxes"]
-        labels = answer[f"{i} labels"] - 1  # background is 0 there
-        yield same_boxes(f"{name}, image {i}: {len(boxes)} boxes", objects.boxes, boxes, objects.labels, labels)[1]
-        yield compare(f"{name}, image {i}: scores at each rank", objects.scores, answer[f"{i} scores"], SCORE)
+        objects, labels = annotation.objects, answer[f"{i} labels"] - 1  # background is 0 there
+        boxes, scores = answer[f"{i} boxes"], answer[f"{i} scores"]
+        kept = np.ones(len(boxes), bool)
+        if objects.boxes.shape == boxes.shape:
+            kept = ~chosen_otherwise(objects, torch.from_numpy(boxes), torch.from_numpy(labels), scores)
+        mine, what = objects[torch.from_numpy(kept)] if kept.shape == (len(objects),) else objects, f"{name}, image {i}"
+        line = f"{what}: {len(boxes)} boxes, {int((~kept).sum())} of equal score chosen otherwise"
+        match, compared = same_boxes(line, mine.boxes, boxes[kept], mine.labels, labels[kept])
+        yield compared
+        yield compare(f"{what}: scores at each rank", objects.scores, scores, SCORE)
+        if mine.masks is not None:
+            yield mask_line(what, mine.masks[match], torch.from_numpy(answer[f"{i} masks"][kept, 0]))
+
+
+def chosen_otherwise(ours: Any, boxes: Tensor, labels: Tensor, scores: np.ndarray) -> np.ndarray:
+    """Ranks [n] at which NMS had to choose between two overlapping boxes of one class and of equal score."""
+    overlap = box_iou(ours.boxes, boxes).diagonal()
+    equal = (ours.scores - torch.from_numpy(scores)).abs() <= SCORE
+    differs = (ours.boxes - boxes).abs().amax(1) > PIXELS
+    tied: np.ndarray = (differs & equal & (ours.labels == labels) & (overlap > 0.5)).numpy()
+    return tied
+
+
+def mask_line(what: str, ours: Tensor, theirs: Tensor) -> Line:
+    """Pixels of masks [n, H, W] that differ, but for those whose likelihood is within SCORE of the threshold."""
+    what = f"{what}: {len(theirs)} masks, pixels that differ"
+    if ours.shape != theirs.shape:
+        return f"{what}: shapes {list(ours.shape)} and {list(theirs.shape)}", float("inf"), 0.0, False
+    wrong = (ours != (theirs > 0.5)) & ((theirs - 0.5).abs() > SCORE)
+    drawn = int((theirs > 0.5).sum())
+    return f"{what} of {drawn}", float(wrong.sum()), 0.0, drawn > 0 and not bool(wrong.any())
 
 
 def ssd_lines(peer: Peer) -> Iterator[Line]:
@@ -118,21 +154,23 @@ def ssd_lines(peer: Peer) -> Iterator[Line]:
     yield from final_lines("ssd300_coco", found, answer)
 
 
-def faster_rcnn_lines(peer: Peer) -> Iterator[Line]:
-    """fasterrcnn_resnet50_fpn on two images of different widths, the second one padded."""
+def two_stage_lines(peer: Peer, name: str, theirs_name: str) -> Iterator[Line]:
+    """A detector on a pyramid, on two images of different widths, the second one padded; masks where it draws them."""
     sizes = [(256, 320), (256, 288)]
     images = smooth_images(2, 256, 320)
     images[1, :, :, 288:] = 0
     sent = {str(i): images[i, :, :h, :w].contiguous().numpy() for i, (h, w) in enumerate(sizes)}
-    _, answer = peer.ask({"name": "fasterrcnn_resnet50_fpn", "seed": 2}, sent)
-    name = "faster_rcnn_r50_fpn"
+    _, answer = peer.ask({"name": theirs_name, "seed": 2}, sent)
     model = load(name, answer, trunk_norm="frozen")
-    batch = Batch(images, sizes)
+    limits = torch.tensor(sizes)
     with torch.inference_mode():
-        filled = model._fill_padding(images, sizes)
-        raw = model._answers(filled, torch.tensor(sizes))
-        found = model.predict(batch)
-    objectness, offsets, proposals, logits, deltas = raw
+        levels = model.backbone(fill_padding(images, sizes, model.get_buffer("colour")))
+        anchors = model.rpn(levels, images.shape[-2:])
+        proposals = model.rpn.propose(anchors, limits, training=False)
+        regions = model.roi_heads(levels, proposals)
+        found = model.predict(Batch(images, sizes))
+    objectness, offsets = torch.cat(anchors.logits, 1), torch.cat(anchors.deltas, 1)
+    logits, deltas = regions.logits, regions.deltas
     yield compare(f"{name}: objectness", objectness, answer["objectness"], RAW, relative=True)
     yield compare(f"{name}: anchor offsets", offsets, answer["offsets"], RAW, relative=True)
     start = 0
@@ -181,9 +219,12 @@ def main() -> None:
         for name, theirs, library in CLASSIFIERS:
             if only in name:
                 good &= show(classifier_line(peer, name, theirs, library))
-        for name, lines in (("ssd300_coco", ssd_lines), ("faster_rcnn_r50_fpn", faster_rcnn_lines)):
+        if only in "ssd300_coco":
+            for line in ssd_lines(peer):
+                good &= show(line)
+        for name, theirs in TWO_STAGES.items():
             if only in name:
-                for line in lines(peer):
+                for line in two_stage_lines(peer, name, theirs):
                     good &= show(line)
     sys.exit(0 if good else 1)
 

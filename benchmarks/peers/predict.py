@@ -64,6 +64,7 @@ NETWORKS = {
         Network("xception", "timm", "legacy_xception", "classify", 299, (2.5, 2.5)),
         Network("ssd300_coco", "torchvision", "ssd300_vgg16", "detect", 300, (2.0, 2.0)),
         Network("faster_rcnn_r50_fpn", "torchvision", "fasterrcnn_resnet50_fpn", "detect", 512, (2.0, 2.0)),
+        Network("mask_rcnn_r50_fpn", "torchvision", "maskrcnn_resnet50_fpn", "instances", 800, (2.0, 2.0)),
         Network("unet_resnet18", "smp", "unet_resnet18", "segment", 256, (2.0, 2.0)),
     )
 }

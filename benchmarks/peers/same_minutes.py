@@ -33,8 +33,9 @@ import torch
 from environment import peers_python
 
 from saccade.data.dataset import DataSet, Record
-from saccade.data.formats import read, yolo_write
+from saccade.data.formats import coco_write, read, yolo_write
 from saccade.data.formats.output import file_names
+from saccade.data.outlines import instance_map
 from saccade.data.truth import read_truth
 from saccade.data.types import Annotation
 from saccade.inference.score import records_of
@@ -53,36 +54,45 @@ class Task:
 
     minutes: float
     metrics: tuple[str, ...]  # of the table; the first one decides
-    peer: str
+    peers: dict[str, tuple[str, ...]]  # name -> options of the peers' script
     script: str
-    options: tuple[str, ...]  # of the peer's script
     models: tuple[str, ...]
     flags: tuple[str, ...]  # of `saccade train`
 
 
 _DETECT = ("atss_small", "faster_rcnn_small")
+_YOLO = {"yolo11n": ("--size", "320")}
+_MASK_RCNN = {f"maskrcnn_{trunk}_fpn": ("--size", "320", "--trunk", trunk) for trunk in ("resnet50", "resnet18")}
+_INSTANCES = Task(
+    minutes=8,
+    metrics=("mask_ap", "mask_ap50", "ap", "ap50"),
+    peers=_MASK_RCNN,
+    script="train_mask_rcnn.py",
+    models=("mask_rcnn_small",),
+    flags=("--size", "320"),
+)
 TASKS = {
-    "bccd": Task(15, ("ap", "ap50"), "yolo11n", "train_yolo.py", ("--size", "320"), _DETECT, ("--size", "320")),
-    "raccoon": Task(8, ("ap", "ap50"), "yolo11n", "train_yolo.py", ("--size", "320"), _DETECT, ("--size", "320")),
+    "bccd": Task(15, ("ap", "ap50"), _YOLO, "train_yolo.py", _DETECT, ("--size", "320")),
+    "raccoon": Task(8, ("ap", "ap50"), _YOLO, "train_yolo.py", _DETECT, ("--size", "320")),
+    "penn_fudan": _INSTANCES,
+    "nuclei": _INSTANCES,
     "camvid": Task(
         minutes=12,
         metrics=("mean_iou", "pixel_accuracy"),
-        peer="smp_unet_resnet18",
+        peers={"smp_unet_resnet18": ("--scale", "0.5", "--crop", "192", "256", "--batch", "8")},
         script="train_smp_unet.py",
-        options=("--scale", "0.5", "--crop", "192", "256", "--batch", "8"),
         models=("unet_light",),
         flags=("--set", "scale=0.5", "--size", "192x256"),
     ),
     "isbi": Task(
         minutes=5,
         metrics=("mean_iou", "pixel_accuracy"),
-        peer="smp_unet_resnet18",
+        peers={"smp_unet_resnet18": ("--crop", "256", "256", "--batch", "4", "--turn")},
         script="train_smp_unet.py",
-        options=("--crop", "256", "256", "--batch", "4", "--turn"),
         models=("unet",),
         flags=(),
     ),
-    "cifar": Task(8, ("top1", "top5"), "resnet20_one_cycle", "train_cifar_resnet.py", (), ("resnet20",), ()),
+    "cifar": Task(8, ("top1", "top5"), {"resnet20_one_cycle": ()}, "train_cifar_resnet.py", ("resnet20",), ()),
 }
 
 
@@ -93,7 +103,7 @@ def main() -> None:
     out: Path = arguments.out.resolve() / arguments.task
     out.mkdir(parents=True, exist_ok=True)
     data = prepare(arguments.task, arguments.data.resolve(), out)
-    names = [("peer", task.peer)] if "peer" in arguments.sides else []
+    names = [("peer", peer) for peer in arguments.peers or task.peers] if "peer" in arguments.sides else []
     names += [("saccade", m) for m in arguments.models or task.models] if "saccade" in arguments.sides else []
     for seed in arguments.seeds:
         for side, name in names:
@@ -105,6 +115,7 @@ def main() -> None:
             folder.mkdir()
             given = [f"--minutes={minutes:g}", f"--seed={seed}"]
             if side == "peer":
+                given += [*task.peers[name], *arguments.peer_flag]
                 found = run_peer(task, data, out, folder, given, arguments.threads)
             else:
                 flags = [*task.flags, *(part for value in arguments.set for part in ("--set", value))]
@@ -132,8 +143,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, help="of training; by default those of the task")
     parser.add_argument("--threads", type=int, default=2, help="OMP threads, and the peers' loader processes")
     parser.add_argument("--models", nargs="+", help="Saccade's models instead of the task's")
+    parser.add_argument("--peers", nargs="+", help="some of the task's peers instead of all")
+    parser.add_argument("--peer-flag", action="append", default=[], metavar="--NAME=VALUE", help="for its script")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="handed to `saccade train`")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    unknown = set(arguments.peers or ()) - set(TASKS[arguments.task].peers)
+    if unknown:
+        parser.error(f"--peers {' '.join(sorted(unknown))}; allowed: {', '.join(TASKS[arguments.task].peers)}")
+    return arguments
 
 
 def prepare(name: str, data: Path, out: Path) -> Path:
@@ -144,6 +161,12 @@ def prepare(name: str, data: Path, out: Path) -> Path:
         data = test_as_val(data, out / "data")
     dataset = read(data)
     train, val = records_of(dataset, "train", 0), records_of(dataset, "val", 0)
+    if dataset.task == "instances":  # the data sets have no split of their own; as COCO all seeds see the same one
+        if not (out / "data").exists():
+            coco_write.write(dataset, out / "data", "link")
+        data = out / "data"
+        dataset = read(data)
+        train, val = records_of(dataset, "train", 0), records_of(dataset, "val", 0)
     images = {record.id: str(dataset.root / record.id) for record in dataset.records}
     if dataset.task == "detect":
         if not (out / "yolo").exists():
@@ -153,7 +176,8 @@ def prepare(name: str, data: Path, out: Path) -> Path:
     manifest: dict[str, Any] = {"classes": dataset.classes}
     for split, records in (("train", train), ("val", val)):
         manifest[split] = [
-            {"id": r.id, "image": images[r.id], "size": r.size} | truth_for_peer(r, dataset, out / "masks" / split)
+            {"id": r.source_id or r.id, "image": images[r.id], "size": r.size}
+            | truth_for_peer(r, dataset, out / "masks" / split)
             for r in records
         ]
     write(out / "manifest.json", manifest)
@@ -181,13 +205,20 @@ def test_as_val(data: Path, out: Path) -> Path:
 
 
 def truth_for_peer(record: Record, dataset: DataSet, masks: Path) -> dict[str, Any]:
-    """Label or class map (0..classes-1, 255 void) as Saccade reads it; boxes are in the YOLO set."""
+    """Label, class map (0..classes-1, 255 void) or map of the objects' numbers from 1, with their labels, as Saccade
+    reads it; boxes are in the YOLO set."""
     if dataset.task == "classify":
         return {"label": record.label}
     if dataset.task == "detect":
         return {}
     masks.mkdir(parents=True, exist_ok=True)
     path = masks / f"{Path(record.id).stem}.png"
+    if dataset.task == "instances":
+        objects = read_truth(record, dataset, "instances").objects
+        assert objects is not None
+        assert objects.masks is not None
+        cv2.imwrite(str(path), instance_map(objects.masks))
+        return {"mask": str(path), "labels": objects.labels.tolist()}
     semantic = read_truth(record, dataset, "segment").semantic
     assert semantic is not None
     cv2.imwrite(str(path), semantic.numpy())
@@ -196,7 +227,7 @@ def truth_for_peer(record: Record, dataset: DataSet, masks: Path) -> dict[str, A
 
 def run_peer(task: Task, data: Path, out: Path, folder: Path, given: list[str], threads: int) -> dict[str, Any]:
     command = [str(peers_python()), str(HERE / task.script), f"--manifest={out / 'manifest.json'}"]
-    command += [f"--out={folder}", f"--threads={threads}", *given, *task.options]
+    command += [f"--out={folder}", f"--threads={threads}", *given]
     if (out / "yolo").exists():
         command.append(f"--data={out / 'yolo' / 'data.yaml'}")
     cores = timed(command, folder, threads)
@@ -275,7 +306,7 @@ def circumstances() -> dict[str, Any]:
 
 
 def summarise(task: Task, out: Path, minutes: float) -> list[dict[str, Any]]:
-    """A row a model: seeds, each metric's values, mean, least, greatest, and ratio of the mean to the peer's."""
+    """A row a model: seeds, each metric's values, mean, least, greatest, and ratio of the mean to the best peer's."""
     found = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(out.glob("*/result.json"))]
     found = [result for result in found if result["minutes"] == minutes]
     rows: list[dict[str, Any]] = []
@@ -285,20 +316,21 @@ def summarise(task: Task, out: Path, minutes: float) -> list[dict[str, Any]]:
         row["cores"] = [r["cores"] for r in runs]
         row["own_metrics"] = [r["facts"].get("own_metrics") for r in runs]
         for metric in task.metrics:
-            values = [float(r["metrics"][metric]["value"] or 0.0) for r in runs]
+            # A file without any answer is judged by its boxes alone: what it lacks is 0.
+            values = [float(r["metrics"].get(metric, {}).get("value") or 0.0) for r in runs]
             mean = statistics.fmean(values)
             row["metrics"][metric] = {"values": values, "mean": mean, "least": min(values), "greatest": max(values)}
         rows.append(row)
     peers = [row for row in rows if row["side"] == "peer"]
     for row in rows:
         for metric, numbers in row["metrics"].items():
-            base = peers[0]["metrics"][metric]["mean"] if peers else 0.0
+            base = max((peer["metrics"][metric]["mean"] for peer in peers), default=0.0)
             numbers["ratio"] = numbers["mean"] / base if base else None
     return rows
 
 
 def table(name: str, task: Task, minutes: float, rows: list[dict[str, Any]]) -> str:
-    """The rows as Markdown: mean (least to greatest), ratio to the peer's mean."""
+    """The rows as Markdown: mean (least to greatest), ratio to the best peer's mean."""
     heads = "".join(f" {metric} | ratio |" for metric in task.metrics)
     lines = [f"{name}, {minutes:g} minutes", "", f"| side | model | seeds | cores |{heads}"]
     lines.append("|---" * (4 + 2 * len(task.metrics)) + "|")

@@ -74,9 +74,10 @@ def ssd(images: list[Tensor]) -> tuple[nn.Module, Results]:
         return model, raw | final(model(images))
 
 
-def faster_rcnn(images: list[Tensor]) -> tuple[nn.Module, Results]:
-    """Outputs of both stages and final predictions of Faster R-CNN; a short side of 256 is not resized."""
-    model = detection.fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, min_size=256, max_size=1333).eval()
+def two_stage(name: str, images: list[Tensor]) -> tuple[nn.Module, Results]:
+    """Outputs of both stages and final predictions of Faster or Mask R-CNN; a short side of 256 is not resized."""
+    make = getattr(detection, name)
+    model = make(weights=None, weights_backbone=None, min_size=256, max_size=1333).eval()
     model.transform.size_divisible = 32
     with torch.no_grad():
         batch, _ = model.transform(images)
@@ -93,6 +94,9 @@ def faster_rcnn(images: list[Tensor]) -> tuple[nn.Module, Results]:
         rescale(heads.box_predictor.cls_score, classes, 3.0)
         rescale(heads.box_predictor.bbox_pred, boxes, 1.0)
         classes, boxes = heads.box_predictor(hidden)
+        if heads.mask_predictor is not None:
+            pooled = heads.mask_roi_pool(maps, proposals, batch.image_sizes)[:50]
+            rescale(heads.mask_predictor.mask_fcn_logits, heads.mask_predictor(heads.mask_head(pooled)), 3.0)
         raw = {
             "objectness": logits.view(len(images), -1),
             "offsets": offsets.view(len(images), -1, 4),
@@ -110,8 +114,8 @@ def handle(request: dict[str, Any], arrays: dict[str, np.ndarray]) -> tuple[dict
     images = [torch.from_numpy(arrays[name]) for name in sorted(arrays)]
     if request["name"] == "ssd300_vgg16":
         model, results = ssd(images)
-    elif request["name"] == "fasterrcnn_resnet50_fpn":
-        model, results = faster_rcnn(images)
+    elif request["name"] in ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn"):
+        model, results = two_stage(request["name"], images)
     else:
         model, results = classifier(request["name"], request["library"], torch.stack(images))
     state = {f"state {key}": value.numpy() for key, value in model.state_dict().items()}

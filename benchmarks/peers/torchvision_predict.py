@@ -15,6 +15,7 @@ from peer_side import serve
 from torch import nn
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+OBJECTS = ("detect", "instances")  # tasks whose networks take a list of images
 STATE: dict[str, Any] = {}
 
 
@@ -31,8 +32,8 @@ def build(request: dict[str, Any]) -> nn.Module:
         import segmentation_models_pytorch
 
         return segmentation_models_pytorch.Unet("resnet18", encoder_weights=None, classes=21)
-    if name == "fasterrcnn_resnet50_fpn":
-        make = torchvision.models.detection.fasterrcnn_resnet50_fpn
+    if name in ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn"):
+        make = getattr(torchvision.models.detection, name)
         return make(weights=None, weights_backbone=None, min_size=size, max_size=size)
     if name == "ssd300_vgg16":
         return torchvision.models.detection.ssd300_vgg16(weights=None, weights_backbone=None)
@@ -48,11 +49,11 @@ def enliven(model: nn.Module, task: str) -> None:
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1, generator=generator)
             module.running_var.uniform_(0.8, 1.2, generator=generator)
-        if task == "detect" and isinstance(module, nn.Conv2d | nn.Linear) and name.endswith("cls_score"):
+        if task in OBJECTS and isinstance(module, nn.Conv2d | nn.Linear) and name.endswith("cls_score"):
             with torch.no_grad():
                 module.weight.normal_(0, 0.1, generator=generator)
                 module.bias[0] += 4
-        if task == "detect" and "classification_head.module_list" in name and isinstance(module, nn.Conv2d):
+        if task in OBJECTS and "classification_head.module_list" in name and isinstance(module, nn.Conv2d):
             with torch.no_grad():
                 module.bias.view(-1, 91)[:, 0] += 6
 
@@ -63,7 +64,7 @@ def predict(images: torch.Tensor) -> Any:
 
     floats = transform.convert_image_dtype(images)
     with torch.inference_mode():
-        if STATE["task"] == "detect":
+        if STATE["task"] in OBJECTS:
             return STATE["model"](list(floats))
         outputs = STATE["model"](transform.normalize(floats, *IMAGENET))
         return outputs.softmax(1) if STATE["task"] == "classify" else outputs.argmax(1)
@@ -100,7 +101,7 @@ def handle(request: dict[str, Any], arrays: dict[str, np.ndarray]) -> tuple[dict
     found = {}
     if STATE["task"] == "classify":
         found = {"scores": answer.numpy()}
-    elif STATE["task"] == "detect":
+    elif STATE["task"] in OBJECTS:
         found = {key: answer[0][key].numpy() for key in ("boxes", "scores", "labels")}
     return {"times": times, "peak": memory("VmHWM") - STATE["base"]}, found
 

@@ -1,4 +1,4 @@
-"""Training steps: images/s of forward, backward and optimiser, Saccade against torchvision, ten networks.
+"""Training steps: images/s of forward, backward and optimiser, Saccade against torchvision.
 
     python benchmarks/peers/train_step.py [--only resnet18 vgg16] [--limit 38] [--seconds 2]
 
@@ -7,7 +7,7 @@ sides hold one batch of random pixels and labels of 1000 classes. The peer is to
 with SGD and momentum, on a float batch that is normalised already. Saccade runs its own step as `saccade train` does
 (train_step_saccade.py): uint8 batch, default recipe but for the learning rate, default precision (bf16 where the
 processor multiplies it natively and the first loss agrees). The auxiliary classifiers of GoogLeNet and Inception v3 are
-trained on both sides; the numbers of parameters must be equal.
+trained on both sides; the numbers of parameters must be equal. Mask R-CNN learns ten discs an image of 800 pixels.
 
 The sides are two processes that take turns, one stopped while the other works (see train_speed.py), until the time of a
 network is over, starting included; there are two turns of each at least. The ratio is the median of those of the turns,
@@ -28,7 +28,8 @@ from environment import peers_python
 from predict import NETWORKS
 from train_speed import HERE, Side, ended
 
-WANTED = 2.0  # ratio that is asked for
+WANTED = {"instances": (1.5, 1.1)}  # ratio that is asked for, and that in fp32; of the others
+USUAL = (2.0, 2.0)
 BATCHES = {  # images a step: a few seconds of the peer's on two cores at most
     "resnet18": 16,
     "resnet50": 8,
@@ -40,6 +41,7 @@ BATCHES = {  # images a step: a few seconds of the peer's on two cores at most
     "squeezenet1_1": 16,
     "resnext50_32x4d": 8,
     "inception_v3": 4,
+    "mask_rcnn_r50_fpn": 1,
 }
 HEADS = (
     "network",
@@ -75,7 +77,7 @@ def measure(name: str, options: argparse.Namespace) -> list[str]:
     until = time.monotonic() + options.limit
     network = NETWORKS[name]
     batch = BATCHES[name] if options.batch is None else options.batch
-    task = {"size": network.size, "batch": batch, "precision": options.precision}
+    task = {"size": network.size, "batch": batch, "kind": network.task, "precision": options.precision}
     scripts = (
         ([sys.executable, str(HERE / "train_step_saccade.py"), json.dumps(task | {"model": network.ours})], False),
         (
@@ -104,8 +106,9 @@ def measure(name: str, options: argparse.Namespace) -> list[str]:
     ratios = [a / b for a, b in rates]
     own = [peak - side.facts["imports_mb"] for peak, side in zip(peaks, sides, strict=True)]
     ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)})"
+    wanted = WANTED.get(network.task, USUAL)[sides[0].facts["precision"] == "fp32"]
     cells = [f"{name} ({sides[0].facts['precision']})", str(network.size), str(batch), f"{ours:.2f}", f"{theirs:.2f}"]
-    return [*cells, ratio, f"{WANTED}", *(f"{a:.0f} against {b:.0f}" for a, b in (peaks, own))]
+    return [*cells, ratio, f"{wanted}", *(f"{a:.0f} against {b:.0f}" for a, b in (peaks, own))]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The peer's side of train_step.py: torchvision's network, eager, in float32; runs in the peers' environment.
 
-    python train_step_peer.py '{"model": "resnet18", "size": 224, "batch": 16}'
+    python train_step_peer.py '{"model": "resnet18", "size": 224, "batch": 16, "kind": "classify"}'
 
 The output is that of train_step_saccade.py.
 """
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch._dynamo  # before the measure, as torchvision: torch's optimisers load it at their first step
 import torchvision  # noqa: F401
+from discs import disc_masks, mask_boxes
 from torch.nn.functional import cross_entropy
 from torchvision_predict import build, memory
 
@@ -29,6 +30,18 @@ def loss_of(outputs: Any, labels: torch.Tensor, weight: float) -> torch.Tensor:
     return main + weight * sum(auxiliary)
 
 
+def disc_targets(images: int, size: int) -> list[dict[str, torch.Tensor]]:
+    """Boxes, labels and masks of every image, as torchvision's detectors take them."""
+    return [
+        {
+            "boxes": torch.from_numpy(mask_boxes(masks)),
+            "labels": torch.ones(len(masks), dtype=torch.int64),
+            "masks": torch.from_numpy(masks.astype("uint8")),
+        }
+        for masks in disc_masks(images, size)
+    ]
+
+
 def main() -> None:
     task = json.loads(sys.argv[1])
     torch.manual_seed(0)
@@ -37,11 +50,15 @@ def main() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
     pixels = torch.randn(task["batch"], 3, task["size"], task["size"])
     labels = torch.randint(1000, (task["batch"],))
+    targets = disc_targets(task["batch"], task["size"]) if task["kind"] == "instances" else []
     facts = {"parameters": sum(p.numel() for p in model.parameters()), "precision": "fp32", "imports_mb": imports}
     print(json.dumps(facts), flush=True)
     images = 0
     while True:
-        loss = loss_of(model(pixels), labels, AUXILIARY.get(task["model"], 0.0))
+        if targets:
+            loss = sum(model(list(pixels), targets).values())
+        else:
+            loss = loss_of(model(pixels), labels, AUXILIARY.get(task["model"], 0.0))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -15,7 +15,7 @@ from saccade.data.elastic import Elastic
 from saccade.data.geometry import map_points, mask_hulls, scaling, shift
 from saccade.data.mixing import Cutout
 from saccade.data.photometric import PhotometricDistortion
-from saccade.data.resampling import crop, resize_plane, warp_plane
+from saccade.data.resampling import crop, resize_plane, warp_masks, warp_plane
 from saccade.data.sampling import WHOLE, MinOverlapCrop
 from saccade.data.transforms import (
     Affine,
@@ -346,6 +346,25 @@ def test_resized_crop_keeps_its_area_and_aspect(height: int, width: int, seed: i
     assert (w + 0.51) / (h - 0.51) >= 3 / 4
     if 3 / 4 <= width / height <= 4 / 3:
         assert (w + 0.51) * (h + 0.51) >= 0.3 * height * width
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_masks_are_warped_as_whole_planes(turned: bool) -> None:
+    """A part of each mask is warped alone: small, at the border, beyond it, empty, and over the whole image."""
+    masks = torch.zeros(5, 24, 30, dtype=torch.bool)
+    masks[0, 5:9, 7:13], masks[1, :3, 25:], masks[2, 20, 0], masks[4] = True, True, True, True
+    masks[4, ::3, 1::4] = False
+    matrix = shift(-4.3, 1.7) @ scaling(1.7, 1.3)
+    if turned:
+        matrix = matrix @ np.array([[0.8, -0.6, 9], [0.6, 0.8, -3], [0, 0, 1]])
+    found = warp_masks(masks, matrix, (28, 33))
+    whole = [warp_plane(mask.numpy().view(np.uint8), matrix, (28, 33), 0).astype(bool) for mask in masks]
+    assert found.dtype == torch.bool
+    assert np.array_equal(found.numpy(), np.stack(whole))
+    assert found[0].any()
+    assert not found[3].any()
+    assert warp_masks(masks[:0], matrix, (28, 33)).shape == (0, 28, 33)
+    assert torch.equal(warp_masks(masks, np.eye(3), (24, 30)), masks)
 
 
 def test_warps_follow_the_pixel_convention() -> None:

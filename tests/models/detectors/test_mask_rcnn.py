@@ -10,7 +10,8 @@ import torch
 from saccade.config import Settings
 from saccade.data.types import Annotation, Batch, Objects
 from saccade.errors import DataError
-from saccade.layers.masks import paste_masks
+from saccade.layers.masks import mask_targets, paste_masks
+from saccade.layers.targets import RegionTargets
 from saccade.models.detectors import fpn
 from saccade.models.detectors.mask_rcnn import RECIPES, VARIANTS, Config, Model, adapt, from_public
 from saccade.tasks.contract import task_of
@@ -162,6 +163,51 @@ def test_a_crowd_teaches_no_mask(model: Model) -> None:
         model.rules = dataclasses.replace(model.rules, positive_iou=0.99, sample=4)  # only the true box is positive
         losses.append(model.loss(batch)["mask"].item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_hundreds_of_objects_one_pixel_boxes_and_a_crowd() -> None:
+    """400 objects of 1 to 4 pixels, some of them equal or with an empty mask, in front of a crowd region: losses and
+    gradients are finite, and so are answers."""
+    torch.manual_seed(0)
+    model = Model(SMALL)
+    y, x = (torch.arange(400) // 20 * 4.0, torch.arange(400) % 20 * 4.0)
+    side = 1.0 + torch.arange(400) % 4
+    boxes = torch.cat((torch.stack((x, y, x + side, y + side), 1), torch.tensor([[60.0, 60, 96, 96]])))
+    masks = torch.zeros(401, 96, 96, dtype=torch.bool)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist(), strict=True):
+        mask[y1:y2, x1:x2] = True
+    masks[7] = False
+    boxes[11] = boxes[12]
+    crowd = torch.arange(401) == 400
+    many = Objects(boxes, torch.arange(401) % 3, masks=masks, crowd=crowd)
+    batch = scenes(2)
+    assert batch.truth is not None
+    batch.truth[0] = Annotation((96, 96), objects=many)
+    losses = model.loss(batch)
+    assert all(loss.isfinite() for loss in losses.values())
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    model.rules = dataclasses.replace(model.rules, detections=400, nms=1.0)
+    found = model.eval().predict(batch)[0].objects
+    assert found is not None
+    assert found.masks is not None
+    assert len(found) == len(found.masks) == 400
+    assert found.boxes.isfinite().all()
+
+
+def test_a_mask_beside_its_box_is_learned_as_empty() -> None:
+    """Boxes say where regions are, masks what is drawn in them; what lies outside of a region is not seen."""
+    batch = scenes(1)
+    assert batch.truth is not None
+    objects = batch.truth[0].objects
+    assert objects is not None
+    assert objects.masks is not None
+    beside = dataclasses.replace(objects, masks=objects.masks.flip(0))
+    boxes = objects.boxes[None]
+    numbers = torch.arange(2)[None]
+    wanted = RegionTargets(numbers, boxes, numbers, numbers + 1, boxes, numbers >= 0, numbers >= 0)
+    assert mask_targets(wanted, batch.truth, 28, aligned=True).masks.mean() > 0.4
+    assert not mask_targets(wanted, [Annotation((96, 96), objects=beside)], 28, aligned=True).masks.any()
 
 
 def test_truth_without_masks_is_refused(model: Model) -> None:
