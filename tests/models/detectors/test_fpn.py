@@ -188,6 +188,13 @@ def test_every_option_reaches_every_parameter_and_answers(option: str, some: boo
         assert (answer.objects.boxes <= 128).all()
 
 
+def test_options_are_exported() -> None:
+    torch.manual_seed(0)
+    model, image = Model(dataclasses.replace(SMALL, **OFF | OPTIONS["all"])).eval(), torch.rand(1, 3, 64, 64)
+    exported = torch.export.export(model, (image,)).module()
+    torch.testing.assert_close(exported(image), model(image), atol=1e-4, rtol=1e-4)
+
+
 def test_heads_in_a_row_refine_the_boxes_of_the_one_before() -> None:
     """A second head that moves nothing draws the first head's boxes; one that moves by a tenth (2 for its weights of
     20) moves them; its class is the mean of both."""
