@@ -88,7 +88,7 @@ VARIANTS: dict[str, Config] = {
     "rcnn_alexnet": Config(),
     "rcnn_vgg16": Config(trunk="vgg16", side=224, regions=16),
     # Ours: a ResNet-20 on regions of 32 pixels, which learns from scratch on a CPU.
-    "rcnn_small": Config(trunk="resnet20", side=32, context=2, samples=2, proposals=400, regions=256),
+    "rcnn_small": Config(trunk="resnet20", side=32, context=2, samples=2, proposals=1000, regions=256),
 }
 SIZE: dict[str, int] = {"rcnn_alexnet": 500, "rcnn_vgg16": 500, "rcnn_small": 320}  # of images; `regions` are counted
 

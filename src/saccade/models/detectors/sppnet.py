@@ -90,7 +90,6 @@ VARIANTS: dict[str, Config] = {
         scales=(1.0,),
         hidden=256,
         dropout=0.0,
-        proposals=400,
         background_iou=0.0,
     ),
 }

@@ -1,0 +1,80 @@
+"""Every detector that is made small learns eight pictures by heart through `saccade train`, recipe, stages and all.
+
+What does not is at fault until shown otherwise: the pictures that are asked are those that were learned from. In
+`make test-slow` alone; the fast tests show the same of smaller forms, without loader and recipe (`test_contract.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import saccade
+from saccade.data.dataset import DataSet
+from saccade.data.formats import read
+from saccade.data.image import probe
+from saccade.data.scenes import write_scenes
+from saccade.data.split import split
+from saccade.data.truth import read_truth
+from saccade.models import catalogue
+
+IMAGES = 8
+SMALL = [name for name, entry in catalogue().items() if entry["tasks"] == ["detect"] and name.endswith("_small")]
+# As they are: nothing varies but the order.
+STILL: dict[str, Any] = {"flip": 0, "jitter": 0, "color": 0, "workers": 0, "batch": 4}
+EPOCHS = {"rcnn_small": 200, "sliding_window_small": 150}  # elsewhere 100
+
+
+def the_same_twice(dataset: DataSet, out: Path) -> Path:
+    """The first training images of a data set of boxes as a COCO data set below `out`, which has them as val too."""
+    split(dataset)
+    records = [record for record in dataset.records if record.split == "train"][:IMAGES]
+    classes = [{"id": i, "name": name} for i, name in enumerate(dataset.classes)]
+    for part in ("train", "val"):
+        images, boxes = [], []
+        for number, record in enumerate(records):
+            source = dataset.root / record.path
+            target = out / part / f"{number}{source.suffix}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+            height, width = probe(source).size
+            images.append({"id": number, "file_name": target.name, "height": height, "width": width})
+            objects = read_truth(record, dataset, "detect").objects
+            assert objects is not None
+            for (x1, y1, x2, y2), label in zip(objects.boxes.tolist(), objects.labels.tolist(), strict=True):
+                box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0}
+                boxes.append(box | {"id": len(boxes) + 1, "image_id": number, "category_id": label})
+        page = out / "annotations" / f"instances_{part}.json"
+        page.parent.mkdir(exist_ok=True)
+        page.write_text(json.dumps({"images": images, "annotations": boxes, "categories": classes}), encoding="utf-8")
+    return out
+
+
+def learned(name: str, data: Path, out: Path, size: int) -> float:
+    """AP50 on the pictures that a network was trained on."""
+    run = saccade.train(name, data, out=out, progress=False, size=size, epochs=EPOCHS.get(name, 100), **STILL)
+    return float(run["metrics"]["ap50"]["value"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_eight_scenes_are_learned_by_heart(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Digits of ten classes on photographs."""
+    monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "cache"))
+    write_scenes(tmp_path / "scenes", "detect", 5 * IMAGES // 4, seed=0, size=192)
+    data = the_same_twice(read(tmp_path / "scenes", "detect"), tmp_path / "data")
+    assert learned(name, data, tmp_path / "run", 192) > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_eight_pictures_of_blood_cells_are_learned_by_heart(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_data: Path
+) -> None:
+    monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "cache"))
+    data = the_same_twice(read(shared_data / "bccd", "detect"), tmp_path / "data")
+    assert learned(name, data, tmp_path / "run", 320) > 0.9
