@@ -108,6 +108,24 @@ def two_stage(name: str, images: list[Tensor]) -> tuple[nn.Module, Results]:
         return model, raw | final(model(images))
 
 
+def retinanet(images: list[Tensor]) -> tuple[nn.Module, Results]:
+    """Head outputs and final predictions of RetinaNet; a short side of 256 is not resized."""
+    model = detection.retinanet_resnet50_fpn(weights=None, weights_backbone=None, min_size=256, max_size=1333).eval()
+    model.transform.size_divisible, model.detections_per_img = 32, 400
+    with torch.no_grad():
+        batch, _ = model.transform(images)
+        settle(model.backbone, batch.tensors)
+        maps = list(model.backbone(batch.tensors).values())
+        head = model.head(maps)
+        rescale(model.head.classification_head.cls_logits, head["cls_logits"], 2.0)
+        rescale(model.head.regression_head.bbox_reg, head["bbox_regression"], 0.3)
+        bias = nn.init.constant_(model.head.classification_head.cls_logits.bias, -4.0)  # which was rescaled too
+        bias.view(-1, 91)[:, 0] = -30.0  # as in trained weights: nothing is ever of the class "background"
+        head = model.head(maps)
+        raw = {"logits": head["cls_logits"], "offsets": head["bbox_regression"]}
+        return model, raw | final(model(images))
+
+
 def handle(request: dict[str, Any], arrays: dict[str, np.ndarray]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """{name, library, seed} with images -> the network's state dict (`state KEY`) and its results."""
     torch.manual_seed(request["seed"])
@@ -116,6 +134,8 @@ def handle(request: dict[str, Any], arrays: dict[str, np.ndarray]) -> tuple[dict
         model, results = ssd(images)
     elif request["name"] in ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn"):
         model, results = two_stage(request["name"], images)
+    elif request["name"] == "retinanet_resnet50_fpn":
+        model, results = retinanet(images)
     else:
         model, results = classifier(request["name"], request["library"], torch.stack(images))
     state = {f"state {key}": value.numpy() for key, value in model.state_dict().items()}

@@ -34,6 +34,7 @@ PRIORS = [[[0.1, 0.1]], [[0.2, 0.3]], [[0.4, 0.4]], [[0.8, 0.7]]]
         ("atss_small", "priors", PRIORS, tuple(tuple(tuple(p) for p in level) for level in PRIORS)),
         ("atss_small", "box_weight", "1e-1", 0.1),
         ("atss_small", "fit_priors", False, False),
+        ("atss_small", "trunk_width", "none", None),
         ("resnet20", "depths", [1, 2, 3], (1, 2, 3)),
         ("resnet20", "width", 8.0, 8),
         ("unet", "class_weights", None, None),

@@ -86,7 +86,8 @@ def _coerce(hint: Any, value: Any, now: Any) -> Any:
         return value
     if origin in _UNIONS:  # X | None
         kinds = [part for part in parts if part is not type(None)]
-        return None if value is None else _coerce(kinds[0], value, now)
+        nothing = value is None or (value == "none" and kinds[0] in (int, float))  # the word that messages use
+        return None if nothing else _coerce(kinds[0], value, now)
     if origin is tuple:
         return _coerce_tuple(parts, value)
     if dataclasses.is_dataclass(hint):
