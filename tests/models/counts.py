@@ -159,6 +159,7 @@ PARAMETERS: dict[str, int] = {
     "yolo2_coco": 50_962_889,
     "yolo2_tiny": 15_861_773,
     "yolo2_tiny_coco": 11_232_057,
+    "yolo9000": 48_793_101,  # yolo9000.cfg
     "yolo3": 61_949_149,
     "yolo3_spp": 62_998_749,
     "yolo3_tiny": 8_852_366,
@@ -177,6 +178,7 @@ PARAMETERS: dict[str, int] = {
     "localizer_small": 3_876_492,
     "yolo1_small": 1_869_502,
     "yolo2_small": 2_487_965,
+    "yolo9000_small": 2_487_965,
     "yolo3_small": 3_145_761,
     "atss_small": 3_364_064,
     "retinanet_small": 3_231_416,
@@ -217,6 +219,7 @@ MULTIPLY_ADDS: dict[str, int] = {
     "yolo2_coco": 31_469_126_656,
     "yolo2_tiny": 3_485_520_896,
     "yolo2_tiny_coco": 2_703_221_248,
+    "yolo9000": 24_531_022_848,
     "yolo3": 32_932_037_632,
     "yolo3_spp": 70_724_486_144,
     "yolo3_tiny": 2_782_480_896,

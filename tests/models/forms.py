@@ -163,6 +163,15 @@ FORMS: dict[str, Form] = {
         lr=4e-3,
         images=4,
     ),
+    "yolo9000": Form(
+        "yolo9000_small",
+        {"trunk_width": 8, "trunk_depths": (1, 1, 1), "convs": (16,), "joined": 16},
+        128,
+        None,
+        quick={"trunk_width": 16, "convs": (64,), "joined": 64},
+        lr=4e-3,
+        images=4,
+    ),
     "yolo3": Form(
         "yolo3_small",
         {"trunk_width": 8, "trunk_depths": (1, 1, 1, 1), "widths": (16, 8, 8)},

@@ -57,6 +57,8 @@ class RoomOffers(Protocol):
     equal strides."""
     TAKES_PROPOSALS: bool
     """True where the model reads the boxes of `Batch.given`, which are then computed for each image."""
+    TAKES_LABELS: bool
+    """True where a detector also learns from images that have a class (`Annotation.label`) and no boxes."""
 
     def adapt(self, config: Any, examples: Sequence[Annotation]) -> Any:
         """A Config fitted to the truth of training images in pixels of the network, such as anchors to the boxes.

@@ -50,14 +50,14 @@ START = -4.595  # logit of 0.01
 CELL = 32  # pixels of a cell, in which Darknet's files give their priors
 
 
-def _cells(*numbers: float) -> Sizes:
+def in_pixels(*numbers: float) -> Sizes:
     """Priors given in cells, width and height by turns, as in Darknet's files -> (width, height) in pixels."""
     return tuple((CELL * w, CELL * h) for w, h in zip(numbers[::2], numbers[1::2], strict=True))
 
 
-VOC = _cells(1.3221, 1.73145, 3.19275, 4.00944, 5.05587, 8.09892, 9.47112, 4.84053, 11.2364, 10.0071)
-COCO = _cells(0.57273, 0.677385, 1.87446, 2.06253, 3.33843, 5.47434, 7.88282, 3.52778, 9.77052, 9.16828)
-TINY_VOC = _cells(1.08, 1.19, 3.42, 4.41, 6.63, 11.38, 9.42, 5.11, 16.62, 10.52)
+VOC = in_pixels(1.3221, 1.73145, 3.19275, 4.00944, 5.05587, 8.09892, 9.47112, 4.84053, 11.2364, 10.0071)
+COCO = in_pixels(0.57273, 0.677385, 1.87446, 2.06253, 3.33843, 5.47434, 7.88282, 3.52778, 9.77052, 9.16828)
+TINY_VOC = in_pixels(1.08, 1.19, 3.42, 4.41, 6.63, 11.38, 9.42, 5.11, 16.62, 10.52)
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ class Model(nn.Module):
 
     def scored_boxes(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """What `predict` selects from: scores [b, A, C] in [0, 1], boxes [b, A, 4] in pixels; exportable."""
-        cells = self._cells(images)
+        cells = self.cells(images)
         scores = cells.values[..., 4:5].sigmoid() * cells.values[..., 5:].softmax(-1)
         return scores, cells.boxes()
 
@@ -193,7 +193,7 @@ class Model(nn.Module):
         """`box`, `object`, `background`, `class` and `prior`, each a sum of half squares (of `class` the cross-entropy)
         as a mean over the images, so that its gradients are those of Darknet's region layer."""
         targets = detection_targets(batch, self.config.classes)
-        cells = self._cells(batch.images)
+        cells = self.cells(batch.images)
         losses, places, counts = location_losses(targets, cells, [self.get_buffer("priors")], self.config)
         named = at_places(cells.values[..., 5:], places)
         losses["class"] = F.cross_entropy(named.transpose(1, 2), targets.labels, reduction="none") * counts
@@ -210,7 +210,8 @@ class Model(nn.Module):
             scores, boxes, batch.sizes, config.score_threshold, config.candidates, config.nms_iou, config.keep
         )
 
-    def _cells(self, images: Tensor) -> CellOutputs:
+    def cells(self, images: Tensor) -> CellOutputs:
+        """What the cells state of images [b, 3, H, W] in [0, 1]."""
         height, width = images.shape[-2:]
         return read_cells([self(images)], [self.get_buffer("priors")], (height, width), self.config.location == "cell")
 
@@ -274,7 +275,7 @@ def location_losses(
     return losses, places, counts
 
 
-def adapt(config: Config, examples: Sequence[Annotation]) -> Config:
+def adapt(config: Any, examples: Sequence[Annotation]) -> Any:
     """Fit the priors to the boxes of `examples`, which are in pixels of the network's input (section 2, "Dimension
     Clusters"). Fewer boxes than ten for each prior leave them as they are."""
     sides = sides_of_boxes(examples)
