@@ -212,6 +212,25 @@ def two_stage_lines(peer: Peer, name: str, theirs_name: str) -> Iterator[Line]:
     yield from final_lines(name, found, answer)
 
 
+def keypoint_rcnn_lines(peer: Peer) -> Iterator[Line]:
+    """keypointrcnn_resnet50_fpn on two images of different widths: boxes, scores and the joints of each box."""
+    sizes = [(256, 320), (256, 288)]
+    images = smooth_images(2, 256, 320)
+    images[1, :, :, 288:] = 0
+    sent = {str(i): images[i, :, :h, :w].contiguous().numpy() for i, (h, w) in enumerate(sizes)}
+    _, answer = peer.ask({"name": "keypointrcnn_resnet50_fpn", "seed": 3}, sent)
+    name = "keypoint_rcnn_r50_fpn"
+    model = load(name, answer, trunk_norm="frozen")
+    with torch.inference_mode():
+        found = model.predict(Batch(images, sizes))
+    yield from final_lines(name, found, answer)
+    for i, annotation in enumerate(found):
+        objects, labels = annotation.objects, answer[f"{i} labels"] - 1
+        rows, _ = same_boxes("", objects.boxes, answer[f"{i} boxes"], objects.labels, labels)
+        places = objects.keypoints[rows, :, :2]
+        yield compare(f"{name}, image {i}: joints of each box", places, answer[f"{i} keypoints"][..., :2], PIXELS)
+
+
 def smooth_images(count: int, height: int, width: int) -> Tensor:
     """Random images [count, 3, height, width] in [0, 1] with structure at several scales, as photographs have."""
     generator = torch.Generator().manual_seed(11)
@@ -244,7 +263,11 @@ def main() -> None:
         for name, theirs, library in CLASSIFIERS:
             if only in name:
                 good &= show(classifier_line(peer, name, theirs, library))
-        for name, lines in (("ssd300_coco", ssd_lines), ("retinanet_r50_coco", retinanet_lines)):
+        for name, lines in (
+            ("ssd300_coco", ssd_lines),
+            ("retinanet_r50_coco", retinanet_lines),
+            ("keypoint_rcnn_r50_fpn", keypoint_rcnn_lines),
+        ):
             if only in name:
                 for line in lines(peer):
                     good &= show(line)

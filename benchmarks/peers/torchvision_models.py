@@ -126,6 +126,28 @@ def retinanet(images: list[Tensor]) -> tuple[nn.Module, Results]:
         return model, raw | final(model(images))
 
 
+def keypoint_rcnn(images: list[Tensor]) -> tuple[nn.Module, Results]:
+    """Final predictions of Keypoint R-CNN; a short side of 256 is not resized."""
+    model = detection.keypointrcnn_resnet50_fpn(weights=None, weights_backbone=None, min_size=256, max_size=1333).eval()
+    model.transform.size_divisible = 32
+    with torch.no_grad():
+        batch, _ = model.transform(images)
+        settle(model.backbone, batch.tensors)
+        maps = model.backbone(batch.tensors)
+        logits, offsets = model.rpn.head(list(maps.values()))
+        rescale(model.rpn.head.cls_logits, torch.cat([x.flatten() for x in logits]), 2.0)
+        rescale(model.rpn.head.bbox_pred, torch.cat([x.flatten() for x in offsets]), 0.3)
+        proposals, _ = model.rpn(batch, maps)
+        heads = model.roi_heads
+        hidden = heads.box_head(heads.box_roi_pool(maps, proposals, batch.image_sizes))
+        classes, boxes = heads.box_predictor(hidden)
+        rescale(heads.box_predictor.cls_score, classes, 3.0)
+        rescale(heads.box_predictor.bbox_pred, boxes, 1.0)
+        places = heads.keypoint_head(heads.keypoint_roi_pool(maps, proposals, batch.image_sizes))
+        rescale(heads.keypoint_predictor.kps_score_lowres, heads.keypoint_predictor(places), 3.0)
+        return model, final(model(images))
+
+
 def handle(request: dict[str, Any], arrays: dict[str, np.ndarray]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """{name, library, seed} with images -> the network's state dict (`state KEY`) and its results."""
     torch.manual_seed(request["seed"])
@@ -136,6 +158,8 @@ def handle(request: dict[str, Any], arrays: dict[str, np.ndarray]) -> tuple[dict
         model, results = two_stage(request["name"], images)
     elif request["name"] == "retinanet_resnet50_fpn":
         model, results = retinanet(images)
+    elif request["name"] == "keypointrcnn_resnet50_fpn":
+        model, results = keypoint_rcnn(images)
     else:
         model, results = classifier(request["name"], request["library"], torch.stack(images))
     state = {f"state {key}": value.numpy() for key, value in model.state_dict().items()}

@@ -137,6 +137,7 @@ PARAMETERS: dict[str, int] = {
     # torchvision.
     "faster_rcnn_r50_fpn": 41_808_406,
     "mask_rcnn_r50_fpn": 44_454_513,
+    "keypoint_rcnn_r50_fpn": 59_190_378,
     "retinanet_r50_coco": 34_068_119,
     # Lin et al. 2017 with P6 of C5, layer by layer.
     "retinanet_r50": 37_968_692,
@@ -175,6 +176,7 @@ PARAMETERS: dict[str, int] = {
     "rcnn_small": 270_437,
     "sppnet_small": 1_686_597,
     "mask_rcnn_small": 4_583_725,
+    "keypoint_rcnn_small": 4_632_778,
     "localizer_small": 3_876_492,
     "yolo1_small": 1_869_502,
     "yolo2_small": 2_487_965,

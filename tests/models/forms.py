@@ -221,6 +221,24 @@ FORMS: dict[str, Form] = {
         falls=False,
         images=2,
     ),
+    "keypoint_rcnn": Form(
+        "keypoint_rcnn_small",
+        {
+            "trunk_width": 16,
+            "channels": 32,
+            "head_width": 64,
+            "head_sample": 32,
+            "joint_width": 16,
+            "joint_depth": 1,
+            "joints": 4,
+        },
+        96,
+        None,
+        learns=False,  # test_keypoint_rcnn.py shows it
+        lr=4e-3,
+        falls=False,
+        images=2,
+    ),
     "rfcn": Form(
         "rfcn_small",
         {"trunk_width": 16, "trunk_depths": (1, 1, 1), "channels": 64, "rpn_channels": 64, "head_sample": 64},

@@ -50,7 +50,17 @@ def _drawn(task: str, i: int, picture: torch.Tensor) -> Annotation:
             semantic[mask] = max(1, int(label))
         return Annotation((side, side), semantic=semantic)
     objects = Objects(boxes.float(), labels, masks=masks if task == "instances" else None)
+    if task == "pose":
+        objects.keypoints = corners(objects.boxes)
     return Annotation((side, side), label=int(labels[0]) if task == "localize" else None, objects=objects)
+
+
+def corners(boxes: torch.Tensor) -> torch.Tensor:
+    """Four joints [n, 4, 3] of boxes [n, 4]: their corners, a pixel inside, of which the last is not labelled."""
+    x1, y1, x2, y2 = (boxes + torch.tensor([1.0, 1.0, -1.0, -1.0])).unbind(1)
+    seen = torch.full_like(x1, 2)
+    rows = [(x1, y1, seen), (x2, y1, seen), (x1, y2, seen), (0 * x2, 0 * y2, 0 * seen)]
+    return torch.stack([torch.stack(row, 1) for row in rows], 1)
 
 
 def _near(objects: Objects, side: int) -> Objects:
@@ -65,4 +75,6 @@ def nothing(task: str, size: tuple[int, int]) -> Annotation:
     if task == "segment":
         return Annotation(size, semantic=torch.full(size, IGNORE, dtype=torch.uint8))
     masks = torch.zeros(0, *size, dtype=torch.bool) if task == "instances" else None
-    return Annotation(size, objects=Objects(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), masks=masks))
+    points = torch.zeros(0, 4, 3) if task == "pose" else None
+    none = Objects(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), masks=masks, keypoints=points)
+    return Annotation(size, objects=none)

@@ -50,7 +50,7 @@ ROOMS = model_modules()
 EVERY = all_forms()
 FIRST = {model_module(form.name).__name__: name for name, form in reversed(EVERY.items())}  # form of each room
 LEARNS = {model_module(form.name).__name__: name for name, form in reversed(EVERY.items()) if form.learns}
-BOXES = ("detect", "instances")
+BOXES = ("detect", "instances", "pose")
 NAMES = {id(room): room.__name__.rsplit(".", 1)[-1] for room in ROOMS}
 
 
@@ -393,6 +393,7 @@ def check_answer(answer: Annotation, task: str) -> None:
         assert bool((objects.scores.diff() <= 0).all())
         assert bool(((objects.labels >= 0) & (objects.labels < CLASSES)).all())
         assert (objects.masks is not None) == (task == "instances")
+        assert (objects.keypoints is not None) == (task == "pose")
 
 
 def test_exports(one_form: Form) -> None:

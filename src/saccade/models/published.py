@@ -202,6 +202,14 @@ _OTHERS: dict[str, dict[str, Published]] = {
             {"trunk_norm": "frozen", "trunk_norm_eps": 0.0},
         ),
     },
+    "keypoint_rcnn_r50_fpn": {
+        "coco": _torchvision(
+            "keypointrcnn_resnet50_fpn_coco-fc266e95.pth",
+            226.054,
+            "AP 54.6 % of boxes, 65.0 % of poses on COCO val2017",
+            {"trunk_norm": "frozen", "trunk_norm_eps": 0.0},
+        ),
+    },
 }
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from saccade import checkpoint
 from saccade.config import resolve
+from saccade.data.joints import COCO_PERSON
 from saccade.data.pipelines import Preprocessing, preprocessing_of
 from saccade.errors import UsageError
 from saccade.inference.trained import fit_weights
@@ -93,9 +94,9 @@ def _refuse_other_classes(own: dict[str, Tensor], found: dict[str, Tensor], last
 def _names(classes: str | Path | None, word: str, number: int) -> list[str]:
     """Class names: those asked for, else of the published weights, else numbers."""
     if classes is None:
-        return class_names(word) if word else [str(label) for label in range(number)]
+        return class_names(word)[:number] if word else [str(label) for label in range(number)]
     if str(classes) in WORDS:
-        names = class_names(str(classes))
+        names = class_names(str(classes))[:number]  # of COCO a network of poses knows the first, the person
     else:
         try:
             with open_regular(Path(classes), links=True) as file:
@@ -121,4 +122,5 @@ def preprocessing_of_weights(module: Room, model: str, task: str, published: Pub
     if published is not None:
         layers.append(("published", published.settings))
     settings, _, _ = resolve(layers, free_fields(module.VARIANTS[model]))
-    return preprocessing_of(task, settings)
+    joints = COCO_PERSON if published is not None and find_task(task).keypoints else None
+    return dataclasses.replace(preprocessing_of(task, settings), joints=joints)
