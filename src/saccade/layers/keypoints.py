@@ -27,7 +27,7 @@ Layer = TypeVar("Layer", nn.Conv2d, nn.ConvTranspose2d)
 
 
 class KeypointHead(nn.Sequential):
-    """Pooled regions [n, channels, s, s] -> [n, width, s, s] by 3x3 convolutions (public keys `0`, `2`, ...).
+    """Pooled regions [n, channels, s, s] -> [n, width, s, s] by 3x3 convolutions (section 5; public keys `0`, `2`, ...).
 
     Args:
         channels: of the pooled regions.
@@ -44,7 +44,7 @@ class KeypointHead(nn.Sequential):
 
 class KeypointPredictor(nn.Module):
     """[n, channels, s, s] -> logits of each joint's place [n, K, M, M] float32: a transposed convolution doubles the
-    sides, linear resampling does so again. Public key `kps_score_lowres`."""
+    sides, linear resampling does so again (section 5). Public key `kps_score_lowres`."""
 
     def __init__(self, channels: int, joints: int) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class KeypointPredictor(nn.Module):
 
 @dataclass(slots=True)
 class KeypointTargets:
-    """The regions that learn joints, n of them in all images of a batch, on the device of the network."""
+    """The regions that learn joints, n of them in all images of a batch, on the device of the network (section 5)."""
 
     rois: Tensor  # [n, 5] float32: image index, x1, y1, x2, y2
     cells: Tensor  # [n, K] int64: y * M + x of each joint's cell, or NOWHERE
@@ -65,7 +65,7 @@ class KeypointTargets:
 
 def keypoint_targets(wanted: RegionTargets, truth: Sequence[Annotation], joints: int, side: int) -> KeypointTargets:
     """What the positive ones of drawn regions must answer: of each joint the one cell of M x M that it lies in; a joint
-    hidden by something counts as one that is seen. Positive regions in which no joint is labelled are left out.
+    hidden by something counts as one that is seen (section 5). Positive regions in which no joint is labelled are left out.
 
     As masks, joints stay on the CPU, where they are read: a GPU is waited for once, for the drawn regions.
 
@@ -112,7 +112,7 @@ def _cells(boxes: Tensor, points: Tensor, side: int) -> Tensor:
 
 
 def keypoint_loss(logits: Tensor, targets: KeypointTargets) -> Tensor:
-    """Softmax loss over the M * M cells of each labelled joint, mean over these joints; a scalar, 0 without any.
+    """Softmax loss over the M * M cells of each labelled joint, mean over these joints (section 5); a scalar, 0 without any.
 
     Args:
         logits: [n, K, M, M].
@@ -123,7 +123,8 @@ def keypoint_loss(logits: Tensor, targets: KeypointTargets) -> Tensor:
 
 
 def peaks(logits: Tensor, boxes: Tensor) -> Tensor:
-    """The likeliest place of each joint in fixed shapes, to a cell: [n, K, 3] of x, y and confidence.
+    """The likeliest place of each joint in fixed shapes, to a cell (section 5): [n, K, 3] of x, y and
+    confidence.
 
     The confidence is the probability of the cells around it, at most `NEAR` away on each side.
 
@@ -138,7 +139,7 @@ def peaks(logits: Tensor, boxes: Tensor) -> Tensor:
 
 
 def confidence(logits: Tensor, cell: Tensor) -> Tensor:
-    """The probability of the cells around those of `cell` [n, K]: [n, K] in [0, 1]."""
+    """The probability of the cells around those of `cell` [n, K], from the softmax of section 5: [n, K] in [0, 1]."""
     window = 2 * NEAR + 1
     likely = logits.flatten(2).softmax(2).view(logits.shape)
     around = F.avg_pool2d(likely, window, stride=1, padding=NEAR) * window**2
@@ -149,7 +150,7 @@ def read_keypoints(logits: Tensor, boxes: Tensor) -> Tensor:
     """The likeliest place of each joint, to a pixel of the image: [n, K, 3] of x, y and confidence.
 
     Each heat map is enlarged to the whole pixels of its box by cubic resampling, and its highest value is taken, at the
-    centre of a pixel; as in the release (and torchvision).
+    centre of a pixel; as in the release of Detectron (2018) and in torchvision.
 
     Args:
         logits: [n, K, M, M]; boxes: [n, 4] in pixels of the image; both on the CPU.
