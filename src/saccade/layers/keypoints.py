@@ -27,7 +27,9 @@ Layer = TypeVar("Layer", nn.Conv2d, nn.ConvTranspose2d)
 
 
 class KeypointHead(nn.Sequential):
-    """Pooled regions [n, channels, s, s] -> [n, width, s, s] by 3x3 convolutions (section 5; public keys `0`, `2`, ...).
+    """Pooled regions [n, channels, s, s] -> [n, width, s, s] by 3x3 convolutions (section 5).
+
+    Public keys `0`, `2`, ...
 
     Args:
         channels: of the pooled regions.
@@ -65,7 +67,8 @@ class KeypointTargets:
 
 def keypoint_targets(wanted: RegionTargets, truth: Sequence[Annotation], joints: int, side: int) -> KeypointTargets:
     """What the positive ones of drawn regions must answer: of each joint the one cell of M x M that it lies in; a joint
-    hidden by something counts as one that is seen (section 5). Positive regions in which no joint is labelled are left out.
+    hidden by something counts as one that is seen (section 5). Positive regions without a
+    labelled joint are left out.
 
     As masks, joints stay on the CPU, where they are read: a GPU is waited for once, for the drawn regions.
 
@@ -112,7 +115,8 @@ def _cells(boxes: Tensor, points: Tensor, side: int) -> Tensor:
 
 
 def keypoint_loss(logits: Tensor, targets: KeypointTargets) -> Tensor:
-    """Softmax loss over the M * M cells of each labelled joint, mean over these joints (section 5); a scalar, 0 without any.
+    """Softmax loss over the M * M cells of each labelled joint, mean over these joints (section 5). A scalar, 0 without
+    any.
 
     Args:
         logits: [n, K, M, M].
