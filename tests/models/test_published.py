@@ -27,7 +27,8 @@ def test_every_entry_is_of_the_catalogue_and_can_be_checked(name: str, word: str
     assert entry.owner
     assert entry.licence in ("BSD-3-Clause", "BSD-2-Clause", "Apache-2.0")
     assert set(entry.config) <= {field.name for field in fields(model_config(name))}
-    assert len(class_names(word)) == model_config(name, **entry.config).classes
+    classes = model_config(name, **entry.config).classes
+    assert len(class_names(word)) == classes or class_names(word)[:classes] == ["person"]  # of poses
     if entry.mebibytes is not None:  # four bytes a parameter, and little else
         assert entry.mebibytes * 2**20 == pytest.approx(4 * catalogue()[name]["parameters"], rel=0.02)
 

@@ -62,7 +62,11 @@ def test_verdicts() -> None:
 def test_json_and_words() -> None:
     described = pose.to_json(annotation([POINTS], [BOX], [0.9]), ["person"])
     assert described["objects"]["keypoints"] == [POINTS]
-    assert described["joints"] == {"names": JOINTS.names, "pairs": JOINTS.pairs, "bones": JOINTS.bones}
+    assert described["joints"] == {
+        "names": ["left_hip", "right_hip", "nose"],
+        "pairs": [[0, 1]],
+        "bones": [[0, 1], [1, 2], [0, 2]],
+    }
     assert pose.short_line(described) == "1 person"
     metric = task_of("pose").make_metric(["person"])
     metric.add("a", annotation([POINTS], [BOX]), annotation([POINTS], [BOX], [0.9]))

@@ -6,7 +6,7 @@ They come from the files of a data set and travel with it and with the checkpoin
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 MOST = 1000  # joints of one object; more are no pose
@@ -54,7 +54,7 @@ class Joints:
         return len(self.names)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {"names": list(self.names), "pairs": list(map(list, self.pairs)), "bones": list(map(list, self.bones))}
 
     @classmethod
     def from_json(cls, state: dict[str, Any]) -> Joints:
