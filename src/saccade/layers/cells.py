@@ -38,6 +38,11 @@ class CellOutputs:
         halves = self.values[..., 2:4].clamp(max=MOST).exp() * self.priors / 2
         return torch.cat((centres - halves, centres + halves), dim=-1)
 
+    def anchors(self) -> Tensor:
+        """[A, 4] in pixels: the priors, each in the middle of its cell."""
+        centres = (self.corners + 0.5) * self.steps
+        return torch.cat((centres - self.priors / 2, centres + self.priors / 2), dim=-1)
+
     def wanted(self, boxes: Tensor, places: Tensor) -> Tensor:
         """What the boxes numbered `places` [b, T] state where they are equal to `boxes` [b, T, 4]: [b, T, 4].
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from saccade.data.types import Annotation, Batch, Objects
+from saccade.layers.cells import CellOutputs, responsible
 from saccade.layers.regions import PyramidPooling, RegionOutputs, RegionRules, decode_answers, foreground
 from saccade.layers.targets import Targets, detection_targets
 from saccade.ops.boxes import valid_boxes
@@ -113,6 +114,24 @@ def matched_stage(anchors: Tensor, matches: Tensor, targets: Targets, rule: str)
     )
     labels = targets.labels[0, matches[own]] if len(own) else matches[:0]
     return BoxStage("matched anchors", words, anchors[own].float().cpu(), labels=labels.cpu())
+
+
+def prior_stage(cells: CellOutputs, priors: Sequence[Tensor], targets: Targets) -> BoxStage:
+    """The priors of YOLO's cells that would answer for the found objects, each in the middle of its cell.
+
+    Args:
+        cells: what the maps state of one image.
+        priors: [k, 2] of each map, in pixels.
+        targets: `found_targets`.
+
+    Source: Redmon & Farhadi, "YOLO9000", CVPR 2017, section 2.
+    """
+    places, counts = (each[0] for each in responsible(targets, cells, priors))
+    anchors = cells.anchors()
+    matches = places.new_full((len(anchors),), -1)
+    matches[places[counts]] = counts.nonzero()[:, 0]
+    rule = "of each object the prior whose shape overlaps it most, in the cell where the object has its centre"
+    return matched_stage(anchors, matches, targets, rule)
 
 
 def best_region(scores: Tensor, regions: Tensor) -> Tensor:

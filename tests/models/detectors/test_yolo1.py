@@ -12,6 +12,7 @@ from torch import Tensor
 
 from darknet_files import write_weights
 from saccade.data.types import Annotation, Batch, Objects
+from saccade.layers.targets import detection_targets
 from saccade.models import create
 from saccade.models.detectors import yolo1
 
@@ -155,3 +156,11 @@ def test_released_weights_are_read_with_their_local_layer(tmp_path: Path) -> Non
     images = torch.rand(1, 3, 128, 128)
     for a, b in zip(source.eval()(images), other.eval()(images), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_stages_show_the_cells_that_answer() -> None:
+    """Of images of 64 x 32 pixels in cells of 16: the first object of a cell, others not."""
+    objects = Objects(torch.tensor([[17.0, 1, 30, 14], [18.0, 2, 29, 13], [40.0, 17, 60, 31]]), torch.tensor([0, 1, 1]))
+    batch = Batch(torch.zeros(1, 3, 32, 64), [(32, 64)], [Annotation((32, 64), objects=objects)])
+    stage = yolo1.cell_stage((2, 4), batch.images, detection_targets(batch, 2))
+    assert (stage.boxes.tolist(), stage.labels.tolist()) == ([[16, 0, 32, 16], [48, 16, 64, 32]], [0, 1])  # type: ignore[union-attr]

@@ -184,3 +184,16 @@ def test_darknets_files_give_darknets_boxes(name: str, tmp_path: Path) -> None:
     half = expected[:, 2:4] / 2
     torch.testing.assert_close(boxes[0] / side, torch.cat((expected[:, :2] - half, expected[:, :2] + half), 1))
     torch.testing.assert_close(scores[0], expected[:, 4:], rtol=1e-3, atol=1e-5)
+
+
+def test_stages_show_the_prior_that_answers_and_what_is_suppressed() -> None:
+    """Two boxes of one cell, of 32 x 32 and 30 x 32, find one object: its prior is the square one around (20, 12)."""
+    model, coarse, _ = stating(make())
+    coarse[0, 0, 4:6, 1, 2] = 4.0
+    coarse[0, 1, 4:6, 1, 2] = 2.0
+    coarse[0, 1, 2, 1, 2], coarse[0, 1, 3, 1, 2] = math.log(30 / 48), math.log(32 / 24)
+    matched, before, answer = model.answer_stages(batch_of(truth([], [])))
+    assert (matched.boxes.tolist(), matched.labels.tolist()) == ([[4, -4, 36, 28]], [0])  # type: ignore[union-attr]
+    sure = before.labels == 0
+    assert (len(before.boxes[sure]), before.nms) == (2, 0.45)
+    assert answer.boxes[answer.labels == 0].tolist() == [[4, 0, 36, 28]]  # clipped

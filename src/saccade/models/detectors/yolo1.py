@@ -28,6 +28,7 @@ from saccade.data.types import Annotation, Batch
 from saccade.layers.cells import first_of_each
 from saccade.layers.detections import detections
 from saccade.layers.locally_connected import LocallyConnected2d
+from saccade.layers.stages import BoxStage, found_targets, suppression_stages
 from saccade.layers.targets import Targets, detection_targets
 from saccade.models.backbones import create_trunk
 from saccade.models.backbones.darknet import ConvNorm
@@ -190,31 +191,13 @@ class Model(nn.Module):
         """
         classes, confidences, boxes, cells = self._outputs(images)
         scores = (classes[:, :, None] * confidences[..., None]).clamp(0, 1)
-        return scores.flatten(1, 2), _in_pixels(boxes, cells, images).flatten(1, 2)
+        return scores.flatten(1, 2), cell_boxes(boxes, cells, images).flatten(1, 2)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The five sums of squares of equation 3, weighted, each the mean over the images: `centre`, `size`, `object`,
         `background` and `class`."""
         targets = detection_targets(batch, self.config.classes)
-        classes, confidences, boxes, cells = self._outputs(batch.images)
-        place, wanted, counts = assign(targets, cells, batch.images)
-        at = place[..., None]
-        stated = boxes.gather(1, at[..., None].expand(-1, -1, *boxes.shape[2:]))  # [b, T, B, 4]
-        found = _in_pixels(boxes.detach(), cells, batch.images)
-        overlap, chosen = self._responsible(stated, wanted, found, place, targets)
-        mine = stated.gather(2, chosen[..., None, None].expand(-1, -1, 1, 4))[:, :, 0]
-        sure = confidences.gather(1, at.expand(-1, -1, confidences.shape[2])).gather(2, chosen[..., None])[..., 0]
-        named = classes.gather(1, at.expand(-1, -1, classes.shape[2]))
-        squares = (mine - wanted).square()
-        label = F.one_hot(targets.labels, classes.shape[2])
-        idle = self._idle(confidences, place, chosen, counts, targets, found)
-        each = {
-            "centre": self.config.coordinates * squares[..., :2].sum(-1) * counts,
-            "size": self.config.coordinates * squares[..., 2:].sum(-1) * counts,
-            "object": (sure - overlap).square() * counts,
-            "background": self.config.background * confidences.square() * idle,
-            "class": (named - label).square().sum(-1) * counts,
-        }
+        each = square_losses(targets, self._outputs(batch.images), batch.images, self.config)
         return {name: value.sum() / len(batch) for name, value in each.items()}
 
     @torch.no_grad()
@@ -224,6 +207,14 @@ class Model(nn.Module):
         return detections(
             scores, boxes, batch.sizes, config.score_threshold, config.candidates, config.nms_iou, config.keep
         )
+
+    def answer_stages(self, batch: Batch) -> list[BoxStage]:
+        """The cells that would answer for what is found, boxes before suppression and after."""
+        config, (scores, boxes), answer = self.config, self.scored_boxes(batch.images), self.predict(batch)[0]
+        targets = found_targets(batch, [answer], config.classes)
+        mine = cell_stage(self._outputs(batch.images)[3], batch.images, targets)
+        threshold, nms = config.score_threshold, config.nms_iou
+        return [mine, *suppression_stages(boxes[0], scores[0], answer.size, threshold, nms, answer)]
 
     def _outputs(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[int, int]]:
         """What `forward` gives, in float32, and the number of rows and columns of cells."""
@@ -239,36 +230,91 @@ class Model(nn.Module):
             classes, confidences, boxes = (part.unflatten(1, (rows * columns, -1)) for part in parts)
         return classes, confidences, boxes.unflatten(-1, (config.boxes, 4)), (int(rows), int(columns))
 
-    @torch.no_grad()
-    def _responsible(
-        self, stated: Tensor, wanted: Tensor, found: Tensor, place: Tensor, targets: Targets
-    ) -> tuple[Tensor, Tensor]:
-        """IoU [b, T] of each object with the box responsible for it, and the number [b, T] of that box in its cell.
 
-        Args:
-            stated: [b, T, B, 4] of the object's cell, as the network states boxes.
-            wanted: [b, T, 4] likewise.
-            found: [b, S S, B, 4] in pixels.
-            place: [b, T] cell of each object.
-        """
-        at = place[..., None, None].expand(-1, -1, *found.shape[2:])
-        overlaps = iou(found.gather(1, at), targets.boxes[:, :, None])  # [b, T, B]
-        distance = (stated - wanted[:, :, None]).square().sum(-1)
-        nearest = torch.where(overlaps.amax(-1, keepdim=True) > 0, overlaps, -distance)
-        chosen = nearest.argmax(-1)
-        return overlaps.gather(2, chosen[..., None])[..., 0], chosen
+def square_losses(
+    targets: Targets, outputs: tuple[Tensor, Tensor, Tensor, tuple[int, int]], images: Tensor, config: Any
+) -> dict[str, Tensor]:
+    """The five sums of squares of equation 3, weighted, unsummed over objects and boxes.
 
-    @torch.no_grad()
-    def _idle(
-        self, confidences: Tensor, place: Tensor, chosen: Tensor, counts: Tensor, targets: Targets, found: Tensor
-    ) -> Tensor:
-        """[b, S S, B] bool: boxes that are responsible for nothing, and do not lie in a crowd."""
-        b, cells, boxes = confidences.shape
-        idle = torch.ones(b, cells * boxes + 1, dtype=torch.bool, device=confidences.device)
-        idle.scatter_(1, torch.where(counts, place * boxes + chosen, cells * boxes), False)
-        idle = idle[:, :-1].view(b, cells, boxes)
-        cover = targets.crowd_cover(found.flatten(1, 2))
-        return idle if cover is None else idle & (cover.view_as(idle) <= CROWDED)
+    Args:
+        targets: of the batch.
+        outputs: of the classes [b, S S, C], of the confidences [b, S S, B], boxes [b, S S, B, 4] as `Model.forward`
+            gives them, and the number of rows and columns of cells.
+        images: [b, 3, H, W].
+        config: with `coordinates` and `background` of Config.
+    """
+    classes, confidences, boxes, cells = outputs
+    place, wanted, counts = assign(targets, cells, images)
+    at = place[..., None]
+    stated = boxes.gather(1, at[..., None].expand(-1, -1, *boxes.shape[2:]))  # [b, T, B, 4]
+    found = cell_boxes(boxes.detach(), cells, images)
+    overlap, chosen = _responsible(stated, wanted, found, place, targets)
+    mine = stated.gather(2, chosen[..., None, None].expand(-1, -1, 1, 4))[:, :, 0]
+    sure = confidences.gather(1, at.expand(-1, -1, confidences.shape[2])).gather(2, chosen[..., None])[..., 0]
+    named = classes.gather(1, at.expand(-1, -1, classes.shape[2]))
+    squares = (mine - wanted).square()
+    label = F.one_hot(targets.labels, classes.shape[2])
+    idle = _idle(confidences, place, chosen, counts, targets, found)
+    return {
+        "centre": config.coordinates * squares[..., :2].sum(-1) * counts,
+        "size": config.coordinates * squares[..., 2:].sum(-1) * counts,
+        "object": (sure - overlap).square() * counts,
+        "background": config.background * confidences.square() * idle,
+        "class": (named - label).square().sum(-1) * counts,
+    }
+
+
+@torch.no_grad()
+def _responsible(
+    stated: Tensor, wanted: Tensor, found: Tensor, place: Tensor, targets: Targets
+) -> tuple[Tensor, Tensor]:
+    """IoU [b, T] of each object with the box responsible for it, and the number [b, T] of that box in its cell.
+
+    Args:
+        stated: [b, T, B, 4] of the object's cell, as the network states boxes.
+        wanted: [b, T, 4] likewise.
+        found: [b, S S, B, 4] in pixels.
+        place: [b, T] cell of each object.
+    """
+    at = place[..., None, None].expand(-1, -1, *found.shape[2:])
+    overlaps = iou(found.gather(1, at), targets.boxes[:, :, None])  # [b, T, B]
+    distance = (stated - wanted[:, :, None]).square().sum(-1)
+    nearest = torch.where(overlaps.amax(-1, keepdim=True) > 0, overlaps, -distance)
+    chosen = nearest.argmax(-1)
+    return overlaps.gather(2, chosen[..., None])[..., 0], chosen
+
+
+@torch.no_grad()
+def _idle(
+    confidences: Tensor, place: Tensor, chosen: Tensor, counts: Tensor, targets: Targets, found: Tensor
+) -> Tensor:
+    """[b, S S, B] bool: boxes that are responsible for nothing, and do not lie in a crowd."""
+    b, cells, boxes = confidences.shape
+    idle = torch.ones(b, cells * boxes + 1, dtype=torch.bool, device=confidences.device)
+    idle.scatter_(1, torch.where(counts, place * boxes + chosen, cells * boxes), False)
+    idle = idle[:, :-1].view(b, cells, boxes)
+    cover = targets.crowd_cover(found.flatten(1, 2))
+    return idle if cover is None else idle & (cover.view_as(idle) <= CROWDED)
+
+
+def cell_stage(cells: tuple[int, int], images: Tensor, targets: Targets) -> BoxStage:
+    """The cells of one image that would answer for the found objects, as boxes of the objects' classes.
+
+    Args:
+        cells: number of rows and columns.
+        images: [1, 3, H, W].
+        targets: `found_targets`.
+    """
+    place, _, counts = (each[0] for each in assign(targets, cells, images))
+    rows, columns = cells
+    place, labels = place[counts].cpu(), targets.labels[0][counts].cpu()
+    step = torch.tensor([images.shape[3] / columns, images.shape[2] / rows])
+    corner = torch.stack((place % columns, place.div(columns, rounding_mode="floor")), -1) * step
+    words = (
+        "The cells in which the found objects have their centres; were these objects the truth, these cells would "
+        "learn them, in the colour of the class. A cell answers for one object, the first."
+    )
+    return BoxStage("responsible cells", words, torch.cat((corner, corner + step), -1), labels=labels)
 
 
 @torch.no_grad()
@@ -294,7 +340,7 @@ def assign(targets: Targets, cells: tuple[int, int], images: Tensor) -> tuple[Te
     return place, torch.cat((centre - corner, size), dim=-1), first_of_each(place, targets)
 
 
-def _in_pixels(boxes: Tensor, cells: tuple[int, int], images: Tensor) -> Tensor:
+def cell_boxes(boxes: Tensor, cells: tuple[int, int], images: Tensor) -> Tensor:
     """Boxes [b, S S, B, 4] as the network states them -> x1 y1 x2 y2 in pixels of images [b, 3, H, W]."""
     rows, columns = cells
     height, width = images.shape[-2:]

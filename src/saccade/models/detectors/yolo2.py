@@ -30,6 +30,7 @@ from saccade.layers.anchors import fit_anchors, sides_of_boxes
 from saccade.layers.cells import CellOutputs, read_cells, responsible, unassigned
 from saccade.layers.detections import detections
 from saccade.layers.layout import join
+from saccade.layers.stages import BoxStage, found_targets, prior_stage, suppression_stages
 from saccade.layers.targets import detection_targets
 from saccade.models.backbones import create_trunk
 from saccade.models.backbones.darknet import ConvNorm
@@ -209,6 +210,14 @@ class Model(nn.Module):
         return detections(
             scores, boxes, batch.sizes, config.score_threshold, config.candidates, config.nms_iou, config.keep
         )
+
+    def answer_stages(self, batch: Batch) -> list[BoxStage]:
+        """The priors that would answer for what is found, boxes before suppression and after."""
+        config, (scores, boxes), answer = self.config, self.scored_boxes(batch.images), self.predict(batch)[0]
+        targets = found_targets(batch, [answer], config.classes)
+        mine = prior_stage(self.cells(batch.images), [self.get_buffer("priors")], targets)
+        threshold, nms = config.score_threshold, config.nms_iou
+        return [mine, *suppression_stages(boxes[0], scores[0], answer.size, threshold, nms, answer)]
 
     def cells(self, images: Tensor) -> CellOutputs:
         """What the cells state of images [b, 3, H, W] in [0, 1]."""

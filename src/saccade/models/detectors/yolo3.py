@@ -27,7 +27,8 @@ from saccade.layers.anchors import fit_anchors, sides_of_boxes
 from saccade.layers.cells import CellOutputs, read_cells, responsible, unassigned
 from saccade.layers.detections import detections
 from saccade.layers.layout import join
-from saccade.layers.targets import detection_targets
+from saccade.layers.stages import BoxStage, found_targets, prior_stage, suppression_stages
+from saccade.layers.targets import Targets, detection_targets
 from saccade.models.backbones import create_trunk
 from saccade.models.backbones.darknet import ConvNorm
 from saccade.models.darknet_weights import read_for_model
@@ -235,28 +236,8 @@ class Model(nn.Module):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """`box`, `object`, `background` and `class`, each a sum as a mean over the images, so that its gradients are
         those of Darknet's yolo layer."""
-        config, targets = self.config, detection_targets(batch, self.config.classes)
-        cells = self._cells(batch.images)
-        places, counts = responsible(targets, cells, self._priors())
-        _, empty = unassigned(targets, cells.boxes().detach(), places, counts, config.ignore)
-        mine = at_places(cells.values, places)
-        wanted = cells.wanted(targets.boxes, places)
-        if config.centre == "logistic":
-            moves = F.binary_cross_entropy_with_logits(mine[..., :2], wanted[..., :2].clamp(0, 1), reduction="none")
-        else:
-            moves = (mine[..., :2].sigmoid() - wanted[..., :2]).square() / 2
-        box = moves.sum(-1) + (mine[..., 2:4] - wanted[..., 2:]).square().sum(-1) / 2
-        height, width = batch.images.shape[-2:]
-        shares = (targets.boxes[..., 2:] - targets.boxes[..., :2]).prod(-1) / (height * width)
-        sure = cells.values[..., 4]
-        labels = F.one_hot(targets.labels, config.classes).float()
-        named = F.binary_cross_entropy_with_logits(mine[..., 5:], labels, reduction="none").sum(-1)
-        losses = {
-            "box": config.coordinates * box * (2 - shares) * counts,
-            "object": F.softplus(-sure.gather(1, places)) * counts,
-            "background": F.softplus(sure) * empty,
-            "class": named * counts,
-        }
+        targets = detection_targets(batch, self.config.classes)
+        losses = logistic_losses(targets, self._cells(batch.images), self._priors(), batch.images, self.config)
         return {name: value.sum() / len(batch) for name, value in losses.items()}
 
     @torch.no_grad()
@@ -266,6 +247,14 @@ class Model(nn.Module):
         return detections(
             scores, boxes, batch.sizes, config.score_threshold, config.candidates, config.nms_iou, config.keep
         )
+
+    def answer_stages(self, batch: Batch) -> list[BoxStage]:
+        """The priors that would answer for what is found, boxes before suppression and after."""
+        config, (scores, boxes), answer = self.config, self.scored_boxes(batch.images), self.predict(batch)[0]
+        targets = found_targets(batch, [answer], config.classes)
+        mine = prior_stage(self._cells(batch.images), self._priors(), targets)
+        threshold, nms = config.score_threshold, config.nms_iou
+        return [mine, *suppression_stages(boxes[0], scores[0], answer.size, threshold, nms, answer)]
 
     @staticmethod
     def _used(strides: Sequence[int]) -> list[int]:
@@ -278,6 +267,42 @@ class Model(nn.Module):
     def _cells(self, images: Tensor) -> CellOutputs:
         height, width = images.shape[-2:]
         return read_cells(self(images), self._priors(), (height, width), direct=True)
+
+
+def logistic_losses(
+    targets: Targets, cells: CellOutputs, priors: Sequence[Tensor], images: Tensor, config: Any
+) -> dict[str, Tensor]:
+    """The parts of the loss, unsummed: `box`, `object` and `class` [b, T], `background` [b, A].
+
+    Args:
+        targets: of the batch.
+        cells: what all maps state.
+        priors: [k, 2] of each map, in pixels.
+        images: [b, 3, H, W].
+        config: with `ignore`, `centre` and `coordinates` of Config.
+
+    Source: section 2.1 and 2.2; Darknet's release (`forward_yolo_layer`).
+    """
+    places, counts = responsible(targets, cells, priors)
+    _, empty = unassigned(targets, cells.boxes().detach(), places, counts, config.ignore)
+    mine = at_places(cells.values, places)
+    wanted = cells.wanted(targets.boxes, places)
+    if config.centre == "logistic":
+        moves = F.binary_cross_entropy_with_logits(mine[..., :2], wanted[..., :2].clamp(0, 1), reduction="none")
+    else:
+        moves = (mine[..., :2].sigmoid() - wanted[..., :2]).square() / 2
+    box = moves.sum(-1) + (mine[..., 2:4] - wanted[..., 2:]).square().sum(-1) / 2
+    height, width = images.shape[-2:]
+    shares = (targets.boxes[..., 2:] - targets.boxes[..., :2]).prod(-1) / (height * width)
+    sure = cells.values[..., 4]
+    labels = F.one_hot(targets.labels, mine.shape[-1] - 5).float()
+    named = F.binary_cross_entropy_with_logits(mine[..., 5:], labels, reduction="none").sum(-1)
+    return {
+        "box": config.coordinates * box * (2 - shares) * counts,
+        "object": F.softplus(-sure.gather(1, places)) * counts,
+        "background": F.softplus(sure) * empty,
+        "class": named * counts,
+    }
 
 
 def adapt(config: Config, examples: Sequence[Annotation]) -> Config:

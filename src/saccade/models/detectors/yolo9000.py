@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from saccade.data.types import Annotation, Batch
 from saccade.errors import UsageError
 from saccade.layers.detections import detections
+from saccade.layers.stages import BoxStage, found_targets, prior_stage, suppression_stages
 from saccade.layers.targets import detection_targets
 from saccade.layers.wordtree import WordTree
 from saccade.models.detectors import yolo2
@@ -156,6 +157,14 @@ class Model(nn.Module):
         return detections(
             scores, boxes, batch.sizes, config.score_threshold, config.candidates, config.nms_iou, config.keep
         )
+
+    def answer_stages(self, batch: Batch) -> list[BoxStage]:
+        """The priors that would answer for what is found, boxes before suppression and after."""
+        config, (scores, boxes), answer = self.config, self.scored_boxes(batch.images), self.predict(batch)[0]
+        targets = found_targets(batch, [answer], config.classes)
+        mine = prior_stage(self.network.cells(batch.images), [self.network.get_buffer("priors")], targets)
+        threshold, nms = config.score_threshold, config.nms_iou
+        return [mine, *suppression_stages(boxes[0], scores[0], answer.size, threshold, nms, answer)]
 
 
 def adapt(config: Config, examples: Sequence[Annotation]) -> Config:
