@@ -242,7 +242,7 @@ def sweep(name: str, dataset: DataSet, records: Sequence[Record], options: Names
 def limit(name: str, network: Any, count: int) -> None:
     """Let a network judge the first `count` proposals alone."""
     if name == "fast_rcnn":
-        with_config(network, proposals=count)
+        with_config(network, most_proposals=count)
     else:  # as many anchors enter NMS as in the paper, so that there are enough behind it
         rules = network.rpn.rules
         network.rpn.rules = dataclasses.replace(rules, before=(rules.before[0], 6000), after=(rules.after[0], count))

@@ -19,6 +19,7 @@ from saccade.cli_options import (
     Json,
     Nms,
     Precision,
+    Proposals,
     Run,
     Sigma,
     TaskName,
@@ -159,6 +160,7 @@ def train(
     precision: Annotated[str | None, typer.Option(help="auto, fp32 (a GPU may round to TF32), bf16 or fp16")] = None,
     workers: Workers = None,
     device: Device = None,
+    proposals: Proposals = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run in --out")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the run in --out")] = False,
     as_json: Json = False,
@@ -190,7 +192,7 @@ def train(
         resume=resume,
         overwrite=overwrite,
         device=device,
-        **settings,
+        **{"proposals": proposals} | settings,
     )
     from saccade.machine.processes import is_main_process
 
@@ -239,6 +241,7 @@ def evaluate(
     workers: Workers = None,
     device: Device = None,
     precision: Precision = "auto",
+    proposals: Proposals = None,
     as_json: Json = False,
 ) -> None:
     """Score a trained model, or any tool's COCO results file, on a data set."""
@@ -256,6 +259,7 @@ def evaluate(
         crops=crops,
         corners=corners,
         nms=NmsRule(nms, iou, sigma, agnostic_nms),
+        proposals=proposals,
         out=out,
         progress=not as_json,
     )
@@ -269,9 +273,7 @@ def predict(
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="image, folder, glob, video, camera:0")],
     out: Annotated[Path | None, typer.Option(help="folder for pictures and predictions.json")] = None,
     threshold: Annotated[float | None, typer.Option(help="smallest score of a box or tag")] = None,
-    proposals: Annotated[
-        Path | None, typer.Option(help="boxes to answer for: JSON, CSV or a detector's run", metavar="FILE")
-    ] = None,
+    proposals: Proposals = None,
     masks: Annotated[str, typer.Option(help="masks of objects: rle, polygons or png (maps in --out)")] = "rle",
     batch: Annotated[int, typer.Option(help="images a forward pass", min=1)] = 8,
     frames: Annotated[int | None, typer.Option(help="stop a video or camera after so many frames", min=1)] = None,

@@ -20,6 +20,10 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by def
 Precision = Annotated[
     str, typer.Option(help="auto, fp32 or bf16; auto: bf16 where the hardware multiplies it natively")
 ]
+Proposals = Annotated[
+    Path | None,
+    typer.Option(help="boxes to look at: JSON, CSV, a detector's run, or selective_search", metavar="FILE"),
+]
 Workers = Annotated[int | None, typer.Option(help=HELP["workers"])]
 Nms = Annotated[str, typer.Option(help="boxes that overlap a better one: hard drops them, soft, soft_linear fade them")]
 Iou = Annotated[float | None, typer.Option(help="with --nms hard, soft_linear: IoU from which boxes overlap")]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 from saccade.data.types import Annotation, Batch, Objects
 from saccade.models.stage import Given, Solve
@@ -67,3 +70,24 @@ def overlaps_found(model: Any, batch: Batch) -> tuple[torch.Tensor, int]:
         best.append(torch.cat((overlap, torch.zeros(len(overlap), 1)), 1).amax(1))
         answers, objects = answers + len(sure), objects + len(overlap)
     return torch.cat(best), round(answers / objects)
+
+
+def dataset(root: Path, training: int = 6, validation: int = 2) -> Path:
+    """COCO: a bright square of two classes on each image."""
+    rng = np.random.default_rng(0)
+    (root / "annotations").mkdir(parents=True)
+    for split, number in (("train", training), ("val", validation)):
+        (root / split).mkdir()
+        images, things = [], []
+        for i in range(number):
+            pixels = rng.integers(0, 60, (64, 64, 3), np.uint8)
+            x, y = rng.integers(2, 30, 2).tolist()
+            pixels[y : y + 28, x : x + 28, i % 2] = 240
+            Image.fromarray(pixels).save(root / split / f"{i}.png")
+            images.append({"id": i + 1, "file_name": f"{i}.png", "width": 64, "height": 64})
+            box = {"bbox": [x, y, 28, 28], "area": 784, "iscrowd": 0}
+            things.append({"id": i + 1, "image_id": i + 1, "category_id": i % 2 + 1, **box})
+        classes = [{"id": 1, "name": "red"}, {"id": 2, "name": "green"}]
+        content = {"images": images, "annotations": things, "categories": classes}
+        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    return root

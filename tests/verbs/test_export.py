@@ -87,7 +87,7 @@ def test_an_exported_detector_says_that_its_boxes_overlap(tmp_path: Path) -> Non
 
 def test_fully_connected_layers_are_factorised_on_request(run: Path, tmp_path: Path, shell: Shell) -> None:
     """At the full rank the file answers as the network does; of lower rank it answers otherwise, and is smaller."""
-    config = model_config("fast_rcnn_small", classes=2, trunk_width=8, head_width=32, proposals=5)
+    config = model_config("fast_rcnn_small", classes=2, trunk_width=8, head_width=32, most_proposals=5)
     model = model_module("fast_rcnn_small").Model(config).eval()
     shape = Preprocessing(size=(64, 64), resize="letterbox", proposals="selective_search").to_json()
     path = tmp_path / "a.safetensors"

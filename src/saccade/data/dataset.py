@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 from saccade.data.joints import Joints
 from saccade.tasks.table import TASKS
@@ -144,6 +147,7 @@ class DataSet:
     mask_values: dict[int, int] | None = None  # value in a class-map file -> class index, 255 = ignore (segment)
     joints: Joints | None = None  # what `Thing.keypoints` are, where the objects have some
     category_ids: list[int | str] | None = None  # the format's own id of each class (COCO), returned in result files
+    given: dict[str, np.ndarray] | None = None  # proposals of a file, [n, 4] or with scores [n, 5], by id of the record
 
     @property
     def serves(self) -> tuple[str, ...]:

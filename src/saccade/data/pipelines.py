@@ -59,6 +59,7 @@ class Preprocessing:
     view: float = VIEW  # crop: side of the view over that of the central part which the network sees
     joints: Joints | None = None  # what the keypoints of its answers are
     proposals: str | None = None  # where the boxes come from that the model is given: one of PROPOSALS; None: it is not
+    proposal_file: str | None = None  # name and content of the file of which the boxes of training were
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -74,6 +75,7 @@ class Preprocessing:
             sides = made.size or (1, 1)
             whole = [*sides, made.pad + 1]
             valid = len(sides) == 2 and all(type(v) is int and v >= 1 for v in whole) and 0 < made.scale <= 8
+            valid = valid and (made.proposal_file is None or type(made.proposal_file) is str)
             valid = valid and 1 <= made.view < 10 and sides[0] * sides[1] <= MAX_PIXELS and made.pad < WIDEST
         except (TypeError, KeyError, ValueError) as error:
             raise ModelFileError(f"the checkpoint's preprocessing {state!r} is not readable: {error}") from error

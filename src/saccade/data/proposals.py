@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -16,8 +16,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from saccade.data.dataset import DataSet, Record
 from saccade.data.formats.coco_json import read_json
 from saccade.data.formats.table import load_table
+from saccade.data.geometry import clip_boxes
 from saccade.data.image import decode
 from saccade.data.types import Objects
 from saccade.errors import DataError
@@ -163,6 +165,87 @@ class ProposalFile:
                 f"{self.path}: names none of the {len(found)} images, such as {images[0]}; it names {known}"
             )
         return found
+
+    def foreign(self, images: Sequence[Path]) -> list[str]:
+        """The names in the file that none of the image files has."""
+        taken = {next((name for name in _names(path) if name in self.images), None) for path in images}
+        return [name for name in self.images if name not in taken]
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """What became of the boxes that are given for a data set; `lines` say it in words."""
+
+    boxes: int  # inside of images, after clipping
+    images: int
+    unnamed: list[str]  # ids of images without any
+    foreign: list[str]  # names in the file that no image has
+    outside: int  # boxes wholly outside of their image, left out
+    content: str  # SHA-256 of all boxes by image
+
+    def lines(self, source: str) -> list[str]:
+        """Sentences to print, the first with the numbers, the others with what was not as one would wish."""
+        found = [f"proposals of {source}: {self.boxes / max(1, self.images):.0f} boxes an image"]
+        if self.unnamed:
+            some = ", ".join(self.unnamed[:3])
+            found.append(f"{source} has no boxes for {len(self.unnamed)} of {self.images} images, such as {some}")
+        if self.foreign:
+            some = ", ".join(map(repr, self.foreign[:3]))
+            found.append(f"{source} names {len(self.foreign)} images that the data set has not, such as {some}")
+        if self.outside:
+            found.append(f"{source}: {self.outside} boxes lie outside of their images and are left out")
+        return found
+
+
+def attach(dataset: DataSet, boxes: Mapping[Path, Objects], source: str, names: Sequence[str] = ()) -> Attached:
+    """Give every record of a data set its boxes (`DataSet.given`), in place of those that would be computed.
+
+    Boxes are clipped to the picture of the record; those outside are left out and counted. An image without boxes has
+    none: nothing is found in it.
+
+    Args:
+        boxes: of each image file, in pixels of the upright original.
+        source: what they come from, for the messages.
+        names: those that the source has and no image.
+
+    Raises:
+        DataError: most boxes lie outside of their images, or all are shares of the sides instead of pixels.
+    """
+    largest = max((float(each.boxes.max()) for each in boxes.values() if len(each)), default=0.0)
+    if 0 < largest <= 1.5:
+        raise DataError(f"{source}: no coordinate is above {largest:g}; boxes are in pixels, not shares of the sides")
+    given: dict[str, np.ndarray] = {}
+    outside = total = 0
+    for record in dataset.records:
+        found = boxes[dataset.root / record.path]
+        x1, y1 = (record.region or (0, 0))[:2]
+        moved = found.boxes.numpy().astype(np.float64) - [x1, y1, x1, y1]
+        clipped = clip_boxes(moved, record.size)
+        inside = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+        columns = clipped if found.scores is None else np.concatenate([clipped, found.scores.numpy()[:, None]], axis=1)
+        given[record.id] = columns[inside].astype(np.float32)
+        if record.region is None:
+            outside, total = outside + int((~inside).sum()), total + len(inside)
+    if outside > total / 2:
+        raise DataError(
+            f"{source}: {outside} of {total} boxes lie outside of their images; is it of other images, or of another "
+            "size of these? Boxes are x1 y1 x2 y2, or x, y, width, height, in pixels of the upright original"
+        )
+    dataset.given = given
+    unnamed = sorted(name for name, rows in given.items() if not len(rows))
+    content = hashlib.sha256()
+    for name, rows in sorted(given.items()):
+        content.update(name.encode("utf-8", "surrogateescape") + rows.tobytes())
+    kept = sum(map(len, given.values()))
+    return Attached(kept, len(given), unnamed, list(names), outside, content.hexdigest())
+
+
+def given_for(dataset: DataSet, record: Record) -> Objects | None:
+    """The boxes that `attach` gave a record, in pixels of its picture; None where none are given to the data set."""
+    if dataset.given is None:
+        return None
+    rows = torch.from_numpy(dataset.given[record.id])
+    return _proposals(rows[:, :4], rows[:, 4] if rows.shape[1] == 5 else None)
 
 
 def _names(path: Path) -> Iterator[str]:

@@ -22,6 +22,7 @@ from saccade.data.dataset import DataSet, Ledger, Record
 from saccade.data.geometry import Size
 from saccade.data.packing import Packed
 from saccade.data.pipelines import Transform
+from saccade.data.proposals import given_for
 from saccade.data.truth import read_sample
 from saccade.data.types import Sample
 from saccade.data.views import View, give
@@ -90,7 +91,9 @@ class Records:
         known = self.cache.get(index) if self.cache else None
         side = self.view.min_side if self.cache else self.view.side_of_draw(record.size, rng)
         sample = read_sample(record, self.dataset, self.task, side, known)
-        sample = give(sample, self.view.propose(self.dataset.root / record.path, record.region))
+        given = given_for(self.dataset, record)
+        path = self.dataset.root / record.path
+        sample = give(sample, self.view.propose(path, record.region) if given is None else given)
         if known is not None:
             return sample
         for transform in self.view.transforms[: self.fixed]:

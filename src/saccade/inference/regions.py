@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from saccade.data.dataset import DataSet
 from saccade.data.geometry import clip_boxes
 from saccade.data.image import decode
 from saccade.data.loader import collate
-from saccade.data.proposals import proposals_for, read_proposals
+from saccade.data.pipelines import Preprocessing
+from saccade.data.proposals import SOURCES, Attached, attach, proposals_for, read_proposals
 from saccade.data.resampling import crop
 from saccade.data.types import Annotation, Objects, Sample
 from saccade.data.views import inference_view
@@ -67,7 +69,7 @@ def boxes_from(
         DataError: the file cannot be used, or names none of the images.
         ModelFileError, UsageError: see `DetectorBoxes`.
     """
-    if not proposals.is_dir() and proposals.suffix != ".safetensors":
+    if not _is_run(proposals):
         return read_proposals(proposals).match(images).__getitem__
     source = DetectorBoxes(proposals, device, precision)
 
@@ -76,6 +78,52 @@ def boxes_from(
         return objects if objects.scores is None else objects[objects.scores >= LEAST]
 
     return found
+
+
+def give_proposals(
+    dataset: DataSet, proposals: Path, device: str | torch.device | None = None, precision: str = "auto"
+) -> Attached:
+    """Give every image of a data set the boxes of `proposals`, as `boxes_from` takes it.
+
+    Raises:
+        DataError: the file cannot be used, names none of the images, or is not of these images (`attach`).
+        ModelFileError, UsageError: see `DetectorBoxes`.
+    """
+    paths = list(dict.fromkeys(dataset.root / record.path for record in dataset.records))
+    if _is_run(proposals):
+        boxes = boxes_from(proposals, paths, device, precision)
+        return attach(dataset, {path: boxes(path) for path in paths}, str(proposals))
+    file = read_proposals(proposals)
+    return attach(dataset, file.match(paths), str(proposals), file.foreign(paths))
+
+
+def check_has_boxes(preprocessing: Preprocessing, proposals: object, what: str) -> None:
+    """Raises UsageError for a model that was trained on the boxes of a file, where nothing says which it gets now.
+
+    Args:
+        what: the run, for the message.
+    """
+    if preprocessing.proposals == "file" and proposals is None:
+        known = f" ({preprocessing.proposal_file})" if preprocessing.proposal_file else ""
+        raise UsageError(
+            f"{what} was trained on proposals of a file{known}, and needs boxes for these images too: --proposals "
+            "FILE, or --proposals selective_search for those that Saccade computes"
+        )
+
+
+def computed_by(predictor: Predictor, proposals: object) -> bool:
+    """Whether `proposals` is the word of a source that computes boxes; the predictor then takes those."""
+    if str(proposals) not in SOURCES:
+        return False
+    if predictor.preprocessing.proposals is None:
+        raise UsageError(f"--proposals {proposals}: this model ({predictor.task}) looks for itself and takes no boxes")
+    predictor.preprocessing = replace(predictor.preprocessing, proposals=str(proposals))
+    predictor.view = inference_view(predictor.task, predictor.preprocessing)
+    return True
+
+
+def _is_run(proposals: Path) -> bool:
+    return proposals.is_dir() or proposals.suffix == ".safetensors"
 
 
 def names_boxes(predictor: Predictor) -> bool:
@@ -91,6 +139,19 @@ def check_takes_boxes(predictor: Predictor) -> None:
             f"--proposals: this model ({predictor.task}) looks for itself and takes no boxes; they are for "
             "classifiers, which then name what is in each, and for models that are trained on proposals"
         )
+
+
+def boxes_for(
+    predictor: Predictor, proposals: str | Path | None, images: Sequence[Path], videos: Sequence[str]
+) -> Boxes | None:
+    """The boxes that a model is given for each image, where they are not its own. Raises UsageError where this model,
+    or a video, has no use of them."""
+    if proposals is None or computed_by(predictor, proposals):
+        return None
+    check_takes_boxes(predictor)
+    if videos:
+        raise UsageError(f"--proposals is for images; {videos[0]} is a video or a camera")
+    return boxes_from(Path(proposals), images, predictor.device, predictor.precision)
 
 
 def answer_for_boxes(

@@ -61,6 +61,7 @@ class Plan:
     recipe: str
     given: dict[str, str | None]  # split of each image id as the files state it, before the rest was assigned
     weights: str | None = None  # where the run started from, if not at random
+    proposals: str | None = None  # file or run whose boxes the images are given; None: those of the preprocessing
     asked: Mapping[str, Any] = field(default_factory=dict)  # by file and flags, before batch and rate were found
 
     @property
@@ -91,6 +92,7 @@ class Plan:
             "recipe": self.recipe,
             "weights": self.weights,
             "asked": dict(self.asked),
+            "proposals": self.proposals,
             "preprocessing": self.preprocessing.to_json(),
             "saccade": __version__,
         }

@@ -2,14 +2,63 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import torch
 
 from saccade.data.proposals import SOURCES
+from saccade.errors import UsageError
+from saccade.inference.regions import give_proposals
 from saccade.machine.device import loader_workers
 from saccade.machine.processes import from_first, place_among_processes, processes_here
 from saccade.solvers.features import as_predicted
 from saccade.training.display import Display
 from saccade.training.plan import Plan
+
+
+def with_proposals(plan: Plan, proposals: str | Path | None, stored: Mapping[str, Any] | None) -> Plan:
+    """The plan of a run that is given boxes in place of those that Saccade would compute.
+
+    Every image of the plan's data set gets its own (`DataSet.given`); what they come from is said in `config.json` and,
+    with the checksum of all boxes, in the checkpoints (`Preprocessing.proposal_file`).
+
+    Args:
+        proposals: a file, a run of a detector, or the word of a source; None: those of the run that goes on, if any.
+        stored: `config.json` of that run.
+
+    Raises:
+        UsageError: the model takes no boxes; a run that goes on is given others.
+        DataError: see `inference.regions.give_proposals`.
+    """
+    if isinstance(proposals, int | float):
+        raise UsageError(
+            f"proposals={proposals}: this is where boxes come from, a file or a run; how many of them are read is "
+            f"most_proposals={proposals}"
+        )
+    if proposals is None and stored is not None:
+        proposals = stored.get("proposals")
+    if stored is not None and (stored.get("proposals") is None) != (proposals is None or str(proposals) in SOURCES):
+        was = stored.get("proposals") or stored["preprocessing"]["proposals"]
+        raise UsageError(f"--resume cannot change proposals ({was} in the run, {proposals} now)")
+    if proposals is None:
+        return plan
+    if plan.preprocessing.proposals is None:
+        raise UsageError(f"model {plan.model} looks for itself; --proposals is for models that learn from proposals")
+    if str(proposals) in SOURCES:
+        shape = dataclasses.replace(plan.preprocessing, proposals=str(proposals))
+        return dataclasses.replace(plan, preprocessing=shape)
+    path = Path(proposals).absolute()
+    found = give_proposals(plan.dataset, path)
+    said = f"{path.name}, SHA-256 of its boxes here {found.content[:16]}"
+    was = None if stored is None else stored["preprocessing"].get("proposal_file")
+    if was is not None and was.rsplit(" ", 1)[-1] != found.content[:16]:
+        raise UsageError(f"--resume: {path} has other boxes than the run was trained on ({was}); start a new run")
+    plan.dataset.ledger.warnings += found.lines(path.name)[1:]
+    shape = dataclasses.replace(plan.preprocessing, proposals="file", proposal_file=said)
+    return dataclasses.replace(plan, preprocessing=shape, proposals=str(path))
 
 
 def compute_proposals(plan: Plan, device: torch.device, display: Display) -> None:
@@ -18,6 +67,10 @@ def compute_proposals(plan: Plan, device: torch.device, display: Display) -> Non
     Loader workers share the work, and processes the images. What is there already (`data.proposals.proposals_for`) is
     read, so that a run that goes on loses nothing.
     """
+    if plan.dataset.given is not None:
+        boxes = sum(map(len, plan.dataset.given.values())) / max(1, len(plan.dataset.given))
+        display.say(f"proposals of {plan.preprocessing.proposal_file}: {boxes:.0f} boxes an image")
+        return
     if plan.preprocessing.proposals not in SOURCES:
         return
     place, processes = place_among_processes()

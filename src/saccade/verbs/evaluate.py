@@ -19,6 +19,7 @@ from saccade.data.split import HOLDOUT
 from saccade.errors import ModelFileError, UsageError
 from saccade.inference.crops import check_crops
 from saccade.inference.predictor import Predictor, load
+from saccade.inference.regions import check_has_boxes, computed_by, give_proposals
 from saccade.inference.score import Pass, align_classes, records_of, score, score_file
 from saccade.machine.device import describe_hardware
 from saccade.machine.files import report_folder, write_whole
@@ -45,6 +46,7 @@ def evaluate(
     crops: int = 1,
     corners: str = "coco",
     nms: NmsRule | str = "hard",
+    proposals: str | Path | None = None,
     out: str | Path | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -59,6 +61,8 @@ def evaluate(
         crops: classify, tag: 1 view of every image, or the mean over 2, 10 or 144 (inference/crops.py).
         corners: "coco", or "voc" for a results file whose boxes count pixels from 1, as VOC does (`read_results`).
         nms: of a detector, how overlapping boxes suppress each other, as in `load`.
+        proposals: boxes that a model which takes proposals is given, in place of those that it was trained on: a file
+            (`data.proposals.FORMS`), a run of a detector, or "selective_search".
         out: folder for report.html, metrics.json, plots and, where a model finds objects, coco_results.json.
 
     Returns:
@@ -73,6 +77,7 @@ def evaluate(
     predictor = None if Path(run).suffix == ".json" else load(run, device, precision, rule)
     _check_words(str(run), predictor, crops, corners, rule)
     dataset = read(data, predictor.task if predictor else "pose" if holds_poses(run) else None)
+    source = _proposals(str(run), predictor, dataset, at_home(proposals))
     if predictor:
         align_classes(dataset, predictor.classes)
     if split is None:
@@ -87,7 +92,8 @@ def evaluate(
         result = score_file(Path(run), dataset, records, watchers, bootstrap, corners)
     summary: dict[str, Any] = {"data": str(data), "split": split, "crops": crops, "corners": corners}
     summary |= {"nms": rule.to_json(), "images": len(records)}
-    summary |= result.to_json() | _tell(dataset, progress) | {"seconds": round(time.monotonic() - start, 3)}
+    summary |= ({} if source is None else {"proposals": source}) | result.to_json() | _tell(dataset, progress)
+    summary["seconds"] = round(time.monotonic() - start, 3)
     if folder is not None and gallery is not None:
         _write_report(folder, Path(run), str(data), summary, gallery, predictor, rows)
     return summary
@@ -103,6 +109,25 @@ def _check_words(run: str, predictor: Predictor | None, crops: int, corners: str
         raise UsageError(f"{run}: a results file holds boxes after suppression; nms is for models")
     if corners != "coco" and predictor is not None:
         raise UsageError(f"{run}: corners={corners} is how a results file counts; boxes of a model need no such word")
+
+
+def _proposals(run: str, predictor: Predictor | None, dataset: DataSet, proposals: str | Path | None) -> str | None:
+    """Give the data set the boxes of `proposals`; where the model's boxes come from, None for one that takes none.
+
+    Raises:
+        UsageError: boxes for a model that takes none, or none for one whose training had those of a file.
+    """
+    takes = predictor is not None and predictor.preprocessing.proposals is not None
+    if proposals is not None and not takes:
+        raise UsageError(f"{run} takes no boxes; --proposals is for models that are trained on proposals")
+    if predictor is None or not takes:
+        return None
+    check_has_boxes(predictor.preprocessing, proposals, run)
+    if proposals is None or computed_by(predictor, proposals):
+        return predictor.preprocessing.proposals
+    lines = give_proposals(dataset, Path(proposals), predictor.device, predictor.precision).lines(str(proposals))
+    dataset.ledger.warnings += lines[1:]
+    return str(proposals)
 
 
 def _tell(dataset: DataSet, shown: bool) -> dict[str, Any]:
@@ -158,8 +183,8 @@ def _write_report(
     if predictor is not None:
         facts += [("hardware", describe_hardware(predictor.device)), ("precision", predictor.precision)]
     command = ["saccade", "evaluate", str(run), data, "--split", summary["split"], "--out", str(folder)]
-    for name, usual in (("crops", 1), ("corners", "coco")):
-        if summary[name] != usual:
+    for name, usual in (("crops", 1), ("corners", "coco"), ("proposals", None)):
+        if summary.get(name) != usual:
             command += [f"--{name}", str(summary[name])]
     command += NmsRule(**summary["nms"]).words()
     write_whole(folder / "metrics.json", json.dumps(summary, indent=2, allow_nan=False))

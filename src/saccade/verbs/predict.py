@@ -22,7 +22,7 @@ from saccade.data.video import SUFFIXES, Film, open_video
 from saccade.errors import DataError, UsageError
 from saccade.inference.masks import check_masks, map_name, restate_masks
 from saccade.inference.predictor import Predictor, load
-from saccade.inference.regions import Boxes, answer_for_boxes, boxes_from, check_takes_boxes, names_boxes
+from saccade.inference.regions import answer_for_boxes, boxes_for, check_has_boxes, names_boxes
 from saccade.machine.device import loader_workers
 from saccade.machine.files import disk_errors, make_folder, write_whole
 from saccade.machine.paths import at_home
@@ -72,7 +72,7 @@ def predict(
         threshold: smallest score of a box or tag; by default 0.3 for boxes; for tags that of each in the model
             (tuned in training, or 0.5).
         proposals: boxes to answer for, of models that are given boxes, and of classifiers, which then name what is in
-            each: a file (`data.proposals.FORMS`) or a run of a detector, whose boxes are then named.
+            each: a file (`data.proposals.FORMS`), a run of a detector, or "selective_search".
         masks: how masks of objects are stated: "rle", COCO's run lengths; "polygons", the outlines of each, whose holes
             are filled; "png", a map of 16 bits `NAME.jpg-masks.png` in `out`, i + 1 where object i is (the surest where
             several are), whose name the answer holds in place of the masks.
@@ -124,7 +124,8 @@ def answers(
     predictor = load(run, options.device, options.precision, options.nms)
     form = _Form(_smallest_score(options.threshold, predictor.task), options.masks)
     check_masks(options.masks, predictor.task, out is not None, videos)
-    boxes = _boxes(predictor, at_home(options.proposals), images, videos)
+    check_has_boxes(predictor.preprocessing, options.proposals, str(run))
+    boxes = boxes_for(predictor, at_home(options.proposals), images, videos)
     names, films = _picture_names(images), _film_names(videos)
     maps = [map_name(name) for name in names.values() if options.masks == "png"]
     written = [*names.values(), *maps, *films, _LINES, _WHOLE]
@@ -211,16 +212,6 @@ def expand(sources: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
             videos += [str(file) for file in files if file.suffix.lower() in SUFFIXES]
             images += [file for file in files if file.suffix.lower() not in SUFFIXES]
     return images, videos
-
-
-def _boxes(predictor: Predictor, proposals: str | Path | None, images: list[Path], videos: list[str]) -> Boxes | None:
-    """The boxes to answer for, if any. Raises UsageError where this model, or a source, has no use of them."""
-    if proposals is None:
-        return None
-    check_takes_boxes(predictor)
-    if videos:
-        raise UsageError(f"--proposals is for images; {videos[0]} is a video or a camera")
-    return boxes_from(Path(proposals), images, predictor.device, predictor.precision)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ from saccade.training.mixup import mix
 from saccade.training.optimizer import learning_rate
 from saccade.training.plan import Plan, asked_trunk, make_plan, resume_plan
 from saccade.training.prepare import Parts, check_model_name, make_loader, prepare
+from saccade.training.proposals import with_proposals
 from saccade.training.rescale import random_scale
 from saccade.training.run_folder import agreed_run_folder, run_folder
 from saccade.training.stages import Makers, find_stages, network_so_far, run_stages
@@ -63,6 +64,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     device: str | None = None,
+    proposals: str | Path | None = None,
     progress: bool = True,
     **settings: Any,
 ) -> dict[str, Any]:
@@ -77,8 +79,8 @@ def train(
             downloaded unless it is in the cache: "imagenet", "imagenet_v2", "coco", "cifar10"; also of its trunk.
         recipe: "default", "paper", or of a classifier with weights "probe": its output layer is fitted first.
         config: YAML or JSON file of settings.
-        resume: go on with the run in `out`.
-        overwrite: replace a run that is in `out`.
+        resume, overwrite: go on with the run in `out`; replace it.
+        proposals: of a model that takes some, a file (`data.proposals.FORMS`) or run in place of selective search.
         settings: fields of `config.Settings`, or of the model's Config.
 
     Returns:
@@ -87,8 +89,7 @@ def train(
 
     Raises:
         UsageError, DataError, ModelFileError, ResourceError: with what to do.
-        DivergedError: the loss became NaN or infinite.
-        Stopped: a signal came; the state is saved.
+        DivergedError, Stopped: the loss became NaN or infinite; a signal came, and the state is saved.
     """
     data, out, weights, config = at_home(data), at_home(out), at_home(weights), at_home(config)
     check_model_name(model)
@@ -100,6 +101,7 @@ def train(
         weights_path(model, weights, progress and is_main_process(), asked_trunk(model, file, settings, stored))
     plan_it = partial(make_plan, task=task) if stored is None else partial(resume_plan, stored=stored)
     plan = plan_it(model, data, recipe=recipe, config=file, flags=settings, weights=weights)
+    plan = with_proposals(plan, at_home(proposals), stored)
     with lock(run) as first:
         if first:
             run_folder(run, model, data, resume, overwrite)  # another run may have ended there since

@@ -13,7 +13,7 @@ from saccade.models.detectors.fast_rcnn import Config, Model, compress, example_
 from saccade.models.make_catalogue import multiply_adds
 from saccade.ops.roi_pool import roi_pool
 
-TINY: dict[str, Any] = {"classes": 3, "head_width": 64, "proposals": 40}
+TINY: dict[str, Any] = {"classes": 3, "head_width": 64, "most_proposals": 40}
 SMALL: Config = model_config("fast_rcnn_small", trunk_width=16, **TINY)
 # the paper's form, narrow
 VGG = {"trunk": "vgg11", "trunk_width": 4, "trunk_hidden": 16, "tail": True, "pooling": "pool"}
@@ -80,7 +80,7 @@ def test_regions_are_those_that_are_given_the_first_so_many() -> None:
     torch.testing.assert_close(alone[0].objects.boxes, all_of_them.boxes)
     assert alone[1].objects is not None
     assert len(alone[1].objects) == 3  # a box of each class
-    few = Model(dataclasses.replace(model.config, proposals=1)).eval()
+    few = Model(dataclasses.replace(model.config, most_proposals=1)).eval()
     few.load_state_dict(model.state_dict())
     first = few.predict(scenes(2))[1].objects
     assert first is not None
@@ -149,7 +149,7 @@ def test_multiply_adds_of_the_papers_ranks() -> None:
         with torch.device("meta"):
             return multiply_adds(Model(config).eval(), *example_inputs(config, 64, 64, 1))
 
-    one = Config(proposals=1)
+    one = Config(most_proposals=1)
     whole, least = count(one), count(dataclasses.replace(one, svd=(1024, 256)))
     before = 25_088 * 4096 + 4096 * 4096
     after = 1024 * (25_088 + 4096) + 256 * (4096 + 4096)

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import saccade
-from models.region_scenes import CLASSES, fine_tune, overlaps_found, region_scenes, solve
+from models.region_scenes import CLASSES, dataset, fine_tune, overlaps_found, region_scenes, solve
 from saccade.data.types import Annotation, Objects
 from saccade.errors import DataError
 from saccade.models.backbones import create_extractor
@@ -163,29 +163,8 @@ def test_pairs_are_drawn_from_all_that_come() -> None:
     assert np.abs(thirds - 1 / 3).max() < 0.02
 
 
-def dataset(root: Path, training: int = 6, validation: int = 2) -> Path:
-    """COCO: a bright square of two classes on each image."""
-    rng = np.random.default_rng(0)
-    (root / "annotations").mkdir(parents=True)
-    for split, number in (("train", training), ("val", validation)):
-        (root / split).mkdir()
-        images, things = [], []
-        for i in range(number):
-            pixels = rng.integers(0, 60, (64, 64, 3), np.uint8)
-            x, y = rng.integers(2, 30, 2).tolist()
-            pixels[y : y + 28, x : x + 28, i % 2] = 240
-            Image.fromarray(pixels).save(root / split / f"{i}.png")
-            images.append({"id": i + 1, "file_name": f"{i}.png", "width": 64, "height": 64})
-            box = {"bbox": [x, y, 28, 28], "area": 784, "iscrowd": 0}
-            things.append({"id": i + 1, "image_id": i + 1, "category_id": i % 2 + 1, **box})
-        classes = [{"id": 1, "name": "red"}, {"id": 2, "name": "green"}]
-        content = {"images": images, "annotations": things, "categories": classes}
-        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
-    return root
-
-
 FLAGS = {"epochs": 3, "size": 64, "batch": 3, "workers": 0, "precision": "fp32", "trunk_width": 4, "sample": 16}
-FLAGS |= {"trunk_depths": (1, 1, 1), "side": 16, "context": 1, "proposals": 40}
+FLAGS |= {"trunk_depths": (1, 1, 1), "side": 16, "context": 1, "most_proposals": 40}
 
 
 def test_train_goes_through_its_stages_and_the_run_proposes_by_itself(
@@ -233,7 +212,7 @@ if stage == "finetune":
 else:
     setattr(rcnn, {"svm": "solve_svms", "boxes": "solve_boxes"}[stage], kill)
 flags = dict(epochs=3, size=64, batch=3, workers=0, precision="fp32", trunk_width=4, trunk_depths=(1, 1, 1), side=16,
-             context=1, sample=16, proposals=40)
+             context=1, sample=16, most_proposals=40)
 resume = sys.argv[4] == "resume"
 saccade.train("rcnn_small", sys.argv[2], out=sys.argv[3], progress=False, resume=resume, **({} if resume else flags))
 """

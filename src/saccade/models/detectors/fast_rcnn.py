@@ -67,7 +67,7 @@ class Config:
     pooling: Pooling = "pool"  # pool: RoIPool of the paper; align: RoIAlign, without rounding (He et al. 2017)
     pooled: int | None = None  # side of a pooled region; none: what the trunk's tail takes, else 7
     # regions
-    proposals: int = 2000  # of those given for an image the first so many are read
+    most_proposals: int = 2000  # of those given for an image the first so many are read
     head_iou: float = 0.5  # IoU of a positive region (section 2.3)
     background_iou: float = 0.1  # least IoU of a background region: what overlaps less is easy (section 2.3)
     head_sample: int = 64  # regions an image in the loss
@@ -277,15 +277,15 @@ class Model(nn.Module):
                 "Fast R-CNN names regions that come with the images, and this batch has none: give the boxes of each "
                 "image as Batch.given, from selective search, from a file or from another model (data/proposals.py)"
             )
-        first = [given.boxes[: self.config.proposals] for given in batch.given]
+        first = [given.boxes[: self.config.most_proposals] for given in batch.given]
         return given_regions(first, batch.images.device)
 
 
 def example_inputs(config: Config, height: int, width: int, images: int) -> tuple[Tensor, ...]:
-    """Images [images, 3, height, width] in [0, 1) and `proposals` regions of each [images, r, 4]; always the same."""
+    """Images [images, 3, height, width] in [0, 1) and `most_proposals` regions [images, r, 4]; always the same."""
     generator = torch.Generator().manual_seed(0)
     pictures = torch.rand(images, 3, height, width, generator=generator)
-    ends = torch.rand(images, config.proposals, 2, 2, generator=generator)
+    ends = torch.rand(images, config.most_proposals, 2, 2, generator=generator)
     corners = torch.cat((ends.amin(2), ends.amax(2)), 2)
     return pictures, corners * corners.new_tensor([width, height, width, height])
 

@@ -66,7 +66,7 @@ class Config:
     side: int = 227  # s: pixels of a warped region, as the trunk's classifier wants them
     context: int = 16  # pixels of it on each side that surround the box (appendix A)
     samples: int = 1  # points along each side of its pixels; more lessen the noise of regions that are made smaller
-    proposals: int = 2000  # an image, at most: the first of those that are given
+    most_proposals: int = 2000  # an image, at most: the first of those that are given
     regions: int = 64  # of them in one forward pass; an exported network takes so many boxes a call
     # fine-tuning
     sample: int = 128  # regions a step, drawn from its images (section 2.3)
@@ -88,7 +88,7 @@ VARIANTS: dict[str, Config] = {
     "rcnn_alexnet": Config(),
     "rcnn_vgg16": Config(trunk="vgg16", side=224, regions=16),
     # Ours: a ResNet-20 on regions of 32 pixels, which learns from scratch on a CPU.
-    "rcnn_small": Config(trunk="resnet20", side=32, context=2, samples=2, proposals=1000, regions=256),
+    "rcnn_small": Config(trunk="resnet20", side=32, context=2, samples=2, most_proposals=1000, regions=256),
 }
 SIZE: dict[str, int] = {"rcnn_alexnet": 500, "rcnn_vgg16": 500, "rcnn_small": 320}  # of images; `regions` are counted
 
@@ -205,11 +205,11 @@ def view(model: Any, batch: Batch) -> list[Tensor]:
 
 
 def proposed(model: Any, batch: Batch) -> list[Tensor]:
-    """The first `proposals` boxes [r_i, 4] that each image is given, on the CPU. Raises DataError where there are none
-    in the batch."""
+    """The first `most_proposals` boxes [r_i, 4] that each image is given, on the CPU. Raises DataError where the
+    batch has none."""
     if batch.given is None:
         raise DataError("this batch has no proposals: the model reads the boxes of Batch.given")
-    return [each.boxes[: model.config.proposals] for each in batch.given]
+    return [each.boxes[: model.config.most_proposals] for each in batch.given]
 
 
 def fine_tuning_loss(model: Any, batch: Batch) -> Tensor:

@@ -60,7 +60,7 @@ class Config:
     hidden: int = 4096  # units of the two fully connected layers
     dropout: float = 0.5
     tail: bool = False  # these layers are the trunk's own, of a network that ends in the same pyramid (PReLU-net)
-    proposals: int = 2000  # an image, at most: the first of those that are given
+    most_proposals: int = 2000  # an image, at most: the first of those that are given
     regions: int = 256  # of them in one forward pass; an exported network takes so many boxes a call
     # fine-tuning
     sample: int = 128  # regions a step, drawn from its images (section 4.2)
