@@ -177,8 +177,9 @@ def train(
         "precision": precision,
         "workers": workers,
     }
-    settings: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+    settings: dict[str, Any] = {"proposals": proposals} | {k: v for k, v in flags.items() if v is not None}
     settings |= parse_assignments(assignments or [])
+    from saccade.machine.processes import is_main_process
     from saccade.verbs.train import train as run
 
     result = run(
@@ -192,10 +193,8 @@ def train(
         resume=resume,
         overwrite=overwrite,
         device=device,
-        **{"proposals": proposals} | settings,
+        **settings,
     )
-    from saccade.machine.processes import is_main_process
-
     if is_main_process():  # of several processes the first one speaks
         print_json(result) if as_json else show_training(result)
 

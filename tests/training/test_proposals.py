@@ -65,9 +65,9 @@ def test_the_run_says_what_it_was_trained_on(trained: tuple[Path, Path]) -> None
     assert stored["proposals"] == str(file)
     assert stored["preprocessing"]["proposals"] == "file"
     assert stored["config"]["most_proposals"] == 40
-    said = checkpoint.load(run / "best.safetensors").preprocessing["proposal_file"]
-    assert said.startswith("boxes.json, SHA-256 of its boxes here ")
-    assert said == stored["preprocessing"]["proposal_file"]
+    origin = checkpoint.load(run / "best.safetensors").preprocessing["proposal_file"]
+    assert origin.startswith("boxes.json, SHA-256 of its boxes here ")
+    assert origin == stored["preprocessing"]["proposal_file"]
 
 
 def test_evaluation_and_prediction_need_boxes_too(trained: tuple[Path, Path], data: Path) -> None:

@@ -22,8 +22,8 @@ from saccade.training.plan import Plan
 def with_proposals(plan: Plan, proposals: str | Path | None, stored: Mapping[str, Any] | None) -> Plan:
     """The plan of a run that is given boxes in place of those that Saccade would compute.
 
-    Every image of the plan's data set gets its own (`DataSet.given`); what they come from is said in `config.json` and,
-    with the checksum of all boxes, in the checkpoints (`Preprocessing.proposal_file`).
+    Every image of the plan's data set gets its own (`DataSet.given`); where they come from stands in `config.json`
+    and, with the checksum of all boxes, in the checkpoints (`Preprocessing.proposal_file`).
 
     Args:
         proposals: a file, a run of a detector, or the word of a source; None: those of the run that goes on, if any.
@@ -52,12 +52,12 @@ def with_proposals(plan: Plan, proposals: str | Path | None, stored: Mapping[str
         return dataclasses.replace(plan, preprocessing=shape)
     path = Path(proposals).absolute()
     found = give_proposals(plan.dataset, path)
-    said = f"{path.name}, SHA-256 of its boxes here {found.content[:16]}"
+    origin = f"{path.name}, SHA-256 of its boxes here {found.content[:16]}"
     was = None if stored is None else stored["preprocessing"].get("proposal_file")
     if was is not None and was.rsplit(" ", 1)[-1] != found.content[:16]:
         raise UsageError(f"--resume: {path} has other boxes than the run was trained on ({was}); start a new run")
     plan.dataset.ledger.warnings += found.lines(path.name)[1:]
-    shape = dataclasses.replace(plan.preprocessing, proposals="file", proposal_file=said)
+    shape = dataclasses.replace(plan.preprocessing, proposals="file", proposal_file=origin)
     return dataclasses.replace(plan, preprocessing=shape, proposals=str(path))
 
 

@@ -61,13 +61,12 @@ def evaluate(
         crops: classify, tag: 1 view of every image, or the mean over 2, 10 or 144 (inference/crops.py).
         corners: "coco", or "voc" for a results file whose boxes count pixels from 1, as VOC does (`read_results`).
         nms: of a detector, how overlapping boxes suppress each other, as in `load`.
-        proposals: boxes that a model which takes proposals is given, in place of those that it was trained on: a file
-            (`data.proposals.FORMS`), a run of a detector, or "selective_search".
+        proposals: boxes in place of those of training: a file (`data.proposals.FORMS`), a run, "selective_search".
         out: folder for report.html, metrics.json, plots and, where a model finds objects, coco_results.json.
 
     Returns:
-        `{data, split, crops, corners, nms, images, metrics: {name: {value, low, high}}, per_class, seconds, refused:
-        [{where, why}], warnings}`; the last two tell what of the data set, all its splits together, cannot be used.
+        `{data, split, crops, corners, nms, proposals, images, metrics: {name: {value, low, high}}, per_class, seconds,
+        refused: [{where, why}], warnings}`; the last two tell what of the data set, all its splits, cannot be used.
 
     Raises:
         DataError, UsageError, ModelFileError: as the parts say.
@@ -76,12 +75,9 @@ def evaluate(
     folder = None if out is None else report_folder(Path(at_home(out)))
     predictor = None if Path(run).suffix == ".json" else load(run, device, precision, rule)
     _check_words(str(run), predictor, crops, corners, rule)
-    dataset = read(data, predictor.task if predictor else "pose" if holds_poses(run) else None)
+    dataset = _data_for(predictor, run, data)
     source = _proposals(str(run), predictor, dataset, at_home(proposals))
-    if predictor:
-        align_classes(dataset, predictor.classes)
-    if split is None:
-        split = "val" if predictor else next((name for name in ("val", "test") if name in dataset.splits), "all")
+    split = split or ("val" if predictor else next((each for each in ("val", "test") if each in dataset.splits), "all"))
     records = _records(Path(run), dataset, split, seed, of_model=predictor is not None)
     gallery = None if folder is None else Gallery(predictor.task if predictor else dataset.task, dataset, records)
     rows = ResultRows(dataset) if folder and predictor and find_task(predictor.task).many_objects else None
@@ -91,12 +87,19 @@ def evaluate(
     else:
         result = score_file(Path(run), dataset, records, watchers, bootstrap, corners)
     summary: dict[str, Any] = {"data": str(data), "split": split, "crops": crops, "corners": corners}
-    summary |= {"nms": rule.to_json(), "images": len(records)}
-    summary |= ({} if source is None else {"proposals": source}) | result.to_json() | _tell(dataset, progress)
-    summary["seconds"] = round(time.monotonic() - start, 3)
+    summary |= {"nms": rule.to_json(), "proposals": source, "images": len(records)}
+    summary |= result.to_json() | _tell(dataset, progress) | {"seconds": round(time.monotonic() - start, 3)}
     if folder is not None and gallery is not None:
         _write_report(folder, Path(run), str(data), summary, gallery, predictor, rows)
     return summary
+
+
+def _data_for(predictor: Predictor | None, run: str | Path, data: str | Path) -> DataSet:
+    """The data set with the labels that the model, or the results file, is held against; classes in its order."""
+    dataset = read(data, predictor.task if predictor else "pose" if holds_poses(run) else None)
+    if predictor:
+        align_classes(dataset, predictor.classes)
+    return dataset
 
 
 def _check_words(run: str, predictor: Predictor | None, crops: int, corners: str, rule: NmsRule) -> None:

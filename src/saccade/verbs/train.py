@@ -78,10 +78,9 @@ def train(
         weights: a run, checkpoint or public weights file to start from, or a word for a published file, which is
             downloaded unless it is in the cache: "imagenet", "imagenet_v2", "coco", "cifar10"; also of its trunk.
         recipe: "default", "paper", or of a classifier with weights "probe": its output layer is fitted first.
-        config: YAML or JSON file of settings.
         resume, overwrite: go on with the run in `out`; replace it.
         proposals: of a model that takes some, a file (`data.proposals.FORMS`) or run in place of selective search.
-        settings: fields of `config.Settings`, or of the model's Config.
+        config, settings: a YAML or JSON file of fields of `config.Settings` or of the model's Config; such fields.
 
     Returns:
         `{run, checkpoint, metrics, seconds, images_per_second}`; `metrics` are those of the validation images, which
