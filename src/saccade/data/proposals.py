@@ -225,7 +225,7 @@ def attach(dataset: DataSet, boxes: Mapping[Path, Objects], source: str, names: 
         columns = clipped if found.scores is None else np.concatenate([clipped, found.scores.numpy()[:, None]], axis=1)
         given[record.id] = columns[inside].astype(np.float32)
         if record.region is None:
-            outside, total = outside + int((~inside).sum()), total + len(inside)
+            outside, total = outside + int((~inside).sum()), total + len(found)
     if outside > total / 2:
         raise DataError(
             f"{source}: {outside} of {total} boxes lie outside of their images; is it of other images, or of another "
