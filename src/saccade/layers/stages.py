@@ -194,7 +194,13 @@ def _bins(words: str, x: Tensor, y: Tensor) -> BoxStage:
 
 
 def suppression_stages(
-    boxes: Tensor, scores: Tensor, size: tuple[int, int], threshold: float, nms: float, answer: Annotation
+    boxes: Tensor,
+    scores: Tensor,
+    size: tuple[int, int],
+    threshold: float,
+    nms: float,
+    answer: Annotation,
+    side: float = 1e-2,
 ) -> list[BoxStage]:
     """Boxes above the threshold before non-maximum suppression, and what is left of them.
 
@@ -205,13 +211,14 @@ def suppression_stages(
         threshold: of the scores.
         nms: IoU above which a box suppresses another of its class.
         answer: what the network says in the end.
+        side: boxes with a side of no more pixels are left out.
     """
     boxes, scores = boxes.detach().float().cpu(), scores.detach().float().cpu()
     row, label = (scores > threshold).nonzero().unbind(1)
     chosen = boxes[row, label] if boxes.ndim == 3 else boxes[row]
     limit = chosen.new_tensor([size[1], size[0]] * 2)
     chosen = torch.minimum(chosen.clamp(min=0), limit)
-    usable = valid_boxes(chosen, 1e-2)
+    usable = valid_boxes(chosen, side)
     order = scores[row, label][usable].argsort(descending=True, stable=True)
     row, label, chosen = row[usable][order], label[usable][order], chosen[usable][order]
     words = (

@@ -214,7 +214,7 @@ class Model(nn.Module):
         targets = found_targets(batch, [answer], config.classes)
         mine = cell_stage(self._outputs(batch.images)[3], batch.images, targets)
         threshold, nms = config.score_threshold, config.nms_iou
-        return [mine, *suppression_stages(boxes[0], scores[0], answer.size, threshold, nms, answer)]
+        return [mine, *suppression_stages(boxes[0], scores[0], answer.size, threshold, nms, answer, 0.0)]
 
     def _outputs(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[int, int]]:
         """What `forward` gives, in float32, and the number of rows and columns of cells."""

@@ -217,7 +217,7 @@ class Model(nn.Module):
         targets = found_targets(batch, [answer], config.classes)
         mine = prior_stage(self.cells(batch.images), [self.get_buffer("priors")], targets)
         threshold, nms = config.score_threshold, config.nms_iou
-        return [mine, *suppression_stages(boxes[0], scores[0], answer.size, threshold, nms, answer)]
+        return [mine, *suppression_stages(boxes[0], scores[0], answer.size, threshold, nms, answer, 0.0)]
 
     def cells(self, images: Tensor) -> CellOutputs:
         """What the cells state of images [b, 3, H, W] in [0, 1]."""

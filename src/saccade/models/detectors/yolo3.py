@@ -254,7 +254,7 @@ class Model(nn.Module):
         targets = found_targets(batch, [answer], config.classes)
         mine = prior_stage(self._cells(batch.images), self._priors(), targets)
         threshold, nms = config.score_threshold, config.nms_iou
-        return [mine, *suppression_stages(boxes[0], scores[0], answer.size, threshold, nms, answer)]
+        return [mine, *suppression_stages(boxes[0], scores[0], answer.size, threshold, nms, answer, 0.0)]
 
     @staticmethod
     def _used(strides: Sequence[int]) -> list[int]:

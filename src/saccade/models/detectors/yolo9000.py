@@ -164,7 +164,7 @@ class Model(nn.Module):
         targets = found_targets(batch, [answer], config.classes)
         mine = prior_stage(self.network.cells(batch.images), [self.network.get_buffer("priors")], targets)
         threshold, nms = config.score_threshold, config.nms_iou
-        return [mine, *suppression_stages(boxes[0], scores[0], answer.size, threshold, nms, answer)]
+        return [mine, *suppression_stages(boxes[0], scores[0], answer.size, threshold, nms, answer, 0.0)]
 
 
 def adapt(config: Config, examples: Sequence[Annotation]) -> Config:
