@@ -173,7 +173,7 @@ PARAMETERS: dict[str, int] = {
     "fast_rcnn_small": 2_397_833,
     "faster_rcnn_c4_small": 2_551_222,
     "faster_rcnn_small": 4_473_624,
-    "rcnn_small": 270_437,
+    "rcnn_small": 1_389_093,
     "sppnet_small": 1_686_597,
     "mask_rcnn_small": 4_583_725,
     "keypoint_rcnn_small": 4_632_778,

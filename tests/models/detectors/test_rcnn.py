@@ -24,7 +24,7 @@ from saccade.models.detectors.rcnn import PAIRS, VARIANTS, Model, Pairs, example
 from saccade.models.standing import standing_of
 
 TINY = dataclasses.replace(
-    VARIANTS["rcnn_small"], classes=3, trunk_width=8, trunk_depths=(1, 1, 1), side=16, context=1, sample=64
+    VARIANTS["rcnn_small"], classes=3, trunk_width=8, trunk_depths=(1, 1, 1), hidden=32, side=16, context=1, sample=64
 )
 
 
@@ -78,9 +78,24 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, list[str]]
     return model, messages
 
 
+def test_a_network_that_ends_in_a_mean_gives_its_last_map() -> None:
+    """Where an object lies in a region is lost in a mean; with `hidden` two layers and the regressions see the map."""
+    model = Model(TINY).eval()
+    crops = torch.rand(2, 3, TINY.side, TINY.side)
+    pooled, hidden = model.extractor(crops)
+    last = model.extractor.trunk.features(crops)[-1]
+    assert (pooled.shape, hidden.shape) == ((2, 32 * 4 * 4), (2, 32))
+    torch.testing.assert_close(pooled, last.flatten(1))
+    torch.testing.assert_close(hidden, model.extractor.tail(pooled))
+    mean = Model(dataclasses.replace(TINY, hidden=None)).eval().extractor(crops)[0]
+    assert mean.shape == (2, 32)
+    own = Model(dataclasses.replace(TINY, trunk="vgg11", trunk_width=4, trunk_depths=(1, 1, 1, 1, 1), side=32))
+    assert (own.extractor.pooled, own.extractor.hidden) == (32 * 49, 4096)
+
+
 def test_learns_four_images(trained: tuple[Model, list[str]]) -> None:
     assert trained[1][0].startswith("3 SVMs on 32 features of 8 objects and ")
-    assert trained[1][1].startswith("3 box regressions on 32 features of ")
+    assert trained[1][1].startswith("3 box regressions on 512 features of ")
 
 
 def test_a_class_without_objects_is_named_and_never_found(trained: tuple[Model, list[str]], tmp_path: Path) -> None:
@@ -164,7 +179,7 @@ def test_pairs_are_drawn_from_all_that_come() -> None:
 
 
 FLAGS = {"epochs": 3, "size": 64, "batch": 3, "workers": 0, "precision": "fp32", "trunk_width": 4, "sample": 16}
-FLAGS |= {"trunk_depths": (1, 1, 1), "side": 16, "context": 1, "most_proposals": 40}
+FLAGS |= {"trunk_depths": (1, 1, 1), "hidden": 16, "side": 16, "context": 1, "most_proposals": 40}
 
 
 def test_train_goes_through_its_stages_and_the_run_proposes_by_itself(
@@ -211,8 +226,8 @@ if stage == "finetune":
     train._end_of_epoch = after
 else:
     setattr(rcnn, {"svm": "solve_svms", "boxes": "solve_boxes"}[stage], kill)
-flags = dict(epochs=3, size=64, batch=3, workers=0, precision="fp32", trunk_width=4, trunk_depths=(1, 1, 1), side=16,
-             context=1, sample=16, most_proposals=40)
+flags = dict(epochs=3, size=64, batch=3, workers=0, precision="fp32", trunk_width=4, trunk_depths=(1, 1, 1), hidden=16,
+             side=16, context=1, sample=16, most_proposals=40)
 resume = sys.argv[4] == "resume"
 saccade.train("rcnn_small", sys.argv[2], out=sys.argv[3], progress=False, resume=resume, **({} if resume else flags))
 """

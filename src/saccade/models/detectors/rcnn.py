@@ -27,12 +27,12 @@ from saccade.errors import DataError
 from saccade.layers.box_coding import encode_boxes
 from saccade.layers.matching import IGNORED
 from saccade.layers.normalize import fill_padding, mean_colour
-from saccade.layers.regions import RegionRules, draw_regions, given_regions, scored_predictions
+from saccade.layers.regions import RegionRules, TwoLayerHead, draw_regions, given_regions, scored_predictions
 from saccade.layers.solved_head import SolvedHead
 from saccade.layers.stages import BoxStage, SecondStage, given_stage
 from saccade.layers.targets import detection_targets, learnable
 from saccade.losses.across import mean_over_processes
-from saccade.models.backbones import create_extractor
+from saccade.models.backbones import Extractor, create_extractor, create_trunk
 from saccade.models.paper import Paper
 from saccade.models.stage import Fit, Given, Solve
 from saccade.ops.boxes import box_iof, box_iou, valid_boxes
@@ -51,6 +51,7 @@ TAKES_PROPOSALS = True
 FEATURE_NORM = 20.0  # mean norm to which features are scaled for the SVMs and regressions (released code)
 NORM_REGIONS = 32  # regions an image from which it is measured
 PAIRS = 20_000  # regions a class that its box regression is fitted to, at most; drawn by chance
+PAIR_NUMBERS = 40_000_000  # numbers of their features, at most: 160 MB a class
 NEVER = -20.0  # bias of the SVM of a class without examples: a score of 2e-9
 
 
@@ -62,6 +63,9 @@ class Config:
     trunk: str = "caffenet"  # any classification network
     trunk_width: float | None = None  # `width` of the trunk, where it is not the usual one
     trunk_depths: tuple[int, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
+    # for networks that end in a mean, which does not know where in a region an object lies: units of two fresh fully
+    # connected layers on the last map in its place; none: the mean. Of others the own layers are taken (fc6 and fc7)
+    hidden: int | None = None
     # regions
     side: int = 227  # s: pixels of a warped region, as the trunk's classifier wants them
     context: int = 16  # pixels of it on each side that surround the box (appendix A)
@@ -87,8 +91,8 @@ class Config:
 VARIANTS: dict[str, Config] = {
     "rcnn_alexnet": Config(),
     "rcnn_vgg16": Config(trunk="vgg16", side=224, regions=16),
-    # Ours: a ResNet-20 on regions of 32 pixels, which learns from scratch on a CPU.
-    "rcnn_small": Config(trunk="resnet20", side=32, context=2, samples=2, most_proposals=1000, regions=256),
+    # Ours: a ResNet-20 and two layers on regions of 32 pixels, which learn from scratch on a CPU.
+    "rcnn_small": Config(trunk="resnet20", hidden=256, side=32, context=2, samples=2, most_proposals=1000, regions=256),
 }
 SIZE: dict[str, int] = {"rcnn_alexnet": 500, "rcnn_vgg16": 500, "rcnn_small": 320}  # of images; `regions` are counted
 
@@ -131,7 +135,7 @@ class Model(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.extractor = create_extractor(config.trunk, config.trunk_width, config.trunk_depths)
+        self.extractor = _extractor(config)
         self.head = SolvedHead(self.extractor.hidden, self.extractor.pooled, config.classes)
         self.register_buffer("colour", mean_colour(self.extractor), persistent=False)
         self.rules = RegionRules(
@@ -188,6 +192,36 @@ def surest(model: Any, batch: Batch) -> tuple[SecondStage, Tensor]:
     """What a model says of the regions of one image before suppression, and these, [r, 4]."""
     scores, offsets, regions = scored_regions(model, batch)
     return SecondStage.decoded(scores, offsets, regions, batch.sizes[0], model.rules), regions[0]
+
+
+class MapExtractor(nn.Module):
+    """A trunk's last map of regions of one size, and two fully connected layers: in place of a `backbones.Extractor`.
+
+    Attributes:
+        pooled: numbers of the map.
+        hidden: units of each layer.
+    """
+
+    def __init__(self, config: Config, hidden: int) -> None:
+        super().__init__()
+        self.trunk = create_trunk(config.trunk, config.trunk_width, depths=config.trunk_depths)
+        with torch.device("meta"), torch.no_grad():
+            shadow = create_trunk(config.trunk, config.trunk_width, depths=config.trunk_depths).eval()
+            self.pooled = int(shadow.features(torch.empty(1, 3, config.side, config.side))[-1].numel())
+        self.hidden = hidden
+        self.tail = TwoLayerHead(self.pooled, hidden)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """[n, 3, s, s] -> [n, pooled] and [n, hidden]."""
+        pooled = self.trunk.features(images)[-1].flatten(1)
+        return pooled, self.tail(pooled)
+
+
+def _extractor(config: Config) -> Extractor | MapExtractor:
+    own = create_extractor(config.trunk, config.trunk_width, config.trunk_depths)
+    if config.hidden is None or not isinstance(own.tail, nn.Identity):
+        return own
+    return MapExtractor(config, config.hidden)
 
 
 def answers(model: Any, seen: Sequence[Tensor], boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -368,7 +402,8 @@ def solve_boxes(given: Given) -> dict[str, Tensor]:
 
 
 class Pairs:
-    """Regions and what each must become, for one class: PAIRS of all that are added, drawn by chance."""
+    """Regions and what each must become, for one class: of all that are added at most PAIRS, and fewer where features
+    are so long that these would not fit into PAIR_NUMBERS, drawn by chance."""
 
     def __init__(self) -> None:
         self.features, self.targets = np.zeros((0, 0), np.float32), np.zeros((0, 4), np.float32)
@@ -377,7 +412,8 @@ class Pairs:
     def add(self, features: np.ndarray, targets: np.ndarray, rng: np.random.Generator) -> None:
         """Features [n, p] and offsets [n, 4]; those with the highest lots stay."""
         lots = np.concatenate([self._lots, rng.random(len(features))])
-        kept = np.sort(lots.argsort()[-PAIRS:])
+        most = min(PAIRS, max(1, PAIR_NUMBERS // features.shape[1]))
+        kept = np.sort(lots.argsort()[-most:])
         self._lots = lots[kept]
         self.features = np.concatenate([self.features.reshape(-1, features.shape[1]), features])[kept]
         self.targets = np.concatenate([self.targets, targets])[kept]
