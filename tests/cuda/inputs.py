@@ -10,8 +10,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from saccade.data.joints import Joints
 from saccade.data.loader import collate
 from saccade.data.types import Annotation, Batch, Objects, Sample
+
+JOINTS = 4  # of every object, as the small forms of models of poses have
 
 
 def make_batch(task: str, side: int, classes: int = 4) -> Batch:
@@ -20,7 +23,7 @@ def make_batch(task: str, side: int, classes: int = 4) -> Batch:
     rng = np.random.default_rng(0)
     samples, given = [], []
     for i in range(2):
-        size = (side, side - side // 4 if i and task in ("detect", "instances", "segment") else side)
+        size = (side, side - side // 4 if i and task in ("detect", "instances", "segment", "pose") else side)
         truth = Annotation(size)
         if task in ("classify", "localize"):
             truth.label = int(rng.integers(classes))
@@ -29,13 +32,16 @@ def make_batch(task: str, side: int, classes: int = 4) -> Batch:
         if task == "segment":
             truth.semantic = torch.from_numpy(rng.integers(0, classes, size, dtype=np.uint8))
             truth.semantic[:5] = 255
-        if task in ("detect", "localize", "instances"):
+        if task in ("detect", "localize", "instances", "pose"):
             truth.objects = _objects(rng, size, 1 if task == "localize" else 6, classes)
             given.append(_objects(np.random.default_rng(1), size, 20, 1))  # for models that take proposals
         if task == "localize" and truth.objects is not None:
             truth.objects.labels[:] = truth.label
         if task == "instances" and truth.objects is not None:
             truth.objects.masks = torch.from_numpy(rng.random((len(truth.objects), *size)) < 0.5)
+        if task == "pose" and truth.objects is not None:
+            truth.joints = Joints(tuple(f"joint {k}" for k in range(JOINTS)))
+            truth.objects.keypoints = _joints(rng, truth.objects.boxes)
         samples.append(Sample(rng.integers(0, 256, (*size, 3), dtype=np.uint8), truth, f"{i}.png", size))
     batch = collate(samples)
     batch.given = given or None
@@ -52,6 +58,14 @@ def _objects(rng: np.random.Generator, size: tuple[int, int], count: int, classe
         crowd[-1] = True
     labels = torch.from_numpy(rng.integers(0, classes, count))
     return Objects(boxes, labels, crowd=crowd, area=(boxes[:, 2:] - boxes[:, :2]).prod(1))
+
+
+def _joints(rng: np.random.Generator, boxes: torch.Tensor) -> torch.Tensor:
+    """[n, JOINTS, 3]: points inside the boxes, some hidden, some absent."""
+    shares = torch.from_numpy(rng.uniform(0, 1, (len(boxes), JOINTS, 2)).astype(np.float32))
+    seen = torch.from_numpy(rng.integers(0, 3, (len(boxes), JOINTS, 1))).float()
+    points = boxes[:, None, :2] + shares * (boxes[:, None, 2:] - boxes[:, None, :2])
+    return torch.cat((points * (seen > 0), seen), dim=-1)
 
 
 def class_folders(root: Path) -> Path:

@@ -86,7 +86,7 @@ class Config:
     background: float = 1.0
     ignore: float = 0.6  # boxes that overlap an object by a larger IoU are not punished for their confidence
     prior_images: int = 12_800  # images for which boxes without an object learn to be their priors
-    score_threshold: float = 0.005
+    score_threshold: float = 0.001
     nms_iou: float = 0.45
     candidates: int = 400  # best boxes of each class that enter NMS
     keep: int = 200  # boxes an image after NMS

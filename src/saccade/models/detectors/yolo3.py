@@ -71,7 +71,7 @@ class Config:
     # logistic: centres learn by a logistic loss, as in the release; squares: of their distance, as in the paper
     centre: Literal["logistic", "squares"] = "logistic"
     coordinates: float = 1.0  # weight of the box
-    score_threshold: float = 0.005
+    score_threshold: float = 0.001
     nms_iou: float = 0.45
     candidates: int = 400  # best boxes of each class that enter NMS
     keep: int = 200  # boxes an image after NMS

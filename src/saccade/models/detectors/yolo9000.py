@@ -64,7 +64,7 @@ class Config:
     ignore: float = 0.6  # boxes that overlap an object by a larger IoU are not punished for their confidence
     prior_images: int = 12_800  # images for which boxes without an object learn to be their priors
     sure: float = 0.5  # probability from which a class answers in place of the one above it
-    score_threshold: float = 0.005
+    score_threshold: float = 0.001
     nms_iou: float = 0.45
     candidates: int = 400  # best boxes of each class that enter NMS
     keep: int = 200  # boxes an image after NMS
