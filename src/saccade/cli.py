@@ -306,7 +306,9 @@ def explain(
         list[str] | None, typer.Option("--class", metavar="NAME", help="class to explain, again for more")
     ] = None,
     top: Annotated[int, typer.Option(help="classes, regions or boxes an image to explain")] = 3,
-    methods: Annotated[str | None, typer.Option(help="of grad_cam,occlusion,saliency,features; by default all")] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="of grad_cam,occlusion,saliency,features,stages; by default all")
+    ] = None,
     layers: Annotated[
         str | None, typer.Option(help="NAME,NAME: layers whose maps are shown; `list` says which there are")
     ] = None,

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from skimage.segmentation import felzenszwalb
 
 from saccade.ops.boxes import box_iou
@@ -21,7 +22,9 @@ from saccade.ops.selective_search import (
     _group,
     _PixelBins,
     _regions,
+    region_growth,
     selective_search,
+    working_size,
 )
 
 
@@ -98,18 +101,39 @@ def test_merging_is_that_of_the_paper(weights: tuple[float, ...]) -> None:
     labels = Graph(image).segment(60, 60)
     assert 5 <= labels.max() + 1 <= 14
     pixels = _PixelBins(image)
-    found = _group(_regions(pixels, labels), np.array(weights, np.float32), float(labels.size))
+    found, pairs = _group(_regions(pixels, labels), np.array(weights, np.float32), float(labels.size))
     expected = merged_plainly(labels, pixels, np.array(weights))
     assert len(found) == 2 * (labels.max() + 1) - 1
+    assert sorted(pairs.ravel().tolist()) == list(range(len(found) - 1))  # each is merged once, but for the last
     # Equal similarities may be taken in either order, after which the ways part: most boxes are the same.
     same = {tuple(row) for row in found.tolist()} & set(expected)
     assert len(same) >= 0.9 * len(set(expected))
     assert tuple(found[-1]) == (0, 0, 44, 36)
 
 
-def test_objects_that_stand_apart_are_found() -> None:
-    import torch
+def test_regions_grow_together() -> None:
+    image = scene(4)
+    first, *later = region_growth(image, [8, 3, 1])
+    assert first.shape == working_size(*image.shape[:2]) == (375, 500)
+    assert [int(cut.max()) + 1 for cut in later] == [8, 3, 1]
+    for fine, coarse in zip([first, *later], later, strict=False):  # every region lies within one
+        pairs = np.unique(np.stack([fine.ravel(), coarse.ravel()]), axis=1)
+        assert len(np.unique(pairs[0])) == pairs.shape[1]
+    assert len(region_growth(np.full((50, 60, 3), 9, np.uint8), [5])) == 1
 
+
+def test_a_huge_image_costs_no_more_than_a_small_one() -> None:
+    """Whatever its size an image is worked on at 500 pixels; boxes come back in its own."""
+    small = scene(6, 375, 500)
+    huge = np.repeat(np.repeat(small, 16, axis=0), 16, axis=1)
+    assert huge.shape == (6000, 8000, 3)
+    assert working_size(6000, 8000) == working_size(375, 500) == (375, 500)
+    boxes = selective_search(huge)
+    assert boxes.max(axis=0).tolist() == [*boxes.max(axis=0)[:2].tolist(), 8000, 6000]
+    np.testing.assert_array_equal(boxes, 16 * selective_search(small))
+
+
+def test_objects_that_stand_apart_are_found() -> None:
     image = np.full((200, 300, 3), 60, np.uint8)
     truth = [[20, 30, 110, 120], [150, 50, 280, 170]]
     for (x1, y1, x2, y2), colour in zip(truth, ([200, 30, 30], [30, 60, 220]), strict=True):
@@ -124,10 +148,11 @@ def test_objects_that_stand_apart_are_found() -> None:
     [
         np.full((64, 80, 3), 128, np.uint8),
         np.full((1, 1, 3), 3, np.uint8),
+        np.full((2, 3, 3), 7, np.uint8),
         np.full((3, 900, 3), 3, np.uint8),
         np.full((2000, 3, 3), 3, np.uint8),
     ],
-    ids=["flat", "one pixel", "flat strip", "upright strip"],
+    ids=["flat", "one pixel", "six pixels", "flat strip", "upright strip"],
 )
 def test_an_image_without_parts_is_one_proposal(image: np.ndarray) -> None:
     height, width = image.shape[:2]

@@ -117,6 +117,52 @@ def test_every_task(task: str, corner: Path, tmp_path: Path, shell: Shell) -> No
         assert all(set(e["strongest"]) == {"grad_cam", "occlusion", "saliency"} for e in entry["explained"])
 
 
+def made(folder: Path, name: str, proposals: str | None, **changes: Any) -> Path:
+    """An untrained detector that finds something, as a checkpoint."""
+    torch.manual_seed(0)
+    config = model_config(name, classes=len(CLASSES), score_threshold=0.0, **changes)
+    model: Any = model_module(name).Model(config)
+    shape = Preprocessing(size=(64, 64), resize="letterbox", proposals=proposals)
+    weights = model.state_dict()
+    state = checkpoint.Checkpoint(name, dataclasses.asdict(config), CLASSES, "detect", shape.to_json(), weights)
+    checkpoint.save(state, folder / "best.safetensors")
+    return folder
+
+
+def test_the_stages_of_a_detector_are_drawn(corner: Path, tmp_path: Path, run: Path, shell: Shell) -> None:
+    detector = made(tmp_path, "fast_rcnn_small", "selective_search", trunk_width=4, head_width=16)
+    code, out, err = shell("explain", detector, corner, "--methods", "stages", "--out", tmp_path / "out", "--json")
+    assert code == 0, err
+    (entry,) = json.loads(out)["images"]
+    names = [stage["name"] for stage in entry["stages"]]
+    assert names[0].endswith(" regions")  # selective search
+    assert {"given proposals", "bins of a region", "before suppression", "answer"} < set(names)
+    assert names[-1] == "answer"
+    for stage in entry["stages"]:
+        assert stage["drawn"] <= stage["boxes"]
+        assert max(Image.open(tmp_path / "out" / stage["file"]).size) >= 64
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Stages (detectors)" in page
+    assert "RoIAlign divides the region of the surest answer into 7 x 7 equal bins" in page
+    assert (tmp_path / "out" / "plots" / "1-stages.png").is_file()
+    with pytest.raises(UsageError, match="--methods stages is of detectors; a model to classify has: grad_cam"):
+        saccade.explain(run, corner, methods=["stages"])
+
+
+def test_steps_of_a_suppression_are_those_of_nms() -> None:
+    from saccade.explanations.stages import suppression_steps
+    from saccade.layers.stages import BoxStage
+    from saccade.ops.nms import batched_nms
+
+    generator = torch.Generator().manual_seed(0)
+    corner = torch.rand(60, 2, generator=generator) * 40
+    boxes = torch.cat((corner, corner + 10 + 20 * torch.rand(60, 2, generator=generator)), 1)
+    scores, labels = torch.linspace(1, 0, 60), torch.arange(60) % 2
+    steps = list(suppression_steps(BoxStage("", "", boxes, scores, labels, 0.4)))
+    assert [kept for kept, _ in steps] == batched_nms(boxes, scores, labels, 0.4).tolist()
+    assert sum(1 + len(dropped) for _, dropped in steps) == 60
+
+
 def test_bad_input(run: Path, corner: Path, tmp_path: Path, shell: Shell) -> None:
     (tmp_path / "no.png").write_bytes(b"no picture")
     for words, expected, message in (

@@ -25,6 +25,7 @@ from saccade.explanations.layers import Shape, layer_shapes, maps_of, stage_laye
 from saccade.explanations.occlusion import occlusion, patch_of, patch_places
 from saccade.explanations.placing import place
 from saccade.explanations.saliency import saliency
+from saccade.explanations.stages import StagePicture, stage_pictures
 from saccade.layers.regions import given_regions
 from saccade.tasks.contract import Box, Scores, Target, task_of
 from saccade.tasks.table import find_task
@@ -62,6 +63,7 @@ class Explained:
     patch: int = 0  # side of the occluding patch, pixels of the original
     input: np.ndarray | None = None  # [H, W, 3] uint8, what the network saw
     layers: dict[str, tuple[Tensor, list[int]]] = field(default_factory=dict)  # maps [k, h, w] and their channels
+    stages: list[StagePicture] = field(default_factory=list)  # of a detector
     notes: list[str] = field(default_factory=list)  # what was not shown, and why
 
 
@@ -108,6 +110,8 @@ def explain_image(
         for name, maps in maps_of(model, inputs_of(batch), names).items():
             channels = strongest_channels(maps, CHANNELS)
             done.layers[name] = (maps[channels], channels)
+    if "stages" in wanted.methods and find_task(task).many_objects:
+        done.stages = stage_pictures(model, batch, picture, to_picture, preprocessing.proposals)
     return done
 
 

@@ -7,6 +7,7 @@ METHODS: dict[str, str] = {  # name on the command line -> title of its picture
     "occlusion": "occlusion",
     "saliency": "gradient",
     "features": "feature maps",
+    "stages": "stages",
 }
 UNITS: dict[str, str] = {  # of the colour bar
     "grad_cam": "evidence for it",
@@ -30,6 +31,10 @@ MEANINGS: dict[str, str] = {
     "features": "Feature maps: the channels of a layer that respond most to this image, each from least (black) to "
     "largest value (white), in the frame of the network's input. Channels have no names: what one responds to shows "
     "only over many images.",
+    "stages": "Stages (detectors): the boxes that the network goes through on the way to its answer, in the order of "
+    "its paper: what it is given or proposes, which anchors would learn the found objects, how the surest region is "
+    "divided, what stands before suppression, the first steps of it, and the answer. Of many boxes the first 60 are "
+    "drawn, of the answer those of a score from 0.3 on; white ones have no class.",
 }
 LIMITS = (
     "The pictures say what this network used for this answer, not what is true of the object, and not that the answer "

@@ -11,7 +11,7 @@ Letters: H, W sides of the image, n regions, p pairs of neighbours, m boxes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -84,7 +84,7 @@ def selective_search(image: np.ndarray, mode: str = "fast", seed: int = 0, width
         for scale in MODES[mode].scales:
             regions = _regions(pixels, graph.segment(scale, math.ceil(scale)))
             for weights in MODES[mode].similarities:
-                found = _group(regions, np.array(weights, np.float32), float(side[0] * side[1]))
+                found, _ = _group(regions, np.array(weights, np.float32), float(side[0] * side[1]))
                 boxes.append(found)
                 ranks.append(np.arange(len(found), 0, -1) * rng.random(len(found)))
     every = np.concatenate(boxes)[np.argsort(np.concatenate(ranks), kind="stable")]
@@ -94,6 +94,36 @@ def selective_search(image: np.ndarray, mode: str = "fast", seed: int = 0, width
     if not len(every):  # an image that is itself no larger than the smallest box
         every = np.array([[0, 0, *side]], np.float64)
     return (every * np.tile([across / side[0], height / side[1]], 2)).astype(np.float32)
+
+
+def region_growth(image: np.ndarray, counts: Sequence[int]) -> list[np.ndarray]:
+    """The regions of the first strategy of the fast mode on their way to one, its first cut first: [h, w] int32
+    each, numbered from 0.
+
+    Args:
+        image: [H, W, 3] uint8 RGB; h and w are its `working_size`.
+        counts: how many regions are left, falling; those above the number of the first cut are left out.
+
+    Source: Uijlings et al. 2013, algorithm 1 and figure 2.
+    """
+    height, across = working_size(*image.shape[:2])
+    small = cv2.resize(image, (across, height), interpolation=cv2.INTER_AREA)
+    mode = MODES["fast"]
+    planes = COLOURS[mode.colours[0]](small)
+    labels = Graph(planes).segment(mode.scales[0], math.ceil(mode.scales[0]))
+    regions = _regions(_PixelBins(planes), labels)
+    _, pairs = _group(regions, np.array(mode.similarities[0], np.float32), float(labels.size))
+    n = len(regions.sizes)
+    found = [labels]
+    for count in counts:
+        if count >= n:
+            continue
+        owner = np.arange(2 * n - 1)  # of each region the one that it has become
+        for new, (i, j) in reversed(list(enumerate(pairs[: n - count], n))):
+            owner[i] = owner[j] = owner[new]
+        _, numbers = np.unique(owner[:n], return_inverse=True)
+        found.append(numbers.astype(np.int32)[labels])
+    return found
 
 
 def working_size(height: int, across: int, width: int = WIDTH) -> tuple[int, int]:
@@ -367,9 +397,11 @@ def _join(i: int, j: int, new: int, regions: Regions) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def _group(regions: Regions, weights: np.ndarray, area: float) -> np.ndarray:
-    """[2 n - 1, 4] int32 boxes of the regions and of what they are merged to, in that order (algorithm 1)."""
+def _group(regions: Regions, weights: np.ndarray, area: float) -> tuple[np.ndarray, np.ndarray]:
+    """[2 n - 1, 4] int32 boxes of the regions and of what they are merged to, in that order (algorithm 1), and the two
+    [n - 1, 2] that made each of the latter."""
     n = len(regions.sizes)
+    pairs = np.empty((n - 1, 2), np.int32)
     made = _room_for_all(regions)
     first, second = regions.pairs[:, 0].copy(), regions.pairs[:, 1].copy()
     alike = np.empty(len(first))
@@ -380,6 +412,7 @@ def _group(regions: Regions, weights: np.ndarray, area: float) -> np.ndarray:
     for new in range(n, 2 * n - 1):
         best = np.argmax(alike[:live])
         i, j = first[best], second[best]
+        pairs[new - n, 0], pairs[new - n, 1] = i, j
         _join(i, j, new, made)
         kept = 0
         for p in range(live):
@@ -393,4 +426,4 @@ def _group(regions: Regions, weights: np.ndarray, area: float) -> np.ndarray:
             first[kept], second[kept], alike[kept] = a, b, value
             kept += 1
         live = kept
-    return made.boxes
+    return made.boxes, pairs

@@ -79,6 +79,14 @@ def image_section(number: int, explained: Explained, classes: Sequence[str]) -> 
         shown = [m for m in METHODS if m in explained.heats]
         heads = [Head("explained"), Head("score", True), *(Head(f"{METHODS[m]}: strongest at") for m in shown)]
         section.tables.append(Table("", heads, rows))
+    for place, stage in enumerate(explained.stages, 1):
+        drawn = "" if stage.drawn == stage.boxes else f" {stage.drawn} of {stage.boxes} are drawn."
+        section.texts.append(f"{place}. {stage.name[:1].upper()}{stage.name[1:]}: {stage.words}{drawn}")
+    if explained.stages:
+        tiles = [
+            Tile(stage.pixels, f"{i}. {stage.name} ({stage.boxes})") for i, stage in enumerate(explained.stages, 1)
+        ]
+        section.plots.append(_sheet(f"{number}-stages", tiles, 3, 320))
     for name, (maps, channels) in explained.layers.items():
         section.texts.append(
             f"{name}: maps of {maps.shape[2]} x {maps.shape[1]} cells, the {len(channels)} strongest channels."
@@ -113,6 +121,8 @@ def summary(explained: Explained, classes: Sequence[str]) -> dict[str, Any]:
         out["occlusion"] = {"patch": explained.patch}
     if explained.notes:
         out["notes"] = explained.notes
+    if explained.stages:
+        out["stages"] = [{"name": s.name, "boxes": s.boxes, "drawn": s.drawn} for s in explained.stages]
     out["layers"] = {
         name: {"cells": list(maps.shape[1:]), "channels": channels}
         for name, (maps, channels) in explained.layers.items()

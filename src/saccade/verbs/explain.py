@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -68,10 +69,12 @@ def explain(
         raise UsageError(f"--top is {top}, allowed: at least 1")
     paths = _expand([images] if isinstance(images, str | Path) else images)
     trained = open_run(run, device)
+    trained, fallback = _with_boxes(trained)
     chosen = _methods(methods, trained.task)
     wanted = Wanted(chosen, find_labels(classes, trained.classes), top, layers, trained.thresholds)
     folder = None if out is None else report_folder(Path(at_home(out)))
     page = _page(trained, chosen)
+    page.warnings += fallback
     entries: list[dict[str, Any]] = []
     for number, path in enumerate(paths, 1):
         try:
@@ -85,6 +88,7 @@ def explain(
         if folder is not None:
             page.sections.append(image_section(number, found, trained.classes))
             _write_overlays(folder, number, found, entries[-1]["explained"])
+            _write_stages(folder, number, found, entries[-1])
     if all("error" in entry for entry in entries):
         raise DataError("no image could be read. " + "; ".join(entry["error"] for entry in entries[:5]))
     if folder is not None:
@@ -115,12 +119,14 @@ def _explain_one(trained: Trained, path: Path, wanted: Wanted, progress: bool) -
 
 def _methods(wanted: Sequence[str] | None, task: str) -> list[str]:
     """In the order shown. Raises UsageError for what is unknown or needs a gradient that is not there."""
-    usable = [m for m in METHODS if task_of(task).HAS_GRADIENT or m in ("occlusion", "features")]
+    usable = [m for m in METHODS if m in ("occlusion", "features") or _can(m, task)]
     if wanted is None:
         return usable
     for name in wanted:
         if name not in METHODS:
             raise UsageError(f"--methods {name!r} is unknown: {suggest(name, METHODS)}")
+        if name == "stages" and name not in usable:
+            raise UsageError(f"--methods stages is of detectors; a model to {task} has: {', '.join(usable)}")
         if name not in usable:
             others = ", ".join(other for other in TASKS if task_of(other).HAS_GRADIENT)
             raise UsageError(
@@ -130,6 +136,22 @@ def _methods(wanted: Sequence[str] | None, task: str) -> list[str]:
     if not wanted:
         raise UsageError(f"--methods is empty, allowed: {', '.join(usable)}")
     return [m for m in usable if m in wanted]
+
+
+def _with_boxes(trained: Trained) -> tuple[Trained, list[str]]:
+    """A run that was trained on the boxes of a file is explained with those of selective search.
+
+    The report says so."""
+    if trained.preprocessing.proposals != "file":
+        return trained, []
+    words = f"The run was trained on the boxes of a file ({trained.preprocessing.proposal_file}); these are those of "
+    shape = dataclasses.replace(trained.preprocessing, proposals="selective_search")
+    return dataclasses.replace(trained, preprocessing=shape), [words + "selective search."]
+
+
+def _can(method: str, task: str) -> bool:
+    """Whether a task allows a method that not all do."""
+    return TASKS[task].many_objects if method == "stages" else task_of(task).HAS_GRADIENT
 
 
 def find_labels(names: Sequence[str], classes: Sequence[str]) -> list[int]:
@@ -193,6 +215,16 @@ def _write_overlays(folder: Path, number: int, found: Explained, entries: list[d
             _, data = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
             write_whole(folder / f"{name}.png", data.tobytes())
             entry["files"].append(f"{name}.png")
+
+
+def _write_stages(folder: Path, number: int, found: Explained, entry: dict[str, Any]) -> None:
+    """The pictures of the stages, one PNG each; their names are added to the summary."""
+    for place, (stage, about) in enumerate(zip(found.stages, entry.get("stages", []), strict=True), 1):
+        words = (found.path.stem, f"stage{place}", stage.name)
+        name = "-".join([str(number), *(re.sub(r"[^\w.]+", "_", word)[:25] for word in words)])
+        _, data = cv2.imencode(".png", cv2.cvtColor(stage.pixels, cv2.COLOR_RGB2BGR))
+        write_whole(folder / f"{name}.png", data.tobytes())
+        about["file"] = f"{name}.png"
 
 
 @contextmanager
