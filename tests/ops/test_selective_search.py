@@ -10,6 +10,7 @@ import torch
 from skimage.segmentation import felzenszwalb
 
 from saccade.ops.boxes import box_iou
+from saccade.ops.graph_segmentation import Graph
 from saccade.ops.selective_search import (
     ALL,
     FILL,
@@ -18,7 +19,6 @@ from saccade.ops.selective_search import (
     SIZE,
     WIDTH,
     WITHOUT_COLOUR,
-    Graph,
     _group,
     _PixelBins,
     _regions,

@@ -68,13 +68,11 @@ def explain(
     if top < 1:
         raise UsageError(f"--top is {top}, allowed: at least 1")
     paths = _expand([images] if isinstance(images, str | Path) else images)
-    trained = open_run(run, device)
-    trained, fallback = _with_boxes(trained)
+    trained, fallback = _with_boxes(open_run(run, device))
     chosen = _methods(methods, trained.task)
     wanted = Wanted(chosen, find_labels(classes, trained.classes), top, layers, trained.thresholds)
     folder = None if out is None else report_folder(Path(at_home(out)))
-    page = _page(trained, chosen)
-    page.warnings += fallback
+    page = _page(trained, chosen, fallback)
     entries: list[dict[str, Any]] = []
     for number, path in enumerate(paths, 1):
         try:
@@ -87,8 +85,7 @@ def explain(
         entries.append(summary(found, trained.classes))
         if folder is not None:
             page.sections.append(image_section(number, found, trained.classes))
-            _write_overlays(folder, number, found, entries[-1]["explained"])
-            _write_stages(folder, number, found, entries[-1])
+            _write_pictures(folder, number, found, entries[-1])
     if all("error" in entry for entry in entries):
         raise DataError("no image could be read. " + "; ".join(entry["error"] for entry in entries[:5]))
     if folder is not None:
@@ -193,8 +190,9 @@ def _nothing_to_say(found: Explained, labels: Sequence[int], classes: Sequence[s
     return [f"The network does not see {name!r} in this image, so there is nothing to explain." for name in missing]
 
 
-def _page(trained: Trained, methods: Sequence[str]) -> Page:
+def _page(trained: Trained, methods: Sequence[str], warnings: Sequence[str]) -> Page:
     page = Page(f"What {trained.model} looks at", f"Explanations of a network to {trained.task}, {trained.path}")
+    page.warnings += warnings
     page.sections.append(introduction(trained.task, methods))
     if "features" in methods:
         filters = filters_section(trained.network)
@@ -202,6 +200,12 @@ def _page(trained: Trained, methods: Sequence[str]) -> Page:
             page.sections.append(filters)
     page.sentences.append(f"Computed on {describe_hardware(trained.device)}, float32.")
     return page
+
+
+def _write_pictures(folder: Path, number: int, found: Explained, entry: dict[str, Any]) -> None:
+    """What is drawn of one image, apart from the report; the names of the files are added to its summary."""
+    _write_overlays(folder, number, found, entry["explained"])
+    _write_stages(folder, number, found, entry)
 
 
 def _write_overlays(folder: Path, number: int, found: Explained, entries: list[dict[str, Any]]) -> None:
