@@ -23,7 +23,9 @@ from saccade.ops.graph_segmentation import Graph
 
 WIDTH = 500  # pixels to which an image is resized first (released code)
 LONGEST = 3  # heights in widths from which an image is made smaller still
-MIN_SIDE = 20  # pixels, at that width; smaller boxes are left out (released code)
+# Pixels, at that width; smaller boxes are left out. The released code has 20, made for VOC: on coco128 it loses objects
+# that OpenCV's, which has no limit, finds (benchmarks/notes.md).
+MIN_SIDE = 10
 COLOUR_BINS, TEXTURE_BINS, ORIENTATIONS = 25, 10, 8  # of the histograms of each channel (section 3.2.2)
 
 # Which of the four similarities are summed: colour, texture, size, fill (section 3.2.2).
