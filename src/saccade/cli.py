@@ -16,6 +16,7 @@ from saccade.cli_options import (
     Data,
     Device,
     Iou,
+    Join,
     Json,
     Nms,
     Precision,
@@ -23,6 +24,8 @@ from saccade.cli_options import (
     Run,
     Sigma,
     TaskName,
+    TreeFile,
+    Weights,
     Workers,
 )
 from saccade.cli_output import (
@@ -145,15 +148,13 @@ def train(
     minutes: Annotated[float | None, typer.Option(help=HELP["minutes"])] = None,
     batch: Annotated[int | None, typer.Option(help=HELP["batch"])] = None,
     size: Annotated[str | None, typer.Option(help=HELP["size"])] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="start from a run, a weights file, or imagenet, imagenet_v2, coco, cifar10")
-    ] = None,
+    weights: Weights = None,
+    tree: TreeFile = None,
+    join: Join = None,
     freeze: Annotated[int | None, typer.Option(help=HELP["freeze"])] = None,
     recipe: Annotated[str, typer.Option(help="default, paper, or probe: a classifier from --weights")] = "default",
     config: Annotated[Path | None, typer.Option(help="YAML or JSON file of settings")] = None,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="any setting; `saccade settings` lists all")
-    ] = None,
+    assignments: Assignments = None,
     task: TaskName = None,
     seed: Annotated[int | None, typer.Option(help=HELP["seed"])] = None,
     deterministic: Annotated[bool | None, typer.Option("--deterministic", help=HELP["deterministic"])] = None,
@@ -188,6 +189,8 @@ def train(
         out=out,
         task=task,
         weights=weights,
+        tree=tree,
+        join=join,
         recipe=recipe,
         config=config,
         resume=resume,

@@ -30,6 +30,14 @@ Iou = Annotated[float | None, typer.Option(help="with --nms hard, soft_linear: I
 Sigma = Annotated[float | None, typer.Option(help="with --nms soft: larger fades less; by default 0.5")]
 AgnosticNms = Annotated[bool, typer.Option("--agnostic-nms", help="boxes of different classes suppress each other too")]
 Assignments = Annotated[
-    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="any setting, again for more")
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="any of `saccade settings`; again for more"),
+]
+Weights = Annotated[
+    str | None, typer.Option(help="start from a run, a weights file, or imagenet, imagenet_v2, coco, cifar10")
+]
+TreeFile = Annotated[Path | None, typer.Option("--tree", metavar="FILE", help="yolo9000: the classes as a tree")]
+Join = Annotated[
+    str | None, typer.Option("--join", metavar="CLASSDATA", help="yolo9000: also learn from images with a class alone")
 ]
 TaskName = Annotated[str | None, typer.Option("--task", help="classify, localize, tag, detect, instances, segment")]

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from saccade.data.types import Objects
 from saccade.errors import UsageError
-from saccade.layers.wordtree import WordTree
+from saccade.layers.wordtree import WordTree, lifted, nearest_known
 
 # animal (dog (terrier, hound), cat), vehicle
 PARENTS = (-1, 0, 1, 1, 0, -1)
@@ -47,3 +48,24 @@ def test_a_sure_child_answers_in_place_of_its_parents() -> None:
 def test_what_is_no_tree_is_refused(parents: tuple[int, ...], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         WordTree(parents)
+
+
+def test_kinds_of_what_the_truth_knows_count_as_that() -> None:
+    above = nearest_known(PARENTS, {1, 4})
+    assert above.tolist() == [0, 1, 1, 1, 4, 5]
+    box, far = [0.0, 0.0, 10.0, 10.0], [50.0, 50.0, 60.0, 60.0]
+    found = Objects(
+        torch.tensor([box, box, far, box, box]),
+        torch.tensor([3, 2, 3, 4, 0]),  # hound, terrier, another hound, cat, animal
+        torch.tensor([0.2, 0.6, 0.3, 0.5, 0.1]),
+    )
+    answer = lifted(found, above, 0.5)
+    assert answer.scores is not None
+    rows = zip(answer.labels.tolist(), answer.scores.tolist(), answer.boxes[:, 0].tolist(), strict=True)
+    expected = [(0, 0.1, 0.0), (1, 0.3, 50.0), (1, 0.6, 0.0), (4, 0.5, 0.0)]
+    assert [pytest.approx(row) for row in sorted(rows)] == expected
+
+
+def test_answers_stay_as_they_are_where_the_truth_knows_their_classes() -> None:
+    found = Objects(torch.tensor([[0.0, 0, 9, 9], [0, 0, 9, 9]]), torch.tensor([2, 2]), torch.tensor([0.9, 0.8]))
+    assert lifted(found, nearest_known(PARENTS, {2, 3}), 0.5) is found

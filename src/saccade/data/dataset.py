@@ -5,7 +5,7 @@ Nothing here is decoded and nothing imports torch: `saccade check` reads a data 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +65,11 @@ class Record:
         if self.region is None:
             del state["region"]
         return state
+
+    @property
+    def label_alone(self) -> bool:
+        """Whether the picture has a class and no list of objects, not even an empty one."""
+        return self.label is not None and self.things is None
 
     def labels(self) -> list[int]:
         """The label, tags and labels of objects, each as often as it is stated; none for a class map."""
@@ -167,6 +172,25 @@ class DataSet:
         names = {r.split for r in self.records if r.split is not None}
         ranked = sorted(names, key=lambda s: (order.index(s) if s in order else len(order), s))
         return {s: sum(r.split == s for r in self.records) for s in ranked}
+
+    def take_classes(self, classes: Sequence[str]) -> None:
+        """Number labels by `classes`, which hold all own names that have a label, and may hold more. A class without
+        an id in a COCO file has its name for one."""
+        place = {name: i for i, name in enumerate(classes)}
+        new = [place.get(name, -1) for name in self.classes]
+        for record in self.records:
+            if record.label is not None:
+                record.label = new[record.label]
+            if record.tags is not None:
+                record.tags = sorted(new[tag] for tag in record.tags)
+            for thing in record.things or ():
+                thing.label = new[thing.label]
+        if self.mask_values is not None:
+            self.mask_values = {v: i if i == 255 else new[i] for v, i in self.mask_values.items()}
+        if self.category_ids is not None:
+            stated = dict(zip(self.classes, self.category_ids, strict=True))
+            self.category_ids = [stated.get(name, name) for name in classes]
+        self.classes = list(classes)
 
     def refuse(self, reasons: Mapping[str, str]) -> None:
         """Move the records of these ids, each with the reason, from the used to the refused, labels included."""

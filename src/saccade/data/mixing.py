@@ -22,9 +22,9 @@ class Mosaic:
 
     Each image is resized (aspect kept) to fit in `size` times a factor uniform in `low` to `high` and touches the
     point. The loader calls it with `fetch`, which gives another sample of the training set. For truth that consists
-    of objects, and boxes that are given; label, tags and class map are not composed. `id`, `original_size` and
-    `to_original` are those of the first image (upper left), as no matrix maps four images back. Source: YOLOv4
-    (Bochkovskiy et al. 2020), section 3.4.
+    of objects, and boxes that are given; tags and class map are not composed, and an image with a label stays alone.
+    `id`, `original_size` and `to_original` are those of the first image (upper left), as no matrix maps four images
+    back. Source: YOLOv4 (Bochkovskiy et al. 2020), section 3.4.
     """
 
     size: Size
@@ -36,7 +36,7 @@ class Mosaic:
     needs_others: ClassVar[bool] = True
 
     def __call__(self, sample: Sample, rng: np.random.Generator, fetch: Callable[[], Sample]) -> Sample:
-        if rng.random() >= self.probability:
+        if rng.random() >= self.probability or sample.truth.label is not None:
             return sample
         height, width = self.size
         x, y = max(1, round(width * rng.uniform(0.3, 0.7))), max(1, round(height * rng.uniform(0.3, 0.7)))

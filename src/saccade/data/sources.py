@@ -52,6 +52,9 @@ class Records:
     ) -> None:
         self.dataset = replace(dataset, records=[], ledger=Ledger())
         self.records = Packed([json.dumps(record.to_json()).encode() for record in records])
+        # What other images a transform may ask for: those with a class alone have no boxes to compose.
+        partners = [i for i, record in enumerate(records) if not (record.label_alone and find_task(task).objects)]
+        self.partners = np.array(partners or range(len(records)))
         self.task, self.view, self.seed = task, view, seed
         self.fixed = _count_fixed(view.transforms) if not find_task(task).objects else 0
         whole = [record.size for record in records]
@@ -83,7 +86,7 @@ class Records:
         return sample
 
     def _another(self, rng: np.random.Generator, until: int) -> Sample:
-        return self._transformed(int(rng.integers(len(self.records))), rng, until)
+        return self._transformed(int(self.partners[rng.integers(len(self.partners))]), rng, until)
 
     def _read(self, index: int, rng: np.random.Generator) -> Sample:
         """The sample behind the fixed transforms."""

@@ -42,8 +42,7 @@ def split(dataset: DataSet, seed: int = 0, share: float = HOLDOUT, group: str = 
     """
     if not 0 <= share < 1:
         raise UsageError(f"share of held-out pictures is {share}; allowed: from 0 on and below 1")
-    seen = _look_at_files(dataset, dataset.records)
-    dataset.refuse(_undecodable(dataset, {path for path, thumbnail in seen.items() if thumbnail is None}))
+    seen = refuse_undecodable(dataset)
     records = sorted(dataset.records, key=lambda record: record.id)
     copies = _find_copies(records, seen)
     thumbnails = [seen[record.path] for record in records]
@@ -63,6 +62,14 @@ def split(dataset: DataSet, seed: int = 0, share: float = HOLDOUT, group: str = 
     for i, out in zip(pool, held, strict=True):
         records[i].split = "val" if out else "train"
     _say_what_is_held_out(dataset, sum(held), share, given)
+
+
+def refuse_undecodable(dataset: DataSet) -> dict[str, np.ndarray | None]:
+    """Refuse the pictures that cannot be decoded. The thumbnail of every file that is left, by path (what
+    `duplicates.find_duplicates` compares), None for one that is not there."""
+    seen = _look_at_files(dataset, dataset.records)
+    dataset.refuse(_undecodable(dataset, {path for path, thumbnail in seen.items() if thumbnail is None}))
+    return {record.path: seen[record.path] for record in dataset.records}
 
 
 def describe_use(dataset: DataSet, share: float = HOLDOUT) -> dict[str, str]:

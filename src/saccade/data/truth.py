@@ -26,7 +26,7 @@ from saccade.data.resampling import resizing
 from saccade.data.rle import decode_rle, draw_polygons
 from saccade.data.types import Annotation, Objects, Sample
 from saccade.errors import DataError
-from saccade.tasks.table import find_task
+from saccade.tasks.table import TASKS, find_task
 
 T = TypeVar("T")
 
@@ -68,7 +68,8 @@ def read_truth(record: Record, dataset: DataSet, task: str, reduction: int = 1) 
     - tag: `tags` [classes] bool: those stated, else the label, else the classes of the objects present;
     - segment: `semantic` [H, W] uint8, values mapped by `dataset.mask_values`, 255 = ignore;
     - localize: `label` and, in `objects`, the box of the main object (`data.main_object`);
-    - detect: `objects` with boxes, labels, crowd, difficult, area, and keypoints where the data set names them;
+    - detect: `objects` with boxes, labels, crowd, difficult, area, and keypoints where the data set names them; of an
+      image that has a class and no list of objects in a set with objects (`data.joined`) `label` and empty `objects`;
     - instances: the same with masks [n, H, W] bool;
     - pose: as detect, for data whose joints have names.
 
@@ -94,6 +95,8 @@ def read_truth(record: Record, dataset: DataSet, task: str, reduction: int = 1) 
         main = _stated(main_object(record.things or []), record, "object that is neither crowd nor difficult")
         truth.label = main.label
         truth.objects = _objects([main], record, dataset, reduction)
+    elif kind.boxes_alone and record.label_alone and TASKS[dataset.task].many_objects:
+        truth.label, truth.objects = record.label, _objects([], record, dataset, reduction)
     else:
         things = _stated(record.things, record, "list of objects")
         truth.objects = _objects(things, record, dataset, reduction)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import track
@@ -20,6 +20,7 @@ from saccade.data.types import Annotation
 from saccade.errors import DataError, UsageError
 from saccade.inference.crops import predictions_by_crops
 from saccade.inference.predictor import Predictor
+from saccade.layers.wordtree import lifted, nearest_known
 from saccade.machine.device import loader_workers
 from saccade.machine.processes import from_all, place_among_processes
 from saccade.metrics import Result
@@ -61,7 +62,7 @@ def score(
         watchers: each is shown every image as well.
         bootstrap: resamples for the intervals; 0 for none.
     """
-    answers = predictions(predictor, dataset, records, how)
+    answers = by_known_classes(predictor, records, predictions(predictor, dataset, records, how))
     return _measure(answers, dataset, predictor.task, predictor.thresholds, watchers, bootstrap)
 
 
@@ -78,7 +79,7 @@ def score_together(
     if place:
         return None
     answers = {name: answer for part in parts for name, answer in part.items()}
-    in_order = ((record, answers[record.id]) for record in records)
+    in_order = by_known_classes(predictor, records, ((record, answers[record.id]) for record in records))
     return _measure(in_order, dataset, predictor.task, predictor.thresholds)
 
 
@@ -124,6 +125,23 @@ def predictions(
     shown = track(answers, "evaluating", total=len(records), console=console, disable=not how.progress, transient=True)
     for record, (_, answer) in shown:
         yield record, answer
+
+
+def by_known_classes(
+    predictor: Predictor, records: Sequence[Record], answers: Iterable[tuple[Record, Annotation]]
+) -> Iterable[tuple[Record, Annotation]]:
+    """The answers of a model whose classes are a tree in the classes that the truth of `records` has
+    (`layers.wordtree.lifted`); of other models as they are."""
+    config: Any = getattr(predictor.network, "config", None)
+    if not getattr(config, "tree", ()):
+        return answers
+    above = nearest_known(config.tree, {thing.label for record in records for thing in record.things or ()})
+
+    def lift(answer: Annotation) -> Annotation:
+        objects = answer.objects
+        return answer if objects is None else replace(answer, objects=lifted(objects, above, config.nms_iou))
+
+    return ((record, lift(answer)) for record, answer in answers)
 
 
 def batch_for(predictor: Predictor) -> int:
@@ -189,16 +207,4 @@ def align_classes(dataset: DataSet, classes: list[str]) -> None:
             f"{dataset.root} has classes that the model was not trained on: {', '.join(extra[:10])}; "
             f"the model knows {', '.join(classes[:20])}. A new output layer for them: saccade train ... --weights RUN"
         )
-    new = [classes.index(name) for name in dataset.classes]
-    for record in dataset.records:
-        if record.label is not None:
-            record.label = new[record.label]
-        if record.tags is not None:
-            record.tags = sorted(new[tag] for tag in record.tags)
-        for thing in record.things or ():
-            thing.label = new[thing.label]
-    if dataset.mask_values is not None:
-        dataset.mask_values = {
-            value: index if index == 255 else new[index] for value, index in dataset.mask_values.items()
-        }
-    dataset.classes = list(classes)
+    dataset.take_classes(classes)

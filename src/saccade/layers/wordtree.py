@@ -5,12 +5,15 @@ Source of all: Redmon & Farhadi, "YOLO9000", CVPR 2017, section 4, "Hierarchical
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from saccade.data.types import Objects
 from saccade.errors import UsageError
+from saccade.ops.suppression import suppress
 
 
 class WordTree(nn.Module):
@@ -72,3 +75,32 @@ def _path(parents: Sequence[int], node: int) -> list[int]:
         path.append(node)
         node = parents[node]
     return path
+
+
+def nearest_known(parents: Sequence[int], known: Collection[int]) -> Tensor:
+    """[N] of each class itself, or the nearest above it that is known; itself where there is none. So YOLO9000 (Redmon
+    & Farhadi 2017, section 4) is scored on classes that are inner nodes of its tree.
+
+    Args:
+        parents: of each class the number of its parent, -1 at the top.
+        known: classes of a truth.
+    """
+    return torch.tensor([next((n for n in _path(parents, i) if n in known), i) for i in range(len(parents))])
+
+
+def lifted(objects: Objects, above: Tensor, nms_iou: float) -> Objects:
+    """Answers in the classes that a truth knows: a terrier is a dog where the truth has dogs alone.
+
+    What overlaps a better box of the same class by more than `nms_iou` is then left out: several kinds of one class are
+    answers for one object. Darknet (Redmon & Farhadi 2017) scores such a class by its own probability, by the `map` of
+    its region layer; here the likeliest kind gives it.
+
+    Args:
+        objects: n boxes with labels and scores.
+        above: [N] what `nearest_known` gave.
+    """
+    labels = above[objects.labels]
+    if objects.scores is None or torch.equal(labels, objects.labels):
+        return objects
+    kept, _ = suppress(objects.boxes, objects.scores, labels, nms_iou, len(labels))
+    return dataclasses.replace(objects, labels=labels)[kept]

@@ -202,6 +202,11 @@ def takes_proposals(room: Room) -> bool:
     return bool(getattr(room, "TAKES_PROPOSALS", False))
 
 
+def takes_labels(room: Room) -> bool:
+    """Whether the room's model also learns from images that have a class and no boxes."""
+    return bool(getattr(room, "TAKES_LABELS", False))
+
+
 def example_inputs(room: Room, config: Any, height: int, width: int, images: int = 1) -> tuple[Tensor, ...]:
     """What the room's `forward` takes for images of a size: of a room that says nothing, one tensor [images, 3, height,
     width] of numbers in [0, 1), always the same; on torch's default device."""

@@ -37,11 +37,12 @@ def _split(dataset: DataSet, settings: Settings) -> dict[str, str | None]:
     """Split the data set; what its files state of each image. Raises DataError where too much of it is refused."""
     given = {record.id: record.split for record in dataset.records}
     split(dataset, settings.seed, settings.holdout, settings.group)
-    _refuse_bad_data(dataset, settings)
+    refuse_bad_data(dataset, settings)
     return given
 
 
-def _refuse_bad_data(dataset: DataSet, settings: Settings) -> None:
+def refuse_bad_data(dataset: DataSet, settings: Settings) -> None:
+    """Raises DataError where more than `max_refused` of the images or labels is refused."""
     ledger = dataset.ledger
     for kind, refused, used in (
         ("images", ledger.images_refused, ledger.images_used),

@@ -36,6 +36,7 @@ from saccade.models.weights import recognise
 from saccade.tasks.contract import task_of
 from saccade.tasks.table import TASKS
 from saccade.training.divide import divide
+from saccade.training.joint import Joint, Sources, read_joint, sources_of, stored_joint
 from saccade.training.resume import changed_settings, kept_origins, plain_setting, refuse_changes, start_of
 from saccade.version import __version__
 
@@ -62,6 +63,7 @@ class Plan:
     given: dict[str, str | None]  # split of each image id as the files state it, before the rest was assigned
     weights: str | None = None  # where the run started from, if not at random
     proposals: str | None = None  # file or run whose boxes the images are given; None: those of the preprocessing
+    join: str | None = None  # the data set whose images with a class alone are among `training`
     asked: Mapping[str, Any] = field(default_factory=dict)  # by file and flags, before batch and rate were found
 
     @property
@@ -82,6 +84,7 @@ class Plan:
             "config": dataclasses.asdict(self.config),
             "task": self.task,
             "data": str(self.dataset.root),
+            "join": self.join,
             "format": self.dataset.format,
             "classes": self.dataset.classes,
             "images": {"train": len(self.training), "val": len(self.validation)}
@@ -114,7 +117,7 @@ class Plan:
 
 def make_plan(
     model: str,
-    data: str | Path,
+    data: str | Path | Sources,
     *,
     task: str | None = None,
     recipe: str = "default",
@@ -125,8 +128,7 @@ def make_plan(
     """Read the data, choose the task, merge the settings, fit the model's Config to the data.
 
     Args:
-        config: YAML or JSON file of settings.
-        flags: settings given by the user, also fields of the model's Config.
+        config, flags: settings in a YAML or JSON file, and as the user gives them, also fields of the model's Config.
         weights: run, checkpoint, public weights file or word for published weights to start from.
 
     Raises:
@@ -134,9 +136,8 @@ def make_plan(
         DataError: the data cannot be used for this task.
     """
     module = model_module(model)
-    task, dataset = _read_for(module, model, data, task)
-    fields = {f.name for f in dataclasses.fields(module.VARIANTS[model])}
-    free = free_fields(module.VARIANTS[model])
+    task, dataset, joint = _read_for(module, model, data, task)
+    fields, free = {f.name for f in dataclasses.fields(module.VARIANTS[model])}, free_fields(module.VARIANTS[model])
     in_file = {} if config is None else read_settings_file(config)
     word, published = recognise(model, weights, asked_trunk(model, config, flags or {})) if weights else ("", None)
     of_weights = [] if published is None else [(f"weights {word}", published.settings)]
@@ -148,7 +149,8 @@ def make_plan(
     shape = _preprocessing(module, task, settings, dataset)
     joints = shape.joints and len(shape.joints)
     known: dict[str, Any] = {"classes": len(dataset.classes), "task": task, "size": shape.size, "joints": joints}
-    built = model_config(model, **{k: v for k, v in known.items() if k in fields and v is not None} | changes)
+    values = {k: v for k, v in known.items() if k in fields and v is not None}
+    built = joint.grown(model_config(model, **values | changes))
     check_buildable(module, model, built, {name: value for name, value in changes.items() if name in fields})
     if "objective" in fields:
         built = dataclasses.replace(built, objective=_balanced(built, task, parts.training))
@@ -161,7 +163,7 @@ def make_plan(
         config=built,
         task=task,
         dataset=dataset,
-        training=parts.training,
+        training=joint.added(dataset, parts.training, settings),
         validation=parts.validation,
         testing=parts.testing,
         settings=settings,
@@ -170,6 +172,7 @@ def make_plan(
         recipe=recipe,
         given=parts.given,
         weights=None if weights is None else str(weights),
+        join=joint.join,
         asked=asked,
     )
 
@@ -186,7 +189,7 @@ def asked_trunk(
 
 def resume_plan(
     model: str,
-    data: str | Path,
+    data: str | Path | Sources,
     stored: Mapping[str, Any],
     *,
     recipe: str = "default",
@@ -204,7 +207,7 @@ def resume_plan(
         DataError: the data cannot be used any more.
     """
     module = model_module(model)
-    task, dataset = _read_for(module, model, data, stored["task"])
+    task, dataset, joint = _read_for(module, model, data, stored["task"], stored)
     free = free_fields(module.VARIANTS[model])
     now = ({} if config is None else read_settings_file(config)) | dict(flags or {})
     settings, _, origins = resolve(
@@ -223,7 +226,7 @@ def resume_plan(
         config=built,
         task=task,
         dataset=dataset,
-        training=parts.training,
+        training=joint.added(dataset, parts.training, settings),
         validation=parts.validation,
         testing=parts.testing,
         settings=settings,
@@ -232,6 +235,7 @@ def resume_plan(
         recipe=recipe,
         given=parts.given,
         weights=start,
+        join=joint.join,
         asked=asked,
     )
     refuse_changes(plan.to_json(), stored)
@@ -277,7 +281,10 @@ def fingerprint(records: list[Record]) -> str:
     """SHA-256 over ids, sizes and labels: a resumed run must see the same data."""
     total = hashlib.sha256()
     for record in sorted(records, key=lambda r: r.id):
-        total.update(json.dumps(record.to_json(), sort_keys=True).encode())
+        state = record.to_json()
+        if record.label_alone and Path(record.path).is_absolute():  # joined: wherever it lies now
+            del state["path"]
+        total.update(json.dumps(state, sort_keys=True).encode())
     return total.hexdigest()
 
 
@@ -287,7 +294,18 @@ def _recipe(module: Room, model: str, recipe: str, weights: str | Path | None) -
     return f"recipe {recipe}", recipe_of(module, model, recipe)
 
 
-def _read_for(module: Room, model: str, data: str | Path, task: str | None) -> tuple[str, DataSet]:
+def _read_for(
+    module: Room, model: str, data: str | Path | Sources, task: str | None, stored: Mapping[str, Any] | None = None
+) -> tuple[str, DataSet, Joint]:
+    """Read what a run learns from, as a run goes on where its `config.json` is given."""
+    sources = sources_of(data)
+    task, dataset = _read_data(module, model, sources.data, task)
+    if stored is not None:
+        return task, dataset, stored_joint(sources, dataset, stored)
+    return task, dataset, read_joint(sources, dataset, module, model)
+
+
+def _read_data(module: Room, model: str, data: str | Path, task: str | None) -> tuple[str, DataSet]:
     """Read `data` for a task that both the labels and the model serve."""
     if task is not None and task not in module.TASKS:
         raise UsageError(f"model {model} cannot be trained to {task}; it serves: {', '.join(module.TASKS)}")

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from saccade import checkpoint
 from saccade.config import height_width
 from saccade.data.balance import repeat_factors
+from saccade.data.joined import joint_factors
 from saccade.data.loader import Loader, Work
 from saccade.data.orders import Order, Repeated, Shuffled
 from saccade.data.types import Batch
 from saccade.data.views import training_view
+from saccade.data.word_tree import Tree
 from saccade.errors import ModelFileError, UsageError, suggest
 from saccade.machine.device import loader_workers
 from saccade.machine.files import inside, make_folder, remove_leftovers, write_whole
@@ -103,8 +105,12 @@ def make_loader(plan: Plan, device: torch.device, processes: int, rank: int, mos
         view = view.then(BorderWeights(border))
     drop_last = len(plan.training) >= settings.batch  # a last batch of one would upset batch norm
     order: Order = Shuffled(settings.seed, drop_last)
+    factors = np.ones(len(plan.training))
+    if plan.join is not None:
+        factors = joint_factors(plan.training, plan.config.labelled_images)
     if settings.repeat_threshold:
-        factors = repeat_factors(plan.training, len(plan.dataset.classes), settings.repeat_threshold)
+        factors = factors * repeat_factors(plan.training, len(plan.dataset.classes), settings.repeat_threshold)
+    if (factors > 1).any():
         order = Repeated(factors, settings.seed, drop_last)
     workers = loader_workers(settings.workers, device, processes_here())
     work = Work(workers, int(settings.cache * 1e9), processes, rank)
@@ -179,6 +185,7 @@ def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume:
         f"validation{tested} images, {len(plan.dataset.classes)} classes; {precision} ({why}), "
         f"batch {plan.settings.batch}"
     )
+    _say_what_is_joined(plan, display)
     if not resume:
         _say_what_is_fitted(plan, display)
     _say_what_is_wrong(plan, run, display)
@@ -234,6 +241,19 @@ def _surroundings() -> dict[str, Any]:
     """What equal numbers depend on besides the settings: the bits of a run are those of these versions and threads."""
     versions = {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
     return {"versions": versions, "threads": torch.get_num_threads()}
+
+
+def _say_what_is_joined(plan: Plan, display: Display) -> None:
+    """The tree of the classes, and what of an epoch has boxes, where images with a class alone are among it."""
+    if getattr(plan.config, "tree", ()):
+        display.say(Tree(tuple(plan.dataset.classes), plan.config.tree).in_words())
+    if plan.join is not None:
+        alone = sum(record.label_alone for record in plan.training)
+        times = joint_factors(plan.training, plan.config.labelled_images).max()
+        display.say(
+            f"{alone} of the training images have a class and no boxes ({plan.join}); an epoch shows the others "
+            f"{'once' if times == 1 else f'{times:.3g} times'}"
+        )
 
 
 def _say_what_is_fitted(plan: Plan, display: Display) -> None:

@@ -36,6 +36,7 @@ from saccade.reports.gallery import Gallery
 from saccade.tasks.table import TASKS
 from saccade.training.display import Display
 from saccade.training.interrupt import Interrupt, Stopped
+from saccade.training.joint import Sources
 from saccade.training.lock import lock
 from saccade.training.mixup import mix
 from saccade.training.optimizer import learning_rate
@@ -59,6 +60,8 @@ def train(
     out: str | Path | None = None,
     task: str | None = None,
     weights: str | Path | None = None,
+    tree: str | Path | None = None,
+    join: str | Path | None = None,
     recipe: str = "default",
     config: str | Path | None = None,
     resume: bool = False,
@@ -77,6 +80,8 @@ def train(
         task: what to train for, where labels and model leave a choice.
         weights: a run, checkpoint or public weights file to start from, or a word for a published file, which is
             downloaded unless it is in the cache: "imagenet", "imagenet_v2", "coco", "cifar10"; also of its trunk.
+        tree: file with the classes as a tree of names, for models whose classes are one (docs/reference/formats.md).
+        join: data of images that have a class and no boxes, for models that learn from them too.
         recipe: "default", "paper", or of a classifier with weights "probe": its output layer is fitted first.
         resume, overwrite: go on with the run in `out`; replace it.
         proposals: of a model that takes some, a file (`data.proposals.FORMS`) or run in place of selective search.
@@ -91,6 +96,7 @@ def train(
         DivergedError, Stopped: the loss became NaN or infinite; a signal came, and the state is saved.
     """
     data, out, weights, config = at_home(data), at_home(out), at_home(weights), at_home(config)
+    sources = Sources(data, at_home(join), at_home(tree))
     check_model_name(model)
     join_processes(device)
     run = agreed_run_folder(out, model, data, resume, overwrite)
@@ -99,19 +105,23 @@ def train(
     if weights is not None:  # what is wrong with them comes before slow work
         weights_path(model, weights, progress and is_main_process(), asked_trunk(model, file, settings, stored))
     plan_it = partial(make_plan, task=task) if stored is None else partial(resume_plan, stored=stored)
-    plan = plan_it(model, data, recipe=recipe, config=file, flags=settings, weights=weights)
+    plan = plan_it(model, sources, recipe=recipe, config=file, flags=settings, weights=weights)
     plan = with_proposals(plan, at_home(proposals), stored)
     with lock(run) as first:
         if first:
             run_folder(run, model, data, resume, overwrite)  # another run may have ended there since
         display = Display(progress and is_main_process())
-        make = Makers(
-            lambda plan, folder, resume: fit(plan, folder, device, display, resume),
-            lambda plan, run, fitted: _conclude(plan, run, fitted, own_device(device)),
-            own_device(device),
-            display,
-        )
-        return run_stages(plan, find_stages(plan, stored), run, make, resume=resume)
+        return run_stages(plan, find_stages(plan, stored), run, _makers(device, display), resume=resume)
+
+
+def _makers(device: str | None, display: Display) -> Makers:
+    """What makes the stages of a run."""
+    return Makers(
+        lambda plan, folder, resume: fit(plan, folder, device, display, resume),
+        lambda plan, run, fitted: _conclude(plan, run, fitted, own_device(device)),
+        own_device(device),
+        display,
+    )
 
 
 def fit(plan: Plan, run: Path, device: str | None, display: Display, resume: bool = False) -> dict[str, Any]:
@@ -295,9 +305,8 @@ def _evaluate(parts: Parts) -> Result | None:
     model = parts.model if parts.averaged is None else parts.averaged.model
     share_buffers(model)
     precision = "bf16" if parts.precision == "bf16" else "fp32"
-    predictor = Predictor(
-        model, plan.task, plan.dataset.classes, plan.preprocessing, parts.accelerator.device, precision
-    )
+    device = parts.accelerator.device
+    predictor = Predictor(model, plan.task, plan.dataset.classes, plan.preprocessing, device, precision)
     with timed_convolutions(torch.backends.cudnn.benchmark and plan.preprocessing.size is not None):
         return score_together(predictor, plan.dataset, plan.validation, plan.settings.workers)
 
@@ -327,12 +336,8 @@ def _finish(parts: Parts, counters: Progress) -> dict[str, Any]:
 
 
 def _conclude(plan: Plan, run: Path, fitted: Path, device: torch.device) -> dict[str, Any]:
-    """The network that a course ends with, where no fit ends it: its checkpoint, measured.
-
-    Args:
-        plan: its weights are the network.
-        fitted: folder of the last fit.
-    """
+    """The network that a course ends with, where no fit ends it (the weights of `plan`): its checkpoint, measured.
+    `fitted` is the folder of the last fit."""
     rows = Log(fitted / "log.jsonl").rows()
     if is_main_process():
         network, _ = network_so_far(plan)
@@ -340,10 +345,7 @@ def _conclude(plan: Plan, run: Path, fitted: Path, device: torch.device) -> dict
         metrics, thresholds = {}, []
         if plan.validation:
             result = score(predictor, plan.dataset, plan.validation, Pass(workers=plan.settings.workers))
-            metrics, thresholds = (
-                {name: value.value for name, value in result.metrics.items()},
-                _thresholds(plan, result),
-            )
+            metrics, thresholds = {k: value.value for k, value in result.metrics.items()}, _thresholds(plan, result)
         checkpoint.save(plan.checkpoint(network, metrics, thresholds), run / "best.safetensors")
         write_whole(run / "data_report.json", json.dumps(plan.dataset.ledger.to_json(), indent=2))
     return _report(Ended(plan, run, rows, 60 * rows[-1]["minutes"], device, "fp32"))
@@ -395,5 +397,4 @@ def _report(ended: Ended) -> dict[str, Any]:
 
 def _show(parts: Parts, counters: Progress) -> None:
     losses = {name: value / counters.steps for name, value in counters.sums.items()}
-    rate = counters.images / max(counters.seconds, 1e-9)
-    parts.display.step(counters.epoch, parts.share(counters), losses, rate)
+    parts.display.step(counters.epoch, parts.share(counters), losses, counters.images / max(counters.seconds, 1e-9))

@@ -12,6 +12,7 @@ from torch import Tensor
 from saccade.data.types import Annotation, Batch, Objects
 from saccade.errors import UsageError
 from saccade.models.detectors import yolo2, yolo9000
+from saccade.ops.boxes import box_iou
 
 TREE = (-1, 0, 0)  # a thing, of two kinds
 TINY = dataclasses.replace(
@@ -106,3 +107,36 @@ def test_both_kinds_of_images_in_one_batch() -> None:
 def test_a_tree_of_other_classes_is_refused() -> None:
     with pytest.raises(UsageError, match="the tree has 3 classes, the data 4"):
         yolo9000.Model(dataclasses.replace(TINY, classes=4))
+
+
+def test_a_class_that_never_had_a_box_is_found() -> None:
+    """As the 156 classes of ImageNet that COCO does not have (section 4): images with boxes teach where things are, and
+    those with a class alone what they are."""
+    small = {"priors": ((16.0, 16.0),), "trunk_width": 16, "convs": (), "passthrough": "none", "prior_images": 0}
+    tree = (-1, 0, 0, -1, 3, 3)  # warm (red, orange), cold (blue, cyan); orange and cyan have no boxes
+    colours = {1: (0.95, 0.1, 0.1), 2: (0.95, 0.6, 0.1), 4: (0.1, 0.1, 0.95), 5: (0.1, 0.85, 0.95)}
+    model = make(dataclasses.replace(TINY, classes=6, tree=tree, **small)).train()
+    torch.manual_seed(1)
+
+    def picture(label: int) -> tuple[Tensor, list[float]]:
+        x, y = torch.randint(0, 48, (2,)).tolist()
+        image = 0.4 + 0.1 * torch.rand(3, 64, 64)
+        image[:, y : y + 16, x : x + 16] = torch.tensor(colours[label])[:, None, None]
+        return image, [x, y, x + 16, y + 16]
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for _ in range(60):
+        labels = [1, 4, 1, 4, 2, 5, 2, 5]
+        drawn = [picture(label) for label in labels]
+        truth = [boxed([box], [n]) if n in (1, 4) else labelled(n) for n, (_, box) in zip(labels, drawn, strict=True)]
+        batch = Batch(torch.stack([image for image, _ in drawn]), [(64, 64)] * len(truth), truth)
+        optimizer.zero_grad()
+        torch.stack(list(model.loss(batch).values())).sum().backward()
+        optimizer.step()
+    labels = [2, 5] * 6
+    drawn = [picture(label) for label in labels]
+    answers = model.eval().predict(Batch(torch.stack([image for image, _ in drawn]), [(64, 64)] * len(drawn)))
+    best = [answer.objects[:1] for answer in answers if answer.objects is not None]
+    assert [int(objects.labels[0]) for objects in best] == labels
+    overlaps = box_iou(torch.cat([objects.boxes for objects in best]), torch.tensor([b for _, b in drawn]).float())
+    assert overlaps.diagonal().median() > 0.5

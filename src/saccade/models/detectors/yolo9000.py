@@ -3,7 +3,8 @@ and from images with nothing but a class.
 
 Classes are the nodes of a WordTree: a softmax among the children of each node, so that a box may be surely a dog and
 unsure of which. An image with boxes teaches as ever. An image with a class alone teaches the class at the box that
-believes in it most, and asks this box for a confidence of 0.3, as if it met the object by that much; of where the
+believes in it most, by confidence times P(class) as in the released code, since the confidence is the probability that
+the tree has at its root; and asks this box for a confidence of 0.3, as if it met the object by that much. Of where the
 object is, it says nothing.
 
 Letters: b images, A boxes of an image, T the most objects of an image, C classes (nodes).
@@ -13,12 +14,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from saccade.data.types import Annotation, Batch
 from saccade.errors import UsageError
@@ -63,6 +65,8 @@ class Config:
     background: float = 1.0
     ignore: float = 0.6  # boxes that overlap an object by a larger IoU are not punished for their confidence
     prior_images: int = 12_800  # images for which boxes without an object learn to be their priors
+    # joint training: images with a class alone for each image with boxes in an epoch, at most; the latter are repeated
+    labelled_images: float = field(default=4.0, metadata={"low": 0.01, "high": 1e6})
     sure: float = 0.5  # probability from which a class answers in place of the one above it
     score_threshold: float = 0.001
     nms_iou: float = 0.45
@@ -142,7 +146,8 @@ class Model(nn.Module):
         losses["background"] = losses["background"] * boxed[:, None]
         losses["prior"] = losses["prior"] * boxed[:, None] * (network.seen < config.prior_images)
         believed = logs.gather(2, label.clamp(min=0)[:, None, None].expand(-1, logs.shape[1], 1))[..., 0]  # [b, A]
-        best = believed.detach().argmax(1, keepdim=True)
+        certain = functional.logsigmoid(cells.values[..., 4].float())
+        best = (believed + certain).detach().argmax(1, keepdim=True)
         sure = cells.values[..., 4].gather(1, best)[:, 0].sigmoid()
         confidence = config.objects / 2 * (ASSUMED - sure).clamp(min=0).square()
         losses["label"] = (confidence - believed.gather(1, best)[:, 0]) * ~boxed
