@@ -30,7 +30,7 @@ STILL: dict[str, Any] = {"flip": 0, "jitter": 0, "color": 0, "workers": 0, "batc
 MORE: dict[str, dict[str, Any]] = {
     "rcnn_small": {"epochs": 150, "most_proposals": 2000},
     "rfcn_small": {"epochs": 200},
-    "sliding_window_small": {"epochs": 200},
+    "sliding_window_small": {"epochs": 300},
 }
 
 
