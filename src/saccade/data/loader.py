@@ -262,8 +262,10 @@ class _Patient(_MultiProcessingDataLoaderIter):
                 return super()._get_data()
             except RuntimeError as error:
                 waited += self._timeout
-                if waited >= TIMEOUT or not str(error).startswith("DataLoader timed out"):
+                if not str(error).startswith("DataLoader timed out"):
                     raise
+                if waited >= TIMEOUT:
+                    raise RuntimeError(f"no batch in {waited:g} seconds") from None
 
 
 class _PatientLoader(DataLoader):
@@ -292,8 +294,8 @@ def _drain(loader: DataLoader) -> Iterator[tuple[Batch, list[tuple[int, SaccadeE
             due: Any = loader.batch_sampler
             names = [loader.dataset.name(index) for _, index in due.steps[number][:3]]  # type: ignore[attr-defined]
             raise ResourceError(
-                f"a loader process died or hangs ({reason}) when {', '.join(names)} and others were due; the usual "
-                f"cause is too little memory or shared memory (/dev/shm): {_ROOM}"
+                f"a loader process died, hangs or is starved of processor time ({reason}) when {', '.join(names)} and "
+                f"others were due; the usual cause is too little memory or shared memory (/dev/shm): {_ROOM}"
             ) from None
         number += 1
         layout = rest.pop("layout")
