@@ -273,12 +273,14 @@ def evaluate(
 def predict(
     run: Run,
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="image, folder, glob, video, camera:0")],
-    out: Annotated[Path | None, typer.Option(help="folder for pictures and predictions.json")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for pictures, videos and predictions.json")] = None,
     threshold: Annotated[float | None, typer.Option(help="smallest score of a box or tag")] = None,
     proposals: Proposals = None,
     masks: Annotated[str, typer.Option(help="masks of objects: rle, polygons or png (maps in --out)")] = "rle",
     batch: Annotated[int, typer.Option(help="images a forward pass", min=1)] = 8,
     frames: Annotated[int | None, typer.Option(help="stop a video or camera after so many frames", min=1)] = None,
+    fps: Annotated[bool, typer.Option("--fps", help="draw into videos how many frames/s are answered")] = False,
+    show: Annotated[bool, typer.Option("--show", help="open a window that shows videos; q in it ends one")] = False,
     nms: Nms = "hard",
     iou: Iou = None,
     sigma: Sigma = None,
@@ -294,7 +296,8 @@ def predict(
 
     folder = out if out is not None or as_json else Path("predictions")
     rule = NmsRule(nms, iou, sigma, agnostic_nms)
-    options = Options(threshold, proposals, masks, batch, workers, device, precision, frames, rule)
+    progress = not as_json
+    options = Options(threshold, proposals, masks, batch, workers, device, precision, frames, rule, fps, show, progress)
     show_answers(answers(run, sources, folder, options), as_json)
     if not as_json:
         say(f"pictures and predictions.json: {folder}")

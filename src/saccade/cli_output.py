@@ -155,8 +155,8 @@ def converted(result: dict[str, Any]) -> str:
 
 
 def show_answers(answers: Iterable[Answer], as_json: bool) -> None:
-    """What `predict` says: a line an image as it comes, or all as one JSON list, also where a signal ends the work;
-    what else is to be known of an image on stderr."""
+    """What `predict` says: a line an image as it comes, or all as one JSON list, also where a signal or a video that is
+    cut off ends the work; what else is to be known of an image on stderr."""
     known: list[dict[str, Any]] = []
     try:
         for answer in answers:
@@ -168,7 +168,8 @@ def show_answers(answers: Iterable[Answer], as_json: bool) -> None:
             else:
                 say(f"{image}: {answer.line}")
     except Exception as error:
-        if as_json and getattr(error, "exit_code", 0) > 128:  # a signal
+        signal = getattr(error, "exit_code", 0) > 128
+        if as_json and (signal or any("error" not in answer for answer in known)):
             print_json(known)
         raise
     if as_json:

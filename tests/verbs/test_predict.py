@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,9 @@ def test_videos(runs: dict[str, Path], tmp_path: Path) -> None:
     answers = saccade.predict(runs["detect"], film, out=tmp_path / "out", threshold=0.0)
     assert [answer["image"] for answer in answers] == [f"{film}#{i}" for i in range(6)]
     assert all(answer["size"] == [48, 64] for answer in answers)
+    assert [(answer["frame"], answer["time"]) for answer in answers] == [(i, pytest.approx(i / 10)) for i in range(6)]
+    lines = [json.loads(line) for line in (tmp_path / "out" / "film.mp4.jsonl").read_text().splitlines()]
+    assert lines == [{name: value for name, value in answer.items() if name != "image"} for answer in answers]
     capture = cv2.VideoCapture(str(tmp_path / "out" / "film.mp4"))
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 6
     assert capture.get(cv2.CAP_PROP_FPS) == 10
@@ -264,7 +268,7 @@ def test_a_video_that_cannot_be_drawn_is_noted(
     assert "frames of 64 x 48 pixels" in note
     assert str(tmp_path / "out" / "film.mp4") in note
     assert "notes" not in two
-    assert os.listdir(tmp_path / "out") == ["predictions.json"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["film.mp4.jsonl", "predictions.json"]
 
 
 def test_a_drawn_video_that_is_not_whole_is_an_error(
@@ -291,7 +295,7 @@ def test_a_drawn_video_that_is_not_whole_is_an_error(
     monkeypatch.setattr(cv2, "VideoWriter", Full)
     with pytest.raises(ResourceError, match=r"film\.mp4: not written whole \(2 of 3 frames\).*disk"):
         saccade.predict(runs["classify"], film, out=tmp_path / "out")
-    assert os.listdir(tmp_path / "out") == ["predictions.json"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["film.mp4.jsonl", "predictions.json"]
     assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())) == 3
 
 
@@ -309,6 +313,91 @@ def test_a_broken_video_does_not_end_the_batch(runs: dict[str, Path], images: Pa
     assert json.loads((tmp_path / "out" / "predictions.json").read_text()) == answers
 
 
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("cut", r"ends after [0-9]+ of about 40 frames; is it whole\?.*[0-9]+ frames are answered; they are in"),
+        ("empty", "no frame could be read"),
+        ("codec", "cannot be opened as a video; is it whole, and of a codec that FFmpeg knows"),
+    ],
+)
+def test_a_faulty_video_alone_ends_with_the_code_of_data(
+    fault: str, says: str, runs: dict[str, Path], tmp_path: Path, shell: Shell
+) -> None:
+    """What was answered before is kept, and printed."""
+    film = write_film(tmp_path / "film.avi", "MJPG", frames=0 if fault == "empty" else 40)
+    content = film.read_bytes()
+    if fault == "cut":
+        film.write_bytes(content[: len(content) // 2])
+    if fault == "codec":
+        film.write_bytes(content.replace(b"MJPG", b"ZQZQ"))
+    code, out, err = shell("predict", runs["classify"], film, "--out", tmp_path / "out", "--json")
+    assert code == 3, err
+    assert re.search(says, err)
+    kept = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert "error" in kept[-1]
+    if fault != "cut":
+        assert (out, len(kept)) == ("", 1)
+        return
+    assert json.loads(out) == kept
+    assert len(kept) > 2
+    drawn = cv2.VideoCapture(str(tmp_path / "out" / "film.mp4"))
+    assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == len(kept) - 1
+    assert saccade.predict(runs["classify"], film, frames=3)[-1]["frame"] == 2  # asked for less than there is
+
+
+@pytest.mark.parametrize("address", ["rtsp://127.0.0.1/live", "http://127.0.0.1/a.mp4", "file:///a.mp4"])
+def test_addresses_are_not_opened(
+    address: str, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch, shell: Shell
+) -> None:
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: pytest.fail("OpenCV was asked to open it"))
+    code, _, err = shell("predict", runs["classify"], address)
+    assert code == 2
+    assert f"{address}: addresses are not opened" in err
+
+
+def test_the_rate_is_drawn_where_it_is_asked_for(runs: dict[str, Path], tmp_path: Path) -> None:
+    writer = cv2.VideoWriter(str(tmp_path / "film.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 5.0, (256, 192))
+    for _ in range(3):
+        writer.write(np.full((192, 256, 3), 255, np.uint8))
+    writer.release()
+    pictures = {}
+    for fps in (False, True):
+        saccade.predict(runs["detect"], tmp_path / "film.avi", out=tmp_path / "out", threshold=1.0, fps=fps)
+        pictures[fps] = cv2.VideoCapture(str(tmp_path / "out" / "film.mp4")).read()[1]
+    corner = np.s_[:12, -60:]
+    assert pictures[False][corner].mean() > 250
+    assert pictures[True][corner].mean() < 150
+    assert pictures[True][20:, :].mean() > 250
+
+
+def test_windows_where_opencv_has_them(
+    runs: dict[str, Path], images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: Shell
+) -> None:
+    film = write_film(tmp_path / "film.mp4")
+    monkeypatch.setattr(cv2, "getBuildInformation", lambda: "  GUI:                           NONE\n")
+    code, _, err = shell("predict", runs["detect"], film, "--show", "--json")
+    assert (code, "headless build, which has no windows" in err) == (2, True)
+    monkeypatch.setattr(cv2, "getBuildInformation", lambda: "  GUI:                           GTK3\n")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    if sys.platform == "linux":
+        with pytest.raises(UsageError, match="there is no display"):
+            saccade.predict(runs["detect"], film, show=True)
+    monkeypatch.setenv("DISPLAY", ":9")
+    with pytest.raises(UsageError, match="--show is for videos and cameras"):
+        saccade.predict(runs["detect"], images, show=True)
+    shown: list[tuple[int, ...]] = []
+    monkeypatch.setattr(cv2, "namedWindow", lambda *_: None)
+    monkeypatch.setattr(cv2, "destroyWindow", lambda *_: None)
+    monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: 1.0)
+    monkeypatch.setattr(cv2, "imshow", lambda _, picture: shown.append(picture.shape))
+    monkeypatch.setattr(cv2, "waitKey", lambda _: ord("q") if len(shown) == 2 else -1)
+    found = saccade.predict(runs["detect"], write_film(tmp_path / "long.mp4", frames=40), show=True)
+    assert set(shown) == {(48, 64, 3)}
+    assert 2 <= len(found) < 20  # q ends it, but for what was on its way
+
+
 class Camera:
     """An endless camera; a signal comes with picture number 3."""
 
@@ -322,6 +411,7 @@ class Camera:
         return 0.0
 
     def read(self) -> tuple[bool, np.ndarray]:
+        time.sleep(0.005)
         self.pictures += 1
         if self.pictures == 3:
             os.kill(os.getpid(), self.signal)
@@ -339,16 +429,22 @@ def test_a_signal_leaves_the_answers_whole(
     monkeypatch.setattr(
         cv2, "VideoCapture", lambda *given: Camera(*given) if isinstance(given[0], int) else capture(*given)
     )
-    code, out, err = shell("predict", runs["detect"], f"camera:{number}", "--out", tmp_path / "out")
+    name, folder = f"camera{number}.mp4", tmp_path / "out"
+    code, out, err = shell("predict", runs["detect"], number, "--out", folder)
     assert code == 130 + 13 * number
-    assert len(out.splitlines()) == 3
-    assert "stopped after 3 answers; they are in" in err
-    written = json.loads((tmp_path / "out" / "predictions.json").read_text())
-    assert [answer["image"] for answer in written] == [f"camera:{number}#{i}" for i in range(3)]
-    assert sorted(os.listdir(tmp_path / "out")) == [f"camera{number}.mp4", "predictions.json"]
+    count = len(out.splitlines())
+    assert f"stopped after {count} answers; they are in" in err
+    assert f"camera:{number}: {count} frames answered" in err
+    written = json.loads((folder / "predictions.json").read_text())
+    assert len(written) == count > 0
+    assert [answer["image"] for answer in written] == [f"camera:{number}#{answer['frame']}" for answer in written]
+    assert sorted(os.listdir(folder)) == [name, f"{name}.jsonl", "predictions.json"]
+    lines = [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+    assert lines == [{k: v for k, v in answer.items() if k != "image"} for answer in written]
+    assert capture(str(folder / name)).get(cv2.CAP_PROP_FRAME_COUNT) == written[-1]["frame"] + 1  # it keeps time
     code, out, _ = shell("predict", runs["detect"], f"camera:{number}", "--json")
     assert code == 130 + 13 * number
-    assert json.loads(out) == written
+    assert json.loads(out)[0]["objects"] == written[0]["objects"]
 
 
 def test_answers_are_written_as_they_come(runs: dict[str, Path], images: Path, tmp_path: Path) -> None:
@@ -409,7 +505,8 @@ def test_two_videos_of_one_name_do_not_overwrite_each_other(runs: dict[str, Path
         writer.release()
     films = [tmp_path / "one" / "f.avi", tmp_path / "two" / "f.avi"]
     saccade.predict(runs["classify"], films, out=tmp_path / "out")
-    assert sorted(os.listdir(tmp_path / "out")) == ["f-2.mp4", "f.mp4", "predictions.json"]
+    names = ["f-2.mp4", "f-2.mp4.jsonl", "f.mp4", "f.mp4.jsonl", "predictions.json"]
+    assert sorted(os.listdir(tmp_path / "out")) == names
 
 
 def numbers(value: Any) -> list[float]:

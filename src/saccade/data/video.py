@@ -1,4 +1,5 @@
-"""Video files, opened by what they are: a container that is known by its first bytes, a regular file, never an address.
+"""Videos and cameras, frame by frame. Video files are opened by what they are: a container that is known by its first
+bytes, a regular file, never an address.
 
 FFmpeg takes a name for an address ("tcp:HOST:PORT.mp4" opens a connection, "12:30:00.mp4" is of no known protocol) and
 a text for a script that names other files and servers ("ffconcat", "#EXTM3U"). It is therefore given the absolute
@@ -8,8 +9,12 @@ path, no protocol but `file`, and no formats but the containers below.
 from __future__ import annotations
 
 import os
+import re
 import stat
 import threading
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +32,79 @@ _BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")  # with
 _OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"  # OpenCV reads it at every opening
 _FILES_ALONE = "protocol_whitelist;file|format_whitelist;mov,matroska,avi,mpegts,mpeg,mpegvideo"
 _environment = threading.Lock()
+_CAMERA = re.compile("camera:([0-9]{1,3})")
+_USUAL_RATE = 25.0  # frames a second, where neither file nor camera says
+CUT = 0.9  # a video that ends before this share of the frames that it promises is cut off; their number is an estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Still:
+    """One frame of a video or camera."""
+
+    number: int  # from 0, of all that were read
+    time: float  # seconds from the beginning
+    pixels: np.ndarray  # [H, W, 3] uint8 RGB, upright
+
+
+class Footage:
+    """A video file or a camera, open, to be read once from its first frame on.
+
+    Args:
+        source: a path, or "camera:0".
+
+    Raises:
+        DataError: see `open_video`; no such camera.
+    """
+
+    def __init__(self, source: str | Path) -> None:
+        self.name = str(source)
+        number = camera_number(self.name)
+        self.is_camera = number is not None
+        self._capture = open_video(Path(source)) if number is None else cv2.VideoCapture(number)
+        if not self._capture.isOpened():
+            raise DataError(f"{self.name}: no such camera, or another program uses it")
+        stated = self._capture.get(cv2.CAP_PROP_FPS)
+        self.rate = stated if 0 < stated < float("inf") else _USUAL_RATE
+        self.promised = 0.0 if self.is_camera else max(0.0, self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+
+    def stills(self, most: int | None = None) -> Generator[Still]:
+        """The frames in order, `most` at most; the end of them closes the file or camera.
+
+        Raises:
+            DataError: behind the last frame that could be read: there was none, the file ends before about as many as
+                it promises, or the camera gives no more.
+        """
+        number, seconds, begun = 0, 0.0, time.monotonic()
+        try:
+            while most is None or number < most:
+                there, pixels = self._capture.read()
+                if not there:
+                    self._check_end(number, most)
+                    return
+                if self.is_camera:
+                    begun = time.monotonic() if number == 0 else begun
+                    seconds = time.monotonic() - begun
+                else:
+                    stated = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                    seconds = stated if number == 0 or stated > seconds else seconds + 1 / self.rate
+                yield Still(number, seconds, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+                number += 1
+        finally:
+            self._capture.release()
+
+    def _check_end(self, number: int, most: int | None) -> None:
+        if self.is_camera:
+            raise DataError(f"{self.name}: gives no more pictures" if number else f"{self.name}: gives no picture")
+        if not number:
+            raise DataError(f"{self.name}: no frame could be read; is it whole, and of a codec that FFmpeg knows?")
+        if number < CUT * min(self.promised, most or self.promised):
+            raise DataError(f"{self.name}: ends after {number} of about {self.promised:.0f} frames; is it whole?")
+
+
+def camera_number(source: str) -> int | None:
+    """Which camera `source` names ("camera:0"), if it names one."""
+    found = _CAMERA.fullmatch(source)
+    return None if found is None else int(found[1])
 
 
 def open_video(path: Path) -> cv2.VideoCapture:
@@ -47,7 +125,9 @@ def open_video(path: Path) -> cv2.VideoCapture:
             else:
                 os.environ[_OPTIONS] = before
     if not capture.isOpened():
-        raise DataError(f"{path}: cannot be opened as a video; is it whole? {_ALLOWED}")
+        raise DataError(
+            f"{path}: cannot be opened as a video; is it whole, and of a codec that FFmpeg knows? {_ALLOWED}"
+        )
     width, height = (int(capture.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
     if width * height > pixel_limit():
         capture.release()
@@ -70,9 +150,13 @@ class Film:
         self._temporary = None if path is None else path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
         self._writer: Any = None
 
-    def add(self, frame: np.ndarray) -> list[str]:
+    def add(self, frame: np.ndarray, times: int = 1) -> list[str]:
         """Append [H, W, 3] uint8 RGB, brought to the size of the first frame. Gives a note where the video cannot be
-        written, once."""
+        written, once.
+
+        Args:
+            times: for how many frames it stands, so that the film keeps time where a camera's were left out.
+        """
         if self._temporary is None:
             return []
         if self._writer is None:
@@ -89,8 +173,10 @@ class Film:
                 ]
         if (frame.shape[1], frame.shape[0]) != self.size:  # the writer would leave it out
             frame = cv2.resize(frame, self.size, interpolation=cv2.INTER_AREA)
-        self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-        self.frames += 1
+        pixels = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+        for _ in range(times):
+            self._writer.write(pixels)
+        self.frames += times
         return []
 
     def close(self) -> None:

@@ -14,10 +14,12 @@ from saccade.data.loader import collate
 from saccade.data.packing import pack, unpack
 from saccade.data.pipelines import Preprocessing, to_original
 from saccade.data.types import Annotation, Batch, Objects, Sample
+from saccade.data.video import Footage
 from saccade.data.views import give, inference_view
 from saccade.errors import UsageError
 from saccade.inference.fuse import prepare_for_inference
 from saccade.inference.trained import open_run
+from saccade.inference.video import Frame, Pace, predict_frames
 from saccade.machine.device import autocast, has_fast_bf16, pick_device
 from saccade.machine.memory import keep_freed_memory
 from saccade.machine.paths import at_home
@@ -83,6 +85,11 @@ class Predictor:
             DataError: the file is not an image that can be read.
             UsageError: the array is not [H, W, 3] uint8; boxes for a model that takes none, or none for one that does.
         """
+        return next(iter(self.predict_batches([collate([self.see(image, given)])])))[1]
+
+    def see(self, image: str | Path | np.ndarray, given: Objects | None = None) -> Sample:
+        """An image as the network sees it; arguments and errors are those of `predict`. Other threads may call it while
+        the network computes."""
         if given is None and self.preprocessing.proposals == "file":
             raise UsageError("this model is given boxes with each image (proposals); there are none")
         if given is not None and self.preprocessing.proposals is None:
@@ -92,10 +99,26 @@ class Predictor:
                 raise UsageError(f"an image array must be [H, W, 3] uint8 RGB, got {list(image.shape)} {image.dtype}")
             size = (image.shape[0], image.shape[1])
             given = self.view.propose(image) if given is None else given
-            sample = self.view.apply(give(Sample(image, Annotation(size), "", size), given))
-        else:
-            sample = self.view.read(Path(at_home(image)), given)
-        return next(iter(self.predict_batches([collate([sample])])))[1]
+            return self.view.apply(give(Sample(image, Annotation(size), "", size), given))
+        return self.view.read(Path(at_home(image)), given)
+
+    def predict_video(self, source: str | Path, frames: int | None = None, batch: int = 1) -> Iterator[Frame]:
+        """Answers for the frames of a video file or of a camera ("camera:0"), each as it comes:
+        `for frame in saccade.load(run).predict_video("clip.mp4"): print(frame.time, frame.answer)`.
+
+        Frames are decoded and brought to the network's size while the network computes. Of a file every frame is
+        answered, in order; of a camera the newest, and what came meanwhile is dropped and counted (`Frame.dropped`).
+
+        Args:
+            frames: end after so many.
+            batch: frames of a file that the network is given at once.
+
+        Raises:
+            DataError: no video that can be read, no such camera; after the answers, where a video is cut off or a
+                camera gives no more pictures.
+            UsageError: a model that is given boxes with each image.
+        """
+        return predict_frames(self, Footage(at_home(str(source))), Pace(frames, batch))
 
     @torch.inference_mode()
     def predict_batches(self, batches: Iterable[Batch]) -> Iterator[tuple[str, Annotation]]:

@@ -19,7 +19,7 @@ _TINT = 0.45  # how much of the class colour covers a mask
 _BACKGROUND = {"background", "bg", "__background__"}  # class maps: left as the image is
 
 
-def draw(image: np.ndarray, annotation: Annotation, classes: Sequence[str]) -> np.ndarray:
+def draw(image: np.ndarray, annotation: Annotation, classes: Sequence[str], corner: str = "") -> np.ndarray:
     """A copy of `image` with `annotation` drawn in: [H, W, 3] uint8 RGB, of the same size.
 
     Masks and class maps are tinted and outlined. Boxes carry plates with class and score; in a crowd the plates of
@@ -33,6 +33,7 @@ def draw(image: np.ndarray, annotation: Annotation, classes: Sequence[str]) -> n
         image: [H, W, 3] uint8 RGB.
         annotation: in pixels of `image`. Coordinates outside are drawn as far as they show.
         classes: names in the order of the labels; any text.
+        corner: a word for the upper right corner.
 
     Raises:
         ValueError: `image` is not [H, W, 3] uint8, or masks are of another size.
@@ -55,6 +56,8 @@ def draw(image: np.ndarray, annotation: Annotation, classes: Sequence[str]) -> n
     text = caption(annotation, classes) if objects is None or not len(objects) else ""
     if text:
         _draw_strip(picture, text, size)
+    if corner:
+        _draw_plate(pen, corner, [(picture.width, 0)], (0, 0, 0), size, [])
     return np.asarray(picture).copy()
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import json
 import re
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,23 +17,24 @@ from saccade.data.formats.listing import images_to_look_at
 from saccade.data.image import decode, note_frames
 from saccade.data.loader import iter_images
 from saccade.data.types import Annotation
-from saccade.data.video import SUFFIXES, Film, open_video
+from saccade.data.video import SUFFIXES, Footage, camera_number
 from saccade.errors import DataError, UsageError
 from saccade.inference.masks import check_masks, map_name, restate_masks
 from saccade.inference.predictor import Predictor, load
+from saccade.inference.recording import LINES, WHOLE, AnswerFile, Meter, Recording, lines_name
 from saccade.inference.regions import answer_for_boxes, boxes_for, check_has_boxes, names_boxes
+from saccade.inference.video import Frame, Pace, behind, predict_frames
+from saccade.inference.window import Window
 from saccade.machine.device import loader_workers
-from saccade.machine.files import disk_errors, make_folder, write_whole
+from saccade.machine.files import make_folder, write_whole
 from saccade.machine.paths import at_home
 from saccade.ops.suppression import NmsRule
 from saccade.plots.draw import draw, fit
 from saccade.tasks.contract import task_of
 from saccade.training.interrupt import Interrupt, Stopped
 
-_LINES, _WHOLE = "predictions.jsonl", "predictions.json"  # in the folder `out`
 LONGEST = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}  # pixels of a side that a format can hold
-_CAMERA = re.compile("camera:([0-9]{1,3})")
-CUT = 0.9  # a video that ends before this share of the frames that it promises is cut off; their number is an estimate
+_ADDRESS = re.compile("[a-z][a-z0-9+.-]*://.*", re.DOTALL | re.IGNORECASE)
 SMALL = 160  # pixels of the longer side
 
 
@@ -44,6 +44,7 @@ class Answer:
 
     json: dict[str, Any]  # as `predict` returns it
     line: str  # the same in a few words
+    shown: np.ndarray | None = None  # [H, W, 3] uint8 RGB: the frame with the answer drawn in, where that is wanted
 
 
 def predict(
@@ -60,6 +61,8 @@ def predict(
     precision: str = "auto",
     frames: int | None = None,
     nms: NmsRule | str = "hard",
+    fps: bool = False,
+    show: bool = False,
 ) -> list[dict[str, Any]]:
     """Answers of a trained model; `answers` gives the same one after another, as they come.
 
@@ -68,7 +71,7 @@ def predict(
         sources: images, folders, globs, video files, or "camera:0".
         out: folder for pictures with the answers drawn in, videos, and predictions.json (also where a signal or an
             error ended the work; until then predictions.jsonl, to which each answer is added as it comes); none are
-            written without it.
+            written without it. A video leaves NAME.mp4 and NAME.mp4.jsonl, of its frames alone.
         threshold: smallest score of a box or tag; by default 0.3 for boxes; for tags that of each in the model
             (tuned in training, or 0.5).
         proposals: boxes to answer for, of models that are given boxes, and of classifiers, which then name what is in
@@ -78,22 +81,32 @@ def predict(
             several are), whose name the answer holds in place of the masks.
         frames: stop a video or camera after so many frames.
         nms: how overlapping boxes suppress each other, as in `load`.
+        fps: draw the frames/s that are answered into videos.
+        show: open a window that shows videos with their answers; `q` in it ends the one that is shown.
 
     Returns:
         One dictionary an image or frame: `{image, size, label | tags | objects | mask}`, of a localizer `label` and
         `objects` with one box, and `notes: [text]` on what else is to be known (only the first image of an animation
-        was looked at; the drawn picture could not be written as asked). An image or video that cannot be read has
-        `{image, error}` instead.
+        was looked at; the drawn picture could not be written as asked). Frames have `frame` and `time` (seconds) too,
+        those of a camera `dropped`, how many came since the one before. An image or video that cannot be read has
+        `{image, error}` instead, a video that is cut off has it behind its frames.
 
     Raises:
         DataError: a source that matches nothing; not one image could be read.
         UsageError: a threshold out of range; `nms` for a model that finds no objects; `masks` that cannot be had
-            (`inference.masks.check_masks`); a picture in `out` would take the place of a source.
+            (`inference.masks.check_masks`); a picture in `out` would take the place of a source; an address;
+            `show` without a video, or without a display.
         ResourceError: no space or permission in `out`.
         Stopped: a signal came; `out` holds the answers until then.
     """
-    options = Options(threshold, proposals, masks, batch, workers, device, precision, frames, nms)
-    return [answer.json for answer in answers(run, sources, out, options)]
+    options = Options(threshold, proposals, masks, batch, workers, device, precision, frames, nms, fps, show)
+    found: list[dict[str, Any]] = []
+    try:
+        found += (answer.json for answer in answers(run, sources, out, options))
+    except DataError:
+        if all("error" in answer for answer in found):
+            raise
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +122,9 @@ class Options:
     precision: str = "auto"
     frames: int | None = None
     nms: NmsRule | str = "hard"
+    fps: bool = False
+    show: bool = False
+    progress: bool = False  # show on stderr how far a video is, and at which rate
 
 
 def answers(
@@ -117,7 +133,8 @@ def answers(
     out: str | Path | None = None,
     options: Options = Options(),
 ) -> Iterator[Answer]:
-    """The answers of `predict` one after another, each when it is written. Arguments and errors are those of it."""
+    """The answers of `predict` one after another, each when it is written. Arguments and errors are those of it; but
+    DataError also comes behind the answers of a video that is cut off, where there is no other source."""
     sources = [sources] if isinstance(sources, str | Path) else list(sources)
     images, videos = expand([at_home(source) for source in sources])
     out = at_home(out)
@@ -128,78 +145,63 @@ def answers(
     boxes = boxes_for(predictor, at_home(options.proposals), images, videos)
     names, films = _picture_names(images), _film_names(videos)
     maps = [map_name(name) for name in names.values() if options.masks == "png"]
-    written = [*names.values(), *maps, *films, _LINES, _WHOLE]
+    written = [*names.values(), *maps, *films, *map(lines_name, films), LINES, WHOLE]
+    if options.show:
+        Window.check(videos)
     folder = None if out is None else _folder(Path(out), [*images, *map(Path, videos)], written)
 
-    def each() -> Generator[Answer]:
+    def each(interrupt: Interrupt) -> Generator[Answer]:
         found = _of_images(predictor, images, options.batch, options.workers)
         if boxes is not None:
             found = answer_for_boxes(predictor, images, boxes, options.batch)
         for path, answer, notes in found:
             target = None if folder is None else folder / names[path]
             yield _about_image(predictor, path, answer, form, target, notes)
+            if interrupt.number:
+                return
         for video, name in zip(videos, films, strict=True):
             target = None if folder is None else folder / name
-            yield from _of_video(predictor, video, target, form, options.frames)
+            yield from _of_video(predictor, video, target, form, options, lambda: bool(interrupt.number))
+            if interrupt.number:
+                return
 
     errors: list[str] = []
     number = 0
-    file = contextlib.nullcontext() if folder is None else contextlib.closing(_AnswerFile(folder))
-    with Interrupt() as interrupt, file as kept, contextlib.closing(each()) as found:
+    file = contextlib.nullcontext() if folder is None else contextlib.closing(AnswerFile(folder))
+    with Interrupt() as interrupt, file as kept, contextlib.closing(each(interrupt)) as found:
         for answer in found:
             if kept is not None:
-                kept.add(answer)
+                kept.add(answer.json)
             number += 1
             errors += [answer.json["error"]] if "error" in answer.json else []
             yield answer
-            if interrupt.number:
-                break
+    place = "" if folder is None else f"; they are in {folder / WHOLE}"
     if interrupt.number:
-        place = "" if folder is None else f"; they are in {folder / _WHOLE}"
         raise Stopped(interrupt.number, f"stopped after {number} answers{place}")
     if errors and len(errors) == number:
         raise DataError("no image could be read. " + "; ".join(errors[:5]))
-
-
-class _AnswerFile:
-    """The answers in a folder: a line each in predictions.jsonl as they come, and all in predictions.json at the end,
-    however the work ends. Where that cannot be written, the lines stay."""
-
-    def __init__(self, folder: Path) -> None:
-        self.lines, self.whole = folder / _LINES, folder / _WHOLE
-        with disk_errors(self.lines):
-            self.lines.unlink(missing_ok=True)  # then a new file, never one that a link leads to
-            self._file = self.lines.open("x", encoding="ascii")
-
-    def add(self, answer: Answer) -> None:
-        with disk_errors(self.lines):
-            self._file.write(json.dumps(answer.json, allow_nan=False) + "\n")
-            self._file.flush()
-
-    def close(self) -> None:
-        with disk_errors(self.lines):
-            self._file.close()
-        write_whole(self.whole, self._join)
-        self.lines.unlink()
-
-    def _join(self, whole: Path) -> None:
-        with self.lines.open(encoding="ascii") as lines, whole.open("w", encoding="ascii") as joined:
-            joined.write("[")
-            for number, line in enumerate(lines):
-                if line.endswith("\n"):  # otherwise the disk was full in the middle of it
-                    joined.write(("," if number else "") + "\n" + line.rstrip())
-            joined.write("\n]\n")
+    if errors and len(errors) == len(images) + len(videos):  # nothing is whole
+        raise DataError(f"{'; '.join(errors[:5])} ({number - len(errors)} frames are answered{place})")
 
 
 def expand(sources: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
-    """Image files, and videos or cameras, in the order given. Raises DataError for a source that matches nothing,
-    UsageError for a camera without a number."""
+    """Image files, and videos or cameras, in the order given. A number alone is a camera where no file has that name.
+
+    Raises:
+        DataError: a source matches nothing.
+        UsageError: a camera without a number; an address, for what stands there is anyone's, and a playlist names
+            files and servers of its own.
+    """
     images: list[Path] = []
     videos: list[str] = []
     for source in sources:
         path, text = Path(source), str(source)
-        if text.startswith("camera:") and not path.exists():
-            if not _CAMERA.fullmatch(text):
+        if re.fullmatch("[0-9]{1,3}", text) and not path.exists():
+            videos.append(f"camera:{int(text)}")
+        elif _ADDRESS.fullmatch(text) and not path.exists():
+            raise UsageError(f"{text}: addresses are not opened; save the video, or let the stream be a camera here")
+        elif text.startswith("camera:") and not path.exists():
+            if camera_number(text) is None:
                 raise UsageError(f"{text}: a camera is named by its number, such as camera:0")
             videos.append(text)
         elif path.is_dir():
@@ -330,36 +332,44 @@ def _of_images(
 
 
 def _of_video(
-    predictor: Predictor, source: str, target: Path | None, form: _Form, most: int | None
+    predictor: Predictor, source: str, target: Path | None, form: _Form, options: Options, stop: Callable[[], bool]
 ) -> Iterator[Answer]:
     """Answers for the frames of a video or camera as they come; they are drawn into a video `target`, if there is
-    one."""
-    camera = _CAMERA.fullmatch(source)
+    one, and into a window, if that is wanted."""
+    closed = False  # the window, by the person who looks
     try:
-        capture = open_video(Path(source)) if camera is None else cv2.VideoCapture(int(camera[1]))
+        footage = Footage(source)
     except DataError as error:
         yield _refusal(source, str(error))
         return
-    number = 0
-    with contextlib.closing(Film(target, capture.get(cv2.CAP_PROP_FPS) or 25.0)) as film:
+    pace = Pace(options.frames, 1 if options.show else options.batch, lambda: closed or stop())
+    recording = Recording(target, footage.rate)
+
+    def finish(frame: Frame) -> Answer:
+        shown = task_of(predictor.task).keep(frame.answer, form.threshold)
+        corner = f"{frame.rate:.1f} frames/s" if options.fps else ""
+        wanted = options.show or target is not None
+        pixels = draw(frame.pixels, shown, predictor.classes, corner) if wanted else None
+        answer = _answer(predictor, f"{source}#{frame.number}", shown, [], form)
+        facts = {"frame": frame.number, "time": round(frame.time, 6)}
+        facts |= {"dropped": frame.dropped} if footage.is_camera else {}
+        about = {name: value for name, value in answer.json.items() if name != "image"}
+        notes = {} if pixels is None else recording.add(pixels, 1 + frame.dropped, facts | about)
+        return Answer({"image": answer.json["image"], **facts, **about, **notes}, answer.line, pixels)
+
+    with (
+        Meter(source, footage.promised, options.progress) as meter,
+        Window(source, options.show) as window,
+        contextlib.closing(recording),
+        contextlib.closing(predict_frames(predictor, footage, pace)) as frames,
+        contextlib.closing(behind(meter.watch(frames), finish)) as found,
+    ):
         try:
-            while most is None or number < most:
-                there, frame = capture.read()
-                if not there:
-                    break
-                pixels = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-                answer = task_of(predictor.task).keep(predictor.predict(pixels), form.threshold)
-                notes = [] if target is None else film.add(draw(pixels, answer, predictor.classes))
-                yield _answer(predictor, f"{source}#{number}", answer, notes, form)
-                number += 1
-            promised = capture.get(cv2.CAP_PROP_FRAME_COUNT) if camera is None else 0
-        finally:
-            capture.release()
-    if not number:
-        why = "no such camera, or it gives no picture" if camera is not None else "no frame could be read; is it whole?"
-        yield _refusal(source, f"{source}: {why}")
-    elif number < CUT * min(promised, most or promised):
-        yield _refusal(source, f"{source}: ends after {number} of about {promised:.0f} frames; is it whole?")
+            for answer in found:
+                closed = closed or not window.show(answer.shown)
+                yield answer
+        except DataError as error:
+            yield _refusal(source, str(error))
 
 
 def _film_names(videos: list[str]) -> list[str]:
