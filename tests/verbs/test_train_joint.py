@@ -15,6 +15,7 @@ from PIL import Image
 import saccade
 from saccade.errors import DataError, UsageError
 from saccade.training.state import read_config
+from saccade.verbs.evaluate import evaluate
 
 Shell = Callable[..., tuple[int, str, str]]
 TINY: dict[str, Any] = {
@@ -96,6 +97,14 @@ def test_the_run_and_its_answers_go_by_the_nodes(run: Path, place: Path) -> None
     assert measured == {"red": 2, "blue": 2}
     ledger = json.loads((run / "data_report.json").read_text())
     assert ledger["used"] == {"images": 22, "labels": 32}
+
+
+def test_its_results_file_speaks_of_the_classes_of_the_data(run: Path, place: Path, tmp_path: Path) -> None:
+    found = evaluate(run, place / "boxes", out=tmp_path / "out", split="all", workers=0, progress=False)
+    rows = json.loads((tmp_path / "out/coco_results.json").read_text())
+    assert {row["category_id"] for row in rows} <= {1, 2}
+    again = evaluate(tmp_path / "out/coco_results.json", place / "boxes", split="all", progress=False)
+    assert again["metrics"]["ap"]["value"] == pytest.approx(found["metrics"]["ap"]["value"], abs=1e-6)
 
 
 def test_it_goes_on_with_what_it_joined(run: Path, place: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -143,11 +143,16 @@ class ResultRows:
     """Predictions as rows of a results file. Masks become compressed run lengths as they come in.
 
     image_id is the record's source_id, else its id.
+
+    Args:
+        ids: category_id by name of the classes that the files of the data set have, where a model has more; boxes of
+            the others, which no reader of these files knows, are left out. None: all have one.
     """
 
-    def __init__(self, dataset: DataSet) -> None:
+    def __init__(self, dataset: DataSet, ids: Mapping[str, int | str] | None = None) -> None:
         self._sources = {r.id: r.id if r.source_id is None else r.source_id for r in dataset.records}
-        self._ids = category_ids(dataset)
+        known = dict(zip(dataset.classes, category_ids(dataset), strict=True)) if ids is None else ids
+        self._ids = [known.get(name) for name in dataset.classes]
         self.rows: list[dict[str, Any]] = []  # as the file holds them
 
     def add(self, record: Record, truth: Annotation, prediction: Annotation) -> None:
@@ -270,7 +275,7 @@ def _runs(where: str, segmentation: Any, record: Record) -> dict[str, Any]:
     return {"size": list(record.size), "counts": given if isinstance(given, str) else pack_counts(counts.tolist())}
 
 
-def _rows(id: str, source: int | str, prediction: Annotation, ids: list[int | str]) -> list[dict[str, Any]]:
+def _rows(id: str, source: int | str, prediction: Annotation, ids: list[int | str | None]) -> list[dict[str, Any]]:
     objects = prediction.objects
     if objects is None or objects.scores is None:
         raise DataError(f"{id}: the prediction has no scored objects")
@@ -280,10 +285,12 @@ def _rows(id: str, source: int | str, prediction: Annotation, ids: list[int | st
     for i, label in enumerate(objects.labels.tolist()):
         if not (np.isfinite(boxes[i]).all() and np.isfinite(scores[i])):
             raise DataError(f"{id}: object {i} has box {boxes[i].tolist()}, score {scores[i]}")
+        if (category := ids[label]) is None:
+            continue
         x1, y1, x2, y2 = boxes[i].tolist()
         row: dict[str, Any] = {
             "image_id": source,
-            "category_id": ids[label],
+            "category_id": category,
             "bbox": [x1, y1, x2 - x1, y2 - y1],
             "score": float(scores[i]),
         }

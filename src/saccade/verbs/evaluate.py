@@ -25,7 +25,7 @@ from saccade.machine.device import describe_hardware
 from saccade.machine.files import report_folder, write_whole
 from saccade.machine.paths import at_home
 from saccade.machine.terminal import printable
-from saccade.metrics.coco_results import ResultRows, holds_poses
+from saccade.metrics.coco_results import ResultRows, category_ids, holds_poses
 from saccade.ops.suppression import NmsRule, rule_of
 from saccade.reports.gallery import Gallery
 from saccade.tasks.table import find_task
@@ -75,12 +75,12 @@ def evaluate(
     folder = None if out is None else report_folder(Path(at_home(out)))
     predictor = None if Path(run).suffix == ".json" else load(run, device, precision, rule)
     _check_words(str(run), predictor, crops, corners, rule)
-    dataset = _data_for(predictor, run, data)
+    dataset, ids = _data_for(predictor, run, data)
     source = _proposals(str(run), predictor, dataset, at_home(proposals))
     split = split or ("val" if predictor else next((each for each in ("val", "test") if each in dataset.splits), "all"))
     records = _records(Path(run), dataset, split, seed, of_model=predictor is not None)
     gallery = None if folder is None else Gallery(predictor.task if predictor else dataset.task, dataset, records)
-    rows = ResultRows(dataset) if folder and predictor and find_task(predictor.task).many_objects else None
+    rows = ResultRows(dataset, ids) if folder and predictor and find_task(predictor.task).many_objects else None
     watchers = [watcher for watcher in (gallery, rows) if watcher is not None]
     if predictor:
         result = score(predictor, dataset, records, Pass(batch, workers, crops, progress), watchers, bootstrap)
@@ -94,12 +94,14 @@ def evaluate(
     return summary
 
 
-def _data_for(predictor: Predictor | None, run: str | Path, data: str | Path) -> DataSet:
-    """The data set with the labels that the model, or the results file, is held against; classes in its order."""
+def _data_for(predictor: Predictor | None, run: str | Path, data: str | Path) -> tuple[DataSet, dict[str, int | str]]:
+    """The data set with the labels that the model, or the results file, is held against; classes in its order. And the
+    id that each class of the data has in results files."""
     dataset = read(data, predictor.task if predictor else "pose" if holds_poses(run) else None)
+    ids = dict(zip(dataset.classes, category_ids(dataset), strict=True))
     if predictor:
         align_classes(dataset, predictor.classes)
-    return dataset
+    return dataset, ids
 
 
 def _check_words(run: str, predictor: Predictor | None, crops: int, corners: str, rule: NmsRule) -> None:
