@@ -23,7 +23,7 @@ from equal_ops import operator_lines
 from torch import Tensor
 
 from saccade.data.types import Batch
-from saccade.layers.normalize import Normalize, fill_padding
+from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize, fill_padding
 from saccade.models import create, model_config, model_module
 from saccade.ops.boxes import box_iou
 
@@ -37,6 +37,7 @@ CLASSIFIERS = [
     ("inception_v4", "inception_v4", "timm"),
     ("inception_resnet_v2", "inception_resnet_v2", "timm"),
     ("darknet53_timm", "darknet53", "timm"),
+    *((name, name, "torchvision") for name in ("fcn_resnet50", "fcn_resnet101")),
 ]
 TWO_STAGES = {  # Saccade's name -> torchvision's
     "faster_rcnn_r50_fpn": "fasterrcnn_resnet50_fpn",
@@ -70,7 +71,11 @@ def classifier_line(peer: Peer, name: str, theirs: str, library: str) -> Line:
     """Logits of two images of 128 pixels, which every network takes."""
     images = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(7))
     config = model_config(name)
-    normal = Normalize(config.mean, config.std)(images)  # Saccade's networks do this themselves
+    mean, std = (
+        getattr(config, "mean", IMAGENET_MEAN),
+        getattr(config, "std", IMAGENET_STD),
+    )  # of a segmenter its trunk's
+    normal = Normalize(mean, std)(images)  # Saccade's networks do this themselves
     sent = {str(i): image.numpy() for i, image in enumerate(normal)}
     _, answer = peer.ask({"name": theirs, "library": library, "seed": 0}, sent)
     with torch.inference_mode():

@@ -44,16 +44,20 @@ def rescale(layer: nn.Module, values: Tensor, deviation: float) -> None:
 
 
 def classifier(name: str, library: str, images: Tensor) -> tuple[nn.Module, Results]:
-    """Logits of normalised images."""
+    """Logits of normalised images; of a segmenter those of every pixel."""
     if library == "timm":
         model = timm.create_model(name, pretrained=False)
+    elif name.startswith("fcn"):
+        make = getattr(torchvision.models.segmentation, name)
+        model = make(weights=None, weights_backbone=None, aux_loss=True)
     else:
         quick = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
         model = getattr(torchvision.models, name)(weights=None, **quick)
     model.eval()
     settle(model, images)
     with torch.no_grad():
-        return model, {"logits": model(images)}
+        answer = model(images)
+        return model, {"logits": answer["out"] if isinstance(answer, dict) else answer}
 
 
 def final(answers: list[dict[str, Tensor]]) -> Results:

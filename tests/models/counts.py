@@ -164,6 +164,12 @@ PARAMETERS: dict[str, int] = {
     "yolo3": 61_949_149,
     "yolo3_spp": 62_998_749,
     "yolo3_tiny": 8_852_366,
+    # Long et al. 2015 with dense upsamplers, counted by the release; torchvision with auxiliary heads.
+    "fcn32s": 136_152_917,
+    "fcn16s": 134_815_994,
+    "fcn8s": 134_489_759,
+    "fcn_resnet50": 35_322_218,
+    "fcn_resnet101": 54_314_346,
     # Forms of our own, for which nobody else has a number: as they were when they were written.
     "rfcn_r50": 31_608_639,
     "rfcn_r101": 50_600_767,
@@ -185,6 +191,9 @@ PARAMETERS: dict[str, int] = {
     "atss_small": 3_364_064,
     "retinanet_small": 3_231_416,
     "ssd_small": 3_364_064,
+    "fcn32s_small": 5_247_925,
+    "fcn16s_small": 3_902_938,
+    "fcn8s_small": 3_572_671,
     "unet": 1_942_917,
     "unet_32": 7_763_701,
     "unet_64": 31_038_933,

@@ -43,6 +43,7 @@ SPPNET = {"trunk_width": 8, "trunk_depths": (1, 1), "hidden": 32, "sample": 64, 
 ONE_MAP = {"trunk_width": 16, "head_width": 64}
 FULLY_CONNECTED = {"trunk": "vgg11_bn", "trunk_width": 8, "trunk_hidden": 64}
 CELLS = {"trunk": "resnet18", "trunk_width": 16, "convs": ((32, 1),), "grid": 4, "dropout": 0.0}
+FCN = {"trunk_width": 8, "trunk_depths": (1, 1, 1, 1), "hidden": 32, "dropout": 0.0}
 FORMS: dict[str, Form] = {
     "alexnet": Form("alexnet", MLP, 67, (4, 8, 16)),
     "alexnet_paper": Form("alexnet_paper", MLP, 67, (4, 8, 16), quick={"init": "he"}),
@@ -185,6 +186,26 @@ FORMS: dict[str, Form] = {
         "retinanet_small", ATSS | {"depth": 1}, 128, None, quick={"trunk_width": 16, "channels": 32}, lr=4e-3, images=4
     ),
     "ssd": Form("ssd300", {"width": 2}, 300, None, learns=False, quick={"width": 8}, lr=4e-3, images=4),
+    "fcn": Form("fcn8s_small", FCN, 64, None, images=4, lr=1e-2),
+    "fcn_vgg": Form(
+        "fcn8s",
+        FCN | {"trunk": "vgg11_bn", "trunk_depths": None, "pad": 100},
+        64,
+        None,
+        learns=False,
+        images=4,
+        lr=1e-2,
+    ),
+    "fcn_dilated": Form(
+        "fcn_resnet50",
+        {"trunk_width": 4, "trunk_depths": (1, 1, 1, 1)},
+        64,
+        None,
+        learns=False,
+        quick={"trunk_width": 8},
+        images=4,
+        lr=1e-2,
+    ),
     "fast_rcnn": Form("fast_rcnn_small", ONE_MAP, 128, None, lr=2e-3, falls=False, images=4),
     "fast_rcnn_vgg": Form("fast_rcnn_vgg16", FULLY_CONNECTED, 128, None, learns=False, lr=2e-3, images=4),
     "faster_rcnn": Form("faster_rcnn_c4_small", ONE_MAP | {"rpn_channels": 32}, 128, None, lr=2e-3, images=4),

@@ -59,6 +59,7 @@ LAYOUTS = {
     "alexnet": "alexnet",
     "darknet53": "darknet53",
     "densenet121": "densenet121",
+    "fcn_resnet50": "fcn_resnet50",
     "googlenet": "googlenet",
     "inception_resnet_v2": "inception_resnet_v2",
     "inception_v3": "inception_v3",

@@ -221,18 +221,23 @@ class Bottleneck(nn.Module):
         return F.relu(y)
 
 
-def dilate(stage: nn.Module) -> None:
+def dilate(stage: nn.Module, first: int = 1, rest: int = 2) -> None:
     """Take the stride out of a stage by the a-trous algorithm: what came behind it sees the pixels that it saw before.
+
+    Args:
+        first: dilation of the 3x3 convolution that had the stride: that of the stage before.
+        rest: of the others.
 
     Source: Chen et al., "Semantic Image Segmentation with Deep Convolutional Nets", ICLR 2015, section 3.1.
     """
     for module in stage.modules():
         if isinstance(module, PaddedShortcut):
             module.stride = 1
-        elif isinstance(module, nn.Conv2d) and module.stride != (1, 1):
+        elif isinstance(module, nn.Conv2d):
+            dilation = first if module.stride != (1, 1) else rest
             module.stride = (1, 1)
-        elif isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
-            module.dilation = module.padding = (2, 2)
+            if module.kernel_size != (1, 1):
+                module.dilation = module.padding = (dilation, dilation)
 
 
 class Model(nn.Module):
