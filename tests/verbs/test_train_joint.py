@@ -84,7 +84,8 @@ def test_the_run_and_its_answers_go_by_the_nodes(run: Path, place: Path) -> None
     assert stored["classes"] == nodes
     assert stored["config"]["tree"] == [-1, 0, 0, -1, 3, 3]
     assert stored["images"] == {"train": 8 + 12, "val": 2}
-    assert stored["join"] == str(place / "kinds")
+    assert (stored["join"], stored["tree"]) == (str(place / "kinds"), str(place / "tree.yaml"))
+    assert f"--tree {place / 'tree.yaml'} --join {place / 'kinds'}" in (run / "report.html").read_text()
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert rows[-1]["losses"]["label"] > 0
     predictor = saccade.load(run)

@@ -105,6 +105,7 @@ def _run_facts(
         ("paper", f"{paper.title}. {paper.authors}, {paper.year} ({paper.where})"),
         ("task", f"{plan.task}: {TASKS[plan.task].answers}"),
         ("data", f"{plan.dataset.root} ({plan.dataset.format})"),
+        *([] if plan.joint.join is None else [("joined", f"{plan.joint.join}: images with a class and no boxes")]),
         (
             "images",
             f"{len(plan.training):,} to train on, {len(plan.validation):,} to validate, {len(plan.testing):,} to test",
@@ -130,6 +131,8 @@ def _run_facts(
 
 def _repeat(plan: Plan, run: Path) -> list[tuple[str, str]]:
     words = ["saccade", "train", plan.model, str(plan.dataset.root), "--out", str(run), "--task", plan.task]
+    for option, given in (("--tree", plan.joint.tree), ("--join", plan.joint.join)):
+        words += [] if given is None else [option, given]
     if plan.recipe != "default":
         words += ["--recipe", plan.recipe]
     known = {f.name for f in dataclasses.fields(Settings)}

@@ -33,7 +33,8 @@ class Joint:
     """The same, read; the classes of both data sets are those of the run."""
 
     parents: tuple[int, ...] = ()  # of each class the number of its parent; none: a flat tree
-    join: str | None = None  # as config.json holds it, from any folder
+    join: str | None = None  # the joined data set, and the file of the tree, as config.json holds them: from any folder
+    tree: str | None = None
     other: DataSet | None = None
 
     def grown(self, config: Any) -> Any:
@@ -71,10 +72,10 @@ def read_joint(sources: Sources, dataset: DataSet, module: Room, model: str) -> 
         names = list(dict.fromkeys(name for each in both for name in each.classes))
         for each in both:
             each.take_classes(names)
-        return Joint((), join, other)
+        return Joint((), join, None, other)
     tree = read_tree(Path(sources.tree))
     grow_into(tree, both, Path(sources.tree).name)
-    return Joint(tree.parents, join, other)
+    return Joint(tree.parents, join, str(Path(sources.tree).resolve()), other)
 
 
 def stored_joint(sources: Sources, dataset: DataSet, stored: Mapping[str, Any]) -> Joint:
@@ -99,7 +100,7 @@ def stored_joint(sources: Sources, dataset: DataSet, stored: Mapping[str, Any]) 
         raise DataError(f"the run joined {joined}, which is not there any more; say where it is by --join")
     other = None if joined is None else _read_other(sources.join or joined)
     grow_into(tree, [dataset] if other is None else [dataset, other], "the run's classes")
-    return Joint(parents, None if joined is None else absolute(sources.join or joined), other)
+    return Joint(parents, None if joined is None else absolute(sources.join or joined), stored.get("tree"), other)
 
 
 def _refuse_for_others(sources: Sources, module: Room, model: str) -> None:

@@ -63,7 +63,7 @@ class Plan:
     given: dict[str, str | None]  # split of each image id as the files state it, before the rest was assigned
     weights: str | None = None  # where the run started from, if not at random
     proposals: str | None = None  # file or run whose boxes the images are given; None: those of the preprocessing
-    join: str | None = None  # the data set whose images with a class alone are among `training`
+    joint: Joint = field(default_factory=Joint)  # where the tree of the classes and images with a class alone come from
     asked: Mapping[str, Any] = field(default_factory=dict)  # by file and flags, before batch and rate were found
 
     @property
@@ -84,7 +84,8 @@ class Plan:
             "config": dataclasses.asdict(self.config),
             "task": self.task,
             "data": str(self.dataset.root),
-            "join": self.join,
+            "join": self.joint.join,
+            "tree": self.joint.tree,
             "format": self.dataset.format,
             "classes": self.dataset.classes,
             "images": {"train": len(self.training), "val": len(self.validation)}
@@ -172,7 +173,7 @@ def make_plan(
         recipe=recipe,
         given=parts.given,
         weights=None if weights is None else str(weights),
-        join=joint.join,
+        joint=dataclasses.replace(joint, other=None),
         asked=asked,
     )
 
@@ -235,7 +236,7 @@ def resume_plan(
         recipe=recipe,
         given=parts.given,
         weights=start,
-        join=joint.join,
+        joint=dataclasses.replace(joint, other=None),
         asked=asked,
     )
     refuse_changes(plan.to_json(), stored)

@@ -106,7 +106,7 @@ def make_loader(plan: Plan, device: torch.device, processes: int, rank: int, mos
     drop_last = len(plan.training) >= settings.batch  # a last batch of one would upset batch norm
     order: Order = Shuffled(settings.seed, drop_last)
     factors = np.ones(len(plan.training))
-    if plan.join is not None:
+    if plan.joint.join is not None:
         factors = joint_factors(plan.training, plan.config.labelled_images)
     if settings.repeat_threshold:
         factors = factors * repeat_factors(plan.training, len(plan.dataset.classes), settings.repeat_threshold)
@@ -247,11 +247,11 @@ def _say_what_is_joined(plan: Plan, display: Display) -> None:
     """The tree of the classes, and what of an epoch has boxes, where images with a class alone are among it."""
     if getattr(plan.config, "tree", ()):
         display.say(Tree(tuple(plan.dataset.classes), plan.config.tree).in_words())
-    if plan.join is not None:
+    if plan.joint.join is not None:
         alone = sum(record.label_alone for record in plan.training)
         times = joint_factors(plan.training, plan.config.labelled_images).max()
         display.say(
-            f"{alone} of the training images have a class and no boxes ({plan.join}); an epoch shows the others "
+            f"{alone} of the training images have a class and no boxes ({plan.joint.join}); an epoch shows the others "
             f"{'once' if times == 1 else f'{times:.3g} times'}"
         )
 
