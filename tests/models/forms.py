@@ -189,7 +189,7 @@ FORMS: dict[str, Form] = {
     "fcn": Form("fcn8s_small", FCN, 64, None, images=4, lr=1e-2),
     "fcn_vgg": Form(
         "fcn8s",
-        FCN | {"trunk": "vgg11_bn", "trunk_depths": None, "pad": 100},
+        FCN | {"trunk": "vgg11_bn", "trunk_depths": None, "pad": 100, "balance": 0.25},
         64,
         None,
         learns=False,
@@ -198,7 +198,7 @@ FORMS: dict[str, Form] = {
     ),
     "fcn_dilated": Form(
         "fcn_resnet50",
-        {"trunk_width": 4, "trunk_depths": (1, 1, 1, 1)},
+        {"trunk_width": 4, "trunk_depths": (1, 1, 1, 1), "balance": 0.25},
         64,
         None,
         learns=False,
