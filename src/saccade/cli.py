@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from saccade import cli_data
 from saccade.cli_options import (
     HELP,
     METHODS,
     AgnosticNms,
     Assignments,
+    CfgNames,
+    CfgWeights,
     Data,
     Device,
     Iou,
@@ -29,7 +33,6 @@ from saccade.cli_options import (
     Workers,
 )
 from saccade.cli_output import (
-    converted,
     explained,
     plain,
     print_json,
@@ -53,6 +56,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(cli_data.app)
 
 
 @app.callback(invoke_without_command=True)
@@ -93,7 +97,7 @@ def models(
 
 @app.command()
 def weights(
-    model: Annotated[str, typer.Argument(help="a name of `saccade models`")],
+    model: Annotated[str, typer.Argument(help="a name of `saccade models`, or a Darknet .cfg")],
     source: Annotated[str, typer.Argument(help="imagenet, imagenet_v2, coco, cifar10, or a public weights file")] = "",
     out: Annotated[Path | None, typer.Option(help="checkpoint to write; by default MODEL-SOURCE.safetensors")] = None,
     classes: Annotated[str | None, typer.Option(help="names of a file's classes: such a word, or a text file")] = None,
@@ -104,39 +108,6 @@ def weights(
 
     done = run(model, source, out=out, classes=classes)
     print_json(done) if as_json else show_weights(model, done)
-
-
-@app.command()
-def check(
-    data: Data,
-    task: TaskName = None,
-    out: Annotated[Path | None, typer.Option(help="folder for contact_sheet.png, or a .png file")] = None,
-    as_json: Json = False,
-) -> None:
-    """Say what a data set holds and what is wrong with it: every image and label accounted for."""
-    from saccade.verbs.check import check as run
-    from saccade.verbs.check import in_words
-
-    result = run(data, task=task, out=out)
-    print_json(result) if as_json else say(in_words(result))
-
-
-@app.command()
-def convert(
-    data: Data,
-    to: Annotated[str, typer.Option("--to", help="coco, voc or yolo")],
-    out: Annotated[Path, typer.Option(help="folder to write; must not exist")],
-    images: Annotated[str, typer.Option(help="copy, link or none")] = "copy",
-    as_json: Json = False,
-) -> None:
-    """Rewrite a detection or instance data set as COCO, VOC or YOLO."""
-    from saccade.verbs.convert import convert as run
-
-    done = run(data, to, out, images)  # type: ignore[arg-type]  # convert checks the word
-    summary = {"out": str(done.out), "format": done.format, "images": done.images, "objects": done.objects}
-    summary |= {"splits": done.splits, "classes": done.classes, "lost": done.lost}
-    summary |= done.ledger.to_json()
-    print_json(summary) if as_json else say(converted(summary))
 
 
 @app.command()
@@ -229,7 +200,7 @@ def transfer(
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="run folder, checkpoint, or COCO results file (.json)")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="run, checkpoint, .cfg, or COCO results (.json)")],
     data: Data,
     split: Annotated[str | None, typer.Option(help="train, val, test or all; by default val")] = None,
     out: Annotated[Path | None, typer.Option(help="folder for report.html, metrics.json and plots")] = None,
@@ -240,6 +211,8 @@ def evaluate(
     iou: Iou = None,
     sigma: Sigma = None,
     agnostic_nms: AgnosticNms = False,
+    weights: CfgWeights = None,
+    names: CfgNames = None,
     workers: Workers = None,
     device: Device = None,
     precision: Precision = "auto",
@@ -285,6 +258,8 @@ def predict(
     iou: Iou = None,
     sigma: Sigma = None,
     agnostic_nms: AgnosticNms = False,
+    weights: CfgWeights = None,
+    names: CfgNames = None,
     workers: Workers = None,
     device: Device = None,
     precision: Precision = "auto",
@@ -296,8 +271,8 @@ def predict(
 
     folder = out if out is not None or as_json else Path("predictions")
     rule = NmsRule(nms, iou, sigma, agnostic_nms)
-    progress = not as_json
-    options = Options(threshold, proposals, masks, batch, workers, device, precision, frames, rule, fps, show, progress)
+    options = Options(threshold, proposals, masks, batch, workers, device, precision, frames, rule, fps, show)
+    options = dataclasses.replace(options, progress=not as_json, weights=weights, names=names)
     show_answers(answers(run, sources, folder, options), as_json)
     if not as_json:
         say(f"pictures and predictions.json: {folder}")
@@ -355,12 +330,14 @@ def export(
     svd: Annotated[
         str | None, typer.Option(help="of Fast R-CNN: ranks of its fully connected layers: 1024,256")
     ] = None,
+    weights: CfgWeights = None,
+    names: CfgNames = None,
     as_json: Json = False,
 ) -> None:
     """Write a trained model as ONNX or torch.export file, checked to give equal outputs."""
     from saccade.verbs.export import export as run_export
 
-    result = run_export(run, to=to, out=out, batch=batch, size=size, svd=svd)
+    result = run_export(run, to=to, out=out, batch=batch, size=size, svd=svd, weights=weights, names=names)
     print_json(result) if as_json else say(plain(result))
 
 

@@ -14,7 +14,9 @@ METHODS = "svm,logistic,svm_depths,logistic_depths,last_block,layers,scratch"
 HELP = {f.name: str(f.metadata["help"]) for f in dataclasses.fields(Settings)}
 
 Data = Annotated[str, typer.Argument(metavar="DATA", help="folder whose format is recognised, or format:path")]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="run folder or checkpoint")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="run folder, checkpoint, or Darknet .cfg")]
+CfgWeights = Annotated[Path | None, typer.Option("--weights", help="where RUN is a Darknet .cfg: its .weights")]
+CfgNames = Annotated[Path | None, typer.Option("--names", help="where RUN is a Darknet .cfg: names of its classes")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object on stdout, nothing else there")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the best there is")]
 Precision = Annotated[

@@ -188,6 +188,7 @@ PARAMETERS: dict[str, int] = {
     "yolo2_small": 2_487_965,
     "yolo9000_small": 2_487_965,
     "yolo3_small": 3_145_761,
+    "darknet_cfg": 456_582,
     "atss_small": 3_364_064,
     "retinanet_small": 3_231_416,
     "ssd_small": 3_364_064,

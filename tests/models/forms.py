@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from darknet_files import cfg_text
 from saccade.models import catalogue, model_module
 from saccade.models.make_catalogue import model_modules
 
@@ -44,6 +45,19 @@ ONE_MAP = {"trunk_width": 16, "head_width": 64}
 FULLY_CONNECTED = {"trunk": "vgg11_bn", "trunk_width": 8, "trunk_hidden": 64}
 CELLS = {"trunk": "resnet18", "trunk_width": 16, "convs": ((32, 1),), "grid": 4, "dropout": 0.0}
 FCN = {"trunk_width": 8, "trunk_depths": (1, 1, 1, 1), "hidden": 32, "dropout": 0.0}
+DARKNET = {
+    # One line a layer: `darknet_files.cfg_text`. Of three boxes a cell of 16 pixels.
+    "yolo": cfg_text(
+        128,
+        *("c 3 16 2", "c 3 32 2", "c 3 32 2", "c 3 64 2", "c 1 32", "c 3 64", "shortcut from=-3", "h 75"),
+        "yolo classes=20 num=3 anchors=24,24,48,40,64,80",
+    ),
+    "region": cfg_text(
+        128,
+        *("c 3 16 2", "c 3 32 2", "c 3 32 2", "route layers=-1", "reorg stride=2", "c 3 64", "h 75"),
+        "region classes=20 num=3 anchors=1.5,1.5,3,2.5,4,5 softmax=1 rescore=1 object_scale=5",
+    ),
+}
 FORMS: dict[str, Form] = {
     "alexnet": Form("alexnet", MLP, 67, (4, 8, 16)),
     "alexnet_paper": Form("alexnet_paper", MLP, 67, (4, 8, 16), quick={"init": "he"}),
@@ -182,6 +196,8 @@ FORMS: dict[str, Form] = {
         lr=4e-3,
         images=4,
     ),
+    "darknet_yolo": Form("darknet_cfg", {"cfg": DARKNET["yolo"]}, 128, None, lr=4e-3, images=4),
+    "darknet_region": Form("darknet_cfg", {"cfg": DARKNET["region"]}, 128, None, learns=False, lr=4e-3, images=4),
     "retinanet": Form(
         "retinanet_small", ATSS | {"depth": 1}, 128, None, quick={"trunk_width": 16, "channels": 32}, lr=4e-3, images=4
     ),

@@ -145,22 +145,26 @@ def load(
     device: str | torch.device | None = None,
     precision: str = "auto",
     nms: NmsRule | str = "hard",
+    weights: str | Path | None = None,
+    names: str | Path | None = None,
 ) -> Predictor:
     """The trained model of a run folder or a checkpoint file, ready to answer: `saccade.load(run).predict(image)`.
 
     Args:
-        run: a run folder, of which the best checkpoint is taken, or the checkpoint itself (`.safetensors`).
+        run: a run folder, of which the best checkpoint is taken, or the checkpoint itself (`.safetensors`), or the
+            `.cfg` of a detector of Darknet.
         device: where to compute; by default a GPU where there is one.
         precision: as in `Predictor`.
         nms: how overlapping boxes of a detector suppress each other: "hard" (the detector's own), "soft",
             "soft_linear", or a `saccade.NmsRule`, which says more.
+        weights, names: of a `.cfg`: its `.weights` and a text file of its classes, by default those beside it.
 
     Raises:
         ModelFileError: as `inference.trained.open_run`.
         UsageError: no such device, precision or form of NMS, or NMS for a model that does not find objects.
     """
     rule = rule_of(nms)
-    found = open_run(run, device)
+    found = open_run(run, device, weights, names)
     predictor = Predictor(
         found.network, found.task, found.classes, found.preprocessing, found.device, precision, found.thresholds
     )

@@ -13,6 +13,7 @@ from torch import nn
 from saccade import checkpoint
 from saccade.data.pipelines import Preprocessing
 from saccade.errors import ModelFileError, UsageError
+from saccade.inference.darknet import SUFFIX, darknet_checkpoint
 from saccade.machine.device import pick_device
 from saccade.machine.paths import at_home
 from saccade.models import catalogue, model_module
@@ -38,19 +39,32 @@ class Trained:
     thresholds: tuple[float, ...]  # tag: the probability from which each class is given; none: what the model says
 
 
-def open_run(run: str | Path, device: str | torch.device | None = "cpu") -> Trained:
-    """The trained network of a run folder (its best checkpoint) or of a checkpoint file.
+def open_run(
+    run: str | Path,
+    device: str | torch.device | None = "cpu",
+    weights: str | Path | None = None,
+    names: str | Path | None = None,
+) -> Trained:
+    """The trained network of a run folder (its best checkpoint), of a checkpoint file, or of Darknet's files.
 
     Args:
+        run: of Darknet's files the `.cfg`.
         device: where the network is put; None: a GPU where there is one.
+        weights, names: of a `.cfg` alone: its `.weights` and the names of its classes, where they do not lie beside it
+            (`inference.darknet`).
 
     Raises:
-        UsageError: no such device.
+        UsageError: no such device; weights or names for what is no `.cfg`; Darknet's files that cannot be run.
         ModelFileError: no such run; the file is damaged, foreign or of a newer Saccade (`checkpoint.load`); its model
             is unknown here, its weights do not fit it, or its preprocessing or thresholds are not usable.
     """
     path = checkpoint.find(at_home(run))
-    state = checkpoint.load(path)
+    if path.suffix == SUFFIX:
+        state = darknet_checkpoint(path, weights, names)
+    elif weights is None and names is None:
+        state = checkpoint.load(path)
+    else:
+        raise UsageError(f"{run}: weights and names are for a Darknet .cfg; a run or checkpoint holds its own")
     preprocessing, place = _preprocessing(state, path), pick_device(device)
     network, thresholds = build(state, path).to(place).eval(), tuple(state.thresholds)
     if (preprocessing.proposals is not None) != takes_proposals(model_module(state.model)):

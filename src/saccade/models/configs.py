@@ -31,7 +31,8 @@ def with_changes(config: Any, changes: Mapping[str, Any], model: str) -> Any:
 
     Args:
         config: a model's Config.
-        changes: values by the names of `flat_values`, as Python, YAML or JSON give them.
+        changes: values by the names of `flat_values`, as Python, YAML or JSON give them. A field whose metadata has
+            `read` is what that function makes of the value, such as the text of a file that it names.
         model: its name, for messages.
 
     Raises:
@@ -49,6 +50,7 @@ def with_changes(config: Any, changes: Mapping[str, Any], model: str) -> Any:
             raise UsageError(f"model {model} has no setting {name!r}: {suggest(name, [*hints, *flat_values(config)])}")
         try:
             values[name] = _coerce(hints[name], value, getattr(config, name))
+            values[name] = limits[name].get("read", _as_it_is)(values[name])
             _refuse_outside(values[name], limits[name])
         except ValueError as error:
             form = f"; expected {describe_type(hints[name])}, such as {_short(getattr(config, name))}"
@@ -71,9 +73,13 @@ def free_fields(config: Any) -> set[str]:
     return set(flat_values(config)) - (WEIGHTS if hasattr(config, OBJECTIVE) else set())
 
 
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
 def _refuse_outside(value: Any, limits: Mapping[str, Any]) -> None:
     """Raises ValueError for a number that the field does not allow."""
-    if limits and not limits["low"] <= value <= limits["high"]:
+    if "low" in limits and not limits["low"] <= value <= limits["high"]:
         raise ValueError(f"allowed: {limits['low']} to {limits['high']}")
 
 

@@ -64,12 +64,15 @@ def file_layers(model: nn.Module) -> list[Layer]:
     return layers
 
 
-def read_for_model(path: Path, model: nn.Module) -> dict[str, Tensor]:
+def read_for_model(path: Path, model: nn.Module, exact: bool = False) -> dict[str, Tensor]:
     """The state dict of a model whose modules stand in the order of the file; without the batch counters.
 
     Where only the last layer, without batch norm, makes the difference, the file's own number of classes is taken: its
     classifier then has another shape than the model's, or, in a file made to start a detector from
     (`darknet53.conv.74`), is absent.
+
+    Args:
+        exact: the file must have the model's classes.
 
     Raises:
         ModelFileError: unreadable, not of this format, shorter than the layers need, or not finite.
@@ -78,6 +81,8 @@ def read_for_model(path: Path, model: nn.Module) -> dict[str, Tensor]:
     numbers, layers = _read_numbers(path), file_layers(model)
     last = layers[-1]
     left, each = len(numbers) - sum(layer.numbers for layer in layers[:-1]), 1 + math.prod(last.shape[1:])
+    if exact:
+        return _cut(path, numbers, layers)
     if last.norm is None and left == 0:
         layers = layers[:-1]
     elif last.norm is None and left > 0 and left % each == 0:

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from saccade.errors import ModelFileError, UsageError
 from saccade.inference.crops import check_crops
 from saccade.inference.predictor import Predictor, load
 from saccade.inference.regions import check_has_boxes, computed_by, give_proposals
-from saccade.inference.score import Pass, align_classes, records_of, score, score_file
+from saccade.inference.score import Pass, Watcher, align_classes, records_of, score, score_file
 from saccade.machine.device import describe_hardware
 from saccade.machine.files import report_folder, write_whole
 from saccade.machine.paths import at_home
 from saccade.machine.terminal import printable
+from saccade.metrics import Result
 from saccade.metrics.coco_results import ResultRows, category_ids, holds_poses
 from saccade.ops.suppression import NmsRule, rule_of
 from saccade.reports.gallery import Gallery
@@ -47,20 +49,22 @@ def evaluate(
     corners: str = "coco",
     nms: NmsRule | str = "hard",
     proposals: str | Path | None = None,
+    weights: str | Path | None = None,
+    names: str | Path | None = None,
     out: str | Path | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Score predictions on one split of a data set.
 
     Args:
-        run: run folder, checkpoint, or a COCO results file (`.json`) of any tool.
+        run: run folder, checkpoint, the `.cfg` of a detector of Darknet, or a COCO results file (`.json`) of any tool.
         split: "train", "val", "test" or "all"; by default "val", for a results file the first of val, test, all given.
         bootstrap: resamples of the images for the 95 % intervals; 0 for none.
         seed: of the split, where the data set gives none; by default that of the run, whose training images must not
             be scored as its val: read, with `holdout` and `group`, from config.json beside the checkpoint; else 0.
         crops: classify, tag: 1 view of every image, or the mean over 2, 10 or 144 (inference/crops.py).
         corners: "coco", or "voc" for a results file whose boxes count pixels from 1, as VOC does (`read_results`).
-        nms: of a detector, how overlapping boxes suppress each other, as in `load`.
+        nms, weights, names: as in `load`: how overlapping boxes suppress each other; the files of a `.cfg`.
         proposals: boxes in place of those of training: a file (`data.proposals.FORMS`), a run, "selective_search".
         out: folder for report.html, metrics.json, plots and, where a model finds objects, coco_results.json.
 
@@ -73,25 +77,46 @@ def evaluate(
     """
     start, run, data, rule = time.monotonic(), at_home(run), at_home(data), rule_of(nms)
     folder = None if out is None else report_folder(Path(at_home(out)))
-    predictor = None if Path(run).suffix == ".json" else load(run, device, precision, rule)
+    predictor = None if Path(run).suffix == ".json" else load(run, device, precision, rule, weights, names)
     _check_words(str(run), predictor, crops, corners, rule)
     dataset, ids = _data_for(predictor, run, data)
     source = _proposals(str(run), predictor, dataset, at_home(proposals))
     split = split or ("val" if predictor else next((each for each in ("val", "test") if each in dataset.splits), "all"))
     records = _records(Path(run), dataset, split, seed, of_model=predictor is not None)
-    gallery = None if folder is None else Gallery(predictor.task if predictor else dataset.task, dataset, records)
-    rows = ResultRows(dataset, ids) if folder and predictor and find_task(predictor.task).many_objects else None
-    watchers = [watcher for watcher in (gallery, rows) if watcher is not None]
-    if predictor:
-        result = score(predictor, dataset, records, Pass(batch, workers, crops, progress), watchers, bootstrap)
-    else:
-        result = score_file(Path(run), dataset, records, watchers, bootstrap, corners)
+    task = predictor.task if predictor else dataset.task
+    gallery = None if folder is None else Gallery(task, dataset, records)
+    rows = ResultRows(dataset, ids) if folder and predictor and find_task(task).many_objects else None
+    watchers, how = [each for each in (gallery, rows) if each is not None], Pass(batch, workers, crops, progress)
+    result = _scored(predictor or Path(run), dataset, records, how, watchers, bootstrap, corners)
     summary: dict[str, Any] = {"data": str(data), "split": split, "crops": crops, "corners": corners}
-    summary |= {"nms": rule.to_json(), "proposals": source, "images": len(records)}
+    summary |= {"nms": rule.to_json(), "proposals": source, "images": len(records)} | _given(run, weights, names)
     summary |= result.to_json() | _tell(dataset, progress) | {"seconds": round(time.monotonic() - start, 3)}
     if folder is not None and gallery is not None:
         _write_report(folder, Path(run), str(data), summary, gallery, predictor, rows)
     return summary
+
+
+def _scored(
+    source: Predictor | Path,
+    dataset: DataSet,
+    records: list[Record],
+    how: Pass,
+    watchers: Sequence[Watcher],
+    bootstrap: int,
+    corners: str,
+) -> Result:
+    """The scores of a model or a results file."""
+    if isinstance(source, Path):
+        return score_file(source, dataset, records, watchers, bootstrap, corners)
+    return score(source, dataset, records, how, watchers, bootstrap)
+
+
+def _given(run: str | Path, weights: str | Path | None, names: str | Path | None) -> dict[str, str]:
+    """The files of a `.cfg` that a person named. Raises UsageError where a results file has no use for them."""
+    given = {name: str(file) for name, file in (("weights", weights), ("names", names)) if file is not None}
+    if given and Path(run).suffix == ".json":
+        raise UsageError(f"{run}: a results file has no network that could take {' and '.join(given)}")
+    return given
 
 
 def _data_for(predictor: Predictor | None, run: str | Path, data: str | Path) -> tuple[DataSet, dict[str, int | str]]:
@@ -192,6 +217,7 @@ def _write_report(
         if summary.get(name) != usual:
             command += [f"--{name}", str(summary[name])]
     command += NmsRule(**summary["nms"]).words()
+    command += [word for name in ("weights", "names") if name in summary for word in (f"--{name}", summary[name])]
     write_whole(folder / "metrics.json", json.dumps(summary, indent=2, allow_nan=False))
     if rows is not None:
         write_whole(folder / "coco_results.json", json.dumps(rows.rows, allow_nan=False))

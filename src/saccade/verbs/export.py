@@ -49,16 +49,19 @@ def export(
     batch: int = 1,
     size: str | int | tuple[int, int] | None = None,
     svd: str | tuple[int, int] | None = None,
+    weights: str | Path | None = None,
+    names: str | Path | None = None,
 ) -> dict[str, Any]:
     """Write the network of a trained model, with its shapes fixed; see `Network` for the outputs.
 
     Args:
-        run: run folder or checkpoint.
+        run: run folder, checkpoint, or the `.cfg` of a detector of Darknet.
         to: "onnx" (needs the extra `deploy`) or "torch" (a torch.export archive, `.pt2`).
         out: the file; by default beside the checkpoint.
         batch: images a call.
         size: input pixels, a side or HxW; by default those of training, and 256 for models of any size.
         svd: ranks to which the two fully connected layers of Fast R-CNN are factorised before, such as "1024,256".
+        weights, names: of a `.cfg`, as in `saccade.load`.
 
     Returns:
         `{file, format, input, outputs, suppression, largest_difference}`; see `_suppression`.
@@ -69,7 +72,7 @@ def export(
     out = at_home(out)
     if to not in ("onnx", "torch"):
         raise UsageError(f"--to {to!r}: {suggest(to, ['onnx', 'torch'])}")
-    trained = open_run(run)
+    trained = open_run(run, weights=weights, names=names)
     target = Path(out) if out is not None else trained.path.with_name("model.onnx" if to == "onnx" else "model.pt2")
     sides = _input_size(trained, size)
     inputs = example_inputs(model_module(trained.model), trained.network.config, *sides, batch)
@@ -80,10 +83,7 @@ def export(
         if to == "onnx":
             _refuse_onnx(program, trained.model)
         if to == "torch":
-            archive = io.BytesIO()  # torch ends the whole process where the disk is full
-            torch.export.save(program, archive)
-            write_whole(target, archive.getvalue())
-            got = _outputs(torch.export.load(target).module()(*inputs))
+            got = _write_torch(program, inputs, target)
         else:
             got = _write_onnx(program, inputs, target, trained)
     pairs = zip(got, expected, strict=True)
@@ -101,6 +101,14 @@ def export(
         "suppression": _suppression(trained.task),
         "largest_difference": difference,
     }
+
+
+def _write_torch(program: Any, inputs: tuple[Tensor, ...], target: Path) -> list[Tensor]:
+    """Write an archive of torch.export, and give what it answers."""
+    archive = io.BytesIO()  # torch ends the whole process where the disk is full
+    torch.export.save(program, archive)
+    write_whole(target, archive.getvalue())
+    return _outputs(torch.export.load(target).module()(*inputs))
 
 
 def _suppression(task: str) -> str | None:

@@ -6,7 +6,7 @@ import contextlib
 import glob
 import re
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,25 +63,25 @@ def predict(
     nms: NmsRule | str = "hard",
     fps: bool = False,
     show: bool = False,
+    weights: str | Path | None = None,
+    names: str | Path | None = None,
 ) -> list[dict[str, Any]]:
     """Answers of a trained model; `answers` gives the same one after another, as they come.
 
     Args:
-        run: run folder or checkpoint.
+        run: run folder, checkpoint, or the `.cfg` of a detector of Darknet.
         sources: images, folders, globs, video files, or "camera:0".
         out: folder for pictures with the answers drawn in, videos, and predictions.json (also where a signal or an
             error ended the work; until then predictions.jsonl, to which each answer is added as it comes); none are
             written without it. A video leaves NAME.mp4 and NAME.mp4.jsonl, of its frames alone.
-        threshold: smallest score of a box or tag; by default 0.3 for boxes; for tags that of each in the model
-            (tuned in training, or 0.5).
+        threshold: smallest score of a box or tag; by default 0.3 for boxes, and for tags that of each in the model.
         proposals: boxes to answer for, of models that are given boxes, and of classifiers, which then name what is in
             each: a file (`data.proposals.FORMS`), a run of a detector, or "selective_search".
         masks: how masks of objects are stated: "rle", COCO's run lengths; "polygons", the outlines of each, whose holes
             are filled; "png", a map of 16 bits `NAME.jpg-masks.png` in `out`, i + 1 where object i is (the surest where
             several are), whose name the answer holds in place of the masks.
-        frames: stop a video or camera after so many frames.
-        nms: how overlapping boxes suppress each other, as in `load`.
-        fps: draw the frames/s that are answered into videos.
+        nms, weights, names: as in `load`: how overlapping boxes suppress each other; the files of a `.cfg`.
+        frames, fps: stop a video or camera after so many frames; draw the frames/s that are answered into videos.
         show: open a window that shows videos with their answers; `q` in it ends the one that is shown.
 
     Returns:
@@ -100,9 +100,15 @@ def predict(
         Stopped: a signal came; `out` holds the answers until then.
     """
     options = Options(threshold, proposals, masks, batch, workers, device, precision, frames, nms, fps, show)
+    options = replace(options, weights=weights, names=names)
+    return _as_far_as(answers(run, sources, out, options))
+
+
+def _as_far_as(answers: Iterator[Answer]) -> list[dict[str, Any]]:
+    """The answers until the first error in the data; it is raised where nothing was answered before it."""
     found: list[dict[str, Any]] = []
     try:
-        found += (answer.json for answer in answers(run, sources, out, options))
+        found += (answer.json for answer in answers)
     except DataError:
         if all("error" in answer for answer in found):
             raise
@@ -125,6 +131,8 @@ class Options:
     fps: bool = False
     show: bool = False
     progress: bool = False  # show on stderr how far a video is, and at which rate
+    weights: str | Path | None = None
+    names: str | Path | None = None
 
 
 def answers(
@@ -137,8 +145,7 @@ def answers(
     DataError also comes behind the answers of a video that is cut off, where there is no other source."""
     sources = [sources] if isinstance(sources, str | Path) else list(sources)
     images, videos = expand([at_home(source) for source in sources])
-    out = at_home(out)
-    predictor = load(run, options.device, options.precision, options.nms)
+    predictor = load(run, options.device, options.precision, options.nms, options.weights, options.names)
     form = _Form(_smallest_score(options.threshold, predictor.task), options.masks)
     check_masks(options.masks, predictor.task, out is not None, videos)
     check_has_boxes(predictor.preprocessing, options.proposals, str(run))
@@ -148,7 +155,7 @@ def answers(
     written = [*names.values(), *maps, *films, *map(lines_name, films), LINES, WHOLE]
     if options.show:
         Window.check(videos)
-    folder = None if out is None else _folder(Path(out), [*images, *map(Path, videos)], written)
+    folder = None if out is None else _folder(Path(at_home(out)), [*images, *map(Path, videos)], written)
 
     def each(interrupt: Interrupt) -> Generator[Answer]:
         found = _of_images(predictor, images, options.batch, options.workers)

@@ -13,7 +13,8 @@ from saccade import checkpoint
 from saccade.config import resolve
 from saccade.data.joints import COCO_PERSON
 from saccade.data.pipelines import Preprocessing, preprocessing_of
-from saccade.errors import UsageError
+from saccade.errors import ModelFileError, UsageError
+from saccade.inference.darknet import MODEL, SUFFIX, darknet_checkpoint
 from saccade.inference.trained import fit_weights
 from saccade.machine.files import open_regular
 from saccade.machine.paths import at_home
@@ -39,9 +40,10 @@ def weights(
     """Write a checkpoint of a model of the catalogue with the weights of a public file.
 
     Args:
-        model: a name of `saccade models`.
+        model: a name of `saccade models`, or the `.cfg` of a detector of Darknet, whose `.weights` then are `source`.
         source: a word of `published.WORDS`, or a file; by default the first word that the model has.
-        out: the checkpoint; by default MODEL-WORD.safetensors (MODEL.safetensors for a file) in this folder.
+        out: the checkpoint; by default MODEL-WORD.safetensors (MODEL.safetensors for a file, NAME.safetensors for
+            NAME.cfg) in this folder.
         classes: for a file: a word of `WORDS` whose names it has, or a text file with a name a line. By default those
             of the published file that it is, else numbers from 0.
 
@@ -54,8 +56,10 @@ def weights(
         ModelFileError: the file cannot be read.
         ResourceError: the download failed, or there is no room for the checkpoint.
     """
-    module = model_module(model)
     source, out, classes = at_home(source), at_home(out), at_home(classes)
+    if Path(model).suffix == SUFFIX:
+        return _of_darknet(Path(at_home(model)), source, out, classes)
+    module = model_module(model)
     source = str(source) or next(iter(PUBLISHED.get(model, {})), "imagenet")
     path = weights_path(model, source, progress)
     if path.is_dir():
@@ -79,6 +83,17 @@ def weights(
     facts = {name: "" if published is None else getattr(published, name) for name in ("owner", "licence", "score")}
     facts["source"] = str(path) if published is None else published.url
     return {"checkpoint": str(target), "model": model, "task": task, "classes": len(names)} | facts
+
+
+def _of_darknet(cfg: Path, source: str | Path, out: str | Path | None, classes: str | Path | None) -> dict[str, Any]:
+    """A checkpoint of Darknet's files; returns what `weights` does."""
+    if not cfg.is_file():
+        raise ModelFileError(f"{cfg}: no such file")
+    state = darknet_checkpoint(cfg, str(source) or None, classes)
+    target = Path(out) if out is not None else Path(f"{cfg.stem}.safetensors")
+    checkpoint.save(state, target)
+    facts = {"owner": "", "licence": "", "score": "", "source": str(source or cfg)}
+    return {"checkpoint": str(target), "model": MODEL, "task": state.task, "classes": len(state.classes)} | facts
 
 
 def _refuse_other_classes(own: dict[str, Tensor], found: dict[str, Tensor], last: set[str], command: str) -> None:
