@@ -148,6 +148,13 @@ def test_thresholds(runs: dict[str, Path], images: Path) -> None:
     some = saccade.predict(runs["detect"], images / "a.png", threshold=middle)[0]["objects"]["scores"]
     assert 0 < len(some) < len(everything)
     assert min(some) >= middle - 1e-5
+    for nms in ("hard", "soft"):  # boxes that nobody will see change nothing of the others
+        whole, part = (
+            saccade.predict(runs["detect"], images / "a.png", threshold=least, nms=nms)[0]["objects"]
+            for least in (0.0, middle)
+        )
+        assert 0 < len(part["boxes"]) < len(whole["boxes"])
+        assert part == {name: column[: len(part["boxes"])] for name, column in whole.items()}
     assert saccade.predict(runs["tag"], images / "a.png", threshold=1.0)[0]["tags"] == []
     with pytest.raises(UsageError, match=r"threshold 1\.5 is not between"):
         saccade.predict(runs["tag"], images / "a.png", threshold=1.5)

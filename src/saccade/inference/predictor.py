@@ -65,6 +65,7 @@ class Predictor:
         self.preprocessing = preprocessing
         self.view = inference_view(task, preprocessing)
         self.thresholds = tuple(thresholds)
+        self.least_score = 0.0  # objects of lower scores are left out of answers, and not computed where that is saved
         self._nms = NmsRule()
 
     def set_nms(self, rule: NmsRule) -> None:
@@ -124,7 +125,7 @@ class Predictor:
     def predict_batches(self, batches: Iterable[Batch]) -> Iterator[tuple[str, Annotation]]:
         """Id and answer of every image, in order; coordinates and maps in pixels of the originals."""
         for batch in batches:
-            with autocast(self.device, self.precision), nms_rule(self._nms):
+            with autocast(self.device, self.precision), nms_rule(self._nms, self.least_score):
                 answers = self.network.predict(batch.to(self.device))  # type: ignore[operator]
             if self.device.type != "cpu":
                 buffer, layout = pack(answers)

@@ -1,5 +1,5 @@
-"""What `predict` leaves in its folder beside pictures, and how far it is with a video: all answers as JSON; of a video
-the film with the answers drawn in and a line a frame; frames/s."""
+"""What `predict` leaves in its folder, and how far it is with a video: pictures and all answers as JSON; of a video the
+film with the answers drawn in and a line a frame; frames/s."""
 
 from __future__ import annotations
 
@@ -12,16 +12,33 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from saccade.data.video import Film
+from saccade.errors import DataError
 from saccade.inference.video import Frame
 from saccade.machine.files import disk_errors, write_whole
 from saccade.machine.terminal import printable
 
 LINES, WHOLE = "predictions.jsonl", "predictions.json"
+LONGEST = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}  # pixels of a side that a format can hold
+
+
+def write_picture(path: Path, image: np.ndarray) -> list[str]:
+    """Write [H, W, 3] uint8 RGB as a file of the format that the suffix names, or as `path`.png where it cannot hold
+    so large a picture. Gives what is to be said of that: a note, or none."""
+    notes, longest = [], LONGEST.get(path.suffix, max(image.shape))
+    if max(image.shape) > longest:
+        path = path.with_name(f"{path.name}.png")
+        notes = [f"the picture with the answer is {path.name}: sides above {longest} pixels need another format"]
+    encoded, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not encoded:
+        raise DataError(f"{path}: {image.shape[1]} x {image.shape[0]} pixels cannot be written as {path.suffix}")
+    write_whole(path, data.tobytes())
+    return notes
 
 
 def lines_name(film: str) -> str:

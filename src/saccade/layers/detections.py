@@ -13,7 +13,7 @@ from torch import Tensor
 
 from saccade.data.types import Annotation, Objects
 from saccade.ops.boxes import clip_boxes, valid_boxes
-from saccade.ops.suppression import suppress
+from saccade.ops.suppression import enough, suppress
 
 
 def best_objects(
@@ -25,14 +25,14 @@ def best_objects(
         boxes: [n, 4] in pixels, clipped to the image.
         scores: [n] in [0, 1].
         labels: [n] int64; boxes of different classes do not suppress each other.
-        threshold: boxes of no higher score are left out.
+        threshold: boxes of no higher score are left out, and those that `ops.suppression.enough` has no use for.
         nms_iou: a box of a larger IoU with a better one of its class is left out.
         keep: objects at most.
         side: boxes with a side of no more pixels are left out.
 
     Source: Girshick et al., "Rich feature hierarchies" (R-CNN), CVPR 2014, section 2.2.
     """
-    rows = ((scores > threshold) & valid_boxes(boxes, side)).nonzero()[:, 0]
+    rows = (enough(scores, threshold) & valid_boxes(boxes, side)).nonzero()[:, 0]
     kept, values = suppress(boxes[rows], scores[rows], labels[rows], nms_iou, keep, threshold)
     rows = rows[kept]
     return Objects(boxes[rows], labels[rows], values)
@@ -58,12 +58,32 @@ def detections(
 
     Source: Liu et al., "SSD", ECCV 2016, section 2.2 and the released code.
     """
-    best, priors = scores.topk(min(candidates, scores.shape[1]), dim=1)  # [b, k, C]
-    image = torch.arange(len(boxes), device=boxes.device)[:, None, None]
-    rows = torch.cat((boxes[image, priors], best[..., None]), dim=-1).cpu()  # all that NMS needs, moved once
-    labels = torch.arange(scores.shape[2]).expand(rows.shape[1:3]).flatten()
+    if scores.device.type == "cpu":  # there few are worth sorting, and a count that depends on values costs no wait
+        rows, labels = [], []
+        for box, score in zip(boxes, scores, strict=True):
+            anchors, classes = _candidates(score, threshold, candidates)
+            rows.append(torch.cat((box[anchors], score[anchors, classes][:, None]), dim=1))
+            labels.append(classes)
+    else:
+        best, priors = scores.topk(min(candidates, scores.shape[1]), dim=1)  # [b, k, C]
+        image = torch.arange(len(boxes), device=boxes.device)[:, None, None]
+        table = torch.cat((boxes[image, priors], best[..., None]), dim=-1).cpu()  # all that NMS needs, moved once
+        rows = list(table.flatten(1, 2))
+        labels = [torch.arange(scores.shape[2]).expand(table.shape[1:3]).flatten()] * len(rows)
     found = []
-    for row, size in zip(rows.flatten(1, 2), sizes, strict=True):
-        objects = best_objects(clip_boxes(row[:, :4], size), row[:, 4], labels, threshold, nms_iou, keep)
+    for row, label, size in zip(rows, labels, sizes, strict=True):
+        objects = best_objects(clip_boxes(row[:, :4], size), row[:, 4], label, threshold, nms_iou, keep)
         found.append(Annotation(size, objects=objects))
     return found
+
+
+def _candidates(scores: Tensor, threshold: float, count: int) -> tuple[Tensor, Tensor]:
+    """Anchors and classes, [n] each, of the scores [A, C] that are `enough`, of each class the best `count` at most."""
+    anchors, classes = enough(scores, threshold).nonzero(as_tuple=True)
+    crowded = torch.bincount(classes, minlength=scores.shape[1]) > count
+    if not crowded.any():
+        return anchors, classes
+    full = crowded.nonzero()[:, 0]
+    best = scores[:, full].topk(count, dim=0).indices  # [count, classes that are crowded]
+    others = ~crowded[classes]
+    return torch.cat((anchors[others], best.flatten())), torch.cat((classes[others], full.expand_as(best).flatten()))

@@ -45,7 +45,9 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     return _keep(boxes, scores, groups, iou_threshold, len(boxes))
 
 
-def batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
+def batched_nms(
+    boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, limit: int | None = None
+) -> Tensor:
     """As `nms`, but only boxes of equal label (class, level, image) suppress each other.
 
     Args:
@@ -53,6 +55,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: fl
         scores: [n].
         labels: [n] integers, any values.
         iou_threshold: in [0, 1].
+        limit: the most that are kept, after which no other box is looked at; None: all.
 
     Returns:
         [kept] int64 over all labels, by falling score.
@@ -66,7 +69,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: fl
     if labels.shape != scores.shape:
         raise ValueError(f"labels must be {list(scores.shape)} like the scores, got {list(labels.shape)}")
     groups = labels.unique(return_inverse=True)[1]
-    return _keep(boxes, scores, groups, iou_threshold, len(boxes))
+    return _keep(boxes, scores, groups, iou_threshold, len(boxes) if limit is None else limit)
 
 
 @torch.library.custom_op("saccade::nms_padded", mutates_args=())

@@ -79,16 +79,30 @@ def rule_of(nms: NmsRule | str) -> NmsRule:
 
 _USUAL = NmsRule()
 _RULE: ContextVar[NmsRule] = ContextVar("nms_rule", default=_USUAL)
+_LEAST: ContextVar[float] = ContextVar("least_score", default=0.0)
 
 
 @contextlib.contextmanager
-def nms_rule(rule: NmsRule) -> Iterator[None]:
-    """Inside this scope, and in this thread alone, `suppress` goes by `rule`."""
-    before = _RULE.set(rule)
+def nms_rule(rule: NmsRule, least_score: float = 0.0) -> Iterator[None]:
+    """Inside this scope, and in this thread alone, `suppress` goes by `rule`, and `enough` asks for this score."""
+    before, least = _RULE.set(rule), _LEAST.set(least_score)
     try:
         yield
     finally:
         _RULE.reset(before)
+        _LEAST.reset(least)
+
+
+def enough(scores: Tensor, threshold: float) -> Tensor:
+    """Which scores [...] are above the detector's own threshold, and at least what the scope asks for: bool [...].
+
+    The answer is that without the scope, cut at this score: no box changes one of a higher score, by any rule, so that
+    those that nobody will see need not be sorted and compared (nor masks be computed for them).
+
+    Source: Girshick et al. (R-CNN), CVPR 2014, section 2.2; soft: Bodla et al. 2017, figure 2 (boxes by falling score).
+    """
+    least = _LEAST.get()
+    return scores >= least if least > threshold else scores > threshold
 
 
 def suppress(
@@ -116,7 +130,7 @@ def suppress(
     threshold = iou_threshold if rule.iou is None else rule.iou
     labels = torch.zeros_like(labels) if rule.agnostic else labels
     if rule.form == "hard":
-        kept = batched_nms(boxes, scores, labels, threshold)[:limit]
+        kept = batched_nms(boxes, scores, labels, threshold, limit)
         return kept, scores[kept]
     sigma = None if rule.form == "soft_linear" else 0.5 if rule.sigma is None else rule.sigma
     return soft_nms(boxes, scores, labels, threshold, limit, least, sigma)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from saccade.data.formats.listing import images_to_look_at
@@ -21,19 +20,18 @@ from saccade.data.video import SUFFIXES, Footage, camera_number
 from saccade.errors import DataError, UsageError
 from saccade.inference.masks import check_masks, map_name, restate_masks
 from saccade.inference.predictor import Predictor, load
-from saccade.inference.recording import LINES, WHOLE, AnswerFile, Meter, Recording, lines_name
+from saccade.inference.recording import LINES, WHOLE, AnswerFile, Meter, Recording, lines_name, write_picture
 from saccade.inference.regions import answer_for_boxes, boxes_for, check_has_boxes, names_boxes
 from saccade.inference.video import Frame, Pace, behind, predict_frames
 from saccade.inference.window import Window
 from saccade.machine.device import loader_workers
-from saccade.machine.files import make_folder, write_whole
+from saccade.machine.files import make_folder
 from saccade.machine.paths import at_home
 from saccade.ops.suppression import NmsRule
 from saccade.plots.draw import draw, fit
 from saccade.tasks.contract import task_of
 from saccade.training.interrupt import Interrupt, Stopped
 
-LONGEST = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}  # pixels of a side that a format can hold
 _ADDRESS = re.compile("[a-z][a-z0-9+.-]*://.*", re.DOTALL | re.IGNORECASE)
 SMALL = 160  # pixels of the longer side
 
@@ -147,6 +145,7 @@ def answers(
     images, videos = expand([at_home(source) for source in sources])
     predictor = load(run, options.device, options.precision, options.nms, options.weights, options.names)
     form = _Form(_smallest_score(options.threshold, predictor.task), options.masks)
+    predictor.least_score = form.threshold or 0.0
     check_masks(options.masks, predictor.task, out is not None, videos)
     check_has_boxes(predictor.preprocessing, options.proposals, str(run))
     boxes = boxes_for(predictor, at_home(options.proposals), images, videos)
@@ -299,20 +298,6 @@ def _kind(predictor: Predictor, answer: Annotation) -> str:
 
 def _refusal(image: str, error: str) -> Answer:
     return Answer({"image": image, "error": error}, f"error: {error}")
-
-
-def write_picture(path: Path, image: np.ndarray) -> list[str]:
-    """Write [H, W, 3] uint8 RGB as a file of the format that the suffix names, or as `path`.png where it cannot hold
-    so large a picture. Gives what is to be said of that: a note, or none."""
-    notes, longest = [], LONGEST.get(path.suffix, max(image.shape))
-    if max(image.shape) > longest:
-        path = path.with_name(f"{path.name}.png")
-        notes = [f"the picture with the answer is {path.name}: sides above {longest} pixels need another format"]
-    encoded, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    if not encoded:
-        raise DataError(f"{path}: {image.shape[1]} x {image.shape[0]} pixels cannot be written as {path.suffix}")
-    write_whole(path, data.tobytes())
-    return notes
 
 
 def _of_images(
