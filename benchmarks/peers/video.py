@@ -59,11 +59,12 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=640, help="pixels of a frame")
     parser.add_argument("--size", type=int, default=416, help="pixels of the input")
     parser.add_argument("--threads", type=int, default=2, help="of each side")
+    parser.add_argument("--clip", type=Path, help="a video of your own, in place of drifting clouds")
     parser.add_argument("--run", help="a trained detector of ours, in place of an untrained one")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
-        clip = write_clip(Path(folder) / "clip.avi", options.frames, options.side)
+        clip = options.clip or write_clip(Path(folder) / "clip.avi", options.frames, options.side)
         for pair in options.pairs.split(","):
             compare(*pair.split(":"), clip, options)
 

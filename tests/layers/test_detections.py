@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from saccade.data.types import Objects
+from saccade.layers.cells import CellOutputs, read_cells
 from saccade.layers.detections import best_objects, detections
 from saccade.ops.boxes import clip_boxes
 from saccade.ops.suppression import NmsRule, nms_rule
@@ -63,3 +64,28 @@ def test_a_scope_that_asks_for_scores_cuts_the_answer(form: str, agnostic: bool)
     assert 0 < len(wanted) < len(whole)
     for name in ("boxes", "labels", "scores"):
         assert torch.equal(getattr(kept, name), getattr(wanted, name)), name
+
+
+def test_cells_without_confidence_change_no_answer() -> None:
+    torch.manual_seed(0)
+    cells = read_cells([4 * torch.randn(2, 3 * 9, 4, 5)], [torch.rand(3, 2) * 40 + 8], (64, 80), direct=True)
+
+    def answer(part: CellOutputs, sizes: list[tuple[int, int]]) -> list[Objects | None]:
+        scores = part.values[..., 4:5].sigmoid() * part.values[..., 5:].sigmoid()
+        return [found.objects for found in detections(scores, part.boxes(), sizes, 0.2, 30, 0.5, 20)]
+
+    whole = answer(cells, [(64, 80)] * 2)
+    parts = cells.confident(0.2)
+    assert [part.values.shape[1] for part in parts] == [int((v[:, 4].sigmoid() > 0.2).sum()) for v in cells.values]
+    assert all(0 < part.values.shape[1] < 60 for part in parts)
+    for expected, part in zip(whole, parts, strict=True):
+        (found,) = answer(part, [(64, 80)])
+        assert found is not None
+        assert expected is not None
+        assert found.labels.tolist() == expected.labels.tolist()
+        torch.testing.assert_close(found.scores, expected.scores)
+        torch.testing.assert_close(found.boxes, expected.boxes)
+    with nms_rule(NmsRule(), 0.9):
+        assert [part.values.shape[1] for part in cells.confident(0.2)] == [
+            int((v[:, 4].sigmoid() >= 0.9).sum()) for v in cells.values
+        ]

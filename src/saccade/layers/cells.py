@@ -14,6 +14,7 @@ from torch import Tensor
 
 from saccade.layers.targets import Targets
 from saccade.ops.boxes import iou
+from saccade.ops.suppression import enough
 
 
 @dataclass(slots=True)
@@ -37,6 +38,25 @@ class CellOutputs:
             centres = (self.corners + 0.5) * self.steps + moves * self.priors
         halves = self.values[..., 2:4].clamp(max=MOST).exp() * self.priors / 2
         return torch.cat((centres - halves, centres + halves), dim=-1)
+
+    def confident(self, threshold: float) -> list[CellOutputs]:
+        """What an answer can come from: on a CPU of each image alone the boxes whose confidence is `enough`, which no
+        score exceeds, so that the classes of the others are not computed; elsewhere all of it, as a GPU would have to
+        be waited for. Parts have no maps.
+
+        Args:
+            threshold: the least score of the detector's answers.
+
+        Source: Redmon et al. 2016, section 2: a score is confidence times the class's probability.
+        """
+        if self.values.device.type != "cpu":
+            return [self]
+        parts = []
+        for values, sure in zip(self.values, self.values[..., 4].sigmoid(), strict=True):
+            rows = enough(sure, threshold).nonzero()[:, 0]
+            given = self.corners[rows], self.steps[rows], self.priors[rows]
+            parts.append(CellOutputs(values[rows][None], *given, [], [], self.direct))
+        return parts
 
     def anchors(self) -> Tensor:
         """[A, 4] in pixels: the priors, each in the middle of its cell."""

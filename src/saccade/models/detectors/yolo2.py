@@ -186,9 +186,7 @@ class Model(nn.Module):
 
     def scored_boxes(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """What `predict` selects from: scores [b, A, C] in [0, 1], boxes [b, A, 4] in pixels; exportable."""
-        cells = self.cells(images)
-        scores = cells.values[..., 4:5].sigmoid() * cells.values[..., 5:].softmax(-1)
-        return scores, cells.boxes()
+        return self._scored(self.cells(images))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """`box`, `object`, `background`, `class` and `prior`, each a sum of half squares (of `class` the cross-entropy)
@@ -206,10 +204,18 @@ class Model(nn.Module):
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[Annotation]:
         """Boxes of each image by falling score, at most `keep`, clipped to it, after NMS by class; on the CPU."""
-        config, (scores, boxes) = self.config, self.scored_boxes(batch.images)
-        return detections(
-            scores, boxes, batch.sizes, config.score_threshold, config.candidates, config.nms_iou, config.keep
-        )
+        config, found = self.config, []
+        parts = self.cells(batch.images).confident(config.score_threshold)
+        for i, part in enumerate(parts):
+            sizes = batch.sizes if len(parts) == 1 else batch.sizes[i : i + 1]
+            limits = config.score_threshold, config.candidates, config.nms_iou, config.keep
+            found += detections(*self._scored(part), sizes, *limits)
+        return found
+
+    @staticmethod
+    def _scored(cells: CellOutputs) -> tuple[Tensor, Tensor]:
+        """Scores [b, A, C] in [0, 1] and boxes [b, A, 4] in pixels of what cells state."""
+        return cells.values[..., 4:5].sigmoid() * cells.values[..., 5:].softmax(-1), cells.boxes()
 
     def answer_stages(self, batch: Batch) -> list[BoxStage]:
         """The priors that would answer for what is found, boxes before suppression and after."""
