@@ -192,17 +192,18 @@ def table(runs: Sequence[Run]) -> str:
 def plot(runs: Sequence[Run]) -> bytes:
     """PNG: the three scores beside each other, a group of bars a set, the mean over the seeds."""
     figure = new_figure(12, 4)
+    sets = [name for name in SETS if any(run.data == name for run in runs)]
     for axes, score in zip(figure.subplots(1, 3, sharey=True), SCORES, strict=True):
         style(axes, {"without boxes": "AP50 of six, four, nine, three"}.get(score, f"AP50 of {score}"), "", "")
         for i, head in enumerate(("flat", "tree")):
             colour = tuple(v / 255 for v in class_colour(i))
-            for x, name in enumerate(SETS):
+            for x, name in enumerate(sets):
                 found = [run.scores[score] for run in runs if (run.data, run.head) == (name, head) and run.scores]
                 if found:
                     axes.bar(x + 0.4 * i - 0.2, statistics.fmean(found), 0.38, color=colour, label=head)
                     axes.plot([x + 0.4 * i - 0.2] * len(found), found, "k.", markersize=4)
-        axes.set_xticks(range(len(SETS)), SETS)
-        axes.set_ylim(0, 1)
+        axes.set_xticks(range(len(sets)), sets)
+        axes.set_ylim(bottom=0)
         handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
         axes.legend(handles.values(), handles.keys(), fontsize=8, frameon=False)
     return to_png(figure)
