@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from saccade.inference.predictor import load as load
     from saccade.models import create as create
     from saccade.ops.suppression import NmsRule as NmsRule
+    from saccade.verbs.anchors import anchors as anchors
     from saccade.verbs.check import check as check
     from saccade.verbs.convert import convert as convert
     from saccade.verbs.evaluate import evaluate as evaluate
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "NmsRule": "saccade.ops.suppression",
+    "anchors": "saccade.verbs.anchors",
     "check": "saccade.verbs.check",
     "convert": "saccade.verbs.convert",
     "create": "saccade.models",

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from saccade.cli_options import Data, Json, TaskName
-from saccade.cli_output import converted, print_json, say
+from saccade.cli_output import anchor_lines, converted, print_json, say
 
 app = typer.Typer()
 
@@ -44,3 +44,18 @@ def convert(
     summary |= {"splits": done.splits, "classes": done.classes, "lost": done.lost}
     summary |= done.ledger.to_json()
     print_json(summary) if as_json else say(converted(summary))
+
+
+@app.command()
+def anchors(
+    data: Data,
+    k: Annotated[int, typer.Option("--k", help="number of anchors")] = 5,
+    size: Annotated[str, typer.Option(help="input pixels, a side or HxW")] = "416",
+    out: Annotated[Path | None, typer.Option(help="folder for anchors.png and curve.png")] = None,
+    as_json: Json = False,
+) -> None:
+    """Fit anchors to the boxes of a data set, for detectors that draw boxes from priors."""
+    from saccade.verbs.anchors import anchors as run
+
+    result = run(data, k=k, size=size, out=out)
+    print_json(result) if as_json else say(anchor_lines(result))

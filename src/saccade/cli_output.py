@@ -144,6 +144,21 @@ def show_training(result: dict[str, Any]) -> None:
     show_scores(result["test"], f"{result['test']['images']} test images, scored once\n{report}")
 
 
+def anchor_lines(result: dict[str, Any]) -> str:
+    """What `anchors` found: the shapes in three units, how well they fit, and the curve."""
+    height, width = result["size"]
+    rows = [f"{result['boxes']:,} boxes of {result['images']:,} images, letterboxed to {height}x{width}"]
+    if result["too_small"]:
+        rows.append(f"{result['too_small']:,} boxes of less than a pixel were left out")
+    rows.append(f"{'pixels':>18} {'shares':>18} {'cells of 32':>18}")
+    for group in zip(result["pixels"], result["shares"], result["cells"], strict=True):
+        rows.append(" ".join(f"{w:>8.4g}, {h:<8.4g}" for w, h in group))
+    rows.append(f"average IoU {result['average_iou']:.3f}, above 0.5 for {result['good']:.1%} of the boxes")
+    rows += [f"  k={row['k']:<3} {row['average_iou']:.3f}  {row['good']:.1%}" for row in result["curve"]]
+    rows += [f"for {model}: --set '{setting}' --set fit_priors=false" for model, setting in result["settings"].items()]
+    return "\n".join([*rows, *result["files"]])
+
+
 def converted(result: dict[str, Any]) -> str:
     """What was written, and what of the source could not be, or not as it stood."""
     classes = len(result["classes"])

@@ -137,6 +137,15 @@ def fit_anchors(sizes: Tensor, k: int, seed: int = 0) -> Tensor:
     return torch.tensor(centers[order], dtype=torch.float32)
 
 
+def best_overlaps(sizes: Tensor, shapes: Tensor) -> Tensor:
+    """Of each size [n, 2] the largest IoU [n] with one of the shapes [k, 2], all centred on one point.
+
+    Source: Redmon & Farhadi, "YOLO9000", CVPR 2017, table 1 ("Avg IOU").
+    """
+    overlaps = _iou_of_sizes(sizes.double().numpy().reshape(-1, 2), shapes.double().numpy().reshape(-1, 2))
+    return torch.from_numpy(overlaps.max(axis=1)).float()
+
+
 def sides_of_boxes(examples: Sequence[Annotation], least: float = 1.0) -> Tensor:
     """Width and height [n, 2] float32 of all boxes of some images, for `fit_anchors`; those with a side below `least`
     pixels are left out."""

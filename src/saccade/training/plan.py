@@ -37,6 +37,7 @@ from saccade.tasks.contract import task_of
 from saccade.tasks.table import TASKS
 from saccade.training.divide import divide
 from saccade.training.joint import Joint, Sources, read_joint, sources_of, stored_joint
+from saccade.training.priors import poor_priors
 from saccade.training.resume import changed_settings, kept_origins, plain_setting, refuse_changes, start_of
 from saccade.version import __version__
 
@@ -156,7 +157,7 @@ def make_plan(
     if "objective" in fields:
         built = dataclasses.replace(built, objective=_balanced(built, task, parts.training))
     if adapts(module) and published is None:  # whose anchors are those of their training
-        built, fitted = _fit_to_data(module, built, _examples(dataset, parts.training, task, shape), set(changes))
+        built, fitted = _fit_to_data(module, built, dataset, parts.training, task, shape, set(changes))
         origins |= dict.fromkeys(fitted, FITTED)
     return Plan(
         model=model,
@@ -271,9 +272,19 @@ def check_buildable(module: Room, model: str, config: Any, changes: Mapping[str,
         ) from error
 
 
-def _fit_to_data(module: Room, config: Any, examples: list[Annotation], given: set[str]) -> tuple[Any, list[str]]:
+def _fit_to_data(
+    module: Room,
+    config: Any,
+    dataset: DataSet,
+    training: list[Record],
+    task: str,
+    shape: Preprocessing,
+    given: set[str],
+) -> tuple[Any, list[str]]:
     """A Config fitted to the training images, and the fields that changed; what a person or recipe gave stays."""
+    examples = _examples(dataset, training, task, shape)
     adapted = adapt(module, config, examples, given)
+    dataset.ledger.warnings += poor_priors(adapted, examples, dataset.root, shape)
     names = [field.name for field in dataclasses.fields(config)]
     return adapted, [name for name in names if getattr(adapted, name) != getattr(config, name)]
 

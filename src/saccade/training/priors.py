@@ -1,0 +1,39 @@
+"""Whether the priors of a detector fit the boxes that it is to learn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from saccade.data.pipelines import Preprocessing
+from saccade.data.types import Annotation
+from saccade.layers.anchors import best_overlaps, sides_of_boxes
+
+GOOD, FEW = 0.5, 0.1  # IoU from which a prior fits a box, and the share of boxes below which a run warns
+
+
+def poor_priors(config: Any, examples: list[Annotation], data: Path, shape: Preprocessing) -> list[str]:
+    """A warning where the priors (width, height) of a Config, in lists or not, fit hardly any of the boxes."""
+    sides = sides_of_boxes(examples)
+    priors = torch.tensor(list(_flat(getattr(config, "priors", ())))).view(-1, 2)
+    if not len(sides) or not len(priors) or shape.size is None:
+        return []
+    good = float((best_overlaps(sides, priors) > GOOD).float().mean())
+    if good >= FEW:
+        return []
+    size = "x".join(map(str, shape.size))
+    return [
+        f"the priors overlap only {good:.1%} of the boxes by more than {GOOD}, so that hardly any object has one that "
+        f"could learn it: `saccade anchors {data} --k {len(priors)} --size {size}` finds some that do"
+    ]
+
+
+def _flat(numbers: Any) -> Iterator[float]:
+    for number in numbers:
+        if isinstance(number, list | tuple):
+            yield from _flat(number)
+        else:
+            yield float(number)

@@ -1,0 +1,85 @@
+"""`saccade anchors`: k-means over boxes as the network sees them, what it prints, and what it cannot do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import saccade
+from saccade.cli import app
+from saccade.config import parse_assignments
+from saccade.errors import DataError, UsageError
+from saccade.models import model_config
+from saccade.training.plan import make_plan
+
+BOXES = {"a": [(20, 40), (22, 44)], "b": [(60, 60), (150, 50)], "c": []}
+
+
+def data(folder: Path, boxes: dict[str, list[tuple[int, int]]] = BOXES) -> Path:
+    """COCO boxes of these widths and heights in pictures of 200 x 100."""
+    images, rows = [], []
+    for number, (name, sides) in enumerate(boxes.items(), 1):
+        Image.new("RGB", (200, 100)).save(folder / f"{name}.png")
+        images.append({"id": number, "file_name": f"{name}.png", "width": 200, "height": 100})
+        for width, height in sides:
+            row = {"image_id": number, "category_id": 1, "bbox": [1, 2, width, height], "iscrowd": 0}
+            rows.append(row | {"id": len(rows) + 1, "area": width * height})
+    categories = [{"id": 1, "name": "thing"}]
+    (folder / "annotations.json").write_text(
+        json.dumps({"images": images, "annotations": rows, "categories": categories})
+    )
+    return folder
+
+
+def test_anchors_in_three_units(tmp_path: Path) -> None:
+    """At 400 the letterbox doubles every side; two groups of boxes have these means."""
+    found = saccade.anchors(data(tmp_path), k=3, size="400", out=tmp_path / "out")
+    assert found["pixels"] == [[42, 84], [120, 120], [300, 100]]
+    assert found["shares"] == [[0.105, 0.21], [0.3, 0.3], [0.75, 0.25]]
+    assert found["cells"][1] == [3.75, 3.75]
+    expected = (40 * 80 / (42 * 84) + 42 * 84 / (44 * 88) + 2) / 4
+    assert found["average_iou"] == pytest.approx(expected, abs=1e-4)
+    assert (found["boxes"], found["images"], found["good"]) == (4, 3, 1.0)
+    assert [row["k"] for row in found["curve"]] == [1, 2, 3, 4]
+    assert found["curve"][-1]["average_iou"] == 1
+    for file in found["files"]:
+        assert min(Image.open(file).size) > 200
+    for model in ("yolo2", "yolo3"):  # can be given to it as it is printed
+        config = model_config(model, **parse_assignments([found["settings"][model]]))
+        flat = config.priors if model == "yolo2" else [level[0] for level in reversed(config.priors)]
+        assert list(map(list, flat)) == found["pixels"]
+
+
+def test_command_line(tmp_path: Path) -> None:
+    run = CliRunner().invoke
+    done = run(app, ["anchors", str(data(tmp_path)), "--k", "2", "--size", "100x200", "--json"])
+    assert json.loads(done.stdout)["size"] == [100, 200]
+    done = run(app, ["anchors", str(tmp_path), "--k", "2", "--size", "100x200"])
+    assert "for yolo2: --set 'priors=[[" in done.stdout
+    assert run(app, ["anchors", str(tmp_path), "--k", "0"]).exception.exit_code == 2  # type: ignore[union-attr]
+
+
+def test_what_cannot_be_fitted(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"4 boxes cannot have 5 anchors; use --k 4 or fewer"):
+        saccade.anchors(data(tmp_path), k=5)
+    with pytest.raises(DataError, match=r"no boxes of at least 1 pixel at 1x2"):
+        saccade.anchors(tmp_path, k=1, size="1x2")
+    with pytest.raises(UsageError, match="at least one anchor"):
+        saccade.anchors(tmp_path, k=0)
+    with pytest.raises(UsageError, match="has no pixels"):
+        saccade.anchors(tmp_path, k=1, size=0)
+
+
+def test_a_run_whose_priors_fit_no_object_warns(tmp_path: Path) -> None:
+    data(tmp_path, {name: [(20, 40), (22, 44)] for name in "abcdefgh"})
+    for priors, warned in (([[400, 400]], True), ([[42, 84]], False)):
+        flags = {"size": 416, "priors": priors, "fit_priors": False}
+        plan = make_plan("yolo2_small", tmp_path, task="detect", flags=flags)
+        found = [line for line in plan.dataset.ledger.warnings if "the priors overlap only 0.0%" in line]
+        assert bool(found) is warned
+        if warned:
+            assert "--k 1 --size 416x416` finds some that do" in found[0]
