@@ -21,7 +21,6 @@ import os
 import statistics
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -128,14 +127,14 @@ def pass_over(predictor: Predictor, clip: Path) -> float:
 
 
 def shares(predictor: Predictor, clip: Path) -> str:
-    """The parts of a frame's time, one after another in one thread. The network's is that of its `forward` alone, which
-    is called once more for it; that of boxes is what `predict` takes beyond it."""
-    spent: Counter[str] = Counter()
+    """The parts of a frame's time, one after another in one thread, each the median over the frames. The network's is
+    that of its `forward` alone, which is called once more for it; that of boxes is what `predict` takes beyond it."""
+    spent: dict[str, list[float]] = {}
     clock = [time.perf_counter()]
 
     def lap(part: str) -> None:
         now = time.perf_counter()
-        spent[part] += now - clock[0]
+        spent.setdefault(part, []).append(now - clock[0])
         clock[0] = now
 
     frames = boxes = 0
@@ -153,10 +152,11 @@ def shares(predictor: Predictor, clip: Path) -> str:
             boxes += 0 if answer.objects is None else len(answer.objects)
         lap("boxes")
         frames += 1
-    spent["boxes"] = max(0.0, spent["boxes"] - spent["network"])
-    whole = sum(spent.values())
-    text = ", ".join(f"{part} {seconds / whole:.1%}" for part, seconds in spent.items())
-    return f"{1000 * whole / frames:.1f} ms a frame alone: {text}; {boxes / frames:.1f} boxes a frame"
+    middle = {part: statistics.median(seconds) for part, seconds in spent.items()}
+    middle["boxes"] = max(0.0, middle["boxes"] - middle["network"])
+    whole = sum(middle.values())
+    text = ", ".join(f"{part} {seconds / whole:.1%}" for part, seconds in middle.items())
+    return f"{1000 * whole:.1f} ms a frame alone: {text}; {boxes / frames:.1f} boxes a frame"
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ class Frame:
     pixels: np.ndarray  # [H, W, 3] uint8 RGB, upright
     answer: Annotation  # in its pixels
     dropped: int  # frames of a camera between the one before and this
-    rate: float  # frames/s that were answered in the last second; 0 for the first
+    rate: float  # frames/s that were answered in the last second or so
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,27 +97,29 @@ def predict_frames(predictor: Predictor, footage: Footage, pace: Pace = Pace()) 
     else:
         stills = ahead(footage.stills(pace.most), ROOM, pace.stop)
         groups = ahead(prepared(stills, pace.batch), max(1, ROOM // pace.batch), pace.stop)
-    last, count, moments = -1, 0, deque[float]()
+    last, count, rate, moments = -1, 0, 0.0, deque([(time.monotonic(), 0)])
     with closing(groups):
         for group in groups:
             batch = collate([seen.sample for seen in group])
             answers = predictor.predict_batches([batch])
-            for seen, (_, answer) in zip(group, answers, strict=True):
+            for place, (seen, (_, answer)) in enumerate(zip(group, answers, strict=True)):
+                rate = _rate(moments, len(group)) if place == 0 else rate
                 still = seen.still
                 dropped = still.number - last - 1
-                yield Frame(still.number, still.time, still.pixels, answer, dropped, _rate(moments))
+                yield Frame(still.number, still.time, still.pixels, answer, dropped, rate)
                 last, count = still.number, count + 1
             if count == pace.most or pace.stop():
                 return
 
 
-def _rate(moments: deque[float]) -> float:
-    """Frames/s from the moments of the last ones, to which now is added; those before the last `SPAN` are taken out."""
-    moments.append(time.monotonic())
-    while len(moments) > 2 and moments[-1] - moments[0] > SPAN:
+def _rate(moments: deque[tuple[float, int]], frames: int) -> float:
+    """Frames/s since the first of the moments, each with the frames that were answered then; `frames` now are added,
+    and moments before the last `SPAN` are taken out."""
+    moments.append((time.monotonic(), frames))
+    while len(moments) > 2 and moments[-1][0] - moments[0][0] > SPAN:
         moments.popleft()
-    passed = moments[-1] - moments[0]
-    return (len(moments) - 1) / passed if passed > 0 else 0.0
+    passed = moments[-1][0] - moments[0][0]
+    return sum(count for _, count in list(moments)[1:]) / passed if passed > 0 else 0.0
 
 
 class _Lane:
