@@ -16,7 +16,7 @@ PLAIN = {  # public names of those folders without a formula of anybody's: check
     "layers/conv.py": {"half", "scaled", "refuse_small"},
     "layers/frozen_norm.py": {"freeze_norms"},
     "layers/layout.py": {"Flat", "join", "adaptive_pool", "whole_gradient"},
-    "layers/maps.py": {"Maps"},
+    "layers/maps.py": {"Maps", "Pooled"},
     "layers/masks.py": {"MaskTargets"},
     "layers/normalize.py": {"fill_padding", "mean_colour"},
     "layers/proposing.py": {"AnchorOutputs"},

@@ -13,6 +13,7 @@ from saccade.losses.segmentation import (
     border_weights,
     cross_entropy_and_dice,
     dice_loss,
+    median_frequency_weights,
     pixel_cross_entropy,
     stack_border_weights,
     stack_targets,
@@ -156,6 +157,16 @@ def test_balanced_weights_by_hand():
     assert w[2] == 1
     assert balanced_weights(truth, 3, 0.0) == (1, 1, 1)
     assert balanced_weights([semantic([255])], 2, 1.0) == (1, 1)
+
+
+def test_median_frequency_weights_by_hand():
+    # Class 0: 7 pixels in images of 7 + 2 + 2 labelled ones; 1: 2 in 7 + 2; 2: 2 in 7 + 2; 3 is nowhere.
+    truth = [semantic([0, 0, 0, 2], [0, 0, 255, 1]), semantic([0, 1]), semantic([2, 0, 255])]
+    shares = (7 / 11, 2 / 9, 2 / 9)
+    assert median_frequency_weights(truth, 4) == pytest.approx((*(2 / 9 / s for s in shares), 1), abs=1e-4)
+    assert median_frequency_weights(truth, 4, 0.5)[0] == pytest.approx((2 / 9 / shares[0]) ** 0.5, abs=1e-4)
+    assert median_frequency_weights(truth, 4, 0.0) == (1, 1, 1, 1)
+    assert median_frequency_weights([semantic([255])], 2) == (1, 1)
 
 
 def test_targets_are_padded_with_ignore():

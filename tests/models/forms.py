@@ -292,6 +292,14 @@ FORMS: dict[str, Form] = {
         None,
         images=4,
     ),
+    "segnet": Form(
+        "segnet_small",
+        {"trunk_width": 4, "trunk_depths": (1, 1, 1, 1, 1)},
+        strides=None,
+        quick={"trunk_width": 16},
+        lr=1e-2,
+        images=2,
+    ),
     "unet_valid": Form(
         "unet_paper",
         {"width": 4, "levels": 2, "tile": 20, "dropout": 0.0},

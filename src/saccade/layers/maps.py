@@ -1,6 +1,8 @@
-"""The place at which a trunk hands out its maps."""
+"""The place at which a trunk hands out its maps, and what a trunk gives that says where its poolings took them from."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -15,3 +17,12 @@ class Maps(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         return maps
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """What a trunk ends in behind its last pooling, with what undoes each pooling; n poolings, from fine to coarse."""
+
+    map: Tensor  # [b, c, h, w], pooled n times
+    indices: list[Tensor]  # n of [b, c_i, h_i, w_i] int64: row * width + column of every maximum in the map before
+    sizes: list[tuple[int, int]]  # n of (height, width): of the map before

@@ -208,3 +208,26 @@ def balanced_weights(truth: Sequence[Annotation], classes: int, power: float) ->
     raw = np.where(counts > 0, np.maximum(frequency, 1e-12) ** -power, 0)
     weights = np.clip(raw / (raw * frequency).sum(), 0.1, 10)
     return tuple(float(w) for w in np.where(counts > 0, weights, 1).round(4))
+
+
+def median_frequency_weights(truth: Sequence[Annotation], classes: int, power: float = 1.0) -> tuple[float, ...]:
+    """Class weights (median frequency / frequency) ** power.
+
+    The frequency of a class is the share that its pixels have of the labelled pixels of the images in which it occurs;
+    the median is over the classes that occur at all. One that never occurs has weight 1; it cannot matter.
+
+    Source: Eigen & Fergus 2015, section 6.3.1; Badrinarayanan et al. 2017, section 4.1.
+    """
+    own, around = np.zeros(classes, dtype=np.float64), np.zeros(classes, dtype=np.float64)
+    for annotation in truth:
+        if annotation.semantic is not None:
+            counts = np.bincount(annotation.semantic.cpu().numpy().ravel(), minlength=IGNORE + 1)[:classes]
+            own += counts
+            around += counts.sum() * (counts > 0)
+    occurs = own > 0
+    if not occurs.any():
+        return (1.0,) * classes
+    frequency = own[occurs] / around[occurs]
+    weights = np.ones(classes)
+    weights[occurs] = (np.median(frequency) / frequency) ** power
+    return tuple(float(w) for w in weights.round(4))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from saccade.data.types import Annotation, Batch
+    from saccade.layers.maps import Pooled
     from saccade.layers.stages import BoxStage
     from saccade.models.stage import Stage
 
@@ -118,6 +119,10 @@ class NetworkOffers(Protocol):
     def features(self, images: Tensor) -> list[Tensor]:
         """Trunk: maps [b, channels[i], ~H / strides[i], ~W / strides[i]], from fine to coarse. With `classes=0` these
         are what `forward` gives. A submodule, or a method that ends by one (`layers/maps.py`): so hooks see them."""
+
+    def pooled(self, images: Tensor) -> Pooled:
+        """Trunk whose maps end before a max-pooling each: what is behind the last one, and where the maxima of each
+        were (`layers/maps.py`)."""
 
     def scored_boxes(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Detector: scores [b, A, classes] in [0, 1] and boxes [b, A, 4] in pixels, before non-maximum suppression;

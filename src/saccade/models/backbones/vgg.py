@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from saccade.data.types import Annotation, Batch
 from saccade.layers.classification import classification_predictions, logits_of
 from saccade.layers.layout import Flat, adaptive_pool
+from saccade.layers.maps import Pooled
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective, classification_loss
 from saccade.models.paper import Paper
@@ -130,6 +131,21 @@ class Stages(nn.Module):
             x = layer(x)
         return maps
 
+    def pooled(self, images: Tensor) -> Pooled:
+        """Images [b, 3, H, W] in [0, 1] -> the map behind the fifth pool [b, channels[4], H // 32, W // 32], and the
+        places of the maxima of all five."""
+        x = self.normalize(images)
+        indices, sizes = [], []
+        for i in range(self.length):
+            layer = self.get_submodule(str(i))
+            if isinstance(layer, nn.MaxPool2d):
+                sizes.append((x.shape[2], x.shape[3]))
+                x, places = F.max_pool2d(x, 2, return_indices=True)
+                indices.append(places)
+            else:
+                x = layer(x)
+        return Pooled(x, indices, sizes)
+
 
 class Model(nn.Module):
     """A VGG network; with `classes=0` a trunk whose `forward` gives the maps of all stages.
@@ -184,6 +200,10 @@ class Model(nn.Module):
             return tuple(maps)
         pooled = adaptive_pool(F.max_pool2d(maps[-1], 2), 7)
         return self.classifier(pooled.flatten(1))
+
+    def pooled(self, images: Tensor) -> Pooled:
+        """What the maps are pooled to, with the places of the maxima, for decoders that put values back to them."""
+        return self.features.pooled(images)
 
     @property
     def tail(self) -> nn.Module:
