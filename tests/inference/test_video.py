@@ -145,7 +145,7 @@ def test_a_file_is_answered_whole_and_in_order(batch: int, batches: list[int], t
     levels = [float(values(frame.answer)["scores"]) * 255 for frame in found]
     assert levels == pytest.approx([20 * i for i in range(12)], abs=0.1)
     assert all(frame.dropped == 0 for frame in found)
-    assert all(0 < frame.rate < 500 for frame in found)  # also of frames that are answered at once
+    assert all(0 < frame.rate < 5000 for frame in found)  # also of frames that are answered at once
     assert predictor.network.batches == batches
 
 
