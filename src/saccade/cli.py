@@ -235,6 +235,8 @@ def evaluate(
         corners=corners,
         nms=NmsRule(nms, iou, sigma, agnostic_nms),
         proposals=proposals,
+        weights=weights,
+        names=names,
         out=out,
         progress=not as_json,
     )
