@@ -150,6 +150,7 @@ PARAMETERS: dict[str, int] = {
     "localizer_resnet18": 13_362_220,
     "localizer_resnet50": 27_426_348,
     "localizer_vgg16": 245_321_516,
+    "deconvnet": 251_805_653,  # Noh et al. 2015, section 4.1 ("about 252M"), layer by layer
     "segnet": 29_449_355,  # Badrinarayanan et al. 2017: 13 convolutions of VGG-16 with norms, 13 that mirror them
     "unet_paper": 31_030_658,  # Ronneberger et al. 2015, figure 1, layer by layer
     "yolo1": 271_716_734,  # Redmon et al. 2016, figure 3, with batch norm
@@ -196,6 +197,7 @@ PARAMETERS: dict[str, int] = {
     "fcn32s_small": 5_247_925,
     "fcn16s_small": 3_902_938,
     "fcn8s_small": 3_572_671,
+    "deconvnet_small": 5_873_845,
     "segnet_small": 4_619_531,
     "unet": 1_942_917,
     "unet_32": 7_763_701,

@@ -292,6 +292,16 @@ FORMS: dict[str, Form] = {
         None,
         images=4,
     ),
+    "deconvnet": Form(
+        "deconvnet_small",
+        {"trunk_width": 4, "trunk_depths": (1, 1, 1, 1, 1), "hidden": 16},
+        96,
+        strides=None,
+        learns=False,
+        quick={"trunk_width": 16, "hidden": 64},
+        lr=1e-2,
+        images=2,
+    ),
     "segnet": Form(
         "segnet_small",
         {"trunk_width": 4, "trunk_depths": (1, 1, 1, 1, 1)},
