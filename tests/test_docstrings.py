@@ -29,6 +29,7 @@ PLAIN = {  # public names of those folders without a formula of anybody's: check
     },
     "layers/targets.py": {"RegionTargets", "Learnable", "detection_targets", "learnable"},
     "losses/classification.py": {"Objective", "parts_of", "label_tensor", "tag_tensor", "label_loss", "tag_loss"},
+    "losses/heatmap.py": {"stack_joints"},
     "losses/segmentation.py": {"stack_targets"},
     "ops/allocation.py": {"empty"},
     "ops/boxes.py": {"box_area", "intersection_area", "clip_boxes", "valid_boxes"},

@@ -66,3 +66,13 @@ def test_cache_keeps_images_and_class_maps(maps: bool) -> None:
     assert cache.get(0) is None
     with pytest.raises(ValueError):
         cache.put(0, Kept(np.zeros((5, 5, 3), np.uint8), None, (1.0, 1.0)))
+
+
+def test_a_column_of_one_number_is_packed_whatever_its_stride() -> None:
+    """The score of a lone box, as a column of its row: torch takes it for contiguous."""
+    rows = torch.arange(5.0).reshape(1, 5)
+    one = Objects(rows[:, :4], torch.zeros(1, dtype=torch.int64), rows[:, 4])
+    (back,) = unpack(*pack([Annotation((8, 8), objects=one)]))
+    assert back.objects is not None
+    assert back.objects.scores is not None
+    assert back.objects.scores.tolist() == [4.0]

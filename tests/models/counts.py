@@ -138,6 +138,8 @@ PARAMETERS: dict[str, int] = {
     "faster_rcnn_r50_fpn": 41_808_406,
     "mask_rcnn_r50_fpn": 44_454_513,
     "keypoint_rcnn_r50_fpn": 59_190_378,
+    "hourglass2": 6_570_400,
+    "hourglass8": 25_434_112,
     "retinanet_r50_coco": 34_068_119,
     # Lin et al. 2017 with P6 of C5, layer by layer.
     "retinanet_r50": 37_968_692,
@@ -185,6 +187,7 @@ PARAMETERS: dict[str, int] = {
     "sppnet_small": 1_686_597,
     "mask_rcnn_small": 4_583_725,
     "keypoint_rcnn_small": 4_632_778,
+    "hourglass_small": 491_008,
     "localizer_small": 3_876_492,
     "yolo1_small": 1_869_502,
     "yolo2_small": 2_487_965,

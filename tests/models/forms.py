@@ -276,6 +276,16 @@ FORMS: dict[str, Form] = {
         falls=False,
         images=2,
     ),
+    "hourglass": Form(
+        "hourglass_small",
+        {"width": 16, "depth": 2, "stacks": 2, "joints": 4, "pairs": ((0, 1),)},
+        64,
+        None,
+        quick={"width": 32, "depth": 1, "stacks": 1, "flip_test": False},  # corners of a square are no left and right
+        lr=1e-2,
+        steps=120,
+        images=2,
+    ),
     "rfcn": Form(
         "rfcn_small",
         {"trunk_width": 16, "trunk_depths": (1, 1, 1), "channels": 64, "rpn_channels": 64, "head_sample": 64},

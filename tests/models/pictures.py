@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from saccade.data.types import IGNORE, Annotation, Batch, Objects
@@ -10,11 +12,12 @@ COLOURS = torch.tensor([[0.95, 0.1, 0.1], [0.1, 0.95, 0.1], [0.1, 0.1, 0.95], [0
 CLASSES = len(COLOURS)
 
 
-def pictures(task: str, images: int, side: int, given: bool = False) -> Batch:
+def pictures(task: str, images: int, side: int, given: bool = False, alone: bool = False) -> Batch:
     """A batch [images, 3, side, side] of CLASSES classes with its truth, the same at each call.
 
     Args:
         given: with boxes for a model that takes some.
+        alone: with one object an image, of class 0, whose box is all of it.
     """
     generator = torch.Generator().manual_seed(0)
     size = (side, side)
@@ -25,6 +28,8 @@ def pictures(task: str, images: int, side: int, given: bool = False) -> Batch:
         return Batch(0.3 * noise + 0.7 * colour, [size] * images, truth)
     ground = 0.4 + 0.1 * torch.rand(images, 3, side, side, generator=generator)
     truth = [_drawn(task, i, picture) for i, picture in enumerate(ground)]
+    if alone:
+        truth = [_alone(t) for t in truth]
     boxes = [_near(t.objects, side) for t in truth if t.objects is not None]
     return Batch(ground, [size] * images, truth, given=boxes if given else None)
 
@@ -53,6 +58,14 @@ def _drawn(task: str, i: int, picture: torch.Tensor) -> Annotation:
     if task == "pose":
         objects.keypoints = corners(objects.boxes)
     return Annotation((side, side), label=int(labels[0]) if task == "localize" else None, objects=objects)
+
+
+def _alone(truth: Annotation) -> Annotation:
+    """The first of the objects, with all of the image for its box."""
+    assert truth.objects is not None
+    first, (height, width) = truth.objects[:1], truth.size
+    whole = torch.tensor([[0.0, 0.0, width, height]])
+    return replace(truth, objects=replace(first, boxes=whole, labels=torch.zeros_like(first.labels)))
 
 
 def corners(boxes: torch.Tensor) -> torch.Tensor:

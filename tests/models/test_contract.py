@@ -37,6 +37,7 @@ from saccade.models.contract import (
     exported_forward,
     features_of,
     from_public,
+    one_person,
     paper_of,
     takes_proposals,
 )
@@ -100,8 +101,9 @@ def task_of(form: Form) -> str:
 
 
 def shown(form: Form, task: str, images: int) -> Batch:
-    """Pictures of the form's side, with boxes where its model takes some."""
-    return pictures(task, images, form.side, takes_proposals(model_module(form.name)))
+    """Pictures of the form's side, with boxes where its model takes some, or of one object each."""
+    room = model_module(form.name)
+    return pictures(task, images, form.side, takes_proposals(room), one_person(room))
 
 
 def total(losses: dict[str, Tensor]) -> Tensor:
@@ -456,6 +458,19 @@ def learns_by_heart(form: Form) -> None:
         answers = model.eval().predict(batch)
     for truth, answer in zip(batch.truth or [], answers, strict=True):
         check_learned(truth, answer, task)
+        if one_person(room):
+            check_joints(truth, answer)
+
+
+def check_joints(truth: Annotation, answer: Annotation) -> None:
+    """Every labelled joint of the one object is found within a twentieth of the image."""
+    assert truth.objects is not None
+    assert truth.objects.keypoints is not None
+    assert answer.objects is not None
+    assert answer.objects.keypoints is not None
+    wanted, found = truth.objects.keypoints[0], answer.objects.keypoints[0]
+    away = (wanted - found)[wanted[:, 2] > 0, :2].norm(dim=1)
+    assert bool((away <= max(truth.size) / 20).all())
 
 
 def check_learned(truth: Annotation, answer: Annotation, task: str) -> None:

@@ -67,7 +67,7 @@ def _pack_fields(holder: Annotation | Objects, chunks: list[Tensor]) -> dict[str
             layout[field.name] = _pack_fields(value, chunks)
         elif isinstance(value, Tensor):
             layout[field.name] = ("tensor", value.dtype, tuple(value.shape))
-            flat = value.contiguous().view(-1).view(torch.uint8)
+            flat = value.contiguous().as_strided((value.numel(),), (1,)).view(torch.uint8)  # one number has any stride
             chunks.append(flat)
             chunks.append(flat.new_zeros(-len(flat) % _ALIGN))
         else:

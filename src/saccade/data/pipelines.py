@@ -17,6 +17,7 @@ from saccade.data.image import MAX_PIXELS
 from saccade.data.joints import Joints
 from saccade.data.keeping import KeepObjects
 from saccade.data.mixing import Cutout, Mosaic
+from saccade.data.people import AroundPerson
 from saccade.data.photometric import Lighting, PhotometricDistortion
 from saccade.data.policies import RandAugment, TrivialAugment
 from saccade.data.resampling import warp_masks
@@ -59,6 +60,7 @@ class Preprocessing:
     view: float = VIEW  # crop: side of the view over that of the central part which the network sees
     joints: Joints | None = None  # what the keypoints of its answers are
     proposals: str | None = None  # where the boxes come from that the model is given: one of PROPOSALS; None: it is not
+    one_person: bool = False  # an image is the surroundings of one person's box (data/people.py)
     proposal_file: str | None = None  # name and content of the file of which the boxes of training were
 
     def to_json(self) -> dict[str, Any]:
@@ -75,6 +77,7 @@ class Preprocessing:
             sides = made.size or (1, 1)
             whole = [*sides, made.pad + 1]
             valid = len(sides) == 2 and all(type(v) is int and v >= 1 for v in whole) and 0 < made.scale <= 8
+            valid = valid and type(made.one_person) is bool and not (made.one_person and made.size is None)
             valid = valid and (made.proposal_file is None or type(made.proposal_file) is str)
             valid = valid and 1 <= made.view < 10 and sides[0] * sides[1] <= MAX_PIXELS and made.pad < WIDEST
         except (TypeError, KeyError, ValueError) as error:
@@ -104,6 +107,8 @@ def inference_transforms(task: str, preprocessing: Preprocessing) -> list[Transf
     p = preprocessing
     if p.size is None:
         return [Scale(p.scale)]
+    if p.one_person:
+        return [AroundPerson(p.size)]
     if p.pad or p.resize == "stretch":
         return [Resize(p.size)]
     if p.resize == "letterbox":
@@ -111,17 +116,22 @@ def inference_transforms(task: str, preprocessing: Preprocessing) -> list[Transf
     return [CenterCrop(p.size, (round(p.size[0] * p.view), round(p.size[1] * p.view)))]
 
 
-def training_transforms(task: str, settings: Settings, flip_pairs: Sequence[tuple[int, int]] = ()) -> list[Transform]:
+def training_transforms(
+    task: str, settings: Settings, flip_pairs: Sequence[tuple[int, int]] = (), one_person: bool = False
+) -> list[Transform]:
     """From a decoded image to a training input. Colours change after the resize (fewer pixels), padding comes last.
 
     Args:
         flip_pairs: keypoints that trade places in a mirror image (`Joints.pairs`).
+        one_person: every image shows the surroundings of one person's box.
 
     Raises:
         UsageError: settings that contradict the task.
     """
     kind, preprocessing = find_task(task), preprocessing_of(task, settings)
-    if preprocessing.size is None:
+    if one_person:
+        steps = _person_geometry(settings)
+    elif preprocessing.size is None:
         steps = _segment_geometry(settings)
     elif kind.whole_image:
         steps = _classify_geometry(settings, preprocessing)
@@ -166,6 +176,17 @@ def _classify_geometry(settings: Settings, preprocessing: Preprocessing) -> list
     if settings.elastic:
         steps.append(Elastic(settings.elastic))
     return steps
+
+
+def _person_geometry(settings: Settings) -> list[Transform]:
+    """Raises UsageError for settings that would show other people, or a person out of shape."""
+    if settings.resize != "letterbox":
+        raise UsageError(f"resize={settings.resize}: the picture of one person keeps its shape; use letterbox")
+    for name in ("mosaic", "min_overlap_crop"):
+        if getattr(settings, name):
+            raise UsageError(f"{name} is for pictures with any number of objects; this model is shown one person each")
+    steps: list[Transform] = [AroundPerson(height_width(settings.size), settings.rotate, settings.jitter)]
+    return [*steps, Elastic(settings.elastic)] if settings.elastic else steps
 
 
 def _detect_geometry(settings: Settings, size: Size) -> list[Transform]:

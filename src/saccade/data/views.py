@@ -109,26 +109,31 @@ def give(sample: Sample, boxes: Objects | None) -> Sample:
 def inference_view(task: str, preprocessing: Preprocessing) -> View:
     """What prediction and evaluation show a network. Twice its pixels are decoded: the resize still averages."""
     transforms = tuple(inference_transforms(task, preprocessing))
-    if preprocessing.size is None:
+    if preprocessing.size is None or preprocessing.one_person:  # a person may be a small part of the file
         return View(transforms, proposals=preprocessing.proposals)
     return View(transforms, 2 * round(max(preprocessing.size) * preprocessing.view), preprocessing.proposals)
 
 
 def training_view(
-    task: str, settings: Settings, flip_pairs: Sequence[tuple[int, int]] = (), mosaic: bool = True
+    task: str,
+    settings: Settings,
+    flip_pairs: Sequence[tuple[int, int]] = (),
+    mosaic: bool = True,
+    one_person: bool = False,
 ) -> View:
     """What training shows a network.
 
     Args:
         flip_pairs: as in `pipelines.training_transforms`.
         mosaic: whether images are composed of several where the settings ask for it; not in the last part of a run.
+        one_person: as in `pipelines.training_transforms`.
 
     Raises:
         UsageError: settings that contradict the task.
     """
-    transforms = training_transforms(task, settings, flip_pairs)
+    transforms = training_transforms(task, settings, flip_pairs, one_person)
     kept = tuple(t for t in transforms if mosaic or not isinstance(t, Mosaic))
-    return View(kept, _training_side(task, settings))
+    return View(kept, None if one_person else _training_side(task, settings))
 
 
 def _training_side(task: str, settings: Settings) -> int | None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from saccade.data.image import decode
 from saccade.data.loader import collate
 from saccade.data.packing import pack, unpack
+from saccade.data.people import inside, joined
 from saccade.data.pipelines import Preprocessing, to_original
 from saccade.data.types import Annotation, Batch, Objects, Sample
 from saccade.data.video import Footage
@@ -25,6 +28,8 @@ from saccade.machine.memory import keep_freed_memory
 from saccade.machine.paths import at_home
 from saccade.ops.suppression import NmsRule, nms_rule, rule_of
 from saccade.tasks.table import find_task
+
+PEOPLE = 8  # of one image that a forward pass takes
 
 
 class Predictor:
@@ -79,13 +84,16 @@ class Predictor:
 
         Args:
             image: a file, or an array [H, W, 3] uint8 RGB.
-            given: boxes in pixels of the upright original, for a model that takes proposals (and for no other); by
-                default those that are computed for it, if it was trained on such.
+            given: boxes in pixels of the upright original, for a model that takes proposals (by default those that are
+                computed for it, if it was trained on such), or that answers for one person: the box of each, by
+                default the whole picture. Of these, boxes outside of the picture have no answer.
 
         Raises:
             DataError: the file is not an image that can be read.
             UsageError: the array is not [H, W, 3] uint8; boxes for a model that takes none, or none for one that does.
         """
+        if given is not None and self.preprocessing.one_person:
+            return self._predict_people(image, given)
         return next(iter(self.predict_batches([collate([self.see(image, given)])])))[1]
 
     def see(self, image: str | Path | np.ndarray, given: Objects | None = None) -> Sample:
@@ -93,7 +101,7 @@ class Predictor:
         the network computes."""
         if given is None and self.preprocessing.proposals == "file":
             raise UsageError("this model is given boxes with each image (proposals); there are none")
-        if given is not None and self.preprocessing.proposals is None:
+        if given is not None and self.preprocessing.proposals is None and not self.preprocessing.one_person:
             raise UsageError("boxes (proposals) are given to a model that takes none")
         if isinstance(image, np.ndarray):
             if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
@@ -102,6 +110,22 @@ class Predictor:
             given = self.view.propose(image) if given is None else given
             return self.view.apply(give(Sample(image, Annotation(size), "", size), given))
         return self.view.read(Path(at_home(image)), given)
+
+    def _predict_people(self, image: str | Path | np.ndarray, given: Objects) -> Annotation:
+        """The joints of the person in each of the boxes, as one answer."""
+        pixels = image if isinstance(image, np.ndarray) else decode(Path(at_home(image)))
+        size = (pixels.shape[0], pixels.shape[1])
+        boxes = given[torch.from_numpy(inside(given.boxes.numpy(), size))]
+        rows = range(len(boxes))
+        groups = (rows[i : i + PEOPLE] for i in rows[::PEOPLE])
+        batches = (collate([self.see(pixels, boxes[i : i + 1]) for i in group]) for group in groups)
+        answers = [answer for _, answer in self.predict_batches(batches)]
+        return self.join_people(answers, boxes, size)
+
+    def join_people(self, answers: Sequence[Annotation], boxes: Objects, size: tuple[int, int]) -> Annotation:
+        """One answer of those for each box of a picture of `size` (`data.people.joined`)."""
+        joints = self.preprocessing.joints
+        return replace(joined(answers, boxes, size, 0 if joints is None else len(joints)), joints=joints)
 
     def predict_video(self, source: str | Path, frames: int | None = None, batch: int = 1) -> Iterator[Frame]:
         """Answers for the frames of a video file or of a camera ("camera:0"), each as it comes:

@@ -1,6 +1,7 @@
-"""Answers for given boxes: by a model that takes proposals, or by a classifier that looks at each box by itself.
+"""Answers for given boxes: by a model that takes proposals or that finds the joints of one person, or by a classifier
+that looks at each box by itself.
 
-The second is the idea of R-CNN (Girshick et al. 2014, section 2): whatever proposes regions, a classification network
+The last is the idea of R-CNN (Girshick et al. 2014, section 2): whatever proposes regions, a classification network
 names what is in each, from its pixels alone, warped to the network's input.
 """
 
@@ -36,34 +37,58 @@ Boxes = Callable[[Path], Objects]  # of an image file, in pixels of the upright 
 class DetectorBoxes:
     """The boxes that a trained detector finds, as a `data.proposals.Source`. Its version is the checkpoint's content.
 
+    Args:
+        only: the class whose boxes are wanted; a detector of one class is taken to find it, whatever its name.
+
     Raises:
         ModelFileError: see `inference.trained.open_run`.
-        UsageError: the model finds no boxes.
+        UsageError: the model finds no boxes, or none of this class.
     """
 
     name = "model"
 
-    def __init__(self, run: str | Path, device: str | torch.device | None = None, precision: str = "auto") -> None:
+    def __init__(
+        self,
+        run: str | Path,
+        device: str | torch.device | None = None,
+        precision: str = "auto",
+        only: str | None = None,
+    ) -> None:
         found = open_run(run, device)
         if not find_task(found.task).many_objects:
             raise UsageError(
                 f"--proposals {run}: a model to {found.task} finds no boxes; a run of a detector, or a file"
             )
+        self._label = None
+        if only is not None and len(found.classes) > 1:
+            if only not in found.classes:
+                raise UsageError(f"--proposals {run}: finds {', '.join(found.classes[:8])}, and no {only!r}")
+            self._label = found.classes.index(only)
         self._predictor = Predictor(
             found.network, found.task, found.classes, found.preprocessing, found.device, precision
         )
         with found.path.open("rb") as file:
-            self.version = f"{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}-{self._predictor.precision}"
+            content = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        label = "" if self._label is None else f"-{self._label}"
+        self.version = f"{content}-{self._predictor.precision}{label}"
 
     def __call__(self, image: np.ndarray) -> Objects:
-        return self._predictor.predict(image).objects or Objects.empty(scored=True)
+        found = self._predictor.predict(image).objects or Objects.empty(scored=True)
+        return found if self._label is None else found[found.labels == self._label]
 
 
 def boxes_from(
-    proposals: Path, images: Sequence[Path], device: str | torch.device | None = None, precision: str = "auto"
+    proposals: Path,
+    images: Sequence[Path],
+    device: str | torch.device | None = None,
+    precision: str = "auto",
+    only: str | None = None,
 ) -> Boxes:
     """The boxes of each of `images`: those of a file (`data.proposals.read_proposals`), or, where `proposals` is a run
     folder or checkpoint of a detector, those that it finds with a score of at least LEAST.
+
+    Args:
+        only: the class of a detector's boxes; by default all.
 
     Raises:
         DataError: the file cannot be used, or names none of the images.
@@ -71,7 +96,7 @@ def boxes_from(
     """
     if not _is_run(proposals):
         return read_proposals(proposals).match(images).__getitem__
-    source = DetectorBoxes(proposals, device, precision)
+    source = DetectorBoxes(proposals, device, precision, only)
 
     def found(path: Path) -> Objects:
         objects = proposals_for(path, source)
@@ -81,7 +106,11 @@ def boxes_from(
 
 
 def give_proposals(
-    dataset: DataSet, proposals: Path, device: str | torch.device | None = None, precision: str = "auto"
+    dataset: DataSet,
+    proposals: Path,
+    device: str | torch.device | None = None,
+    precision: str = "auto",
+    only: str | None = None,
 ) -> Attached:
     """Give every image of a data set the boxes of `proposals`, as `boxes_from` takes it.
 
@@ -91,10 +120,15 @@ def give_proposals(
     """
     paths = list(dict.fromkeys(dataset.root / record.path for record in dataset.records))
     if _is_run(proposals):
-        boxes = boxes_from(proposals, paths, device, precision)
+        boxes = boxes_from(proposals, paths, device, precision, only)
         return attach(dataset, {path: boxes(path) for path in paths}, str(proposals))
     file = read_proposals(proposals)
     return attach(dataset, file.match(paths), str(proposals), file.foreign(paths))
+
+
+def only_class(predictor: Predictor) -> str | None:
+    """The class whose boxes a model wants that answers for one person; None for others, which take all boxes."""
+    return predictor.classes[0] if predictor.preprocessing.one_person else None
 
 
 def check_has_boxes(preprocessing: Preprocessing, proposals: object, what: str) -> None:
@@ -115,6 +149,10 @@ def computed_by(predictor: Predictor, proposals: object) -> bool:
     """Whether `proposals` is the word of a source that computes boxes; the predictor then takes those."""
     if str(proposals) not in SOURCES:
         return False
+    if predictor.preprocessing.one_person:
+        raise UsageError(
+            f"--proposals {proposals}: this model finds the joints in boxes of people; a file of those, or a run"
+        )
     if predictor.preprocessing.proposals is None:
         raise UsageError(f"--proposals {proposals}: this model ({predictor.task}) looks for itself and takes no boxes")
     predictor.preprocessing = replace(predictor.preprocessing, proposals=str(proposals))
@@ -134,10 +172,12 @@ def names_boxes(predictor: Predictor) -> bool:
 
 def check_takes_boxes(predictor: Predictor) -> None:
     """Raises UsageError for a model that has no answer for boxes."""
-    if predictor.preprocessing.proposals is None and not names_boxes(predictor):
+    shape = predictor.preprocessing
+    if shape.proposals is None and not shape.one_person and not names_boxes(predictor):
         raise UsageError(
             f"--proposals: this model ({predictor.task}) looks for itself and takes no boxes; they are for "
-            "classifiers, which then name what is in each, and for models that are trained on proposals"
+            "classifiers, which then name what is in each, for models that are trained on proposals, and for those "
+            "that find the joints of one person"
         )
 
 
@@ -151,7 +191,7 @@ def boxes_for(
     check_takes_boxes(predictor)
     if videos:
         raise UsageError(f"--proposals is for images; {videos[0]} is a video or a camera")
-    return boxes_from(Path(proposals), images, predictor.device, predictor.precision)
+    return boxes_from(Path(proposals), images, predictor.device, predictor.precision, only_class(predictor))
 
 
 def answer_for_boxes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.progress import track
 from saccade.data.dataset import DataSet, Record
 from saccade.data.loader import Loader, Work
 from saccade.data.orders import InOrder
+from saccade.data.people import people_to_find
 from saccade.data.split import HOLDOUT
 from saccade.data.split import split as assign_splits
 from saccade.data.truth import read_truth
@@ -118,13 +120,29 @@ def predictions(
     if how.crops > 1:
         yield from predictions_by_crops(predictor, dataset, records, how.crops, batch, how.workers, how.progress)
         return
-    work = Work(min(loader_workers(how.workers, predictor.device), len(records) // batch))
-    loader = Loader(dataset, records, predictor.task, predictor.view, InOrder(), batch, work)
-    answers = zip(records, predictor.predict_batches(loader.epoch(0)), strict=True)
+    answers = _answers_for_people if predictor.preprocessing.one_person else _answers
+    found = zip(records, answers(predictor, dataset, records, batch, how.workers), strict=True)
     console = Console(stderr=True)
-    shown = track(answers, "evaluating", total=len(records), console=console, disable=not how.progress, transient=True)
-    for record, (_, answer) in shown:
-        yield record, answer
+    shown = track(found, "evaluating", total=len(records), console=console, disable=not how.progress, transient=True)
+    yield from shown
+
+
+def _answers(
+    predictor: Predictor, dataset: DataSet, records: list[Record], batch: int, workers: int | None
+) -> Iterator[Annotation]:
+    work = Work(min(loader_workers(workers, predictor.device), len(records) // batch))
+    loader = Loader(dataset, records, predictor.task, predictor.view, InOrder(), batch, work)
+    return (answer for _, answer in predictor.predict_batches(loader.epoch(0)))
+
+
+def _answers_for_people(
+    predictor: Predictor, dataset: DataSet, records: list[Record], batch: int, workers: int | None
+) -> Iterator[Annotation]:
+    """The people of each picture, each in a box by itself: one that the data set is given, else of its truth."""
+    people = people_to_find(dataset, records)
+    found = _answers(predictor, people.dataset, people.records, batch, workers) if people.records else iter(())
+    for record, boxes in zip(records, people.boxes, strict=True):
+        yield predictor.join_people(list(itertools.islice(found, len(boxes))), boxes, record.size)
 
 
 def by_known_classes(

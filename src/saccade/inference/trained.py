@@ -18,7 +18,7 @@ from saccade.machine.device import pick_device
 from saccade.machine.paths import at_home
 from saccade.models import catalogue, model_module
 from saccade.models.configs import config_from_json, unknown_fields
-from saccade.models.contract import takes_proposals
+from saccade.models.contract import one_person, takes_proposals
 from saccade.models.dry_run import model_of_shapes
 from saccade.version import __version__
 
@@ -71,6 +71,8 @@ def open_run(
         raise ModelFileError(
             f"{path}: its preprocessing says {preprocessing.proposals!r} of proposals, which does not fit {state.model}"
         )
+    if preprocessing.one_person != one_person(model_module(state.model)):
+        raise ModelFileError(f"{path}: its preprocessing does not fit {state.model} (pictures of one person or not)")
     return Trained(path, state.model, network, place, state.task, state.classes, preprocessing, thresholds)
 
 

@@ -58,6 +58,8 @@ class RoomOffers(Protocol):
     equal strides."""
     TAKES_PROPOSALS: bool
     """True where the model reads the boxes of `Batch.given`, which are then computed for each image."""
+    ONE_PERSON: bool
+    """True where the model answers for one person: an image is then the surroundings of a box (data/people.py)."""
     TAKES_LABELS: bool
     """True where a detector also learns from images that have a class (`Annotation.label`) and no boxes."""
 
@@ -205,6 +207,11 @@ def reader_of(room: Room, suffix: str) -> ReadFile | None:
 def takes_proposals(room: Room) -> bool:
     """Whether the room's model reads `Batch.given`."""
     return bool(getattr(room, "TAKES_PROPOSALS", False))
+
+
+def one_person(room: Room) -> bool:
+    """Whether the room's model is shown one person in each image."""
+    return bool(getattr(room, "ONE_PERSON", False))
 
 
 def takes_labels(room: Room) -> bool:

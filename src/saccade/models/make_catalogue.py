@@ -26,6 +26,7 @@ ROOMS = {
     "localizers": "Localizers",
     "detectors": "Detectors",
     "segmenters": "Segmenters",
+    "pose": "Networks for poses",
 }
 WIDTH = 120  # columns of the page, tables aside
 PAGE = Path(__file__).parents[3] / "docs" / "models.md"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from saccade.config import Settings
 from saccade.data.dataset import DataSet, Record, count_labels
+from saccade.data.people import people_to_learn
 from saccade.data.split import split
 from saccade.errors import DataError
 from saccade.tasks.contract import task_of
@@ -21,8 +22,11 @@ class Divided:
     testing: list[Record]  # empty where the data set has no test part with labels
 
 
-def divide(dataset: DataSet, task: str, settings: Settings) -> Divided:
+def divide(dataset: DataSet, task: str, settings: Settings, one_person: bool = False) -> Divided:
     """Split the data set, where its files do not.
+
+    Args:
+        one_person: every person of the training images is a record of its own (`data.people.people_to_learn`).
 
     Raises:
         DataError: too much of it is refused; nothing to learn from: no image, no object, tag or pixel that counts.
@@ -30,6 +34,7 @@ def divide(dataset: DataSet, task: str, settings: Settings) -> Divided:
     """
     given = _split(dataset, settings)
     training, testing = _training_images(dataset, task), dataset.of("test")
+    training = people_to_learn(dataset, training) if one_person else training
     return Divided(given, training, dataset.of("val"), testing if any(map(count_labels, testing)) else [])
 
 

@@ -28,7 +28,7 @@ from saccade.errors import UsageError
 from saccade.losses.classification import Objective
 from saccade.models import catalogue, model_config, model_module
 from saccade.models.configs import config_from_json, free_fields
-from saccade.models.contract import Room, adapt, adapts, example_inputs, recipe_of, takes_proposals
+from saccade.models.contract import Room, adapt, adapts, example_inputs, one_person, recipe_of, takes_proposals
 from saccade.models.dry_run import model_of_shapes
 from saccade.models.recipes import PROBE
 from saccade.models.standing import trunk_of
@@ -147,10 +147,10 @@ def make_plan(
     settings, changes, origins = resolve(layers, free)
     asked = {name: plain_setting(name, value, free) for name, value in (in_file | dict(flags or {})).items()}
     _refuse_contradictions(task, settings)
-    parts = divide(dataset, task, settings)
+    parts = divide(dataset, task, settings, one_person(module))
     shape = _preprocessing(module, task, settings, dataset)
-    joints = shape.joints and len(shape.joints)
-    known: dict[str, Any] = {"classes": len(dataset.classes), "task": task, "size": shape.size, "joints": joints}
+    known: dict[str, Any] = {"classes": len(dataset.classes), "task": task, "size": shape.size}
+    known |= {} if shape.joints is None else {"joints": len(shape.joints), "pairs": shape.joints.pairs}
     values = {k: v for k, v in known.items() if k in fields and v is not None}
     built = joint.grown(model_config(model, **values | changes))
     check_buildable(module, model, built, {name: value for name, value in changes.items() if name in fields})
@@ -219,7 +219,7 @@ def resume_plan(
     origins = kept_origins(origins, stored["origins"], free)
     asked = stored.get("asked", {}) | {name: plain_setting(name, value, free) for name, value in now.items()}
     _refuse_contradictions(task, settings)
-    parts = divide(dataset, task, settings)
+    parts = divide(dataset, task, settings, one_person(module))
     shape = _preprocessing(module, task, settings, dataset)
     built = config_from_json(module, model, stored["config"])
     plan = Plan(
@@ -248,7 +248,7 @@ def _preprocessing(module: Room, task: str, settings: Settings, dataset: DataSet
     """How images come to the network at test time, with proposals and named joints where the model has some."""
     shape = preprocessing_of(task, settings)
     if TASKS[task].keypoints:
-        shape = dataclasses.replace(shape, joints=dataset.joints)
+        shape = dataclasses.replace(shape, joints=dataset.joints, one_person=one_person(module))
     return dataclasses.replace(shape, proposals="selective_search") if takes_proposals(module) else shape
 
 

@@ -20,6 +20,7 @@ from saccade.data.balance import repeat_factors
 from saccade.data.joined import joint_factors
 from saccade.data.loader import Loader, Work
 from saccade.data.orders import Order, Repeated, Shuffled
+from saccade.data.people import with_own_boxes
 from saccade.data.types import Batch
 from saccade.data.views import training_view
 from saccade.data.word_tree import Tree
@@ -98,7 +99,9 @@ def check_model_name(name: str) -> None:
 def make_loader(plan: Plan, device: torch.device, processes: int, rank: int, mosaic: bool) -> Loader:
     """Training batches of this process."""
     settings = plan.settings
-    view = training_view(plan.task, settings, () if plan.dataset.joints is None else plan.dataset.joints.pairs, mosaic)
+    dataset, alone = plan.dataset, plan.preprocessing.one_person
+    pairs = () if dataset.joints is None else dataset.joints.pairs
+    view = training_view(plan.task, settings, pairs, mosaic, alone)
     view = dataclasses.replace(view, proposals=plan.preprocessing.proposals)
     border = getattr(plan.config, "border", 0.0)
     if border > 0:
@@ -114,7 +117,9 @@ def make_loader(plan: Plan, device: torch.device, processes: int, rank: int, mos
         order = Repeated(factors, settings.seed, drop_last)
     workers = loader_workers(settings.workers, device, processes_here())
     work = Work(workers, int(settings.cache * 1e9), processes, rank)
-    return Loader(plan.dataset, plan.training, plan.task, view, order, settings.batch, work)
+    if alone:
+        dataset = with_own_boxes(dataset, plan.training)
+    return Loader(dataset, plan.training, plan.task, view, order, settings.batch, work)
 
 
 def check_size(plan: Plan) -> None:

@@ -20,7 +20,7 @@ from saccade.data.split import HOLDOUT
 from saccade.errors import ModelFileError, UsageError
 from saccade.inference.crops import check_crops
 from saccade.inference.predictor import Predictor, load
-from saccade.inference.regions import check_has_boxes, computed_by, give_proposals
+from saccade.inference.regions import check_has_boxes, computed_by, give_proposals, only_class
 from saccade.inference.score import Pass, Watcher, align_classes, records_of, score, score_file
 from saccade.machine.device import describe_hardware
 from saccade.machine.files import report_folder, write_whole
@@ -32,6 +32,8 @@ from saccade.ops.suppression import NmsRule, rule_of
 from saccade.reports.gallery import Gallery
 from saccade.tasks.table import find_task
 from saccade.training.state import read_config
+
+TRUTH = "truth"  # whose boxes a model that answers for one person is given, unless there are others
 
 
 def evaluate(
@@ -65,7 +67,7 @@ def evaluate(
         crops: classify, tag: 1 view of every image, or the mean over 2, 10 or 144 (inference/crops.py).
         corners: "coco", or "voc" for a results file whose boxes count pixels from 1, as VOC does (`read_results`).
         nms, weights, names: as in `load`: how overlapping boxes suppress each other; the files of a `.cfg`.
-        proposals: boxes in place of those of training: a file (`data.proposals.FORMS`), a run, "selective_search".
+        proposals: boxes, not those of training or (one person) of the truth: a file, a run, "selective_search".
         out: folder for report.html, metrics.json, plots and, where a model finds objects, coco_results.json.
 
     Returns:
@@ -147,15 +149,22 @@ def _proposals(run: str, predictor: Predictor | None, dataset: DataSet, proposal
     Raises:
         UsageError: boxes for a model that takes none, or none for one whose training had those of a file.
     """
-    takes = predictor is not None and predictor.preprocessing.proposals is not None
+    alone = predictor is not None and predictor.preprocessing.one_person
+    takes = predictor is not None and (alone or predictor.preprocessing.proposals is not None)
     if proposals is not None and not takes:
         raise UsageError(f"{run} takes no boxes; --proposals is for models that are trained on proposals")
     if predictor is None or not takes:
         return None
     check_has_boxes(predictor.preprocessing, proposals, run)
+    if proposals is None and alone:
+        dataset.ledger.warnings.append(
+            "people are found in the boxes of the truth; --proposals RUN takes those of a detector, which misses some"
+        )
+        return TRUTH
     if proposals is None or computed_by(predictor, proposals):
         return predictor.preprocessing.proposals
-    lines = give_proposals(dataset, Path(proposals), predictor.device, predictor.precision).lines(str(proposals))
+    boxes = give_proposals(dataset, Path(proposals), predictor.device, predictor.precision, only_class(predictor))
+    lines = boxes.lines(str(proposals))
     dataset.ledger.warnings += lines[1:]
     return str(proposals)
 
@@ -214,7 +223,7 @@ def _write_report(
         facts += [("hardware", describe_hardware(predictor.device)), ("precision", predictor.precision)]
     command = ["saccade", "evaluate", str(run), data, "--split", summary["split"], "--out", str(folder)]
     for name, usual in (("crops", 1), ("corners", "coco"), ("proposals", None)):
-        if summary.get(name) != usual:
+        if summary.get(name) not in (usual, TRUTH):
             command += [f"--{name}", str(summary[name])]
     command += NmsRule(**summary["nms"]).words()
     command += [word for name in ("weights", "names") if name in summary for word in (f"--{name}", summary[name])]

@@ -33,6 +33,7 @@ from saccade.tasks.contract import task_of
 from saccade.training.interrupt import Interrupt, Stopped
 
 _ADDRESS = re.compile("[a-z][a-z0-9+.-]*://.*", re.DOTALL | re.IGNORECASE)
+ALONE = "no boxes are given: the whole picture is taken for one person (--proposals FILE or RUN)"
 SMALL = 160  # pixels of the longer side
 
 
@@ -73,8 +74,9 @@ def predict(
             error ended the work; until then predictions.jsonl, to which each answer is added as it comes); none are
             written without it. A video leaves NAME.mp4 and NAME.mp4.jsonl, of its frames alone.
         threshold: smallest score of a box or tag; by default 0.3 for boxes, and for tags that of each in the model.
-        proposals: boxes to answer for, of models that are given boxes, and of classifiers, which then name what is in
-            each: a file (`data.proposals.FORMS`), a run of a detector, or "selective_search".
+        proposals: boxes to answer for, of models that are given boxes, of those that find the joints of one person (by
+            default the whole picture is one), and of classifiers, which then name what is in each: a file
+            (`data.proposals.FORMS`), a run of a detector, or "selective_search".
         masks: how masks of objects are stated: "rle", COCO's run lengths; "polygons", the outlines of each, whose holes
             are filled; "png", a map of 16 bits `NAME.jpg-masks.png` in `out`, i + 1 where object i is (the surest where
             several are), whose name the answer holds in place of the masks.
@@ -303,8 +305,8 @@ def _refusal(image: str, error: str) -> Answer:
 def _of_images(
     predictor: Predictor, images: list[Path], batch: int, workers: int | None
 ) -> Iterator[tuple[Path, Annotation | DataError, list[str]]]:
-    """Answers in the order of the images, with notes (none); an error takes the place of an image that cannot be
-    read."""
+    """Answers in the order of the images, with notes; an error takes the place of an image that cannot be read."""
+    notes = [ALONE] if predictor.preprocessing.one_person else []
     errors: dict[str, DataError] = {}
 
     def note(path: Path, error: DataError) -> None:
@@ -316,7 +318,7 @@ def _of_images(
     for name, answer in predictor.predict_batches(batches):
         for path in waiting:
             if str(path) == name:
-                yield path, answer, []
+                yield path, answer, notes
                 break
             yield path, errors[str(path)], []
     for path in waiting:

@@ -1,0 +1,140 @@
+"""Poses of one person each, from data to answers: every person a picture in training, every box one in answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import saccade
+from saccade.data.types import Objects
+from saccade.errors import DataError, UsageError
+from saccade.verbs.explain import explain
+from saccade.verbs.predict import ALONE, predict
+
+TINY = {"width": 8, "depth": 2, "stacks": 1}
+RUN = {"epochs": 1, "batch": 4, "size": 32, "device": "cpu", "workers": 0}
+NAMES = ["head", "left_hand", "right_hand"]
+BOXES = [[8, 10, 30, 40], [60, 20, 24, 50]]  # x, y, width, height
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """COCO's form: eight pictures with two people each, one of them with a third one without joints."""
+    root, rng = tmp_path_factory.mktemp("people"), np.random.default_rng(0)
+    (root / "annotations").mkdir()
+    images, rows = [], []
+    for i in range(8):
+        part = "train" if i < 6 else "val"
+        (root / part).mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 250, (80, 100, 3), dtype=np.uint8)).save(root / part / f"{i}.png")
+        images.append({"id": i, "file_name": f"{i}.png", "height": 80, "width": 100})
+        for x, y, w, h in BOXES:
+            points = [x + w / 2, y + 4, 2, x + 2, y + h / 2, 2, x + w - 2, y + h / 2, 1]
+            rows.append({"bbox": [x, y, w, h], "keypoints": points, "num_keypoints": 3, "image_id": i})
+        if i == 0:
+            rows.append({"bbox": [40, 4, 9, 9], "keypoints": [0] * 9, "num_keypoints": 0, "image_id": i})
+    for number, row in enumerate(rows):
+        row |= {"id": number + 1, "category_id": 1, "iscrowd": 0, "area": row["bbox"][2] * row["bbox"][3]}
+    kind = [{"id": 1, "name": "person", "keypoints": NAMES, "skeleton": [[1, 2], [1, 3]]}]
+    for part, own in (("train", range(6)), ("val", range(6, 8))):
+        page = {
+            "images": [images[i] for i in own],
+            "annotations": [row for row in rows if row["image_id"] in own],
+            "categories": kind,
+        }
+        (root / "annotations" / f"person_keypoints_{part}.json").write_text(json.dumps(page))
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("hourglass") / "run"
+    saccade.train("hourglass_small", people, out=out, **RUN, **TINY)
+    return out
+
+
+def test_every_person_is_a_training_picture(people: Path, run: Path) -> None:
+    config = json.loads((run / "config.json").read_text())
+    assert (config["task"], config["config"]["joints"], config["config"]["pairs"]) == ("pose", 3, [[1, 2]])
+    assert config["images"] == {"train": 12, "val": 2}
+    assert config["preprocessing"]["one_person"] is True
+    warnings = json.loads((run / "data_report.json").read_text())["warnings"]
+    assert any("12 of 6 pictures; 1 objects that are marked crowd or have no" in line for line in warnings)
+    again = saccade.train("hourglass_small", people, out=run, resume=True)
+    assert again["run"] == str(run)
+
+
+def test_evaluation_joins_the_people_of_a_picture(people: Path, run: Path, tmp_path: Path) -> None:
+    found = saccade.evaluate(run, people, split="all", bootstrap=0, out=tmp_path / "report")
+    assert (found["proposals"], found["images"]) == ("truth", 8)
+    assert {"oks_ap", "pck", "ap"} <= set(found["metrics"])
+    assert found["metrics"]["ap50"]["value"] == 1  # the boxes are those of the truth
+    rows = json.loads((tmp_path / "report" / "coco_results.json").read_text())
+    assert len(rows) == 2 * 8 + 1
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(json.dumps([{"image_id": i, "bbox": BOXES[0], "score": 0.5} for i in range(8)]))
+    half = saccade.evaluate(run, people, split="val", bootstrap=0, proposals=boxes)
+    assert half["proposals"] == str(boxes)
+    assert half["metrics"]["ar_100"]["value"] == 0.5
+    with pytest.raises(UsageError, match="finds the joints in boxes of people"):
+        saccade.evaluate(run, people, proposals="selective_search")
+
+
+def test_answers_for_boxes_for_the_whole_picture_and_of_a_detector(people: Path, run: Path, tmp_path: Path) -> None:
+    picture = people / "val" / "6.png"
+    (alone,) = predict(run, picture, out=tmp_path / "drawn", threshold=0, device="cpu")
+    assert alone["notes"] == [ALONE]
+    assert alone["objects"]["boxes"] == [[0, 0, 100, 80]]
+    assert len(alone["objects"]["keypoints"][0]) == 3
+    page = tmp_path / "boxes.json"
+    page.write_text(json.dumps([{"file_name": "6.png", "bbox": box} for box in [*BOXES, [200, 0, 9, 9]]]))
+    (both,) = predict(run, picture, proposals=page, threshold=0, device="cpu")
+    assert sorted(both["objects"]["boxes"]) == [[8, 10, 38, 50], [60, 20, 84, 70]]
+    assert both["notes"] == ["1 of 3 boxes lie outside of the image"]
+    detector = tmp_path / "detector"
+    small = {"trunk_width": 8, "trunk_depths": (1, 1, 1, 1), "channels": 8}
+    saccade.train("atss_small", people, task="detect", out=detector, **RUN | {"size": 64}, **small)
+    (found,) = predict(run, picture, proposals=detector, threshold=0, device="cpu")
+    assert found["objects"]["boxes"] == [] or len(found["objects"]["keypoints"][0]) == 3
+
+
+def test_one_box_gives_what_its_square_gives(people: Path, run: Path) -> None:
+    """The joints for a box are those of its surroundings alone, moved to the picture."""
+    predictor = saccade.load(run, "cpu")
+    pixels = np.asarray(Image.open(people / "val" / "7.png"))
+    box = Objects(torch.tensor([[30.0, 20, 54, 60]]), torch.zeros(1, dtype=torch.int64))
+    given = predictor.predict(pixels, box).objects
+    cut = predictor.predict(np.ascontiguousarray(pixels[15:65, 17:67])).objects  # 1.25 * 40 pixels about (42, 40)
+    assert given is not None
+    assert given.keypoints is not None
+    assert cut is not None
+    assert cut.keypoints is not None
+    moved = (cut.keypoints + torch.tensor([17.0, 15.0, 0.0])) * (cut.keypoints[..., 2:] > 0)  # absent: zeros
+    torch.testing.assert_close(given.keypoints, moved, atol=2e-2, rtol=0)
+
+
+def test_what_does_not_fit_one_person_is_refused(people: Path, run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="mosaic is for pictures with any number of objects"):
+        saccade.train("hourglass_small", people, out=tmp_path / "a", mosaic=0.5, **RUN, **TINY)
+    with pytest.raises(UsageError, match="resize=stretch: the picture of one person keeps its shape"):
+        saccade.train("hourglass_small", people, out=tmp_path / "b", resize="stretch", **RUN, **TINY)
+    empty = Objects.empty()
+    answer = saccade.load(run, "cpu").predict(people / "val" / "7.png", empty)
+    assert answer.objects is not None
+    assert answer.objects.keypoints is not None
+    assert answer.objects.keypoints.shape == (0, 3, 3)
+    with pytest.raises(DataError, match="such file"):
+        predict(run, people / "val" / "7.png", proposals=tmp_path / "none.json")
+
+
+def test_what_the_confidence_of_a_joint_hangs_on(
+    people: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("saccade.tasks.detect.SMALLEST_SCORE", 0.0)
+    found = explain(run, [people / "val" / "7.png"], top=1, out=tmp_path / "why", methods=["occlusion"])
+    assert found["images"][0]["explained"][0]["name"].removeprefix("person: ") in NAMES
