@@ -13,6 +13,7 @@ from torch import Tensor
 
 from darknet_files import CfgNetwork, cfg_text, reorg, write_weights
 from saccade.data.types import Annotation, Batch, Objects
+from saccade.errors import UsageError
 from saccade.models.detectors import yolo2
 
 TINY = dataclasses.replace(
@@ -192,3 +193,8 @@ def test_darknets_files_give_darknets_boxes(name: str, tmp_path: Path) -> None:
     half = expected[:, 2:4] / 2
     torch.testing.assert_close(boxes[0] / side, torch.cat((expected[:, :2] - half, expected[:, :2] + half), 1))
     torch.testing.assert_close(scores[0], expected[:, 4:], rtol=1e-3, atol=1e-5)
+
+
+def test_images_smaller_than_a_cell_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"images of 64x7 .* needs at least 8x8"):
+        make()(torch.zeros(1, 3, 64, 7))

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
 from saccade.layers.cells import first_of_each
+from saccade.layers.conv import refuse_small
 from saccade.layers.detections import detections
 from saccade.layers.locally_connected import LocallyConnected2d
 from saccade.layers.stages import BoxStage, found_targets, suppression_stages
@@ -219,6 +220,7 @@ class Model(nn.Module):
     def _outputs(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[int, int]]:
         """What `forward` gives, in float32, and the number of rows and columns of cells."""
         config = self.config
+        refuse_small(images, self.backbone.strides[-1])
         x = self.head(self.convs(self.backbone.features(images)[-1])).float()
         if config.head == "conv":
             rows, columns = x.shape[-2:]

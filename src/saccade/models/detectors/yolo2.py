@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from saccade.data.types import Annotation, Batch
 from saccade.layers.anchors import fit_anchors, sides_of_boxes
 from saccade.layers.cells import CellOutputs, read_cells, responsible, unassigned
+from saccade.layers.conv import refuse_small
 from saccade.layers.detections import detections
 from saccade.layers.layout import join
 from saccade.layers.stages import BoxStage, found_targets, prior_stage, suppression_stages
@@ -178,6 +179,7 @@ class Model(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images [b, 3, H, W] in [0, 1] -> [b, k (5 + C), h, w]: t_x, t_y, t_w, t_h, t_o and logits of the classes for
         each of k priors."""
+        refuse_small(images, self.backbone.strides[-1])
         maps = self.backbone.features(images)
         x = self.convs(maps[-1])
         if self.passthrough is not None and self.joined is not None:

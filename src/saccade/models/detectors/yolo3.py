@@ -25,6 +25,7 @@ from saccade.data.types import Annotation, Batch
 from saccade.errors import UsageError
 from saccade.layers.anchors import fit_anchors, sides_of_boxes
 from saccade.layers.cells import CellOutputs, read_cells, responsible, unassigned
+from saccade.layers.conv import refuse_small
 from saccade.layers.detections import detections
 from saccade.layers.layout import join
 from saccade.layers.stages import BoxStage, found_targets, prior_stage, suppression_stages
@@ -218,6 +219,7 @@ class Model(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images [b, 3, H, W] in [0, 1] -> of each map, the coarsest first, [b, k (5 + C), h, w]: t_x, t_y, t_w, t_h,
         t_o and logits of the classes for each of k priors."""
+        refuse_small(images, self.backbone.strides[-1])
         maps = self.backbone.features(images)
         out, above = [], None
         for place, branch in zip(self.maps, self.branches, strict=True):
