@@ -71,10 +71,10 @@ def weights(
     found |= {k: v for k, v in network.state_dict().items() if is_counter(k) and k not in found}
     _refuse_other_classes(network.state_dict(), found, class_tensors(module, config), f"{model} DATA --weights {path}")
     fit_weights(network, found, path)
-    names = _names(classes, word, config.classes)
+    task = module.TASKS[0]
+    names = _names(classes, word, config.classes, task)
     target = Path(out) if out is not None else Path(f"{model}-{word}.safetensors" if word else f"{model}.safetensors")
     versions = {"saccade": __version__, "torch": str(torch.__version__)}
-    task = module.TASKS[0]
     preprocessing = preprocessing_of_weights(module, model, task, published).to_json()
     state = checkpoint.Checkpoint(
         model, dataclasses.asdict(config), names, task, preprocessing, network.state_dict(), {}, versions
@@ -106,12 +106,13 @@ def _refuse_other_classes(own: dict[str, Tensor], found: dict[str, Tensor], last
         )
 
 
-def _names(classes: str | Path | None, word: str, number: int) -> list[str]:
+def _names(classes: str | Path | None, word: str, number: int, task: str) -> list[str]:
     """Class names: those asked for, else of the published weights, else numbers."""
+    known = number if find_task(task).keypoints else None  # of COCO's classes networks of poses know the first, person
     if classes is None:
-        return class_names(word)[:number] if word else [str(label) for label in range(number)]
+        return class_names(word)[:known] if word else [str(label) for label in range(number)]
     if str(classes) in WORDS:
-        names = class_names(str(classes))[:number]  # of COCO a network of poses knows the first, the person
+        names = class_names(str(classes))[:known]
     else:
         try:
             with open_regular(Path(classes), links=True) as file:
