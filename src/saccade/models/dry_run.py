@@ -69,12 +69,17 @@ def smallest_side(room: Room, model: nn.Module, known: int) -> int:
 
 
 def class_tensors(module: Room, config: Any) -> set[str]:
-    """Names of the tensors of a model whose shape depends on the number of classes: its output layers.
+    """Names of the tensors of a model whose shape depends on the number of classes, or of joints: its output layers.
 
     Args:
         module: the model's room.
         config: its Config, which has the field `classes`.
     """
     own = model_of_shapes(module, config).state_dict()
-    wider = model_of_shapes(module, dataclasses.replace(config, classes=config.classes + 1)).state_dict()
-    return {name for name, tensor in own.items() if name not in wider or wider[name].shape != tensor.shape}
+    found: set[str] = set()
+    for counted in ("classes", "joints"):
+        if hasattr(config, counted):
+            changed = dataclasses.replace(config, **{counted: getattr(config, counted) + 1})
+            wider = model_of_shapes(module, changed).state_dict()
+            found |= {name for name, tensor in own.items() if name not in wider or wider[name].shape != tensor.shape}
+    return found
