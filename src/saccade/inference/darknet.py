@@ -10,7 +10,7 @@ import torch
 from saccade.checkpoint import Checkpoint
 from saccade.data.pipelines import Preprocessing
 from saccade.errors import ModelFileError, UsageError
-from saccade.machine.files import open_regular
+from saccade.machine.files import read_names
 from saccade.machine.paths import at_home
 from saccade.models.contract import reader_of
 from saccade.models.darknet_network import network_of_shapes
@@ -81,11 +81,9 @@ def _names(path: Path | None, number: int) -> list[str]:
     if path is None:
         return [str(label) for label in range(number)]
     try:
-        with open_regular(path, links=True) as file:
-            lines = file.read().decode("utf-8-sig").splitlines()
+        names = read_names(path)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read as names of classes ({error})") from error
-    names = [line.strip() for line in lines if line.strip()]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise UsageError(f"{path}: names of classes that repeat: {', '.join(repeated[:5])}; each needs its own")

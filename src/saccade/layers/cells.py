@@ -6,12 +6,15 @@ column, prior; k priors of a map. All boxes are x1 y1 x2 y2 in pixels of the net
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from saccade.data.types import Annotation
+from saccade.layers.detections import detections
 from saccade.layers.targets import Targets
 from saccade.ops.boxes import iou
 from saccade.ops.suppression import enough
@@ -73,6 +76,12 @@ class CellOutputs:
         moves = centres / steps - corners if self.direct else (centres - (corners + 0.5) * steps) / priors
         return torch.cat((moves, (sides / priors).log()), dim=-1)
 
+    def small_box_weight(self, boxes: Tensor) -> Tensor:
+        """2 - w h of boxes [b, T, 4], w and h in shares of the image: [b, T]. The numbers of a small box count more
+        (Darknet's release of Redmon & Farhadi 2017)."""
+        image = self.steps[0] * torch.tensor(self.sides[0][::-1]).to(boxes.device, non_blocking=True)
+        return 2 - ((boxes[..., 2:] - boxes[..., :2]) / image).prod(-1)
+
 
 MOST = 4.135  # of t_w and t_h: ln(1000 / 16), as in the released Faster R-CNN; exp would overflow before training
 
@@ -106,6 +115,29 @@ def read_cells(maps: Sequence[Tensor], priors: Sequence[Tensor], image: tuple[in
     return CellOutputs(
         torch.cat(values, dim=1), torch.cat(corners), torch.cat(steps), torch.cat(shapes), starts, sides, direct
     )
+
+
+def confident_detections(
+    cells: CellOutputs,
+    scored: Callable[[CellOutputs], tuple[Tensor, Tensor]],
+    sizes: Sequence[tuple[int, int]],
+    config: Any,
+) -> list[Annotation]:
+    """The objects of each image, on the CPU (`layers/detections.py`); scores are computed where they can count.
+
+    Args:
+        scored: scores [b, A, C] in [0, 1] and boxes [b, A, 4] in pixels of what cells state.
+        sizes: (height, width) of each image.
+        config: with `score_threshold`, `candidates`, `nms_iou` and `keep` of a detector's Config.
+
+    Source: Redmon et al. 2016, section 2.
+    """
+    found, parts = [], cells.confident(config.score_threshold)
+    for i, part in enumerate(parts):
+        own = sizes if len(parts) == 1 else sizes[i : i + 1]
+        limits = config.score_threshold, config.candidates, config.nms_iou, config.keep
+        found += detections(*scored(part), own, *limits)
+    return found
 
 
 @torch.no_grad()

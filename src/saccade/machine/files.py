@@ -67,6 +67,17 @@ def open_regular(path: Path, mode: str = "rb", links: bool = False) -> FileIO:
     return FileIO(str(path), mode, opener=opener)
 
 
+def read_names(path: Path) -> list[str]:
+    """The lines of a text file that are not empty, without white space around them: names of classes.
+
+    Raises:
+        OSError, UnicodeDecodeError: it cannot be read, or is no text in UTF-8.
+    """
+    with open_regular(path, links=True) as file:
+        lines = file.read().decode("utf-8-sig").splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+
 def write_whole(path: Path, content: bytes | str | Callable[[Path], object]) -> None:
     """Write `path` so that it is never seen half done, also after a crash or a power cut.
 

@@ -16,7 +16,7 @@ from saccade.data.pipelines import Preprocessing, preprocessing_of
 from saccade.errors import ModelFileError, UsageError
 from saccade.inference.darknet import MODEL, SUFFIX, darknet_checkpoint
 from saccade.inference.trained import fit_weights
-from saccade.machine.files import open_regular
+from saccade.machine.files import read_names
 from saccade.machine.paths import at_home
 from saccade.models import model_config, model_module
 from saccade.models.configs import free_fields
@@ -115,11 +115,9 @@ def _names(classes: str | Path | None, word: str, number: int, task: str) -> lis
         names = class_names(str(classes))[:known]
     else:
         try:
-            with open_regular(Path(classes), links=True) as file:
-                lines = file.read().decode("utf-8-sig").splitlines()
+            names = read_names(Path(classes))
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"--classes {classes}: cannot be read ({error}); allowed: {', '.join(WORDS)}") from error
-        names = [line.strip() for line in lines if line.strip()]
     if len(names) != number or len(set(names)) != number:
         raise UsageError(
             f"--classes {classes}: {len(names)} names, {len(set(names))} different ones; the model has {number} classes"

@@ -221,7 +221,7 @@ class Model(nn.Module):
             losses["object"] = weights.objects * losses["object"]
             losses["class"] = weights.named * losses["class"]
         elif self.kind == "yolo":
-            losses = logistic_losses(targets, self._cells(batch.images), self._priors(), batch.images, weights)
+            losses = logistic_losses(targets, self._cells(batch.images), self._priors(), weights)
         else:
             cells = self._cells(batch.images)
             losses, places, counts = location_losses(targets, cells, self._priors(), weights)

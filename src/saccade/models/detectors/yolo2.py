@@ -27,9 +27,8 @@ from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
 from saccade.layers.anchors import fit_anchors, sides_of_boxes
-from saccade.layers.cells import CellOutputs, read_cells, responsible, unassigned
+from saccade.layers.cells import CellOutputs, confident_detections, read_cells, responsible, unassigned
 from saccade.layers.conv import refuse_small
-from saccade.layers.detections import detections
 from saccade.layers.layout import join
 from saccade.layers.stages import BoxStage, found_targets, prior_stage, suppression_stages
 from saccade.layers.targets import detection_targets
@@ -206,13 +205,7 @@ class Model(nn.Module):
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[Annotation]:
         """Boxes of each image by falling score, at most `keep`, clipped to it, after NMS by class; on the CPU."""
-        config, found = self.config, []
-        parts = self.cells(batch.images).confident(config.score_threshold)
-        for i, part in enumerate(parts):
-            sizes = batch.sizes if len(parts) == 1 else batch.sizes[i : i + 1]
-            limits = config.score_threshold, config.candidates, config.nms_iou, config.keep
-            found += detections(*self._scored(part), sizes, *limits)
-        return found
+        return confident_detections(self.cells(batch.images), self._scored, batch.sizes, self.config)
 
     @staticmethod
     def _scored(cells: CellOutputs) -> tuple[Tensor, Tensor]:
@@ -278,9 +271,7 @@ def location_losses(
     values = torch.cat((cells.values[..., :2].sigmoid(), cells.values[..., 2:]), -1) if cells.direct else cells.values
     mine, wanted = at_places(values[..., :4], places), cells.wanted(targets.boxes, places)
     overlap = iou(at_places(found.detach(), places), targets.boxes)
-    image = cells.steps[0] * torch.tensor(cells.sides[0][::-1]).to(mine.device, non_blocking=True)
-    shares = (targets.boxes[..., 2:] - targets.boxes[..., :2]) / image
-    weight = (2 - shares.prod(-1)) * counts
+    weight = cells.small_box_weight(targets.boxes) * counts
     sure = cells.values[..., 4].sigmoid()
     start = torch.tensor([0.5, 0.5, 0, 0] if cells.direct else [0.0] * 4).to(mine.device, non_blocking=True)
     losses = {

@@ -24,9 +24,8 @@ from torch.nn import functional as F
 from saccade.data.types import Annotation, Batch
 from saccade.errors import UsageError
 from saccade.layers.anchors import fit_anchors, sides_of_boxes
-from saccade.layers.cells import CellOutputs, read_cells, responsible, unassigned
+from saccade.layers.cells import CellOutputs, confident_detections, read_cells, responsible, unassigned
 from saccade.layers.conv import refuse_small
-from saccade.layers.detections import detections
 from saccade.layers.layout import join
 from saccade.layers.stages import BoxStage, found_targets, prior_stage, suppression_stages
 from saccade.layers.targets import Targets, detection_targets
@@ -238,19 +237,13 @@ class Model(nn.Module):
         """`box`, `object`, `background` and `class`, each a sum as a mean over the images, so that its gradients are
         those of Darknet's yolo layer."""
         targets = detection_targets(batch, self.config.classes)
-        losses = logistic_losses(targets, self._cells(batch.images), self._priors(), batch.images, self.config)
+        losses = logistic_losses(targets, self._cells(batch.images), self._priors(), self.config)
         return {name: value.sum() / len(batch) for name, value in losses.items()}
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[Annotation]:
         """Boxes of each image by falling score, at most `keep`, clipped to it, after NMS by class; on the CPU."""
-        config, found = self.config, []
-        parts = self._cells(batch.images).confident(config.score_threshold)
-        for i, part in enumerate(parts):
-            sizes = batch.sizes if len(parts) == 1 else batch.sizes[i : i + 1]
-            limits = config.score_threshold, config.candidates, config.nms_iou, config.keep
-            found += detections(*self._scored(part), sizes, *limits)
-        return found
+        return confident_detections(self._cells(batch.images), self._scored, batch.sizes, self.config)
 
     @staticmethod
     def _scored(cells: CellOutputs) -> tuple[Tensor, Tensor]:
@@ -278,16 +271,13 @@ class Model(nn.Module):
         return read_cells(self(images), self._priors(), (height, width), direct=True)
 
 
-def logistic_losses(
-    targets: Targets, cells: CellOutputs, priors: Sequence[Tensor], images: Tensor, config: Any
-) -> dict[str, Tensor]:
+def logistic_losses(targets: Targets, cells: CellOutputs, priors: Sequence[Tensor], config: Any) -> dict[str, Tensor]:
     """The parts of the loss, unsummed: `box`, `object` and `class` [b, T], `background` [b, A].
 
     Args:
         targets: of the batch.
         cells: what all maps state.
         priors: [k, 2] of each map, in pixels.
-        images: [b, 3, H, W].
         config: with `ignore`, `centre` and `coordinates` of Config.
 
     Source: section 2.1 and 2.2; Darknet's release (`forward_yolo_layer`).
@@ -301,13 +291,11 @@ def logistic_losses(
     else:
         moves = (mine[..., :2].sigmoid() - wanted[..., :2]).square() / 2
     box = moves.sum(-1) + (mine[..., 2:4] - wanted[..., 2:]).square().sum(-1) / 2
-    height, width = images.shape[-2:]
-    shares = (targets.boxes[..., 2:] - targets.boxes[..., :2]).prod(-1) / (height * width)
     sure = cells.values[..., 4]
     labels = F.one_hot(targets.labels, mine.shape[-1] - 5).float()
     named = F.binary_cross_entropy_with_logits(mine[..., 5:], labels, reduction="none").sum(-1)
     return {
-        "box": config.coordinates * box * (2 - shares) * counts,
+        "box": config.coordinates * box * cells.small_box_weight(targets.boxes) * counts,
         "object": F.softplus(-sure.gather(1, places)) * counts,
         "background": F.softplus(sure) * empty,
         "class": named * counts,

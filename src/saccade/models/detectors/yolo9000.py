@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from saccade.data.types import Annotation, Batch
 from saccade.errors import UsageError
-from saccade.layers.detections import detections
+from saccade.layers.cells import CellOutputs, confident_detections
 from saccade.layers.stages import BoxStage, found_targets, prior_stage, suppression_stages
 from saccade.layers.targets import detection_targets
 from saccade.layers.wordtree import WordTree
@@ -124,9 +124,7 @@ class Model(nn.Module):
 
         A score is confidence times P(class), 0 for a class of which a child is surer than `sure`.
         """
-        cells = self.network.cells(images)
-        probabilities = self.tree.deepest(self.tree(cells.values[..., 5:]).exp(), self.config.sure)
-        return cells.values[..., 4:5].sigmoid() * probabilities, cells.boxes()
+        return self._scored(self.network.cells(images))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Those of yolo2, where `class` is -ln P(class) along its path; and `label`, of the images with a class and no
@@ -158,10 +156,12 @@ class Model(nn.Module):
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[Annotation]:
         """Boxes of each image by falling score, at most `keep`, clipped to it, after NMS by class; on the CPU."""
-        config, (scores, boxes) = self.config, self.scored_boxes(batch.images)
-        return detections(
-            scores, boxes, batch.sizes, config.score_threshold, config.candidates, config.nms_iou, config.keep
-        )
+        return confident_detections(self.network.cells(batch.images), self._scored, batch.sizes, self.config)
+
+    def _scored(self, cells: CellOutputs) -> tuple[Tensor, Tensor]:
+        """Scores [b, A, C] in [0, 1] and boxes [b, A, 4] in pixels of what cells state."""
+        probabilities = self.tree.deepest(self.tree(cells.values[..., 5:]).exp(), self.config.sure)
+        return cells.values[..., 4:5].sigmoid() * probabilities, cells.boxes()
 
     def answer_stages(self, batch: Batch) -> list[BoxStage]:
         """The priors that would answer for what is found, boxes before suppression and after."""
