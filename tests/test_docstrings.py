@@ -12,6 +12,7 @@ WHOLE = ("layers", "losses", "ops")  # folders in which every function that take
 IN_ALL = 0.8  # share elsewhere
 PLAIN = {  # public names of those folders without a formula of anybody's: checks, tables, layouts, ways of computing
     "layers/anchors.py": {"shapes_of", "cell_step", "sides_of_boxes"},
+    "layers/cells.py": {"at_places"},
     "layers/classification.py": {"logits_of", "classification_predictions"},
     "layers/conv.py": {"half", "scaled", "refuse_small"},
     "layers/frozen_norm.py": {"freeze_norms"},

@@ -170,6 +170,11 @@ def responsible(targets: Targets, cells: CellOutputs, priors: Sequence[Tensor]) 
     return places, first_of_each(places, targets)
 
 
+def at_places(values: Tensor, places: Tensor) -> Tensor:
+    """Values [b, A, n] at places [b, T] -> [b, T, n]."""
+    return values.gather(1, places[..., None].expand(-1, -1, values.shape[2]))
+
+
 def first_of_each(places: Tensor, targets: Targets) -> Tensor:
     """[b, T] bool: real objects whose place [b, T] no earlier object of the image has.
 
@@ -182,7 +187,7 @@ def first_of_each(places: Tensor, targets: Targets) -> Tensor:
 
 @torch.no_grad()
 def unassigned(
-    targets: Targets, found: Tensor, places: Tensor, counts: Tensor, ignore: float, crowded: float = 0.5
+    targets: Targets, found: Tensor, places: Tensor, counts: Tensor, ignore: float | None, crowded: float = 0.5
 ) -> tuple[Tensor, Tensor]:
     """Boxes that answer for no object, and those of them that must say so.
 
@@ -190,7 +195,7 @@ def unassigned(
         targets: the objects of the batch.
         found: [b, A, 4] the boxes as predicted.
         places, counts: of `responsible`.
-        ignore: boxes that overlap an object by a larger IoU say nothing.
+        ignore: boxes that overlap an object by a larger IoU say nothing; None: all that answer for no object do.
         crowded: nor do boxes more of which than this share lies in one crowd region.
 
     Returns:
@@ -203,7 +208,9 @@ def unassigned(
     idle = torch.ones(b, a + 1, dtype=torch.bool, device=found.device)
     idle.scatter_(1, torch.where(counts, places, a), False)
     idle = idle[:, :a]
-    best = torch.stack([each.amax(0) if len(each) else found.new_zeros(a) for each in targets.overlaps(found)])
-    empty = idle & (best <= ignore)
+    empty = idle
+    if ignore is not None:
+        best = torch.stack([each.amax(0) if len(each) else found.new_zeros(a) for each in targets.overlaps(found)])
+        empty = idle & (best <= ignore)
     cover = targets.crowd_cover(found)
     return idle, empty if cover is None else empty & (cover <= crowded)

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from saccade.data.types import Annotation, Batch
 from saccade.errors import UsageError
 from saccade.layers.anchors import fit_anchors, sides_of_boxes
-from saccade.layers.cells import CellOutputs, read_cells
+from saccade.layers.cells import CellOutputs, at_places, read_cells
 from saccade.layers.detections import detections
 from saccade.layers.stages import BoxStage, found_targets, prior_stage, suppression_stages
 from saccade.layers.targets import detection_targets
@@ -32,7 +32,7 @@ from saccade.models.darknet_network import Convolution, FixedSide, Head, Network
 from saccade.models.darknet_sections import read_cfg, read_sections
 from saccade.models.darknet_weights import read_for_model
 from saccade.models.detectors.yolo1 import cell_boxes, cell_stage, square_losses
-from saccade.models.detectors.yolo2 import at_places, location_losses, start_head
+from saccade.models.detectors.yolo2 import location_losses, start_head
 from saccade.models.detectors.yolo3 import logistic_losses
 from saccade.models.paper import Paper
 

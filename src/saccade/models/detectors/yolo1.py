@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
-from saccade.layers.cells import first_of_each
+from saccade.layers.cells import at_places, first_of_each, unassigned
 from saccade.layers.conv import refuse_small
 from saccade.layers.detections import detections
 from saccade.layers.locally_connected import LocallyConnected2d
@@ -45,7 +45,6 @@ PAPER = Paper(
 )
 TASKS = ("detect",)
 SLOPE = 0.1  # of the leaky ReLU below 0 (equation 2)
-CROWDED = 0.5  # a box more of which than this share lies in one crowd region is not punished for its confidence
 
 
 @dataclass(frozen=True)
@@ -247,21 +246,21 @@ def square_losses(
     """
     classes, confidences, boxes, cells = outputs
     place, wanted, counts = assign(targets, cells, images)
-    at = place[..., None]
-    stated = boxes.gather(1, at[..., None].expand(-1, -1, *boxes.shape[2:]))  # [b, T, B, 4]
+    stated = at_places(boxes.flatten(2), place).unflatten(2, boxes.shape[2:])  # [b, T, B, 4]
     found = cell_boxes(boxes.detach(), cells, images)
     overlap, chosen = _responsible(stated, wanted, found, place, targets)
     mine = stated.gather(2, chosen[..., None, None].expand(-1, -1, 1, 4))[:, :, 0]
-    sure = confidences.gather(1, at.expand(-1, -1, confidences.shape[2])).gather(2, chosen[..., None])[..., 0]
-    named = classes.gather(1, at.expand(-1, -1, classes.shape[2]))
+    answering = place * confidences.shape[2] + chosen
+    sure = confidences.flatten(1).gather(1, answering)
+    named = at_places(classes, place)
     squares = (mine - wanted).square()
     label = F.one_hot(targets.labels, classes.shape[2])
-    idle = _idle(confidences, place, chosen, counts, targets, found)
+    _, idle = unassigned(targets, found.flatten(1, 2), answering, counts, None)
     return {
         "centre": config.coordinates * squares[..., :2].sum(-1) * counts,
         "size": config.coordinates * squares[..., 2:].sum(-1) * counts,
         "object": (sure - overlap).square() * counts,
-        "background": config.background * confidences.square() * idle,
+        "background": config.background * confidences.flatten(1).square() * idle,
         "class": (named - label).square().sum(-1) * counts,
     }
 
@@ -284,19 +283,6 @@ def _responsible(
     nearest = torch.where(overlaps.amax(-1, keepdim=True) > 0, overlaps, -distance)
     chosen = nearest.argmax(-1)
     return overlaps.gather(2, chosen[..., None])[..., 0], chosen
-
-
-@torch.no_grad()
-def _idle(
-    confidences: Tensor, place: Tensor, chosen: Tensor, counts: Tensor, targets: Targets, found: Tensor
-) -> Tensor:
-    """[b, S S, B] bool: boxes that are responsible for nothing, and do not lie in a crowd."""
-    b, cells, boxes = confidences.shape
-    idle = torch.ones(b, cells * boxes + 1, dtype=torch.bool, device=confidences.device)
-    idle.scatter_(1, torch.where(counts, place * boxes + chosen, cells * boxes), False)
-    idle = idle[:, :-1].view(b, cells, boxes)
-    cover = targets.crowd_cover(found.flatten(1, 2))
-    return idle if cover is None else idle & (cover.view_as(idle) <= CROWDED)
 
 
 def cell_stage(cells: tuple[int, int], images: Tensor, targets: Targets) -> BoxStage:

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
 from saccade.layers.anchors import fit_anchors, sides_of_boxes
-from saccade.layers.cells import CellOutputs, confident_detections, read_cells, responsible, unassigned
+from saccade.layers.cells import CellOutputs, at_places, confident_detections, read_cells, responsible, unassigned
 from saccade.layers.conv import refuse_small
 from saccade.layers.layout import join
 from saccade.layers.stages import BoxStage, found_targets, prior_stage, suppression_stages
@@ -250,11 +250,6 @@ def fold(x: Tensor, sides: tuple[int, int]) -> Tensor:
     b, c = x.shape[:2]
     phases = x.contiguous().view(b, c // 4, 2 * h, 2, 2 * w, 2).permute(0, 3, 5, 1, 2, 4)
     return phases.reshape(b, 4 * c, h, w)
-
-
-def at_places(values: Tensor, places: Tensor) -> Tensor:
-    """Values [b, A, n] at places [b, T] -> [b, T, n]."""
-    return values.gather(1, places[..., None].expand(-1, -1, values.shape[2]))
 
 
 def location_losses(

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from saccade.data.types import Annotation, Batch
 from saccade.errors import UsageError
 from saccade.layers.anchors import fit_anchors, sides_of_boxes
-from saccade.layers.cells import CellOutputs, confident_detections, read_cells, responsible, unassigned
+from saccade.layers.cells import CellOutputs, at_places, confident_detections, read_cells, responsible, unassigned
 from saccade.layers.conv import refuse_small
 from saccade.layers.layout import join
 from saccade.layers.stages import BoxStage, found_targets, prior_stage, suppression_stages
@@ -33,7 +33,7 @@ from saccade.models.backbones import create_trunk
 from saccade.models.backbones.darknet import ConvNorm
 from saccade.models.darknet_weights import read_for_model
 from saccade.models.detectors.yolo1 import SLOPE
-from saccade.models.detectors.yolo2 import at_places, start_head
+from saccade.models.detectors.yolo2 import start_head
 from saccade.models.paper import Paper
 
 PAPER = Paper(

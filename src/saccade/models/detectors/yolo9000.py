@@ -24,12 +24,12 @@ from torch.nn import functional
 
 from saccade.data.types import Annotation, Batch
 from saccade.errors import UsageError
-from saccade.layers.cells import CellOutputs, confident_detections
+from saccade.layers.cells import CellOutputs, at_places, confident_detections
 from saccade.layers.stages import BoxStage, found_targets, prior_stage, suppression_stages
 from saccade.layers.targets import detection_targets
 from saccade.layers.wordtree import WordTree
 from saccade.models.detectors import yolo2
-from saccade.models.detectors.yolo2 import Sizes, at_places, location_losses
+from saccade.models.detectors.yolo2 import Sizes, location_losses
 from saccade.models.paper import Paper
 
 PAPER = Paper(
