@@ -11,7 +11,6 @@ Letters: b images, A boxes of an image, C classes, T the most objects of an imag
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,14 +23,14 @@ from torch.nn import functional as F
 from saccade.data.types import Annotation, Batch
 from saccade.errors import UsageError
 from saccade.layers.anchors import fit_anchors, sides_of_boxes
-from saccade.layers.cells import CellOutputs, at_places, read_cells
+from saccade.layers.cells import CellOutputs, at_places, confident_detections, read_cells
 from saccade.layers.detections import detections
 from saccade.layers.stages import BoxStage, found_targets, prior_stage, suppression_stages
 from saccade.layers.targets import detection_targets
 from saccade.models.darknet_network import Convolution, FixedSide, Head, Network, network_of_shapes
 from saccade.models.darknet_sections import read_cfg, read_sections
 from saccade.models.darknet_weights import read_for_model
-from saccade.models.detectors.yolo1 import cell_boxes, cell_stage, square_losses
+from saccade.models.detectors.yolo1 import Outputs, cell_stage, read_grid, scored, square_losses
 from saccade.models.detectors.yolo2 import location_losses, start_head
 from saccade.models.detectors.yolo3 import logistic_losses
 from saccade.models.paper import Paper
@@ -44,7 +43,6 @@ PAPER = Paper(
 )
 TASKS = ("detect",)
 Sizes = tuple[tuple[float, float], ...]
-Cells = tuple[Tensor, Tensor, Tensor, tuple[int, int]]
 
 
 def _text(side: int, *layers: str) -> str:
@@ -205,10 +203,11 @@ class Model(nn.Module):
     def scored_boxes(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """What `predict` selects from: scores [b, A, C] in [0, 1], boxes [b, A, 4] in pixels; exportable."""
         if self.kind == "detection":
-            classes, confidences, boxes, grid = self._squares(images)
-            scores = (classes[:, :, None] * confidences[..., None]).clamp(0, 1)
-            return scores.flatten(1, 2), cell_boxes(boxes, grid, images).flatten(1, 2)
-        cells = self._cells(images)
+            return scored(self._squares(images), images)
+        return self._scored(self._cells(images))
+
+    def _scored(self, cells: CellOutputs) -> tuple[Tensor, Tensor]:
+        """Scores [b, A, C] in [0, 1] and boxes [b, A, 4] in pixels of what cells state."""
         logits = cells.values[..., 5:]
         named = logits.softmax(-1) if self.kind == "region" else logits.sigmoid()
         return cells.values[..., 4:5].sigmoid() * named, cells.boxes()
@@ -238,10 +237,11 @@ class Model(nn.Module):
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[Annotation]:
         """Boxes of each image by falling score, at most `keep`, clipped to it, after NMS by class; on the CPU."""
-        config, (scores, boxes) = self.config, self.scored_boxes(batch.images)
-        return detections(
-            scores, boxes, batch.sizes, config.score_threshold, config.candidates, config.nms_iou, config.keep
-        )
+        config = self.config
+        if self.kind != "detection":
+            return confident_detections(self._cells(batch.images), self._scored, batch.sizes, config)
+        limits = config.score_threshold, config.candidates, config.nms_iou, config.keep
+        return detections(*self.scored_boxes(batch.images), batch.sizes, *limits)
 
     def answer_stages(self, batch: Batch) -> list[BoxStage]:
         """What would answer for what is found, boxes before suppression and after."""
@@ -254,14 +254,10 @@ class Model(nn.Module):
         threshold, nms = config.score_threshold, config.nms_iou
         return [mine, *suppression_stages(boxes[0], scores[0], answer.size, threshold, nms, answer, 0.0)]
 
-    def _squares(self, images: Tensor) -> Cells:
-        """Of [detection]: the classes [b, S S, C], the confidences [b, S S, B] and the boxes [b, S S, B, 4] of the
-        cells, all of each behind each other in the file's order, and the number of rows and columns."""
+    def _squares(self, images: Tensor) -> Outputs:
+        """What the cells of [detection] state."""
         head, [x] = self.network.heads[0], self(images)
-        cells = math.prod(head.cells)
-        parts = x.float().flatten(1).split([cells * n for n in (self.config.classes, head.boxes, 4 * head.boxes)], 1)
-        classes, confidences, boxes = (part.unflatten(1, (cells, -1)) for part in parts)
-        return classes, confidences, boxes.unflatten(-1, (head.boxes, 4)), head.cells
+        return read_grid(x.float().flatten(1), head.cells, self.config.classes, head.boxes)
 
     def _priors(self) -> list[Tensor]:
         return [self.get_buffer(f"priors{i}") for i in range(len(self.network.heads))]

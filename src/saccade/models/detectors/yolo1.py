@@ -44,6 +44,8 @@ PAPER = Paper(
     where="CVPR 2016, arXiv 1506.02640",
 )
 TASKS = ("detect",)
+# of the classes [b, S S, C], of the confidences [b, S S, B], boxes [b, S S, B, 4], and the number of rows and columns
+Outputs = tuple[Tensor, Tensor, Tensor, tuple[int, int]]
 SLOPE = 0.1  # of the leaky ReLU below 0 (equation 2)
 
 
@@ -189,9 +191,7 @@ class Model(nn.Module):
 
         A score is the class's probability times the box's confidence (equation 1).
         """
-        classes, confidences, boxes, cells = self._outputs(images)
-        scores = (classes[:, :, None] * confidences[..., None]).clamp(0, 1)
-        return scores.flatten(1, 2), cell_boxes(boxes, cells, images).flatten(1, 2)
+        return scored(self._outputs(images), images)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The five sums of squares of equation 3, weighted, each the mean over the images: `centre`, `size`, `object`,
@@ -216,7 +216,7 @@ class Model(nn.Module):
         threshold, nms = config.score_threshold, config.nms_iou
         return [mine, *suppression_stages(boxes[0], scores[0], answer.size, threshold, nms, answer, 0.0)]
 
-    def _outputs(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[int, int]]:
+    def _outputs(self, images: Tensor) -> Outputs:
         """What `forward` gives, in float32, and the number of rows and columns of cells."""
         config = self.config
         refuse_small(images, self.backbone.strides[-1])
@@ -225,16 +225,28 @@ class Model(nn.Module):
             rows, columns = x.shape[-2:]
             x = x.permute(0, 2, 3, 1).flatten(1, 2)
             classes, confidences, boxes = x.split([config.classes, config.boxes, 4 * config.boxes], dim=-1)
-        else:  # all classes, all confidences, all boxes: the order of Darknet's [detection] layer
-            rows = columns = config.grid
-            parts = x.split([rows * columns * n for n in (config.classes, config.boxes, 4 * config.boxes)], dim=1)
-            classes, confidences, boxes = (part.unflatten(1, (rows * columns, -1)) for part in parts)
-        return classes, confidences, boxes.unflatten(-1, (config.boxes, 4)), (int(rows), int(columns))
+            return classes, confidences, boxes.unflatten(-1, (config.boxes, 4)), (int(rows), int(columns))
+        return read_grid(x, (config.grid, config.grid), config.classes, config.boxes)
 
 
-def square_losses(
-    targets: Targets, outputs: tuple[Tensor, Tensor, Tensor, tuple[int, int]], images: Tensor, config: Any
-) -> dict[str, Tensor]:
+def read_grid(x: Tensor, cells: tuple[int, int], classes: int, boxes: int) -> Outputs:
+    """What numbers [b, S S (C + 5 B)] state: those of the classes [b, S S, C] of all cells, then of the confidences
+    [b, S S, B], then of the boxes [b, S S, B, 4]; and the number of rows and columns (Darknet's `[detection]`)."""
+    count = cells[0] * cells[1]
+    parts = x.split([count * n for n in (classes, boxes, 4 * boxes)], dim=1)
+    named, confidences, corners = (part.unflatten(1, (count, -1)) for part in parts)
+    return named, confidences, corners.unflatten(-1, (boxes, 4)), cells
+
+
+def scored(outputs: Outputs, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores [b, S S B, C] in [0, 1] and boxes [b, S S B, 4] in pixels of images [b, 3, H, W]: a score is the class's
+    probability times the box's confidence (equation 1)."""
+    classes, confidences, boxes, cells = outputs
+    scores = (classes[:, :, None] * confidences[..., None]).clamp(0, 1)
+    return scores.flatten(1, 2), cell_boxes(boxes, cells, images).flatten(1, 2)
+
+
+def square_losses(targets: Targets, outputs: Outputs, images: Tensor, config: Any) -> dict[str, Tensor]:
     """The five sums of squares of equation 3, weighted, unsummed over objects and boxes.
 
     Args:
