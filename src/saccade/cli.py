@@ -31,6 +31,7 @@ from saccade.cli_options import (
     TreeFile,
     Weights,
     Workers,
+    settings_of,
 )
 from saccade.cli_output import (
     explained,
@@ -150,10 +151,10 @@ def train(
         "workers": workers,
     }
     settings: dict[str, Any] = {"proposals": proposals} | {k: v for k, v in flags.items() if v is not None}
-    settings |= parse_assignments(assignments or [])
     from saccade.machine.processes import is_main_process
     from saccade.verbs.train import train as run
 
+    settings |= settings_of(assignments, run)
     result = run(
         model,
         data,
@@ -190,7 +191,7 @@ def transfer(
     """Find by experiment how existing weights serve a data set best; leaves the best model ready."""
     from saccade.verbs.transfer import transfer as run
 
-    flags = ({} if workers is None else {"workers": workers}) | parse_assignments(assignments or [])
+    flags = ({} if workers is None else {"workers": workers}) | settings_of(assignments, run)
     tried = _words(methods)
     result = run(
         data, weights=weights, model=model, out=out, task=task, methods=tried, seeds=seeds, device=device, **flags

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from saccade.config import Settings
+from saccade.config import Settings, parse_assignments
+from saccade.errors import UsageError
 
 METHODS = "svm,logistic,svm_depths,logistic_depths,last_block,layers,scratch"
 HELP = {f.name: str(f.metadata["help"]) for f in dataclasses.fields(Settings)}
@@ -43,3 +46,17 @@ Join = Annotated[
     str | None, typer.Option("--join", metavar="CLASSDATA", help="yolo9000: also learn from images with a class alone")
 ]
 TaskName = Annotated[str | None, typer.Option("--task", help="classify, localize, tag, detect, instances, segment")]
+
+
+def settings_of(assignments: Iterable[str] | None, verb: Callable[..., Any]) -> dict[str, Any]:
+    """What `--set` gives to a verb that takes settings by name.
+
+    Raises:
+        UsageError: no NAME=VALUE, or the name of what the verb takes by itself: an argument or option of its own.
+    """
+    values = parse_assignments(assignments or [])
+    for name, parameter in inspect.signature(verb).parameters.items():
+        if name in values and parameter.kind is not parameter.VAR_KEYWORD:
+            own = name if parameter.default is parameter.empty else f"--{name.replace('_', '-')}"
+            raise UsageError(f"--set {name}=...: {name} is no setting; the command has it as {own}")
+    return values

@@ -282,3 +282,16 @@ def test_names_of_files_and_classes_do_not_reach_the_terminal_as_commands(
     code, text, _ = _run("predict", model, pictures[0], "--json", capsys=capsys, monkeypatch=monkeypatch)
     assert json.loads(text)[0]["image"] == pictures[0]
     assert json.loads(text)[0]["label"] in state.classes
+
+
+@pytest.mark.parametrize(
+    ("verb", "name", "own"),
+    [("train", "tree", "--tree"), ("train", "out", "--out"), ("train", "model", "model"), ("transfer", "data", "data")],
+)
+def test_set_does_not_take_the_commands_own_options(
+    verb: str, name: str, own: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["train", "resnet20", "DATA"] if verb == "train" else ["transfer", "DATA", "--weights", "cifar10"]
+    code, _, errors = _run(*words, "--set", f"{name}=x", capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 2
+    assert f"--set {name}=...: {name} is no setting; the command has it as {own}" in " ".join(errors.split())
