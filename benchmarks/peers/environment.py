@@ -41,8 +41,9 @@ def peers_folder() -> Path:
 def peers_python() -> Path:
     """The interpreter of the peers' environment, which is built where it is missing (minutes; needs a network).
 
-    The peers get the torch version of the running Python, so that both sides compute with the same library. What pip
-    is configured to use (PIP_INDEX_URL and the like) is used: with an index of CPU builds the environment takes about
+    The peers get the torch version of the running Python, so that both sides compute with the same library; where the
+    index has no torchvision that fits this build of it, the newest pair of both, and a line that says so. What pip is
+    configured to use (PIP_INDEX_URL and the like) is used: with an index of CPU builds the environment takes about
     2 GB, with PyPI's CUDA builds on Linux about 8 GB. A file READY in the folder marks a finished environment.
 
     Raises:
@@ -66,24 +67,36 @@ def peers_python() -> Path:
         [*pip, "install", "--quiet", "--force-reinstall", "--no-deps", OPENCV],
     ]
     for step in steps:
-        try:
-            subprocess.run(step, check=True, stdout=sys.stderr)
-        except (OSError, subprocess.CalledProcessError) as error:
+        _install(step)
+    if not _imports(python):
+        print(f"torchvision is of another build than {torch}: taking the newest pair of both.", file=sys.stderr)
+        _install([*pip, "install", "--quiet", "--upgrade", "torch", "torchvision"])
+        if not _imports(python):
             raise SystemExit(
-                f"The peers' environment could not be built (above; {type(error).__name__}): {' '.join(step[1:])}\n"
-                "It needs a package index within reach (PyPI, or the one that PIP_INDEX_URL names) and free disk. "
-                "Without a network, build it on another machine of the same kind, copy the folder to the same place "
-                "and name it in SACCADE_PEERS; or run the benchmarks that need no peer."
-            ) from None
-    outside = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
-    if subprocess.run([str(python), "-c", IMPORTS], stdout=sys.stderr, env=outside).returncode:
-        raise SystemExit(
-            f"The peers' environment in {folder} is built, but its packages cannot be imported (above). Where "
-            f"torchvision misses an operator, it is of another build than {torch}: install both from one index, of CPU "
-            "or CUDA builds, and write a file READY into the folder."
-        )
+                f"The peers' environment in {folder} is built, but its packages cannot be imported (above): mend it "
+                "there, and write a file READY into the folder."
+            )
     (folder / "READY").write_text("built by benchmarks/peers/environment.py\n", encoding="utf-8")
     return python
+
+
+def _install(step: list[str]) -> None:
+    """One step of building. Raises SystemExit with what to do where it fails."""
+    try:
+        subprocess.run(step, check=True, stdout=sys.stderr)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise SystemExit(
+            f"The peers' environment could not be built (above; {type(error).__name__}): {' '.join(step[1:])}\n"
+            "It needs a package index within reach (PyPI, or the one that PIP_INDEX_URL names) and free disk. "
+            "Without a network, build it on another machine of the same kind, copy the folder to the same place "
+            "and name it in SACCADE_PEERS; or run the benchmarks that need no peer."
+        ) from None
+
+
+def _imports(python: Path) -> bool:
+    """Whether all peers can be imported."""
+    outside = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
+    return not subprocess.run([str(python), "-c", IMPORTS], stdout=sys.stderr, env=outside).returncode
 
 
 class Peer:
