@@ -42,7 +42,8 @@ class Checkpoint:
     weights: dict[str, Tensor]
     metrics: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
-    thresholds: list[float] = field(default_factory=list)  # tag: the smallest probability of each class; none: 0.5
+    # tag: the smallest probability of each class, none: 0.5; embed: one, the smallest similarity of two pictures
+    thresholds: list[float] = field(default_factory=list)
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
@@ -238,8 +239,8 @@ def _check_types(checkpoint: Checkpoint) -> None:
             raise TypeError(f"{name} is {value!r:.80}")
     if not all(isinstance(name, str) for name in checkpoint.classes):
         raise TypeError("a class name is no text")
-    if not all(type(share) in (int, float) and 0 <= share <= 1 for share in checkpoint.thresholds):
-        raise ValueError("a threshold is no probability")
+    if not all(type(share) in (int, float) and -1 <= share <= 1 for share in checkpoint.thresholds):
+        raise ValueError("a threshold is no probability and no similarity")
 
 
 def _without_weights(checkpoint: Checkpoint) -> Checkpoint:

@@ -4,6 +4,8 @@ Splits that the data set gives are respected. Where it gives no val, a share of 
 test part stays a test: stratified by label (iterative stratification, Sechidis et al. 2011, "On the Stratification of
 Multi-label Data", algorithm 1, over groups of near-duplicates and of one recording), in an order that follows from the
 seed and the ids of the records alone.
+
+A model to embed is tried on identities (people, things) that it has not seen: all pictures of one go to one side.
 """
 
 from __future__ import annotations
@@ -16,9 +18,11 @@ import numpy as np
 
 from saccade.data.dataset import DataSet, Record
 from saccade.data.duplicates import find_duplicates, read_thumbnails
+from saccade.data.identities import identity_names
 from saccade.data.image import decode
 from saccade.data.recordings import find_recordings
 from saccade.errors import DataError, UsageError
+from saccade.tasks.table import TASKS
 
 HOLDOUT = 0.2  # share of the training pictures that is held out as val where the data set has none
 
@@ -35,7 +39,8 @@ def split(dataset: DataSet, seed: int = 0, share: float = HOLDOUT, group: str = 
         dataset: changed in place: `split` and `group` of its records, what its ledger refuses and warns of.
         seed: another seed, another choice.
         share: of the pictures that would train, in [0, 1); 0 holds nothing out.
-        group: how pictures of one recording are known; see `recordings.find_recordings`.
+        group: how pictures of one recording are known; see `recordings.find_recordings`. For identities "auto" holds
+            out whole ones, "none" some pictures of each.
 
     Raises:
         UsageError: share is not in [0, 1); the pattern of `group` is none or fits no picture.
@@ -46,22 +51,32 @@ def split(dataset: DataSet, seed: int = 0, share: float = HOLDOUT, group: str = 
     records = sorted(dataset.records, key=lambda record: record.id)
     copies = _find_copies(records, seen)
     thumbnails = [seen[record.path] for record in records]
-    for record, name in zip(records, find_recordings(records, thumbnails, group), strict=True):
+    whole = TASKS[dataset.task].embedding and group == "auto"  # identities
+    recordings = find_recordings(records, thumbnails, "none" if whole else group)
+    for record, name in zip(records, recordings, strict=True):
         record.group = name
+    names = identity_names(dataset, records) if whole else recordings
     given = {record.split for record in records if record.split is not None}
     if given - {"train"}:
-        dataset.ledger.warnings.extend([*_leaks(records, copies), *_shared_recordings(records)])
+        kind = "identities" if whole else "recordings"
+        dataset.ledger.warnings.extend([*_leaks(records, copies), *_shared(records, names, kind)])
     if "val" in given or (given and not any(record.split in (None, "train") for record in records)):
         _complete(dataset, records)
         return
-    groups = _join(records, copies)
+    groups = _join(names, copies)
     pool = [i for i, record in enumerate(records) if record.split in (None, "train")]
     held = [False] * len(pool)
     if share:
-        held = _hold_out([records[i] for i in pool], [groups[i] for i in pool], seed, share)
+        held = _hold_out([records[i] for i in pool], [groups[i] for i in pool], seed, share, not whole)
     for i, out in zip(pool, held, strict=True):
         records[i].split = "val" if out else "train"
     _say_what_is_held_out(dataset, sum(held), share, given)
+    if whole and any(held):
+        strangers = {names[i] for i, is_held in zip(pool, held, strict=True) if is_held}
+        dataset.ledger.warnings.append(
+            f"all pictures of {len(strangers)} of {len({names[i] for i in pool})} identities are held out, such as "
+            f"{min(map(str, strangers))!r}: what is new to the model measures it (group=none: some pictures of each)"
+        )
 
 
 def refuse_undecodable(dataset: DataSet) -> dict[str, np.ndarray | None]:
@@ -151,9 +166,10 @@ def _say_what_is_held_out(dataset: DataSet, held: int, share: float, given: set[
         )
 
 
-def _join(records: Sequence[Record], copies: Sequence[int]) -> list[int]:
-    """Groups of pictures that stay together: near-duplicates (by the index of the first) and those of one recording."""
-    top = list(range(len(records)))
+def _join(names: Sequence[str | None], copies: Sequence[int]) -> list[int]:
+    """Groups of pictures that stay together: near-duplicates (by the index of the first) and those of one name, which
+    is that of a recording or an identity."""
+    top = list(range(len(names)))
 
     def find(i: int) -> int:
         while top[i] != i:
@@ -162,26 +178,26 @@ def _join(records: Sequence[Record], copies: Sequence[int]) -> list[int]:
         return i
 
     first: dict[str, int] = {}
-    for i, record in enumerate(records):
-        others = [copies[i]] if record.group is None else [copies[i], first.setdefault(record.group, i)]
+    for i, name in enumerate(names):
+        others = [copies[i]] if name is None else [copies[i], first.setdefault(name, i)]
         for other in others:
             a, b = sorted((find(i), find(other)))
             top[b] = a
-    return [find(i) for i in range(len(records))]
+    return [find(i) for i in range(len(names))]
 
 
-def _shared_recordings(records: Sequence[Record]) -> list[str]:
-    """A warning where given splits share recordings."""
+def _shared(records: Sequence[Record], names: Sequence[str | None], kind: str) -> list[str]:
+    """A warning where given splits share recordings or identities, whose name each picture has."""
     sides: dict[str, set[str]] = defaultdict(set)
-    for record in records:
-        if record.group is not None and record.split is not None:
-            sides[record.group].add(record.split)
+    for record, name in zip(records, names, strict=True):
+        if name is not None and record.split is not None:
+            sides[name].add(record.split)
     shared = sorted(name for name, splits in sides.items() if len(splits) > 1)
     if not shared:
         return []
     return [
-        f"leak: {len(shared)} of {len(sides)} recordings, such as {shared[0]!r}, have pictures in "
-        f"{' and '.join(sorted(sides[shared[0]]))}: scores are better than on recordings that are new"
+        f"leak: {len(shared)} of {len(sides)} {kind}, such as {shared[0]!r}, have pictures in "
+        f"{' and '.join(sorted(sides[shared[0]]))}: scores are better than on {kind} that are new"
     ]
 
 
@@ -211,12 +227,15 @@ def _labels(record: Record) -> list[int]:
     return [record.label] if record.label is not None else sorted(set(record.labels()))
 
 
-def _hold_out(records: list[Record], groups: list[int], seed: int, share: float) -> list[bool]:
-    """True for the records held out; whole groups."""
+def _hold_out(records: list[Record], groups: list[int], seed: int, share: float, stratified: bool = True) -> list[bool]:
+    """True for the records held out; whole groups, of each label its share if `stratified`."""
     members: dict[int, list[int]] = defaultdict(list)
     for i, group in enumerate(groups):
         members[group].append(i)
-    counts = {g: Counter(label for i in rows for label in _labels(records[i])) for g, rows in members.items()}
+    counts = {
+        g: Counter(label for i in rows for label in (_labels(records[i]) if stratified else ()))
+        for g, rows in members.items()
+    }
     rank = {g: _rank(seed, records[rows[0]].id) for g, rows in members.items()}
     total: Counter[int] = Counter()
     for count in counts.values():

@@ -77,7 +77,7 @@ class Annotation:
     """What is said of one image, by a person or by a model; the task decides which fields are filled."""
 
     size: tuple[int, int]  # (height, width) in pixels
-    label: int | None = None  # classify, localize
+    label: int | None = None  # classify, localize; embed: who or what it is, in truth alone
     tags: Tensor | None = None  # [classes] bool: tag
     scores: Tensor | None = None  # [classes] float32: probabilities of a classifier or tagger; None in truth
     semantic: Tensor | None = None  # [H, W] uint8 class per pixel, 255 = ignore: segment
@@ -85,6 +85,7 @@ class Annotation:
     joints: Joints | None = None  # what the keypoints of the objects are
     mixed: tuple[Annotation, float] | None = None  # in training: truth of the image blended in, its weight in [0, 1]
     weights: Tensor | None = None  # [H, W] float32 of each pixel in the loss; in training, where a model wants them
+    embedding: Tensor | None = None  # [d] float32 of length 1, near that of pictures of the same thing: embed
 
     def to(self, device: torch.device | str) -> Annotation:
         move = {f.name: getattr(self, f.name) for f in fields(self)}

@@ -28,7 +28,7 @@ from saccade.machine.processes import from_all, place_among_processes
 from saccade.metrics import Result
 from saccade.metrics.coco_results import read_results
 from saccade.tasks.contract import task_of
-from saccade.tasks.table import find_task
+from saccade.tasks.table import TASKS, find_task
 
 LARGEST_BATCH = 256  # images a forward pass
 
@@ -212,12 +212,13 @@ def _measure(
 
 
 def align_classes(dataset: DataSet, classes: list[str]) -> None:
-    """Give the data the model's class order; names are the key.
+    """Give the data the model's class order; names are the key. Identities keep their own: those of training and those
+    of the data need not be the same.
 
     Raises:
         DataError: the data holds a class that the model does not know.
     """
-    if dataset.classes == classes:
+    if dataset.classes == classes or TASKS[dataset.task].embedding:
         return
     extra = [name for name in dataset.classes if name not in classes]
     if extra:

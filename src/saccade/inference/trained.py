@@ -20,6 +20,7 @@ from saccade.models import catalogue, model_module
 from saccade.models.configs import config_from_json, unknown_fields
 from saccade.models.contract import one_person, takes_proposals
 from saccade.models.dry_run import model_of_shapes
+from saccade.tasks.table import TASKS
 from saccade.version import __version__
 
 ROOM = 2**24  # numbers that a network may hold besides as many as its weights: priors, masks of positions
@@ -36,7 +37,7 @@ class Trained:
     task: str
     classes: list[str]
     preprocessing: Preprocessing
-    thresholds: tuple[float, ...]  # tag: the probability from which each class is given; none: what the model says
+    thresholds: tuple[float, ...]  # as in `checkpoint.Checkpoint`
 
 
 def open_run(
@@ -82,8 +83,11 @@ def _preprocessing(state: checkpoint.Checkpoint, path: Path) -> Preprocessing:
         preprocessing = Preprocessing.from_json(state.preprocessing)
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from error
-    if state.thresholds and len(state.thresholds) != len(state.classes):
-        raise ModelFileError(f"{path}: {len(state.thresholds)} thresholds for {len(state.classes)} classes")
+    kind = TASKS.get(state.task)
+    wanted = 1 if kind is not None and kind.embedding else len(state.classes)
+    if state.thresholds and len(state.thresholds) != wanted:
+        what = "similarity" if kind is not None and kind.embedding else "classes"
+        raise ModelFileError(f"{path}: {len(state.thresholds)} thresholds for {wanted} {what}")
     return preprocessing
 
 

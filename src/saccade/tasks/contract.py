@@ -48,9 +48,12 @@ class Target:
     score: float  # probability; segment: share of the image's pixels
     box: Box | None = None  # in pixels of the network's input, where it has one
     part: Part | None = None  # of the object, where that is what is explained
+    reference: Tensor | None = None  # embed: the vector [d] that the image's is compared with
 
     def name(self, classes: Sequence[str]) -> str:
-        """Its class, and the joint of it."""
+        """Its class, and the joint of it; of a vector, that it is one."""
+        if self.reference is not None:
+            return "the vector"
         return classes[self.label] + ("" if self.part is None else f": {self.part.name}")
 
 
@@ -180,6 +183,6 @@ def task_of(name: str) -> TaskFile:
 
 
 if TYPE_CHECKING:  # where mypy compares every file with the contract
-    from saccade.tasks import classify, detect, instances, localize, pose, segment, tag
+    from saccade.tasks import classify, detect, embed, instances, localize, pose, segment, tag
 
-    FILES: tuple[TaskFile, ...] = (classify, localize, tag, detect, instances, pose, segment)
+    FILES: tuple[TaskFile, ...] = (classify, embed, localize, tag, detect, instances, pose, segment)

@@ -14,7 +14,7 @@ from saccade.errors import UsageError, suggest
 class Task:
     """One kind of answer that models give, and what it asks of data and metrics.
 
-    `label` to `semantic` are the fields of `data.types.Annotation` and `Objects` that hold truth and answer.
+    `label` to `embedding` are the fields of `data.types.Annotation` and `Objects` that hold truth and answer.
     """
 
     name: str
@@ -28,6 +28,7 @@ class Task:
     masks: bool = False  # of the objects
     keypoints: bool = False  # of the objects
     semantic: bool = False  # a class map
+    embedding: bool = False  # a vector; the classes of new images (people, things) are not those of training
 
     @property
     def whole_image(self) -> bool:
@@ -53,7 +54,17 @@ class Task:
 TASKS: dict[str, Task] = {
     t.name: t
     for t in (
-        Task("classify", "one class an image", "top1", "a class an image", label=True),
+        Task("classify", "one class an image", "top1", "a class an image", also=("embed",), label=True),
+        # Checkpoints are ranked by the area under the ROC curve, which all pairs decide: with a few dozen people held
+        # out, rates at a fixed rate of false accepts hang on single pairs.
+        Task(
+            "embed",
+            "a vector an image, near those of the same person or thing",
+            "auc",
+            "who or what each image shows, as its class",
+            label=True,
+            embedding=True,
+        ),
         Task(
             "localize",
             "one class and its box an image",

@@ -321,6 +321,8 @@ def _read_data(module: Room, model: str, data: str | Path, task: str | None) -> 
     """Read `data` for a task that both the labels and the model serve."""
     if task is not None and task not in module.TASKS:
         raise UsageError(f"model {model} cannot be trained to {task}; it serves: {', '.join(module.TASKS)}")
+    if task is None and all(TASKS[each].embedding for each in module.TASKS):
+        task = module.TASKS[0]  # classes are read otherwise for it: val may show other people than train
     dataset = read(data, task)
     if task is not None:
         return task, dataset

@@ -15,6 +15,7 @@ from typing import Protocol, cast
 from saccade.data.dataset import DataSet, count_labels
 from saccade.data.formats.exports import describe_export, describe_file, describe_layout
 from saccade.data.formats.listing import list_folders, list_images
+from saccade.data.identities import take_identities
 from saccade.data.main_object import keep_main_objects
 from saccade.data.object_pictures import take_objects
 from saccade.data.picture_kinds import SUFFIXES
@@ -84,8 +85,8 @@ def read(path: str | Path, task: str | None = None) -> DataSet:
     Args:
         path: "photos", "photos/data.yaml", "folder:photos", ...
         task: what the labels are wanted for (see `tasks/table.py`); it decides where a set can be read in two ways, as
-            masks of ids can (instances or a class map). "classify" of boxes makes every object a picture of its own
-            (`data/object_pictures.py`).
+            masks of ids can (instances or a class map). "classify" and "embed" of boxes make every object a picture of
+            its own (`data/object_pictures.py`).
 
     Raises:
         UsageError: unknown format or task, or a task that these labels do not serve.
@@ -99,6 +100,8 @@ def read(path: str | Path, task: str | None = None) -> DataSet:
         keep_main_objects(dataset)
     if asked is not None and asked.label and asked.whole_image and TASKS[dataset.task].many_objects:
         take_objects(dataset)
+    if asked is not None and asked.embedding and asked.name in dataset.serves:
+        take_identities(dataset)
     _check(dataset)
     if asked is not None and asked.name not in dataset.serves:
         serves = ", ".join(dataset.serves)

@@ -1,7 +1,8 @@
 """Class folders: `cats/1.jpg`, or `train/cats/1.jpg` and `val/cats/2.jpg`; deeper folders belong to the class above.
 
 A class is known by the name of its folder. With splits the classes are those of train; a class that val or test
-lacks is fine, one that only they have is an error. Folders around all of it (`archive/pets/cats`) and doubled ones
+lacks is fine, one that only they have is an error, unless the classes are identities. Folders around all of it
+(`archive/pets/cats`) and doubled ones
 (`training_set/training_set/cats`) are passed through.
 
 A folder that is named as a split and holds pictures itself is no class. Only a `train` beside two or more others is
@@ -22,6 +23,7 @@ from saccade.data.formats.listing import is_image, list_files, list_folders, lis
 from saccade.data.formats.splits import split_of_folder
 from saccade.data.formats.table import list_tables
 from saccade.errors import DataError
+from saccade.tasks.table import TASKS
 
 PICTURES = frozenset(
     {"image", "images", "img", "imgs", "image_2", "jpegimages", "pngimages", "pictures", "photos", "frames"}
@@ -54,7 +56,7 @@ def is_numbered(root: Path) -> bool:
 
 
 def read(root: Path, task: str | None) -> DataSet:
-    """Read class folders; the task is "classify".
+    """Read class folders; the task is "classify". Asked "to embed", val and test may hold classes that train has not.
 
     Raises:
         DataError: a class folder is empty in every split, val or test has a class that train has not, or the folders
@@ -70,7 +72,8 @@ def read(root: Path, task: str | None) -> DataSet:
         )
     pictures = _pictures(given)
     sizes = measure(root, pictures, ledger)
-    classes = _classes(root, given, Counter(pictures[path] for path in sizes), ledger)
+    strangers = task is not None and TASKS[task].embedding
+    classes = _classes(root, given, Counter(pictures[path] for path in sizes), ledger, strangers)
     number = {name: i for i, name in enumerate(classes)}
     records = [
         Record(relative(path, root), size, split=pictures[path][0], label=number[pictures[path][1]])
@@ -160,9 +163,14 @@ def _place(path: Path) -> str:
 
 
 def _classes(
-    root: Path, given: dict[str | None, list[Path]], counts: Counter[tuple[str | None, str]], ledger: Ledger
+    root: Path,
+    given: dict[str | None, list[Path]],
+    counts: Counter[tuple[str | None, str]],
+    ledger: Ledger,
+    strangers: bool,
 ) -> list[str]:
-    """Names of the classes by code point; warns of classes that a split lacks, refuses those that train lacks."""
+    """Names of the classes by code point; warns of classes that a split lacks, refuses those that train lacks, unless
+    `strangers` are wanted."""
     total: Counter[str] = Counter()
     for (_, name), count in counts.items():
         total[name] += count
@@ -177,7 +185,7 @@ def _classes(
                 "add pictures or remove the folder"
             )
     base = "train" if "train" in given else None
-    for split in given:
+    for split in given if not strangers else ():
         lacking = [name for name in sorted(total) if not counts[split, name]]
         if lacking and split == base:
             raise DataError(
@@ -187,7 +195,7 @@ def _classes(
         if lacking:
             ledger.warnings.append(f"{split} has no picture of {', '.join(map(repr, lacking))}")
     if len(total) == 1:
-        ledger.warnings.append(f"there is one class only, {next(iter(total))!r}: a classifier needs two or more")
+        ledger.warnings.append(f"there is one class only, {next(iter(total))!r}: it takes two or more to learn from")
     return sorted(total)
 
 
