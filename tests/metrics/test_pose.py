@@ -222,3 +222,38 @@ def test_truth_of_coco_scores_one(shared_data: Path) -> None:
         [1] * 5
     )
     assert values["pck"] == 1
+
+
+@pytest.mark.shared
+def test_poses_beside_the_truth_score_what_pycocotools_says(shared_data: Path) -> None:
+    """The numbers are those of pycocotools 2.0.11 for the same people, moved by the same rule."""
+    dataset = read(shared_data / "pose_samples" / "coco" / "test_coco.json", "pose")
+    page = json.loads((shared_data / "pose_samples" / "coco" / "test_coco.json").read_text())
+    names = {image["id"]: image["file_name"] for image in page["images"]}
+    found: dict[str, list[tuple[list[list[float]], float]]] = {}
+    for i, row in enumerate(page["annotations"]):
+        reach = 0.01 * (1 + i % 5) * row["area"] ** 0.5
+        x, y = row["keypoints"][::3], row["keypoints"][1::3]
+        pose = [
+            [x[j] + reach * ((7 * i + 3 * j) % 11 - 5), y[j] + reach * ((5 * i + 2 * j) % 7 - 3), 1] for j in range(17)
+        ]
+        if row["num_keypoints"]:
+            found.setdefault(names[row["image_id"]], []).append((pose, (37 * i % 101) / 101))
+    metric = Pose(dataset.classes)
+    for record in dataset.records:
+        poses, scores = zip(*found[Path(record.path).name], strict=True)
+        objects = people(*poses, scores=list(scores))
+        answer = Annotation(record.size, objects=objects, joints=dataset.joints)
+        metric.add(record.id, read_truth(record, dataset, "pose"), answer)
+    values = {name: value.value for name, value in metric.result(0).metrics.items()}
+    expected = {
+        "oks_ap": 0.28271727172717276,
+        "oks_ap50": 0.7860286028602863,
+        "oks_ap75": 0.1947194719471947,
+        "oks_ap_medium": 0.4265346534653465,
+        "oks_ap_large": 0.2154125412541254,
+        "oks_ar": 0.4416666666666667,
+        "oks_ar50": 0.8333333333333334,
+        "oks_ar75": 0.4166666666666667,
+    }
+    assert {name: values[name] for name in expected} == pytest.approx(expected, abs=1e-5)

@@ -61,7 +61,7 @@ def test_verdicts() -> None:
 
 def test_json_and_words() -> None:
     described = pose.to_json(annotation([POINTS], [BOX], [0.9]), ["person"])
-    assert described["objects"]["keypoints"] == [POINTS]
+    assert described["objects"]["keypoints"] == [dict(zip(JOINTS.names, POINTS, strict=True))]
     assert described["joints"] == {
         "names": ["left_hip", "right_hip", "nose"],
         "pairs": [[0, 1]],

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import saccade
-from saccade.data.types import Objects
+from saccade.data.types import Annotation, Objects
 from saccade.errors import DataError, UsageError
 from saccade.verbs.explain import explain
 from saccade.verbs.predict import ALONE, predict
@@ -85,22 +86,75 @@ def test_evaluation_joins_the_people_of_a_picture(people: Path, run: Path, tmp_p
         saccade.evaluate(run, people, proposals="selective_search")
 
 
-def test_answers_for_boxes_for_the_whole_picture_and_of_a_detector(people: Path, run: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def detector(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("atss") / "detector"
+    small = {"trunk_width": 8, "trunk_depths": (1, 1, 1, 1), "channels": 8}
+    saccade.train("atss_small", people, task="detect", out=out, **RUN | {"size": 64}, **small)
+    return out
+
+
+def test_answers_for_boxes_and_for_the_whole_picture(people: Path, run: Path, tmp_path: Path) -> None:
     picture = people / "val" / "6.png"
     (alone,) = predict(run, picture, out=tmp_path / "drawn", threshold=0, device="cpu")
     assert alone["notes"] == [ALONE]
     assert alone["objects"]["boxes"] == [[0, 0, 100, 80]]
-    assert len(alone["objects"]["keypoints"][0]) == 3
+    assert list(alone["objects"]["keypoints"][0]) == NAMES
     page = tmp_path / "boxes.json"
     page.write_text(json.dumps([{"file_name": "6.png", "bbox": box} for box in [*BOXES, [200, 0, 9, 9]]]))
-    (both,) = predict(run, picture, proposals=page, threshold=0, device="cpu")
+    (both,) = predict(run, picture, proposals=page, device="cpu")  # all, however little sure
     assert sorted(both["objects"]["boxes"]) == [[8, 10, 38, 50], [60, 20, 84, 70]]
     assert both["notes"] == ["1 of 3 boxes lie outside of the image"]
-    detector = tmp_path / "detector"
-    small = {"trunk_width": 8, "trunk_depths": (1, 1, 1, 1), "channels": 8}
-    saccade.train("atss_small", people, task="detect", out=detector, **RUN | {"size": 64}, **small)
-    (found,) = predict(run, picture, proposals=detector, threshold=0, device="cpu")
-    assert found["objects"]["boxes"] == [] or len(found["objects"]["keypoints"][0]) == 3
+
+
+def test_people_whom_a_detector_finds_in_pictures_and_videos(
+    people: Path, run: Path, detector: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("saccade.inference.regions.LEAST", 0.0)  # it has learned nothing yet
+    monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "cache"))
+    (found,) = predict(run, people / "val" / "6.png", proposals=detector, device="cpu")
+    assert len(found["objects"]["boxes"]) > 1
+    assert [list(pose) for pose in found["objects"]["keypoints"]] == [NAMES] * len(found["objects"]["boxes"])
+    clip = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"FFV1"), 10, (100, 80))
+    for name in ("6.png", "7.png"):
+        writer.write(cv2.imread(str(people / "val" / name)))
+    writer.release()
+    first, second = predict(run, clip, proposals=detector, out=tmp_path / "film", device="cpu")
+    assert (first["objects"], second["frame"]) == (found["objects"], 1)
+    assert (tmp_path / "film" / "clip.mp4").stat().st_size > 0
+    finder = saccade.load(detector, "cpu")
+    frames = list(saccade.load(run, "cpu").predict_video(clip, boxes=lambda pixels: _boxes(finder.predict(pixels))))
+    assert frames[0].answer.objects is not None
+    assert len(frames[0].answer.objects) == len(found["objects"]["boxes"])
+    page = tmp_path / "boxes.json"
+    page.write_text(json.dumps([{"file_name": "6.png", "bbox": BOXES[0]}]))
+    with pytest.raises(UsageError, match=r"is for images; frames of .*clip.avi need the run of a detector"):
+        predict(run, clip, proposals=page, device="cpu")
+
+
+def _boxes(answer: Annotation) -> Objects:
+    assert answer.objects is not None
+    return answer.objects
+
+
+def test_pictures_of_one_channel_and_of_16_bits_are_answered_as_their_8_bits(
+    people: Path, run: Path, tmp_path: Path
+) -> None:
+    gray = np.asarray(Image.open(people / "val" / "6.png").convert("L"))
+    Image.fromarray(gray).save(tmp_path / "gray.png")
+    Image.fromarray(gray.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    boxes = Objects(torch.tensor([[8.0, 10, 38, 50]]), torch.zeros(1, dtype=torch.int64))
+    predictor = saccade.load(run, "cpu")
+    three, one, deep = (
+        _boxes(predictor.predict(image, boxes)).keypoints
+        for image in (np.dstack([gray] * 3), tmp_path / "gray.png", tmp_path / "deep.png")
+    )
+    assert three is not None
+    assert one is not None
+    assert deep is not None
+    assert torch.equal(three, one)
+    assert torch.equal(three, deep)
 
 
 def test_one_box_gives_what_its_square_gives(people: Path, run: Path) -> None:
@@ -121,6 +175,8 @@ def test_one_box_gives_what_its_square_gives(people: Path, run: Path) -> None:
 def test_what_does_not_fit_one_person_is_refused(people: Path, run: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="mosaic is for pictures with any number of objects"):
         saccade.train("hourglass_small", people, out=tmp_path / "a", mosaic=0.5, **RUN, **TINY)
+    with pytest.raises(UsageError, match="hourglass_small learns from the people's own boxes"):
+        saccade.train("hourglass_small", people, out=tmp_path / "c", proposals=tmp_path / "boxes.json", **RUN, **TINY)
     with pytest.raises(UsageError, match="resize=stretch: the picture of one person keeps its shape"):
         saccade.train("hourglass_small", people, out=tmp_path / "b", resize="stretch", **RUN, **TINY)
     empty = Objects.empty()

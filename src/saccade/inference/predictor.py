@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,7 +127,13 @@ class Predictor:
         joints = self.preprocessing.joints
         return replace(joined(answers, boxes, size, 0 if joints is None else len(joints)), joints=joints)
 
-    def predict_video(self, source: str | Path, frames: int | None = None, batch: int = 1) -> Iterator[Frame]:
+    def predict_video(
+        self,
+        source: str | Path,
+        frames: int | None = None,
+        batch: int = 1,
+        boxes: Callable[[np.ndarray], Objects] | None = None,
+    ) -> Iterator[Frame]:
         """Answers for the frames of a video file or of a camera ("camera:0"), each as it comes:
         `for frame in saccade.load(run).predict_video("clip.mp4"): print(frame.time, frame.answer)`.
 
@@ -137,13 +143,20 @@ class Predictor:
         Args:
             frames: end after so many.
             batch: frames of a file that the network is given at once.
+            boxes: of a model that takes boxes, such as one that finds the joints of one person: what finds them in the
+                pixels of a frame, such as `lambda pixels: detector.predict(pixels).objects`.
 
         Raises:
             DataError: no video that can be read, no such camera; after the answers, where a video is cut off or a
                 camera gives no more pictures.
             UsageError: a model that is given boxes with each image.
         """
-        return predict_frames(self, Footage(at_home(str(source))), Pace(frames, batch))
+
+        def answer(pixels: np.ndarray) -> Annotation:
+            return self.predict(pixels, None if boxes is None else boxes(pixels))
+
+        footage = Footage(at_home(str(source)))
+        return predict_frames(self, footage, Pace(frames, batch), None if boxes is None else answer)
 
     @torch.inference_mode()
     def predict_batches(self, batches: Iterable[Batch]) -> Iterator[tuple[str, Annotation]]:

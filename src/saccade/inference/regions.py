@@ -97,12 +97,12 @@ def boxes_from(
     if not _is_run(proposals):
         return read_proposals(proposals).match(images).__getitem__
     source = DetectorBoxes(proposals, device, precision, only)
+    return lambda path: _sure(proposals_for(path, source))
 
-    def found(path: Path) -> Objects:
-        objects = proposals_for(path, source)
-        return objects if objects.scores is None else objects[objects.scores >= LEAST]
 
-    return found
+def _sure(found: Objects) -> Objects:
+    """The boxes that are worth a second look."""
+    return found if found.scores is None else found[found.scores >= LEAST]
 
 
 def give_proposals(
@@ -181,17 +181,35 @@ def check_takes_boxes(predictor: Predictor) -> None:
         )
 
 
-def boxes_for(
-    predictor: Predictor, proposals: str | Path | None, images: Sequence[Path], videos: Sequence[str]
-) -> Boxes | None:
-    """The boxes that a model is given for each image, where they are not its own. Raises UsageError where this model,
-    or a video, has no use of them."""
+def boxes_for(predictor: Predictor, run: str, proposals: str | Path | None, images: Sequence[Path]) -> Boxes | None:
+    """The boxes that a model is given for each image, where they are not its own. Raises UsageError where this model
+    has no use of them, or needs some."""
+    check_has_boxes(predictor.preprocessing, proposals, run)
     if proposals is None or computed_by(predictor, proposals):
         return None
     check_takes_boxes(predictor)
-    if videos:
-        raise UsageError(f"--proposals is for images; {videos[0]} is a video or a camera")
     return boxes_from(Path(proposals), images, predictor.device, predictor.precision, only_class(predictor))
+
+
+def answer_in_frames(
+    predictor: Predictor, proposals: str | Path | None, videos: Sequence[str], batch: int
+) -> Callable[[np.ndarray], Annotation] | None:
+    """What answers for the pixels of a frame in the boxes that a detector finds there; None without `proposals`, or
+    videos. Raises UsageError where this model takes no boxes, or where they are not those of a detector's run."""
+    if proposals is None or not videos:
+        return None
+    check_takes_boxes(predictor)
+    if not _is_run(Path(proposals)):
+        raise UsageError(f"--proposals {proposals} is for images; frames of {videos[0]} need the run of a detector")
+    source = DetectorBoxes(proposals, predictor.device, predictor.precision, only_class(predictor))
+    return lambda pixels: answer_in_boxes(predictor, pixels, _sure(source(pixels)), batch)
+
+
+def answer_in_boxes(predictor: Predictor, image: Path | np.ndarray, given: Objects, batch: int) -> Annotation:
+    """What a model answers for the boxes of an image."""
+    if not names_boxes(predictor):
+        return predictor.predict(image, given)
+    return classify_regions(predictor, decode(image) if isinstance(image, Path) else image, given, batch)
 
 
 def answer_for_boxes(
@@ -202,10 +220,7 @@ def answer_for_boxes(
     for path in images:
         try:
             given = boxes(path)
-            if names_boxes(predictor):
-                answer = classify_regions(predictor, decode(path), given, batch)
-            else:
-                answer = predictor.predict(path, given)
+            answer = answer_in_boxes(predictor, path, given, batch)
         except DataError as error:
             yield path, error, []
             continue

@@ -64,11 +64,20 @@ class Pace:
 @dataclass(frozen=True, slots=True)
 class _Seen:
     still: Still
-    sample: Sample
+    sample: Sample | None  # None where a frame is answered by itself
 
 
-def predict_frames(predictor: Predictor, footage: Footage, pace: Pace = Pace()) -> Generator[Frame]:
+def predict_frames(
+    predictor: Predictor,
+    footage: Footage,
+    pace: Pace = Pace(),
+    answer: Callable[[np.ndarray], Annotation] | None = None,
+) -> Generator[Frame]:
     """The frames of `footage` with answers, in order: all of a file, the newest of a camera.
+
+    Args:
+        answer: the answer for the pixels of a frame, where this is more than the network's for the whole of it, as for
+            the people that a detector finds there (`inference.regions.answer_in_boxes`).
 
     Raises:
         DataError: behind the answers, see `Footage.stills`.
@@ -81,7 +90,7 @@ def predict_frames(predictor: Predictor, footage: Footage, pace: Pace = Pace()) 
         with closing(stills):
             try:
                 for still in stills:
-                    group.append(_Seen(still, predictor.see(still.pixels)))
+                    group.append(_Seen(still, predictor.see(still.pixels) if answer is None else None))
                     if len(group) == batch:
                         yield group
                         group = []
@@ -92,6 +101,12 @@ def predict_frames(predictor: Predictor, footage: Footage, pace: Pace = Pace()) 
             if ended is not None:
                 raise ended
 
+    def answered(group: list[_Seen]) -> Iterator[Annotation]:
+        if answer is not None:
+            return (answer(seen.still.pixels) for seen in group)
+        batch = collate([seen.sample for seen in group if seen.sample is not None])
+        return (found for _, found in predictor.predict_batches([batch]))
+
     if footage.is_camera:
         groups = prepared(ahead(footage.stills(), 1, pace.stop, newest=True), 1)
     else:
@@ -100,13 +115,11 @@ def predict_frames(predictor: Predictor, footage: Footage, pace: Pace = Pace()) 
     last, count, rate, moments = -1, 0, 0.0, deque([(time.monotonic(), 0)])
     with closing(groups):
         for group in groups:
-            batch = collate([seen.sample for seen in group])
-            answers = predictor.predict_batches([batch])
-            for place, (seen, (_, answer)) in enumerate(zip(group, answers, strict=True)):
+            for place, (seen, found) in enumerate(zip(group, answered(group), strict=True)):
                 rate = _rate(moments, len(group)) if place == 0 else rate
                 still = seen.still
                 dropped = still.number - last - 1
-                yield Frame(still.number, still.time, still.pixels, answer, dropped, rate)
+                yield Frame(still.number, still.time, still.pixels, found, dropped, rate)
                 last, count = still.number, count + 1
             if count == pace.most or pace.stop():
                 return

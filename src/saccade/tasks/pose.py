@@ -184,13 +184,16 @@ def keep(answer: Annotation, threshold: float | None) -> Annotation:
 
 
 def to_json(answer: Annotation, classes: Sequence[str]) -> dict[str, Any]:
-    """{objects, joints}: as `detect`, with `keypoints` [x, y, confidence] of each; {names, pairs, bones} of joints."""
+    """{objects, joints}: as `detect`, with `keypoints` of each, {name: [x, y, confidence]}; {names, pairs, bones} of
+    the joints."""
     described = detect.to_json(answer, classes)
     objects = answer.objects
     assert objects is not None
     poses = [] if objects.keypoints is None else objects.keypoints.tolist()
+    names = _joints_of(answer, objects).names if poses else ()
     described["objects"]["keypoints"] = [
-        [[round(x, 2), round(y, 2), round(v, 4)] for x, y, v in pose] for pose in poses
+        {name: [round(x, 2), round(y, 2), round(v, 4)] for name, (x, y, v) in zip(names, pose, strict=True)}
+        for pose in poses
     ]
     return described | ({} if answer.joints is None else {"joints": answer.joints.to_json()})
 

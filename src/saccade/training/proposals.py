@@ -45,6 +45,11 @@ def with_proposals(plan: Plan, proposals: str | Path | None, stored: Mapping[str
         raise UsageError(f"--resume cannot change proposals ({was} in the run, {proposals} now)")
     if proposals is None:
         return plan
+    if plan.preprocessing.one_person:
+        raise UsageError(
+            f"model {plan.model} learns from the people's own boxes, which the data state; --proposals is for predict "
+            "and evaluate, where it finds the joints in the boxes of a detector's run or of a file"
+        )
     if plan.preprocessing.proposals is None:
         raise UsageError(f"model {plan.model} looks for itself; --proposals is for models that learn from proposals")
     if str(proposals) in SOURCES:

@@ -21,7 +21,7 @@ from saccade.errors import DataError, UsageError
 from saccade.inference.masks import check_masks, map_name, restate_masks
 from saccade.inference.predictor import Predictor, load
 from saccade.inference.recording import LINES, WHOLE, AnswerFile, Meter, Recording, lines_name, write_picture
-from saccade.inference.regions import answer_for_boxes, boxes_for, check_has_boxes, names_boxes
+from saccade.inference.regions import answer_for_boxes, answer_in_frames, boxes_for, names_boxes
 from saccade.inference.video import Frame, Pace, behind, predict_frames
 from saccade.inference.window import Window
 from saccade.machine.device import loader_workers
@@ -146,11 +146,11 @@ def answers(
     sources = [sources] if isinstance(sources, str | Path) else list(sources)
     images, videos = expand([at_home(source) for source in sources])
     predictor = load(run, options.device, options.precision, options.nms, options.weights, options.names)
-    form = _Form(_smallest_score(options.threshold, predictor.task), options.masks)
+    form = _Form(_smallest_score(options.threshold, predictor), options.masks)
     predictor.least_score = form.threshold or 0.0
     check_masks(options.masks, predictor.task, out is not None, videos)
-    check_has_boxes(predictor.preprocessing, options.proposals, str(run))
-    boxes = boxes_for(predictor, at_home(options.proposals), images, videos)
+    boxes = boxes_for(predictor, str(run), at_home(options.proposals), images)
+    answer_frame = answer_in_frames(predictor, at_home(options.proposals), videos, options.batch)
     names, films = _picture_names(images), _film_names(videos)
     maps = [map_name(name) for name in names.values() if options.masks == "png"]
     written = [*names.values(), *maps, *films, *map(lines_name, films), LINES, WHOLE]
@@ -169,7 +169,7 @@ def answers(
                 return
         for video, name in zip(videos, films, strict=True):
             target = None if folder is None else folder / name
-            yield from _of_video(predictor, video, target, form, options, lambda: bool(interrupt.number))
+            yield from _of_video(predictor, video, target, form, options, lambda: bool(interrupt.number), answer_frame)
             if interrupt.number:
                 return
 
@@ -232,8 +232,10 @@ class _Form:
     masks: str
 
 
-def _smallest_score(threshold: float | None, task: str) -> float | None:
-    threshold = task_of(task).SMALLEST_SCORE if threshold is None else threshold
+def _smallest_score(threshold: float | None, predictor: Predictor) -> float | None:
+    """What was asked for, else that of the task; people whose boxes are given are all answered for."""
+    if threshold is None and not predictor.preprocessing.one_person:
+        threshold = task_of(predictor.task).SMALLEST_SCORE
     if threshold is not None and not 0 <= threshold <= 1:
         raise UsageError(f"threshold {threshold} is not between 0 and 1")
     return threshold
@@ -326,7 +328,13 @@ def _of_images(
 
 
 def _of_video(
-    predictor: Predictor, source: str, target: Path | None, form: _Form, options: Options, stop: Callable[[], bool]
+    predictor: Predictor,
+    source: str,
+    target: Path | None,
+    form: _Form,
+    options: Options,
+    stop: Callable[[], bool],
+    answer_frame: Callable[[np.ndarray], Annotation] | None,
 ) -> Iterator[Answer]:
     """Answers for the frames of a video or camera as they come; they are drawn into a video `target`, if there is
     one, and into a window, if that is wanted."""
@@ -340,7 +348,7 @@ def _of_video(
     recording = Recording(target, footage.rate)
 
     def finish(frame: Frame) -> Answer:
-        shown = task_of(predictor.task).keep(frame.answer, form.threshold)
+        shown = task_of(_kind(predictor, frame.answer)).keep(frame.answer, form.threshold)
         corner = f"{frame.rate:.1f} frames/s" if options.fps else ""
         wanted = options.show or target is not None
         pixels = draw(frame.pixels, shown, predictor.classes, corner) if wanted else None
@@ -355,7 +363,7 @@ def _of_video(
         Meter(source, footage.promised, options.progress) as meter,
         Window(source, options.show) as window,
         contextlib.closing(recording),
-        contextlib.closing(predict_frames(predictor, footage, pace)) as frames,
+        contextlib.closing(predict_frames(predictor, footage, pace, answer_frame)) as frames,
         contextlib.closing(behind(meter.watch(frames), finish)) as found,
     ):
         try:
