@@ -35,6 +35,7 @@ ORDER = (
         "tasks",
         "inference",
         "solvers",
+        "identities",
     ),
     "training",
     *("explanations", "experiments", "reports", "verbs", "cli"),
@@ -51,6 +52,7 @@ NARROW: dict[str, set[str]] = {
     "solvers/linear": {"errors", "tasks/table"},
     "models": {"errors", "machine", "checkpoint", "config", "data/types", "ops", "layers", "losses", "solvers/linear"},
     "metrics": {"errors", "tasks/table", "data/joints", "data/types", "data/dataset", "data"},
+    "identities": {"errors", "machine", "metrics"},
     "plots": {"data/joints", "data/types", "data/dataset", "data"},
 }
 FRONT = (

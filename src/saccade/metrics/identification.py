@@ -130,9 +130,9 @@ def score_embeddings(
     Metrics auc, eer (lower is better), tar_at_far_1e-2, tar_at_far_1e-3, rank_1, rank_5, dir_at_far_1e-2, with
     intervals over resampled people (`pair_weights`). Rows of `per_class` are the people: name, images, rank_1, and at
     the threshold of equal errors the shares of their pairs that are refused (`false_refusals`) or, with others,
-    accepted (`false_accepts`). Curves: "roc" {far, tar, threshold}, "open_set" {far, dir}, "ranks" {rank, share},
-    "scores" {edges, same, different: pairs a bin}, "threshold" (of equal errors), "worst_pairs" {same, different:
-    [id, id, score], the most misleading first}.
+    accepted (`false_accepts`). Curves: "roc" {far, tar, threshold, and the numbers of pairs same, different},
+    "open_set" {far, dir}, "ranks" {rank, share}, "scores" {edges, same, different: pairs a bin}, "threshold" (of equal
+    errors), "worst_pairs" {same, different: [id, id, score], the most misleading first}.
 
     Args:
         ids: of the pictures.
@@ -223,6 +223,8 @@ def _curves(curve: Roc, probes: Probes, scores: np.ndarray, same: np.ndarray) ->
             "far": curve.far[thin].tolist(),
             "tar": curve.tar[thin].tolist(),
             "threshold": curve.thresholds[thin].tolist(),
+            "same": curve.same,
+            "different": curve.different,
         },
         "open_set": {"far": opened.far[open_thin].tolist(), "dir": opened.tar[open_thin].tolist()},
         "ranks": {"rank": list(range(1, last + 1)), "share": [rank_rate(probes, r) for r in range(1, last + 1)]},

@@ -9,7 +9,7 @@ FAR is the share of pairs of different people that are accepted, TAR that of pai
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -222,23 +222,47 @@ def choose_threshold(
         UsageError: `far` is no rate.
         DataError: fewer than 1 / far pairs of different people, which cannot show such a rate.
     """
+    curve = roc(scores, same)
+    at = _point_of(curve, far)
+    chosen = _chosen(curve, at, far, threshold_between(curve, at))
+    if people is None or not chosen.far or not bootstrap:
+        return chosen
+    accepted = np.asarray(scores) >= chosen.threshold
+    low, high = _far_over_people(accepted, np.asarray(same), people, bootstrap, seed)
+    return replace(chosen, far_low=low, far_high=high, interval="bootstrap over people")
+
+
+def choose_on_curve(curve: Roc, far: float) -> Threshold:
+    """`choose_threshold` from a curve of which some points alone are kept: the lowest threshold among them whose rate
+    is at most `far`, with the exact binomial interval over its pairs.
+
+    Raises:
+        UsageError: `far` is no rate.
+        DataError: fewer than 1 / far pairs of different people, or no point but the one that accepts nothing.
+    """
+    at = _point_of(curve, far)
+    if at == 0:
+        raise DataError(f"no threshold of this curve keeps a false-accept rate of {far:g}: state a higher one")
+    return _chosen(curve, at, far, float(curve.thresholds[at]))
+
+
+def _point_of(curve: Roc, far: float) -> int:
+    """The last point of a curve whose rate is at most `far`."""
     if not 0 < far < 1:
         raise UsageError(f"a false-accept rate of {far}: allowed are numbers between 0 and 1, such as 1e-3")
-    curve = roc(scores, same)
     if curve.different * far < 1 - 1e-9:
         raise DataError(
             f"{curve.different:.0f} pairs of different people cannot show a false-accept rate of {far:g}: at least "
             f"{int(np.ceil(1 / far - 1e-9))} are needed. Give more people, or state a higher rate"
         )
-    at = int(np.flatnonzero(curve.far <= far + 1e-12)[-1])
-    threshold = threshold_between(curve, at)
-    mistaken = round(float(curve.far[at]) * curve.different)
-    low, high = binomial_interval(mistaken, int(curve.different))
-    how = "Clopper-Pearson over pairs"
-    if people is not None and mistaken and bootstrap:
-        low, high = _far_over_people(np.asarray(scores) >= threshold, np.asarray(same), people, bootstrap, seed)
-        how = "bootstrap over people"
-    return Threshold(threshold, far, float(curve.far[at]), low, high, float(curve.tar[at]), int(curve.different), how)
+    return int(np.flatnonzero(curve.far <= far + 1e-12)[-1])
+
+
+def _chosen(curve: Roc, at: int, far: float, threshold: float) -> Threshold:
+    different, reached = round(curve.different), float(curve.far[at])
+    low, high = binomial_interval(round(reached * different), different)
+    tar = float(curve.tar[at])
+    return Threshold(threshold, far, reached, low, high, tar, different, "Clopper-Pearson over pairs")
 
 
 def pair_weights(drawn: np.ndarray, people: np.ndarray) -> np.ndarray:
@@ -254,15 +278,18 @@ def _far_over_people(
 ) -> tuple[float, float]:
     """The 2.5 and 97.5 percentiles of the false-accept rate over resampled people."""
     _, numbered = np.unique(people, return_inverse=True)
-    numbered = numbered.reshape(people.shape)
     several = int(numbered.max()) + 1
     rng = np.random.default_rng(seed)
     different = ~np.asarray(same, dtype=bool)
-    pairs, wrong = numbered[different], np.asarray(accepted)[different]
+    # Pairs of the same two people count alike, so they are counted once for all resamples.
+    two, which = np.unique(np.sort(numbered.reshape(people.shape)[different], axis=1), axis=0, return_inverse=True)
+    which = which.reshape(-1)
+    pairs = np.bincount(which).astype(np.float64)
+    wrong = np.bincount(which, np.asarray(accepted)[different])
     rates = []
     for _ in range(bootstrap):
-        weights = pair_weights(rng.multinomial(several, np.full(several, 1 / several)).astype(np.float64), pairs)
-        if weights.sum():
-            rates.append(float(weights[wrong].sum() / weights.sum()))
+        weights = pair_weights(rng.multinomial(several, np.full(several, 1 / several)).astype(np.float64), two)
+        if weights.any():
+            rates.append(float(weights @ wrong / (weights @ pairs)))
     low, high = np.percentile(rates, [2.5, 97.5])
     return float(low), float(high)
