@@ -23,11 +23,13 @@ from saccade.cli_options import (
     Join,
     Json,
     Nms,
+    Overlap,
     Precision,
     Proposals,
     Run,
     Sigma,
     TaskName,
+    Tile,
     TreeFile,
     Weights,
     Workers,
@@ -207,6 +209,8 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="folder for report.html, metrics.json and plots")] = None,
     batch: Annotated[int | None, typer.Option(help="images a forward pass; by itself 8, on a GPU more", min=1)] = None,
     crops: Annotated[int, typer.Option(help="classify, tag: mean over 1, 2, 10 or 144 parts of every image")] = 1,
+    tile: Tile = None,
+    overlap: Overlap = None,
     corners: Annotated[str, typer.Option(help="results file: coco, or voc where its boxes count from 1")] = "coco",
     nms: Nms = "hard",
     iou: Iou = None,
@@ -233,6 +237,8 @@ def evaluate(
         device=device,
         precision=precision,
         crops=crops,
+        tile=tile,
+        overlap=overlap,
         corners=corners,
         nms=NmsRule(nms, iou, sigma, agnostic_nms),
         proposals=proposals,
@@ -253,6 +259,8 @@ def predict(
     threshold: Annotated[float | None, typer.Option(help="smallest score of a box or tag")] = None,
     proposals: Proposals = None,
     masks: Annotated[str, typer.Option(help="masks of objects: rle, polygons or png (maps in --out)")] = "rle",
+    tile: Tile = None,
+    overlap: Overlap = None,
     batch: Annotated[int, typer.Option(help="images a forward pass", min=1)] = 8,
     frames: Annotated[int | None, typer.Option(help="stop a video or camera after so many frames", min=1)] = None,
     fps: Annotated[bool, typer.Option("--fps", help="draw into videos how many frames/s are answered")] = False,
@@ -269,6 +277,7 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Answer for images, folders, videos or a camera; draws the answers into pictures."""
+    from saccade.inference.tiles import tiling_of
     from saccade.ops.suppression import NmsRule
     from saccade.verbs.predict import Options, answers
 
@@ -276,6 +285,7 @@ def predict(
     rule = NmsRule(nms, iou, sigma, agnostic_nms)
     options = Options(threshold, proposals, masks, batch, workers, device, precision, frames, rule, fps, show)
     options = dataclasses.replace(options, progress=not as_json, weights=weights, names=names)
+    options = dataclasses.replace(options, tiling=tiling_of(tile, overlap))
     show_answers(answers(run, sources, folder, options), as_json)
     if not as_json:
         say(f"pictures and predictions.json: {folder}")

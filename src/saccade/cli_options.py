@@ -29,6 +29,10 @@ Proposals = Annotated[
     Path | None,
     typer.Option(help="boxes to look at: JSON, CSV, a detector's run, or selective_search", metavar="FILE"),
 ]
+Tile = Annotated[int | None, typer.Option(help="look at large images in tiles of so many pixels a side")]
+Overlap = Annotated[
+    int | None, typer.Option(help="with --tile: pixels that tiles share; by default 1/16 of them, for objects 1/4")
+]
 Workers = Annotated[int | None, typer.Option(help=HELP["workers"])]
 Nms = Annotated[str, typer.Option(help="boxes that overlap a better one: hard drops them, soft, soft_linear fade them")]
 Iou = Annotated[float | None, typer.Option(help="with --nms hard, soft_linear: IoU from which boxes overlap")]

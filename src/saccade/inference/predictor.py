@@ -21,11 +21,14 @@ from saccade.data.video import Footage
 from saccade.data.views import give, inference_view
 from saccade.errors import UsageError
 from saccade.inference.fuse import prepare_for_inference
+from saccade.inference.pixels import ClassMaps, Pixels
+from saccade.inference.tiles import Tiling, predict_in_tiles
 from saccade.inference.trained import open_run
 from saccade.inference.video import Frame, Pace, predict_frames
 from saccade.machine.device import autocast, has_fast_bf16, pick_device
 from saccade.machine.memory import keep_freed_memory
 from saccade.machine.paths import at_home
+from saccade.models.contract import pixel_scores
 from saccade.ops.suppression import NmsRule, nms_rule, rule_of
 from saccade.tasks.table import find_task
 
@@ -72,6 +75,7 @@ class Predictor:
         self.thresholds = tuple(thresholds)
         self.least_score = 0.0  # objects of lower scores are left out of answers, and not computed where that is saved
         self._nms = NmsRule()
+        self.pixels: Pixels | None = ClassMaps() if find_task(task).semantic else None  # how its scores are read
 
     def set_nms(self, rule: NmsRule) -> None:
         """Answer by this rule from now on (ops/suppression.py). Raises UsageError for a model of another task."""
@@ -79,7 +83,9 @@ class Predictor:
             raise UsageError(f"non-maximum suppression is for models that find objects; this one is to {self.task}")
         self._nms = rule
 
-    def predict(self, image: str | Path | np.ndarray, given: Objects | None = None) -> Annotation:
+    def predict(
+        self, image: str | Path | np.ndarray, given: Objects | None = None, tile: int | Tiling | None = None
+    ) -> Annotation:
         """Answer for one image, in pixels of the upright original.
 
         Args:
@@ -87,11 +93,18 @@ class Predictor:
             given: boxes in pixels of the upright original, for a model that takes proposals (by default those that are
                 computed for it, if it was trained on such), or that answers for one person: the box of each, by
                 default the whole picture. Of these, boxes outside of the picture have no answer.
+            tile: look at the picture in tiles of so many pixels a side, by which memory stays bounded and small things
+                are seen at their size (`inference.tiles`).
 
         Raises:
             DataError: the file is not an image that can be read.
-            UsageError: the array is not [H, W, 3] uint8; boxes for a model that takes none, or none for one that does.
+            UsageError: the array is not [H, W, 3] uint8; boxes for a model that takes none, or none for one that does;
+                tiles for a model that answers for the picture as a whole, or beside given boxes.
         """
+        if tile is not None:
+            if given is not None:
+                raise UsageError("tile: boxes are given for whole pictures; a tile has none")
+            return predict_in_tiles(self, image, Tiling(tile) if isinstance(tile, int) else tile)
         if given is not None and self.preprocessing.one_person:
             return self._predict_people(image, given)
         return next(iter(self.predict_batches([collate([self.see(image, given)])])))[1]
@@ -171,6 +184,12 @@ class Predictor:
                 self.decide(answer)
                 answer.joints = self.preprocessing.joints
                 yield batch.ids[index], to_original(answer, batch, index)
+
+    @torch.inference_mode()
+    def pixel_scores(self, batch: Batch) -> torch.Tensor:
+        """A segmenter's scores of every pixel before softmax, [b, classes, H, W] float32 on its device."""
+        with autocast(self.device, self.precision):
+            return pixel_scores(self.network, batch.to(self.device).images).float()
 
     def decide(self, answer: Annotation) -> None:
         """Give the tags whose probability reaches their threshold, where the model has thresholds."""

@@ -172,3 +172,24 @@ class Meter:
 
     def _lost(self) -> str:
         return f", {self.dropped} dropped: the network is slower than the camera" if self.dropped else ""
+
+
+def film_names(videos: list[str]) -> list[str]:
+    """A file name for every video and camera; videos of one name in several folders are numbered."""
+    stems = [Path(video.replace("camera:", "camera")).stem for video in videos]
+    earlier = [stems[:i].count(stem) for i, stem in enumerate(stems)]
+    return [f"{stem}-{n + 1}.mp4" if n else f"{stem}.mp4" for stem, n in zip(stems, earlier, strict=True)]
+
+
+def picture_names(images: list[Path]) -> dict[Path, str]:
+    """A file name for every picture; images of one name in several folders are numbered."""
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
+    for path in dict.fromkeys(images):
+        suffix = path.suffix.lower() if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp", ".bmp") else ".png"
+        name, number = f"{path.stem}{suffix}", 2
+        while not taken.isdisjoint((name, f"{name}.png")):
+            name, number = f"{path.stem}-{number}{suffix}", number + 1
+        taken |= {name, f"{name}.png"}  # what `write_picture` may write
+        names[path] = name
+    return names

@@ -15,6 +15,7 @@ from saccade.data.dataset import DataSet, Record
 from saccade.data.loader import Loader, Work
 from saccade.data.orders import InOrder
 from saccade.data.people import people_to_find
+from saccade.data.pictures import decode_picture
 from saccade.data.split import HOLDOUT
 from saccade.data.split import split as assign_splits
 from saccade.data.truth import read_truth
@@ -22,6 +23,7 @@ from saccade.data.types import Annotation
 from saccade.errors import DataError, UsageError
 from saccade.inference.crops import predictions_by_crops
 from saccade.inference.predictor import Predictor
+from saccade.inference.tiles import Tiling
 from saccade.layers.wordtree import lifted, nearest_known
 from saccade.machine.device import loader_workers
 from saccade.machine.processes import from_all, place_among_processes
@@ -48,6 +50,7 @@ class Pass:
     workers: int | None = None  # loader processes; by default as many as help
     crops: int = 1  # classify, tag: the mean over so many parts of an image (inference/crops.py)
     progress: bool = False  # a bar on stderr
+    tiling: Tiling | None = None  # in which tiles images are looked at, if in any
 
 
 def score(
@@ -121,7 +124,12 @@ def predictions(
         yield from predictions_by_crops(predictor, dataset, records, how.crops, batch, how.workers, how.progress)
         return
     answers = _answers_for_people if predictor.preprocessing.one_person else _answers
-    found = zip(records, answers(predictor, dataset, records, batch, how.workers), strict=True)
+    if how.tiling is None:
+        found = zip(records, answers(predictor, dataset, records, batch, how.workers), strict=True)
+    else:
+        pictures = (decode_picture(record, dataset.root)[0] for record in records)
+        tiled = (predictor.predict(picture, tile=how.tiling) for picture in pictures)
+        found = zip(records, tiled, strict=True)
     console = Console(stderr=True)
     shown = track(found, "evaluating", total=len(records), console=console, disable=not how.progress, transient=True)
     yield from shown

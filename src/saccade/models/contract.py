@@ -134,6 +134,10 @@ class NetworkOffers(Protocol):
         """Detector: the boxes that it goes through on the way to its answer for a batch of one image, in order, the
         answer last (layers/stages.py); for the method `stages` of `saccade explain`."""
 
+    def dense(self, images: Tensor) -> Tensor:
+        """Segmenter whose `forward` answers for fewer pixels than it is given: the scores of all of them, [b, classes,
+        H, W]."""
+
     def embed(self, images: Tensor) -> Tensor:
         """Vectors [b, d] of length 1, whose distances compare what the images show."""
 
@@ -262,6 +266,11 @@ def has_tail(trunk: nn.Module) -> bool:
 def exported_forward(model: nn.Module) -> Callable[..., Any]:
     """What an exported file computes: `scored_boxes` where the model has it, else the model."""
     return cast("Callable[..., Any]", getattr(model, "scored_boxes", model))
+
+
+def pixel_scores(model: nn.Module, images: Tensor) -> Tensor:
+    """A segmenter's scores [b, classes, H, W] of every pixel, before softmax: its `dense`, else what it computes."""
+    return cast("Tensor", cast("Any", getattr(model, "dense", model))(images))
 
 
 def answer_stages(model: nn.Module, batch: Batch) -> list[BoxStage]:

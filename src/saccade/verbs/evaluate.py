@@ -8,6 +8,7 @@ import re
 import shlex
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from saccade.inference.crops import check_crops
 from saccade.inference.predictor import Predictor, load
 from saccade.inference.regions import check_has_boxes, computed_by, give_proposals, only_class
 from saccade.inference.score import Pass, Watcher, align_classes, records_of, score, score_file
+from saccade.inference.tiles import check_tiles, tiling_of
 from saccade.machine.device import describe_hardware
 from saccade.machine.files import report_folder, write_whole
 from saccade.machine.paths import at_home
@@ -48,6 +50,8 @@ def evaluate(
     bootstrap: int = 1000,
     seed: int | None = None,
     crops: int = 1,
+    tile: int | None = None,
+    overlap: int | None = None,
     corners: str = "coco",
     nms: NmsRule | str = "hard",
     proposals: str | Path | None = None,
@@ -65,14 +69,15 @@ def evaluate(
         seed: of the split, where the data set gives none; by default that of the run, whose training images must not
             be scored as its val: read, with `holdout` and `group`, from config.json beside the checkpoint; else 0.
         crops: classify, tag: 1 view of every image, or the mean over 2, 10 or 144 (inference/crops.py).
+        tile, overlap: look at images in tiles of so many pixels a side that share so many (`inference.tiles.Tiling`).
         corners: "coco", or "voc" for a results file whose boxes count pixels from 1, as VOC does (`read_results`).
         nms, weights, names: as in `load`: how overlapping boxes suppress each other; the files of a `.cfg`.
         proposals: boxes, not those of training or (one person) of the truth: a file, a run, "selective_search".
         out: folder for report.html, metrics.json, plots and, where a model finds objects, coco_results.json.
 
     Returns:
-        `{data, split, crops, corners, nms, proposals, images, metrics: {name: {value, low, high}}, per_class, seconds,
-        refused: [{where, why}], warnings}`; the last two tell what of the data set, all its splits, cannot be used.
+        `{data, split, crops, tile, overlap, corners, nms, proposals, images, metrics: {name: {value, low, high}},
+        per_class, seconds, refused: [{where, why}], warnings}`; the last two are of the data set, all its splits.
 
     Raises:
         DataError, UsageError, ModelFileError: as the parts say.
@@ -80,28 +85,51 @@ def evaluate(
     start, run, data, rule = time.monotonic(), at_home(run), at_home(data), rule_of(nms)
     folder = None if out is None else report_folder(Path(at_home(out)))
     predictor = None if Path(run).suffix == ".json" else load(run, device, precision, rule, weights, names)
-    _check_words(str(run), predictor, crops, corners, rule)
-    dataset, ids = _data_for(predictor, run, data)
-    source = _proposals(str(run), predictor, dataset, at_home(proposals))
-    split = split or ("val" if predictor else next((each for each in ("val", "test") if each in dataset.splits), "all"))
-    records = _records(Path(run), dataset, split, seed, of_model=predictor is not None)
-    task = predictor.task if predictor else dataset.task
-    gallery = None if folder is None else Gallery(task, dataset, records)
-    rows = ResultRows(dataset, ids) if folder and predictor and find_task(task).many_objects else None
-    watchers, how = [each for each in (gallery, rows) if each is not None], Pass(batch, workers, crops, progress)
-    result = _scored(predictor or Path(run), dataset, records, how, watchers, bootstrap, corners)
-    summary: dict[str, Any] = {"data": str(data), "split": split, "crops": crops, "corners": corners}
-    summary |= {"nms": rule.to_json(), "proposals": source, "images": len(records)} | _given(run, weights, names)
-    summary |= result.to_json() | _tell(dataset, progress) | {"seconds": round(time.monotonic() - start, 3)}
+    how = Pass(batch, workers, crops, progress, tiling_of(tile, overlap))
+    _check_words(str(run), predictor, how, corners, rule, proposals)
+    images = _images(predictor, run, data, split, seed, at_home(proposals))
+    task = predictor.task if predictor else images.dataset.task
+    gallery = None if folder is None else Gallery(task, images.dataset, images.records)
+    rows = ResultRows(images.dataset, images.ids) if folder and predictor and find_task(task).many_objects else None
+    watchers = [each for each in (gallery, rows) if each is not None]
+    result = _scored(predictor or Path(run), images, how, watchers, bootstrap, corners)
+    summary = _asked(str(data), images, how, corners, rule) | _given(run, weights, names) | result.to_json()
+    summary |= _tell(images.dataset, progress) | {"seconds": round(time.monotonic() - start, 3)}
     if folder is not None and gallery is not None:
         _write_report(folder, Path(run), str(data), summary, gallery, predictor, rows)
     return summary
 
 
+@dataclass(frozen=True, slots=True)
+class _Images:
+    """What is evaluated."""
+
+    dataset: DataSet
+    ids: dict[str, int | str]  # of each class in results files
+    source: str | None  # where the boxes come from that the model is given
+    split: str
+    records: list[Record]
+
+
+def _images(
+    predictor: Predictor | None,
+    run: str | Path,
+    data: str | Path,
+    split: str | None,
+    seed: int | None,
+    proposals: str | Path | None,
+) -> _Images:
+    """The images that are evaluated; arguments and errors are those of `evaluate`."""
+    dataset, ids = _data_for(predictor, run, data)
+    source = _proposals(str(run), predictor, dataset, proposals)
+    split = split or ("val" if predictor else next((each for each in ("val", "test") if each in dataset.splits), "all"))
+    records = _records(Path(run), dataset, split, seed, of_model=predictor is not None)
+    return _Images(dataset, ids, source, split, records)
+
+
 def _scored(
     source: Predictor | Path,
-    dataset: DataSet,
-    records: list[Record],
+    images: _Images,
     how: Pass,
     watchers: Sequence[Watcher],
     bootstrap: int,
@@ -109,8 +137,24 @@ def _scored(
 ) -> Result:
     """The scores of a model or a results file."""
     if isinstance(source, Path):
-        return score_file(source, dataset, records, watchers, bootstrap, corners)
-    return score(source, dataset, records, how, watchers, bootstrap)
+        return score_file(source, images.dataset, images.records, watchers, bootstrap, corners)
+    return score(source, images.dataset, images.records, how, watchers, bootstrap)
+
+
+def _asked(data: str, images: _Images, how: Pass, corners: str, rule: NmsRule) -> dict[str, Any]:
+    """What was evaluated and how, for the summary."""
+    tiling = how.tiling
+    return {
+        "data": data,
+        "split": images.split,
+        "crops": how.crops,
+        "tile": None if tiling is None else tiling.side,
+        "overlap": None if tiling is None else tiling.overlap,
+        "corners": corners,
+        "nms": rule.to_json(),
+        "proposals": images.source,
+        "images": len(images.records),
+    }
 
 
 def _given(run: str | Path, weights: str | Path | None, names: str | Path | None) -> dict[str, str]:
@@ -131,12 +175,17 @@ def _data_for(predictor: Predictor | None, run: str | Path, data: str | Path) ->
     return dataset, ids
 
 
-def _check_words(run: str, predictor: Predictor | None, crops: int, corners: str, rule: NmsRule) -> None:
+def _check_words(
+    run: str, predictor: Predictor | None, how: Pass, corners: str, rule: NmsRule, proposals: object
+) -> None:
     """Raises UsageError for a word that a model, or a results file, has no use for."""
-    if crops != 1:
-        if predictor is None:
-            raise UsageError(f"{run}: a results file has no model that could look at {crops} crops; use crops=1")
-        check_crops(crops, predictor.task, predictor.preprocessing)
+    if predictor is None and (how.crops != 1 or how.tiling is not None):
+        what = "tiles" if how.tiling is not None else f"{how.crops} crops"
+        raise UsageError(f"{run}: a results file has no model that could look at {what}")
+    if predictor is not None and how.crops != 1:
+        check_crops(how.crops, predictor.task, predictor.preprocessing)
+    if predictor is not None:
+        check_tiles(predictor, how.tiling, proposals=proposals)
     if rule != NmsRule() and predictor is None:
         raise UsageError(f"{run}: a results file holds boxes after suppression; nms is for models")
     if corners != "coco" and predictor is not None:
@@ -222,7 +271,7 @@ def _write_report(
     if predictor is not None:
         facts += [("hardware", describe_hardware(predictor.device)), ("precision", predictor.precision)]
     command = ["saccade", "evaluate", str(run), data, "--split", summary["split"], "--out", str(folder)]
-    for name, usual in (("crops", 1), ("corners", "coco"), ("proposals", None)):
+    for name, usual in (("crops", 1), ("tile", None), ("overlap", None), ("corners", "coco"), ("proposals", None)):
         if summary.get(name) not in (usual, TRUTH):
             command += [f"--{name}", str(summary[name])]
     command += NmsRule(**summary["nms"]).words()

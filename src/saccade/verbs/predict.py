@@ -20,8 +20,19 @@ from saccade.data.video import SUFFIXES, Footage, camera_number
 from saccade.errors import DataError, UsageError
 from saccade.inference.masks import check_masks, map_name, restate_masks
 from saccade.inference.predictor import Predictor, load
-from saccade.inference.recording import LINES, WHOLE, AnswerFile, Meter, Recording, lines_name, write_picture
+from saccade.inference.recording import (
+    LINES,
+    WHOLE,
+    AnswerFile,
+    Meter,
+    Recording,
+    film_names,
+    lines_name,
+    picture_names,
+    write_picture,
+)
 from saccade.inference.regions import answer_for_boxes, answer_in_frames, boxes_for, names_boxes
+from saccade.inference.tiles import Tiling, check_tiles, predict_each_in_tiles, tiling_of
 from saccade.inference.video import Frame, Pace, behind, predict_frames
 from saccade.inference.window import Window
 from saccade.machine.device import loader_workers
@@ -54,6 +65,8 @@ def predict(
     threshold: float | None = None,
     proposals: str | Path | None = None,
     masks: str = "rle",
+    tile: int | None = None,
+    overlap: int | None = None,
     batch: int = 8,
     workers: int | None = None,
     device: str | None = None,
@@ -80,6 +93,7 @@ def predict(
         masks: how masks of objects are stated: "rle", COCO's run lengths; "polygons", the outlines of each, whose holes
             are filled; "png", a map of 16 bits `NAME.jpg-masks.png` in `out`, i + 1 where object i is (the surest where
             several are), whose name the answer holds in place of the masks.
+        tile, overlap: look at images in tiles of so many pixels a side that share so many (`inference.tiles.Tiling`).
         nms, weights, names: as in `load`: how overlapping boxes suppress each other; the files of a `.cfg`.
         frames, fps: stop a video or camera after so many frames; draw the frames/s that are answered into videos.
         show: open a window that shows videos with their answers; `q` in it ends the one that is shown.
@@ -100,7 +114,7 @@ def predict(
         Stopped: a signal came; `out` holds the answers until then.
     """
     options = Options(threshold, proposals, masks, batch, workers, device, precision, frames, nms, fps, show)
-    options = replace(options, weights=weights, names=names)
+    options = replace(options, weights=weights, names=names, tiling=tiling_of(tile, overlap))
     return _as_far_as(answers(run, sources, out, options))
 
 
@@ -133,6 +147,7 @@ class Options:
     progress: bool = False  # show on stderr how far a video is, and at which rate
     weights: str | Path | None = None
     names: str | Path | None = None
+    tiling: Tiling | None = None  # in which tiles images are looked at, if in any
 
 
 def answers(
@@ -151,7 +166,8 @@ def answers(
     check_masks(options.masks, predictor.task, out is not None, videos)
     boxes = boxes_for(predictor, str(run), at_home(options.proposals), images)
     answer_frame = answer_in_frames(predictor, at_home(options.proposals), videos, options.batch)
-    names, films = _picture_names(images), _film_names(videos)
+    check_tiles(predictor, options.tiling, videos, options.proposals)
+    names, films = picture_names(images), film_names(videos)
     maps = [map_name(name) for name in names.values() if options.masks == "png"]
     written = [*names.values(), *maps, *films, *map(lines_name, films), LINES, WHOLE]
     if options.show:
@@ -160,7 +176,9 @@ def answers(
 
     def each(interrupt: Interrupt) -> Generator[Answer]:
         found = _of_images(predictor, images, options.batch, options.workers)
-        if boxes is not None:
+        if options.tiling is not None:
+            found = predict_each_in_tiles(predictor, images, options.tiling)
+        elif boxes is not None:
             found = answer_for_boxes(predictor, images, boxes, options.batch)
         for path, answer, notes in found:
             target = None if folder is None else folder / names[path]
@@ -372,24 +390,3 @@ def _of_video(
                 yield answer
         except DataError as error:
             yield _refusal(source, str(error))
-
-
-def _film_names(videos: list[str]) -> list[str]:
-    """A file name for every video and camera; videos of one name in several folders are numbered."""
-    stems = [Path(video.replace("camera:", "camera")).stem for video in videos]
-    earlier = [stems[:i].count(stem) for i, stem in enumerate(stems)]
-    return [f"{stem}-{n + 1}.mp4" if n else f"{stem}.mp4" for stem, n in zip(stems, earlier, strict=True)]
-
-
-def _picture_names(images: list[Path]) -> dict[Path, str]:
-    """A file name for every picture; images of one name in several folders are numbered."""
-    names: dict[Path, str] = {}
-    taken: set[str] = set()
-    for path in dict.fromkeys(images):
-        suffix = path.suffix.lower() if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp", ".bmp") else ".png"
-        name, number = f"{path.stem}{suffix}", 2
-        while not taken.isdisjoint((name, f"{name}.png")):
-            name, number = f"{path.stem}-{number}{suffix}", number + 1
-        taken |= {name, f"{name}.png"}  # what `write_picture` may write
-        names[path] = name
-    return names

@@ -383,6 +383,10 @@ class Model(nn.Module):
                 logits[:, :, y : y + tile, x : x + tile] = self(padded[:, :, y : y + side, x : x + side])
         return logits[:, :, :height, :width]
 
+    def dense(self, images: Tensor) -> Tensor:
+        """Logits [b, classes, H, W] of every pixel, as `predict` reads them: of the valid form in tiles."""
+        return self._tiled(images) if self.config.padding == "valid" else self(images)
+
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """`cross_entropy`, and `dice` where its weight is not zero; finite (zero) where every pixel is ignored."""
         logits = self._whole(batch.images)
