@@ -147,7 +147,7 @@ def fault_of(line: str, own: frozenset[str] = frozenset()) -> str | None:
         if option.startswith("-") and option not in known:
             return f"saccade {words[0]} has no option {option}"
     model = next((w for w in rest[:1] if words[0] in ("train", "settings", "models", "weights")), None)
-    placeholder = model is None or model.startswith("-") or model.upper() == model or model in own
+    placeholder = model is None or model.startswith(("-", "./")) or model.upper() == model or model in own
     if not placeholder and model not in catalogue() and not (words[0] == "weights" and model.endswith(".cfg")):
         return f"no model {model}"
     given = [b for a, b in itertools.pairwise(rest) if a == "--set"]

@@ -86,6 +86,7 @@ TASK_NAMES = {
     # The published forms end in a ReLU: softmax can live with that, a logistic output of 0 or more could never say no.
     *("models/backbones/nin.py", "models/backbones/squeezenet.py"),
 }
+RUNS = {"models/own_file.py: exec", "models/own_file.py: compile"}  # a file of Python that the user named by its path
 LOOPS = {"verbs/train.py: _fit"}  # the training loop reads top to bottom in one piece
 
 
@@ -343,7 +344,9 @@ def test_nothing_runs_what_a_file_says() -> None:
                 fault = "an address that the whole network reaches"
             if fault:
                 faults.append(f"{name(path)}:{getattr(node, 'lineno', 0)}: {fault}")
-    assert not faults, "\n".join(faults)
+    runs = {fault for fault in faults if re.sub(r":\d+:", ":", fault) in RUNS}
+    assert len(runs) == len(RUNS)
+    assert set(faults) == runs, "\n".join(set(faults) - runs)
 
 
 @pytest.mark.parametrize(

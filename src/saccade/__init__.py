@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from saccade.data.formats import read as read
     from saccade.inference.predictor import load as load
     from saccade.models import create as create
+    from saccade.models.own_file import trust as trust
     from saccade.ops.suppression import NmsRule as NmsRule
     from saccade.verbs.anchors import anchors as anchors
     from saccade.verbs.check import check as check
@@ -45,6 +46,7 @@ _PUBLIC = {
     "read": "saccade.data.formats",
     "train": "saccade.verbs.train",
     "transfer": "saccade.verbs.transfer",
+    "trust": "saccade.models.own_file",
     "weights": "saccade.verbs.weights",
 }
 __all__ = ["__version__", *sorted(_PUBLIC)]

@@ -44,11 +44,14 @@ class Checkpoint:
     versions: dict[str, str] = field(default_factory=dict)
     # tag: the smallest probability of each class, none: 0.5; embed: one, the smallest similarity of two pictures
     thresholds: list[float] = field(default_factory=list)
+    file_sha256: str = ""  # where `model` is the path of a file of the user's own, its hash (models/own_file.py)
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
     """Write a checkpoint whole or not at all. The same checkpoint gives the same bytes. Raises ResourceError."""
-    header = {k: v for k, v in asdict(_without_weights(checkpoint)).items() if k != "weights"}
+    header = {
+        k: v for k, v in asdict(_without_weights(checkpoint)).items() if k != "weights" and (v or k != "file_sha256")
+    }
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.weights.items()}
     header = json.loads(json.dumps(header | {"format": FORMAT, "sha256": digest(weights)}))  # as it will be read
     header["header_sha256"] = _digest_of_header(header)
@@ -233,6 +236,7 @@ def _check_types(checkpoint: Checkpoint) -> None:
         ("versions", dict),
         ("metrics", dict),
         ("thresholds", list),
+        ("file_sha256", str),
     ):
         value = getattr(checkpoint, name)
         if not isinstance(value, kind):

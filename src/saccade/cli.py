@@ -24,6 +24,7 @@ from saccade.cli_options import (
     Json,
     Nms,
     Overlap,
+    OwnFile,
     Precision,
     Proposals,
     Run,
@@ -34,6 +35,7 @@ from saccade.cli_options import (
     Weights,
     Workers,
     settings_of,
+    trust_file,
 )
 from saccade.cli_output import (
     explained,
@@ -76,7 +78,9 @@ def _global(
 
 @app.command()
 def models(
-    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="show the layers of this one")] = None,
+    model: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="show the layers of this one, or of ./my_net.py")
+    ] = None,
     task: TaskName = None,
     size: Annotated[str | None, typer.Option(help="with MODEL: input pixels, a side or HxW")] = None,
     assignments: Assignments = None,
@@ -100,7 +104,7 @@ def models(
 
 @app.command()
 def weights(
-    model: Annotated[str, typer.Argument(help="a name of `saccade models`, or a Darknet .cfg")],
+    model: Annotated[str, typer.Argument(help="a name of `saccade models`, ./my_net.py, or a Darknet .cfg")],
     source: Annotated[str, typer.Argument(help="imagenet, imagenet_v2, coco, cifar10, or a public weights file")] = "",
     out: Annotated[Path | None, typer.Option(help="checkpoint to write; by default MODEL-SOURCE.safetensors")] = None,
     classes: Annotated[str | None, typer.Option(help="names of a file's classes: such a word, or a text file")] = None,
@@ -115,7 +119,7 @@ def weights(
 
 @app.command()
 def train(
-    model: Annotated[str, typer.Argument(help="a name of `saccade models`")],
+    model: Annotated[str, typer.Argument(help="a name of `saccade models`, or your own file: ./my_net.py[:VARIANT]")],
     data: Data,
     out: Annotated[Path | None, typer.Option(help="run folder; by default runs/MODEL-DATA")] = None,
     epochs: Annotated[int | None, typer.Option(help=HELP["epochs"])] = None,
@@ -218,6 +222,7 @@ def evaluate(
     agnostic_nms: AgnosticNms = False,
     weights: CfgWeights = None,
     names: CfgNames = None,
+    model: OwnFile = None,
     workers: Workers = None,
     device: Device = None,
     precision: Precision = "auto",
@@ -228,6 +233,7 @@ def evaluate(
     from saccade.ops.suppression import NmsRule
     from saccade.verbs.evaluate import evaluate as score
 
+    trust_file(model)
     result = score(
         run,
         data,
@@ -271,6 +277,7 @@ def predict(
     agnostic_nms: AgnosticNms = False,
     weights: CfgWeights = None,
     names: CfgNames = None,
+    model: OwnFile = None,
     workers: Workers = None,
     device: Device = None,
     precision: Precision = "auto",
@@ -281,6 +288,7 @@ def predict(
     from saccade.ops.suppression import NmsRule
     from saccade.verbs.predict import Options, answers
 
+    trust_file(model)
     folder = out if out is not None or as_json else Path("predictions")
     rule = NmsRule(nms, iou, sigma, agnostic_nms)
     options = Options(threshold, proposals, masks, batch, workers, device, precision, frames, rule, fps, show)
@@ -307,12 +315,14 @@ def explain(
         str | None, typer.Option(help="NAME,NAME: layers whose maps are shown; `list` says which there are")
     ] = None,
     device: Device = None,
+    model: OwnFile = None,
     as_json: Json = False,
 ) -> None:
     """Show what a network used for its answers: heat maps over the images, maps of its layers, a report."""
     from saccade.verbs.explain import explain as run_explain
     from saccade.verbs.explain import list_layers
 
+    trust_file(model)
     if layers == "list":
         found = {name: list(shape) for name, shape in list_layers(run, images[0], device).items()}
         lines = [f"{name:<40} {c} maps of {w} x {h}" for name, (c, h, w) in found.items()]
@@ -345,11 +355,13 @@ def export(
     ] = None,
     weights: CfgWeights = None,
     names: CfgNames = None,
+    model: OwnFile = None,
     as_json: Json = False,
 ) -> None:
     """Write a trained model as ONNX or torch.export file, checked to give equal outputs."""
     from saccade.verbs.export import export as run_export
 
+    trust_file(model)
     result = run_export(run, to=to, out=out, batch=batch, size=size, svd=svd, weights=weights, names=names)
     print_json(result) if as_json else say(plain(result))
 

@@ -20,6 +20,9 @@ Data = Annotated[str, typer.Argument(metavar="DATA", help="folder whose format i
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="run folder, checkpoint, or Darknet .cfg")]
 CfgWeights = Annotated[Path | None, typer.Option("--weights", help="where RUN is a Darknet .cfg: its .weights")]
 CfgNames = Annotated[Path | None, typer.Option("--names", help="where RUN is a Darknet .cfg: names of its classes")]
+OwnFile = Annotated[
+    Path | None, typer.Option("--model", metavar="FILE", help="where RUN's network is a file of yours: that file")
+]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object on stdout, nothing else there")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the best there is")]
 Precision = Annotated[
@@ -50,6 +53,14 @@ Join = Annotated[
     str | None, typer.Option("--join", metavar="CLASSDATA", help="yolo9000: also learn from images with a class alone")
 ]
 TaskName = Annotated[str | None, typer.Option("--task", help="classify, localize, tag, detect, instances, segment")]
+
+
+def trust_file(file: Path | None) -> None:
+    """What `--model FILE` says: that this file may be run. Raises UsageError where there is none."""
+    if file is not None:
+        from saccade.models.own_file import trust
+
+        trust(file)
 
 
 def settings_of(assignments: Iterable[str] | None, verb: Callable[..., Any]) -> dict[str, Any]:

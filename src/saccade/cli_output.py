@@ -91,6 +91,9 @@ def say_fault(error: Exception) -> int:
     """Print a fault on stderr and give its exit code."""
     if os.environ.get("SACCADE_DEBUG"):
         traceback.print_exc()
+    from saccade.models.own_file import fault_in_own_file
+
+    error = fault_in_own_file(error) or error
     code: int | None = getattr(error, "exit_code", None)
     if isinstance(error, SaccadeError):
         say(f"saccade: error: {error}", err=True)

@@ -20,6 +20,7 @@ from saccade.models import catalogue, model_module
 from saccade.models.configs import config_from_json, unknown_fields
 from saccade.models.contract import one_person, takes_proposals
 from saccade.models.dry_run import model_of_shapes
+from saccade.models.own_file import confirmed, is_own
 from saccade.tasks.table import TASKS
 from saccade.version import __version__
 
@@ -57,7 +58,9 @@ def open_run(
     Raises:
         UsageError: no such device; weights or names for what is no `.cfg`; Darknet's files that cannot be run.
         ModelFileError: no such run; the file is damaged, foreign or of a newer Saccade (`checkpoint.load`); its model
-            is unknown here, its weights do not fit it, or its preprocessing or thresholds are not usable.
+            is unknown here, or a file of the user's own
+            that is changed, gone or not trusted (`models.own_file`), its weights do not fit
+            it, or its preprocessing or thresholds are not usable.
     """
     path = checkpoint.find(at_home(run))
     if path.suffix == SUFFIX:
@@ -67,6 +70,8 @@ def open_run(
     else:
         raise UsageError(f"{run}: weights and names are for a Darknet .cfg; a run or checkpoint holds its own")
     preprocessing, place = _preprocessing(state, path), pick_device(device)
+    if is_own(state.model):
+        state.model = confirmed(state.model, state.file_sha256, path)
     network, thresholds = build(state, path).to(place).eval(), tuple(state.thresholds)
     if (preprocessing.proposals is not None) != takes_proposals(model_module(state.model)):
         raise ModelFileError(
@@ -93,7 +98,7 @@ def _preprocessing(state: checkpoint.Checkpoint, path: Path) -> Preprocessing:
 
 def build(state: checkpoint.Checkpoint, path: Path) -> nn.Module:
     """The network of a checkpoint with its weights. Raises ModelFileError."""
-    if state.model not in catalogue():
+    if not is_own(state.model) and state.model not in catalogue():
         raise ModelFileError(f"{path}: made by a model that this Saccade does not know: {state.model!r}")
     module = model_module(state.model)
     maker = f"Saccade {state.versions.get('saccade', 'of unknown version')}"

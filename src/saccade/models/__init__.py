@@ -12,6 +12,7 @@ from typing import Any, cast
 from saccade.errors import UsageError, suggest
 from saccade.models.configs import with_changes
 from saccade.models.contract import Room
+from saccade.models.own_file import is_own, named_by_user, own_room
 from saccade.models.published import PUBLISHED
 
 CATALOGUE = Path(__file__).with_name("catalogue.json")
@@ -40,8 +41,23 @@ def file_of(entry: Mapping[str, Any]) -> str:
     return str(entry["module"]).replace(".", "/") + ".py"
 
 
+def known_model(text: str) -> str:
+    """The name of a model that a user names: of the catalogue, or a file of the user's own (`own_file`), which is read.
+
+    Raises:
+        UsageError: no such model, with suggestions; a file that fails or holds no network.
+    """
+    if is_own(text):
+        return named_by_user(text)
+    if text not in catalogue():
+        raise UsageError(f"unknown model {text!r}: {suggest(text, catalogue())} `saccade models` lists all")
+    return text
+
+
 def model_module(name: str) -> Room:
     """The room (module) of a model. Raises UsageError with suggestions."""
+    if is_own(name):
+        return own_room(name)
     if name not in catalogue():
         raise UsageError(f"unknown model {name!r}: {suggest(name, catalogue())} `saccade models` lists all")
     return cast("Room", importlib.import_module(catalogue()[name]["module"]))
@@ -57,9 +73,13 @@ def model_config(name: str, **changes: Any) -> Any:
 
 
 def create(name: str, **changes: Any) -> Any:
-    """A fresh model (an nn.Module with forward, loss and predict): `create("resnet18", classes=10)`."""
+    """A fresh model (an nn.Module with forward, loss and predict): `create("resnet18", classes=10)`.
+
+    A file of your own is named by its path: `create("./my_net.py", classes=10)`.
+    """
     from saccade.ops.conv_gradients import mend
 
+    name = known_model(name)
     model = model_module(name).Model(model_config(name, **changes))
     mend(model)
     return model

@@ -265,11 +265,12 @@ def describe_settings(model: str | None = None, recipe: str = "default") -> list
     Raises:
         UsageError: no such model or recipe.
     """
-    from saccade.models import model_module
+    from saccade.models import known_model, model_module
 
     own: dict[str, Any] = {}
     fields: list[dict[str, Any]] = []
     if model is not None:
+        model = known_model(model)
         module = model_module(model)
         own = recipe_of(module, model, recipe)
         fields = [dict(row, of=model, group=f"of {model}") for row in describe_fields(module.VARIANTS[model])]
@@ -289,7 +290,10 @@ def describe_settings(model: str | None = None, recipe: str = "default") -> list
 
 def _comments(made: type) -> dict[str, str]:
     """The comment of each field of a dataclass: behind it, or in the lines right above it."""
-    lines = inspect.getsource(made).splitlines()
+    try:
+        lines = inspect.getsource(made).splitlines()
+    except (OSError, TypeError):  # made from the constructor of a plain network
+        return {}
     body = ast.parse(inspect.cleandoc("\n".join(lines))).body[0]
     assert isinstance(body, ast.ClassDef)
     found = {}

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from saccade.config import Size, height_width, parse_size
 from saccade.errors import UsageError
-from saccade.models import catalogue, file_of, model_config, model_module
-from saccade.models.contract import Room, example_inputs
+from saccade.models import catalogue, file_of, known_model, model_config, model_module
+from saccade.models.contract import Room, example_inputs, size_of
 from saccade.models.dry_run import model_of_shapes
 
 
@@ -25,13 +25,14 @@ def summarize(name: str, size: str | Size | None = None, changes: Mapping[str, A
     Raises:
         UsageError: no such model, field or size.
     """
+    name = known_model(name)
     module, config = model_module(name), model_config(name, **(changes or {}))
-    height, width = height_width(parse_size(size or catalogue()[name]["size"]))
+    height, width = height_width(parse_size(size or size_of(module, name)))
     rows = layers_of(module, config, height, width)
     parameters = sum(row["parameters"] for row in rows)
     return {
         "model": name,
-        "file": file_of(catalogue()[name]),
+        "file": file_of({"module": module.__name__}) if name in catalogue() else name,
         "size": [height, width],
         "parameters": parameters,
         "layers": rows,

@@ -15,6 +15,7 @@ import torch
 from saccade.config import Settings
 from saccade.models.configs import flat_values
 from saccade.models.contract import paper_of
+from saccade.models.own_file import COPY, digest_of, short_name
 from saccade.plots.curves import plot_training
 from saccade.reports.evaluation import add_result
 from saccade.reports.gallery import Gallery
@@ -56,7 +57,7 @@ def write_training_report(
     Raises:
         ResourceError: no space, no permission.
     """
-    title = f"{plan.model} on {plan.dataset.root.name}"
+    title = f"{short_name(plan.model)} on {plan.dataset.root.name}"
     page = Page(title, f"A training run to {plan.task}: {TASKS[plan.task].answers}")
     page.sections.append(
         Section(
@@ -102,7 +103,9 @@ def _run_facts(
     paper = paper_of(plan.module, plan.model)
     facts = [
         ("model", plan.model),
-        ("paper", f"{paper.title}. {paper.authors}, {paper.year} ({paper.where})"),
+        ("paper", f"{paper.title}. {paper.authors}, {paper.year} ({paper.where})")
+        if paper.year
+        else ("file", f"a copy as it was: {COPY}; SHA-256 {digest_of(plan.module)}"),
         ("task", f"{plan.task}: {TASKS[plan.task].answers}"),
         ("data", f"{plan.dataset.root} ({plan.dataset.format})"),
         *([] if plan.joint.join is None else [("joined", f"{plan.joint.join}: images with a class and no boxes")]),

@@ -66,6 +66,7 @@ class Frozen:
     model: nn.Module  # in evaluation mode
     head: str  # name of the output layer
     preprocessing: Preprocessing  # what its images go through
+    code: str = ""  # SHA-256 of the network's file, where that is the user's own
 
 
 def frozen_network(module: Room, config: Any, weights: str | Path) -> nn.Module:
@@ -126,7 +127,14 @@ def feature_key(frozen: Frozen, root: Path, records: Sequence[Record]) -> str:
         stat = (root / record.path).stat()
         files.append([record.id, record.path, record.region, stat.st_size, stat.st_mtime_ns])
     room, images = type(frozen.model).__module__, frozen.preprocessing.to_json()
-    content = [VERSION, room, checkpoint.digest(weights), sorted(files), images]
+    content = [
+        VERSION,
+        room,
+        *([frozen.code] if frozen.code else []),
+        checkpoint.digest(weights),
+        sorted(files),
+        images,
+    ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

@@ -26,10 +26,11 @@ from saccade.data.types import Annotation, Sample
 from saccade.data.views import inference_view
 from saccade.errors import UsageError
 from saccade.losses.classification import Objective
-from saccade.models import catalogue, model_config, model_module
+from saccade.models import model_config, model_module
 from saccade.models.configs import config_from_json, free_fields
-from saccade.models.contract import Room, adapt, adapts, example_inputs, one_person, recipe_of, takes_proposals
+from saccade.models.contract import Room, adapt, adapts, example_inputs, one_person, recipe_of, size_of, takes_proposals
 from saccade.models.dry_run import model_of_shapes
+from saccade.models.own_file import digest_of
 from saccade.models.recipes import PROBE
 from saccade.models.standing import trunk_of
 from saccade.models.weights import recognise
@@ -82,6 +83,7 @@ class Plan:
         """What `config.json` of the run holds."""
         return {
             "model": self.model,
+            "file_sha256": digest_of(self.module),
             "config": dataclasses.asdict(self.config),
             "task": self.task,
             "data": str(self.dataset.root),
@@ -114,6 +116,7 @@ class Plan:
             dict(metrics),
             {"saccade": __version__, "torch": str(torch.__version__)},
             list(thresholds),
+            digest_of(self.module),
         )
 
 
@@ -261,7 +264,7 @@ def check_buildable(module: Room, model: str, config: Any, changes: Mapping[str,
     """
     if not changes:
         return
-    side = catalogue()[model]["size"]
+    side = size_of(module, model)
     try:
         with torch.no_grad(), torch.device("meta"):
             model_of_shapes(module, config)(*example_inputs(module, config, side, side))

@@ -24,13 +24,14 @@ from saccade.data.people import with_own_boxes
 from saccade.data.types import Batch
 from saccade.data.views import training_view
 from saccade.data.word_tree import Tree
-from saccade.errors import ModelFileError, UsageError, suggest
+from saccade.errors import ModelFileError, UsageError
 from saccade.machine.device import loader_workers
 from saccade.machine.files import inside, make_folder, remove_leftovers, write_whole
 from saccade.machine.memory import keep_freed_memory
 from saccade.machine.processes import from_all, make_accelerator, own_device, processes_here
-from saccade.models import catalogue
+from saccade.models.contract import size_of
 from saccade.models.dry_run import class_tensors, model_of_shapes, smallest_side, takes
+from saccade.models.own_file import COPY, short_name, source_of
 from saccade.models.published import WORDS
 from saccade.models.standing import parts_of, trunk_of
 from saccade.models.weights import Start, start_from, weights_path
@@ -90,12 +91,6 @@ class Parts:
         return min(1.0, done)
 
 
-def check_model_name(name: str) -> None:
-    """Raises UsageError before anything slow happens."""
-    if name not in catalogue():
-        raise UsageError(f"unknown model {name!r}: {suggest(name, catalogue())} `saccade models` lists all")
-
-
 def make_loader(plan: Plan, device: torch.device, processes: int, rank: int, mosaic: bool) -> Loader:
     """Training batches of this process."""
     settings = plan.settings
@@ -132,7 +127,7 @@ def check_size(plan: Plan) -> None:
     height, width = sides
     model = model_of_shapes(plan.module, plan.config)
     if not takes(plan.module, model, height, width):
-        least = smallest_side(plan.module, model, catalogue()[plan.model]["size"])
+        least = smallest_side(plan.module, model, size_of(plan.module, plan.model))
         if min(height, width) < least:
             raise UsageError(
                 f"size {height}x{width} is too small for {plan.model}, which needs at least {least}x{least}: use a "
@@ -181,13 +176,16 @@ def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume:
             _clear(run)
         described = plan.to_json() | {"precision": precision, "device": str(target)} | _surroundings()
         write_config(run, described)
+        source = source_of(plan.module)
+        if source is not None and not resume:
+            write_whole(run / COPY, source)
         write_whole(run / "data_report.json", json.dumps(plan.dataset.ledger.to_json(), indent=2))
         log.cut(counters)
     accelerator.wait_for_everyone()
     tested = f", {len(plan.testing)} test" if plan.testing else ""
     display.say(
-        f"{plan.model} to {plan.task} {plan.dataset.root.name}: {len(plan.training)} training, {len(plan.validation)} "
-        f"validation{tested} images, {len(plan.dataset.classes)} classes; {precision} ({why}), "
+        f"{short_name(plan.model)} to {plan.task} {plan.dataset.root.name}: {len(plan.training)} training, "
+        f"{len(plan.validation)} validation{tested} images, {len(plan.dataset.classes)} classes; {precision} ({why}), "
         f"batch {plan.settings.batch}"
     )
     _say_what_is_joined(plan, display)

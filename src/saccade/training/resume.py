@@ -9,6 +9,7 @@ from typing import Any
 
 from saccade.config import height_width, resolve
 from saccade.errors import UsageError
+from saccade.models.own_file import COPY
 
 CHANGEABLE = {"epochs", "minutes", "patience", "workers", "save_every", "cache"}
 
@@ -71,6 +72,11 @@ def refuse_changes(now: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
         UsageError: model, task, classes, images or labels differ.
     """
     now = json.loads(json.dumps(now))
+    if now["model"] == stored["model"] and now.get("file_sha256", "") != stored.get("file_sha256", ""):
+        raise UsageError(
+            f"--resume: {now['model']} is not as it was when the run began (its {COPY} is); put it back, or start a "
+            "new run with another --out, from these weights by --weights"
+        )
     for name in ("model", "task", "classes", "fingerprint"):
         if now[name] != stored[name]:
             what = "images or labels" if name == "fingerprint" else name

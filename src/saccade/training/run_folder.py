@@ -6,9 +6,13 @@ from pathlib import Path
 
 from saccade.errors import UsageError
 from saccade.machine.processes import from_first, is_main_process
+from saccade.models.own_file import COPY, short_name
 
 # what a new run removes or writes over in its folder
-FILES = ("log.jsonl", "best.safetensors", "last.safetensors", "metrics.json", "report.html", "data_report.json")
+FILES = (
+    *("log.jsonl", "best.safetensors", "last.safetensors", "metrics.json", "report.html", "data_report.json"),
+    COPY,
+)
 REPLACED = (*FILES, "state", "stages", "plots")
 
 
@@ -32,7 +36,7 @@ def run_folder(out: str | Path | None, model: str, data: str | Path, resume: boo
     if out is None:
         if resume:
             raise UsageError("--resume needs --out, the folder of the run to go on with")
-        name = f"{model}-{Path(str(data).split(':')[-1]).resolve().stem}"
+        name = f"{short_name(model)}-{Path(str(data).split(':')[-1]).resolve().stem}"
         numbered = (Path("runs") / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000))
         return next(path for path in numbered if not path.exists())
     path = Path(out)

@@ -31,6 +31,7 @@ from saccade.machine.memory import hand_back_memory
 from saccade.machine.paths import at_home
 from saccade.machine.processes import from_first, is_main_process, join_processes, largest, own_device, share_buffers
 from saccade.metrics import Result
+from saccade.models import known_model
 from saccade.models.weights import weights_path
 from saccade.reports.gallery import Gallery
 from saccade.tasks.table import TASKS
@@ -41,7 +42,7 @@ from saccade.training.lock import lock
 from saccade.training.mixup import mix
 from saccade.training.optimizer import learning_rate
 from saccade.training.plan import Plan, asked_trunk, make_plan, resume_plan
-from saccade.training.prepare import Parts, check_model_name, make_loader, prepare
+from saccade.training.prepare import Parts, make_loader, prepare
 from saccade.training.proposals import with_proposals
 from saccade.training.rescale import random_scale
 from saccade.training.run_folder import agreed_run_folder, run_folder
@@ -74,9 +75,8 @@ def train(
     """Train a model on a data set; leaves a run folder with checkpoints, log, metrics and report.
 
     Args:
-        model: a name of `saccade models`.
-        data: a folder whose format is recognised, or "format:path".
-        out: the run folder; by default runs/MODEL-DATA.
+        model: a name of `saccade models`, or the path of your own file, `my_net.py` or `my_net.py:VARIANT`.
+        data, out: a folder whose format is recognised, or "format:path"; the run folder, by default runs/MODEL-DATA.
         task: what to train for, where labels and model leave a choice.
         weights: a run, checkpoint or public weights file to start from, or a word for a published file, which is
             downloaded unless it is in the cache: "imagenet", "imagenet_v2", "coco", "cifar10"; also of its trunk.
@@ -97,7 +97,7 @@ def train(
     """
     data, out, weights, config = at_home(data), at_home(out), at_home(weights), at_home(config)
     sources = Sources(data, at_home(join), at_home(tree))
-    check_model_name(model)
+    model = known_model(model)
     join_processes(device)
     run = agreed_run_folder(out, model, data, resume, overwrite)
     stored = read_config(run) if resume else None

@@ -38,9 +38,10 @@ from saccade.machine.device import describe_hardware, pick_device
 from saccade.machine.files import inside, make_folder, report_folder, write_whole
 from saccade.machine.paths import at_home
 from saccade.machine.terminal import printable
-from saccade.models import model_module
+from saccade.models import known_model, model_module
 from saccade.models.configs import config_from_json
 from saccade.models.dry_run import class_tensors
+from saccade.models.own_file import confirmed, digest_of, is_own
 from saccade.models.published import WORDS
 from saccade.models.recipes import without_last_relu
 from saccade.models.weights import weights_path
@@ -55,7 +56,6 @@ from saccade.training.depth import find_parts
 from saccade.training.display import Display
 from saccade.training.lock import lock
 from saccade.training.plan import Plan, fingerprint, make_plan
-from saccade.training.prepare import check_model_name
 from saccade.verbs.train import fit
 
 SHARES = (0.25, 0.5)  # of the training images, besides all of them: the learning curve
@@ -118,16 +118,16 @@ def transfer(
     """
     begun = time.monotonic()
     data, weights, out = at_home(data), at_home(weights), at_home(out)
-    wanted = _check_methods(methods, seeds)
+    wanted, model = _check_methods(methods, seeds), model and known_model(model)
     if str(weights) in WORDS:
         if model is None:
             raise UsageError(f"--weights {weights}: of which network? Give --model, a name of `saccade models`")
-        check_model_name(model)
         weights = weights_path(model, weights, shown=progress)
     name, settings = _model_of(weights, model, settings)
     plan = _plan(name, data, task, weights, settings)
     network = frozen_network(plan.module, plan.config, weights)
-    frozen = Frozen(network, output_layer(plan.module, plan.config, network), plan.preprocessing)
+    head = output_layer(plan.module, plan.config, network)
+    frozen = Frozen(network, head, plan.preprocessing, digest_of(plan.module))
     folder = report_folder(Path(out) if out is not None else Path("runs") / f"transfer-{plan.dataset.root.name}")
     console = Console(stderr=True, quiet=not progress, soft_wrap=True)
     _report_refused(plan, folder, console)
@@ -174,7 +174,9 @@ def _model_of(weights: str | Path, model: str | None, settings: dict[str, Any]) 
             raise UsageError(f"{path} does not say of which network it is: give --model, a name of `saccade models`")
         return model, settings
     state = checkpoint.load(path)
-    if model is not None and model != state.model:
+    if is_own(state.model):
+        state.model = confirmed(state.model, state.file_sha256, path)
+    if model is not None and model != state.model and not (is_own(model) and is_own(state.model)):
         raise UsageError(f"{path} is a {state.model}, not a {model}; leave --model out")
     module = model_module(state.model)
     built, usual = config_from_json(module, state.model, state.config), module.VARIANTS[state.model]

@@ -18,10 +18,11 @@ from saccade.inference.darknet import MODEL, SUFFIX, darknet_checkpoint
 from saccade.inference.trained import fit_weights
 from saccade.machine.files import read_names
 from saccade.machine.paths import at_home
-from saccade.models import model_config, model_module
+from saccade.models import known_model, model_config, model_module
 from saccade.models.configs import free_fields
 from saccade.models.contract import Room, recipe_of, size_of
 from saccade.models.dry_run import class_tensors
+from saccade.models.own_file import digest_of, short_name
 from saccade.models.published import PUBLISHED, WORDS, Published, class_names
 from saccade.models.standing import is_counter
 from saccade.models.weights import read_for, recognise, weights_path
@@ -59,6 +60,7 @@ def weights(
     source, out, classes = at_home(source), at_home(out), at_home(classes)
     if Path(model).suffix == SUFFIX:
         return _of_darknet(Path(at_home(model)), source, out, classes)
+    model = known_model(model)
     module = model_module(model)
     source = str(source) or next(iter(PUBLISHED.get(model, {})), "imagenet")
     path = weights_path(model, source, progress)
@@ -73,12 +75,13 @@ def weights(
     fit_weights(network, found, path)
     task = module.TASKS[0]
     names = _names(classes, word, config.classes, task)
-    target = Path(out) if out is not None else Path(f"{model}-{word}.safetensors" if word else f"{model}.safetensors")
+    target = Path(out) if out is not None else Path(f"{short_name(model)}{f'-{word}' if word else ''}.safetensors")
     versions = {"saccade": __version__, "torch": str(torch.__version__)}
     preprocessing = preprocessing_of_weights(module, model, task, published).to_json()
     state = checkpoint.Checkpoint(
         model, dataclasses.asdict(config), names, task, preprocessing, network.state_dict(), {}, versions
     )
+    state.file_sha256 = digest_of(module)
     checkpoint.save(state, target)
     facts = {name: "" if published is None else getattr(published, name) for name in ("owner", "licence", "score")}
     facts["source"] = str(path) if published is None else published.url
