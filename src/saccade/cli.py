@@ -19,6 +19,7 @@ from saccade.cli_options import (
     CfgWeights,
     Data,
     Device,
+    Instances,
     Iou,
     Join,
     Json,
@@ -213,6 +214,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="folder for report.html, metrics.json and plots")] = None,
     batch: Annotated[int | None, typer.Option(help="images a forward pass; by itself 8, on a GPU more", min=1)] = None,
     crops: Annotated[int, typer.Option(help="classify, tag: mean over 1, 2, 10 or 144 parts of every image")] = 1,
+    instances: Instances = False,
     tile: Tile = None,
     overlap: Overlap = None,
     corners: Annotated[str, typer.Option(help="results file: coco, or voc where its boxes count from 1")] = "coco",
@@ -243,6 +245,7 @@ def evaluate(
         device=device,
         precision=precision,
         crops=crops,
+        instances=instances,
         tile=tile,
         overlap=overlap,
         corners=corners,
@@ -265,6 +268,7 @@ def predict(
     threshold: Annotated[float | None, typer.Option(help="smallest score of a box or tag")] = None,
     proposals: Proposals = None,
     masks: Annotated[str, typer.Option(help="masks of objects: rle, polygons or png (maps in --out)")] = "rle",
+    instances: Instances = False,
     tile: Tile = None,
     overlap: Overlap = None,
     batch: Annotated[int, typer.Option(help="images a forward pass", min=1)] = 8,
@@ -293,7 +297,7 @@ def predict(
     rule = NmsRule(nms, iou, sigma, agnostic_nms)
     options = Options(threshold, proposals, masks, batch, workers, device, precision, frames, rule, fps, show)
     options = dataclasses.replace(options, progress=not as_json, weights=weights, names=names)
-    options = dataclasses.replace(options, tiling=tiling_of(tile, overlap))
+    options = dataclasses.replace(options, tiling=tiling_of(tile, overlap), instances=instances)
     show_answers(answers(run, sources, folder, options), as_json)
     if not as_json:
         say(f"pictures and predictions.json: {folder}")

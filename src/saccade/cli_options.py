@@ -32,6 +32,9 @@ Proposals = Annotated[
     Path | None,
     typer.Option(help="boxes to look at: JSON, CSV, a detector's run, or selective_search", metavar="FILE"),
 ]
+Instances = Annotated[
+    bool, typer.Option("--instances", help="of a segmenter: the objects in its class maps, by watershed")
+]
 Tile = Annotated[int | None, typer.Option(help="look at large images in tiles of so many pixels a side")]
 Overlap = Annotated[
     int | None, typer.Option(help="with --tile: pixels that tiles share; by default 1/16 of them, for objects 1/4")

@@ -86,6 +86,13 @@ class Settings:
     # data
     size: Size = _data(224, "input side in pixels, or HxW; for segment the training crop", low=8)
     scale: float = _data(1.0, "segment: factor applied to every image before cropping", low=0.01, high=8)
+    border_class: int = _data(
+        0,
+        "segment, from data of objects with masks: width in pixels of a class of its own along the inside of each "
+        "object's edge, by which predict --instances tells objects that touch apart; 0 for none",
+        low=0,
+        high=32,
+    )
     resize: Literal["crop", "letterbox", "stretch"] = _data(
         "letterbox", "crop: random resized crop (classify); letterbox keeps the aspect; stretch does not"
     )

@@ -152,6 +152,7 @@ class DataSet:
     mask_values: dict[int, int] | None = None  # value in a class-map file -> class index, 255 = ignore (segment)
     joints: Joints | None = None  # what `Thing.keypoints` are, where the objects have some
     category_ids: list[int | str] | None = None  # the format's own id of each class (COCO), returned in result files
+    border: int = 0  # class maps are drawn from the objects, with a border of so many pixels (data/borders.py)
     given: dict[str, np.ndarray] | None = None  # proposals of a file, [n, 4] or with scores [n, 5], by id of the record
 
     @property

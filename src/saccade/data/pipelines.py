@@ -61,6 +61,7 @@ class Preprocessing:
     joints: Joints | None = None  # what the keypoints of its answers are
     proposals: str | None = None  # where the boxes come from that the model is given: one of PROPOSALS; None: it is not
     one_person: bool = False  # an image is the surroundings of one person's box (data/people.py)
+    border: int = 0  # segment: pixels of the class "border" that was drawn along objects (data/borders.py)
     proposal_file: str | None = None  # name and content of the file of which the boxes of training were
 
     def to_json(self) -> dict[str, Any]:
@@ -78,6 +79,7 @@ class Preprocessing:
             whole = [*sides, made.pad + 1]
             valid = len(sides) == 2 and all(type(v) is int and v >= 1 for v in whole) and 0 < made.scale <= 8
             valid = valid and type(made.one_person) is bool and not (made.one_person and made.size is None)
+            valid = valid and type(made.border) is int and 0 <= made.border <= WIDEST
             valid = valid and (made.proposal_file is None or type(made.proposal_file) is str)
             valid = valid and 1 <= made.view < 10 and sides[0] * sides[1] <= MAX_PIXELS and made.pad < WIDEST
         except (TypeError, KeyError, ValueError) as error:

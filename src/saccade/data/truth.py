@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saccade.data.borders import class_map_with_border
 from saccade.data.cache import Kept
 from saccade.data.dataset import DataSet, Record, Thing
 from saccade.data.geometry import move_objects, scaling
-from saccade.data.image import decode_values
 from saccade.data.main_object import main_object
-from saccade.data.pictures import class_map_of, cut, decode_picture
+from saccade.data.pictures import class_map_of, decode_picture
 from saccade.data.resampling import resizing
-from saccade.data.rle import decode_rle, draw_polygons
+from saccade.data.thing_masks import every, masks_of, reduced
 from saccade.data.types import Annotation, Objects, Sample
 from saccade.errors import DataError
 from saccade.tasks.table import TASKS, find_task
@@ -66,7 +66,8 @@ def read_truth(record: Record, dataset: DataSet, task: str, reduction: int = 1) 
 
     - classify: `label`;
     - tag: `tags` [classes] bool: those stated, else the label, else the classes of the objects present;
-    - segment: `semantic` [H, W] uint8, values mapped by `dataset.mask_values`, 255 = ignore;
+    - segment: `semantic` [H, W] uint8, values mapped by `dataset.mask_values`, 255 = ignore; or drawn from objects
+      (`data.borders`);
     - localize: `label` and, in `objects`, the box of the main object (`data.main_object`);
     - detect: `objects` with boxes, labels, crowd, difficult, area, and keypoints where the data set names them; of an
       image that has a class and no list of objects in a set with objects (`data.joined`) `label` and empty `objects`;
@@ -84,7 +85,7 @@ def read_truth(record: Record, dataset: DataSet, task: str, reduction: int = 1) 
         UsageError: there is no such task.
     """
     kind = find_task(task)
-    truth = Annotation(_small(record.size, reduction))
+    truth = Annotation(reduced(record.size, reduction))
     if kind.whole_image and kind.label:
         truth.label = _stated(record.label, record, "class")
     elif kind.tags:
@@ -125,8 +126,10 @@ def _tags(record: Record, classes: int) -> Tensor:
 
 def _class_map(record: Record, dataset: DataSet, reduction: int) -> np.ndarray:
     """[H, W] uint8 of class indices and IGNORE."""
+    if dataset.border:
+        return every(class_map_with_border(record, dataset), reduction)
     _stated(record.semantic, record, "class map")
-    return _reduced(class_map_of(record, dataset), reduction)
+    return every(class_map_of(record, dataset), reduction)
 
 
 def _objects(things: list[Thing], record: Record, dataset: DataSet, reduction: int) -> Objects:
@@ -145,7 +148,7 @@ def _objects(things: list[Thing], record: Record, dataset: DataSet, reduction: i
     )
     if reduction == 1:
         return objects
-    return move_objects(objects, resizing(1 / reduction, 1 / reduction, _small(record.size, reduction)), "all")
+    return move_objects(objects, resizing(1 / reduction, 1 / reduction, reduced(record.size, reduction)), "all")
 
 
 def _keypoints(things: list[Thing], dataset: DataSet) -> Tensor | None:
@@ -161,46 +164,9 @@ def _keypoints(things: list[Thing], dataset: DataSet) -> Tensor | None:
 
 def _add_masks(objects: Objects, things: list[Thing], record: Record, dataset: DataSet, reduction: int) -> None:
     """Fill `objects.masks`, and `area` where no file states it."""
-    size = _small(record.size, reduction)
-    masks = np.zeros((len(things), *size), dtype=bool)
-    id_maps: dict[str, np.ndarray] = {}
-    for row, thing in enumerate(things):
-        where = f"{record.id}: object {row}" + ("" if thing.id is None else f" (annotation {thing.id})")
-        if thing.rle is not None:
-            try:
-                full = decode_rle(thing.rle)
-            except DataError as error:
-                raise DataError(f"{where}: {error}") from None
-            if full.shape != record.size:
-                raise DataError(
-                    f"{where}: the mask is {full.shape[0]} x {full.shape[1]} (height x width), its image {record.id} "
-                    f"is {record.size[0]} x {record.size[1]}"
-                )
-            masks[row] = _reduced(full, reduction)
-        elif thing.mask is not None:
-            name, value = thing.mask
-            if name not in id_maps:
-                id_maps[name] = cut(decode_values(dataset.root / name), record, str(dataset.root / name))
-            masks[row] = _reduced(id_maps[name], reduction) == value
-        elif thing.polygons is not None:
-            scaled = [[v / reduction for v in polygon] for polygon in thing.polygons]
-            masks[row] = draw_polygons(scaled, size)
-        else:
-            raise DataError(f"{where}: has a box but no mask; train on it with task 'detect'")
-        if thing.area is None and objects.area is not None:
-            objects.area[row] = float(masks[row].sum())
+    masks = np.zeros((len(things), *reduced(record.size, reduction)), dtype=bool)
+    for row, mask in enumerate(masks_of(things, record, dataset, reduction)):
+        masks[row] = mask
+        if things[row].area is None and objects.area is not None:
+            objects.area[row] = float(mask.sum())
     objects.masks = torch.from_numpy(masks)
-
-
-def _small(size: tuple[int, int], s: int) -> tuple[int, int]:
-    """The size of an image decoded at 1/s: rounded up, as JPEG decoders do."""
-    return -(-size[0] // s), -(-size[1] // s)
-
-
-def _reduced(values: np.ndarray, s: int) -> np.ndarray:
-    """Every s-th value, from the middle of each s x s block; the last block may be smaller."""
-    if s == 1:
-        return values
-    rows = np.minimum(np.arange(0, values.shape[0], s) + s // 2, values.shape[0] - 1)
-    columns = np.minimum(np.arange(0, values.shape[1], s) + s // 2, values.shape[1] - 1)
-    return values[rows[:, None], columns]

@@ -21,7 +21,7 @@ from saccade.data.video import Footage
 from saccade.data.views import give, inference_view
 from saccade.errors import UsageError
 from saccade.inference.fuse import prepare_for_inference
-from saccade.inference.pixels import ClassMaps, Pixels
+from saccade.inference.pixels import ClassMaps, PixelObjects, Pixels
 from saccade.inference.tiles import Tiling, predict_in_tiles
 from saccade.inference.trained import open_run
 from saccade.inference.video import Frame, Pace, predict_frames
@@ -82,6 +82,14 @@ class Predictor:
         if rule != NmsRule() and not find_task(self.task).many_objects:
             raise UsageError(f"non-maximum suppression is for models that find objects; this one is to {self.task}")
         self._nms = rule
+
+    def find_instances(self) -> None:
+        """Answer from now on with the objects in the class maps (`inference.pixels.PixelObjects`), as a model to
+        instances does. Raises UsageError for a model that gives none, or none that has objects."""
+        if self.pixels is None:
+            raise UsageError(f"instances: objects are found in class maps; this model is to {self.task}")
+        found = PixelObjects(self.classes, self.preprocessing.border > 0)
+        self.pixels, self.task, self.classes = found, "instances", found.names
 
     def predict(
         self, image: str | Path | np.ndarray, given: Objects | None = None, tile: int | Tiling | None = None
@@ -176,7 +184,7 @@ class Predictor:
         """Id and answer of every image, in order; coordinates and maps in pixels of the originals."""
         for batch in batches:
             with autocast(self.device, self.precision), nms_rule(self._nms, self.least_score):
-                answers = self.network.predict(batch.to(self.device))  # type: ignore[operator]
+                answers = self._answers(batch)
             if self.device.type != "cpu":
                 buffer, layout = pack(answers)
                 answers = unpack(buffer.cpu(), layout)  # one copy, one wait
@@ -184,6 +192,13 @@ class Predictor:
                 self.decide(answer)
                 answer.joints = self.preprocessing.joints
                 yield batch.ids[index], to_original(answer, batch, index)
+
+    def _answers(self, batch: Batch) -> list[Annotation]:
+        if not isinstance(self.pixels, PixelObjects):
+            found: list[Annotation] = self.network.predict(batch.to(self.device))  # type: ignore[operator]
+            return found
+        planes = self.pixels.planes(self.pixel_scores(batch)).cpu()
+        return [self.pixels.answer(each[:, :h, :w]) for each, (h, w) in zip(planes, batch.sizes, strict=True)]
 
     @torch.inference_mode()
     def pixel_scores(self, batch: Batch) -> torch.Tensor:
@@ -204,6 +219,7 @@ def load(
     nms: NmsRule | str = "hard",
     weights: str | Path | None = None,
     names: str | Path | None = None,
+    instances: bool = False,
 ) -> Predictor:
     """The trained model of a run folder or a checkpoint file, ready to answer: `saccade.load(run).predict(image)`.
 
@@ -215,6 +231,7 @@ def load(
         nms: how overlapping boxes of a detector suppress each other: "hard" (the detector's own), "soft",
             "soft_linear", or a `saccade.NmsRule`, which says more.
         weights, names: of a `.cfg`: its `.weights` and a text file of its classes, by default those beside it.
+        instances: of a segmenter the objects in its class maps (`Predictor.find_instances`).
 
     Raises:
         ModelFileError: as `inference.trained.open_run`.
@@ -226,4 +243,6 @@ def load(
         found.network, found.task, found.classes, found.preprocessing, found.device, precision, found.thresholds
     )
     predictor.set_nms(rule)
+    if instances:
+        predictor.find_instances()
     return predictor

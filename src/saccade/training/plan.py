@@ -18,8 +18,6 @@ from saccade.checkpoint import Checkpoint
 from saccade.config import Settings, read_settings_file, resolve
 from saccade.data.balance import class_images, label_weights, tag_weights
 from saccade.data.dataset import DataSet, Record
-from saccade.data.formats import read
-from saccade.data.main_object import keep_main_objects
 from saccade.data.pipelines import Preprocessing, preprocessing_of
 from saccade.data.truth import read_truth
 from saccade.data.types import Annotation, Sample
@@ -37,8 +35,9 @@ from saccade.models.weights import recognise
 from saccade.tasks.contract import task_of
 from saccade.tasks.table import TASKS
 from saccade.training.divide import divide
-from saccade.training.joint import Joint, Sources, read_joint, sources_of, stored_joint
+from saccade.training.joint import Joint, Sources
 from saccade.training.priors import poor_priors
+from saccade.training.reading import read_for
 from saccade.training.resume import changed_settings, kept_origins, plain_setting, refuse_changes, start_of
 from saccade.version import __version__
 
@@ -141,7 +140,6 @@ def make_plan(
         DataError: the data cannot be used for this task.
     """
     module = model_module(model)
-    task, dataset, joint = _read_for(module, model, data, task)
     fields, free = {f.name for f in dataclasses.fields(module.VARIANTS[model])}, free_fields(module.VARIANTS[model])
     in_file = {} if config is None else read_settings_file(config)
     word, published = recognise(model, weights, asked_trunk(model, config, flags or {})) if weights else ("", None)
@@ -149,6 +147,7 @@ def make_plan(
     layers = [_recipe(module, model, recipe, weights), *of_weights, (str(config), in_file), ("flag", flags or {})]
     settings, changes, origins = resolve(layers, free)
     asked = {name: plain_setting(name, value, free) for name, value in (in_file | dict(flags or {})).items()}
+    task, dataset, joint = read_for(module, model, data, task, border=settings.border_class)
     _refuse_contradictions(task, settings)
     parts = divide(dataset, task, settings, one_person(module))
     shape = _preprocessing(module, task, settings, dataset)
@@ -212,7 +211,8 @@ def resume_plan(
         DataError: the data cannot be used any more.
     """
     module = model_module(model)
-    task, dataset, joint = _read_for(module, model, data, stored["task"], stored)
+    border = stored["settings"].get("border_class", 0)
+    task, dataset, joint = read_for(module, model, data, stored["task"], stored, border)
     free = free_fields(module.VARIANTS[model])
     now = ({} if config is None else read_settings_file(config)) | dict(flags or {})
     settings, _, origins = resolve(
@@ -249,7 +249,7 @@ def resume_plan(
 
 def _preprocessing(module: Room, task: str, settings: Settings, dataset: DataSet) -> Preprocessing:
     """How images come to the network at test time, with proposals and named joints where the model has some."""
-    shape = preprocessing_of(task, settings)
+    shape = dataclasses.replace(preprocessing_of(task, settings), border=dataset.border)
     if TASKS[task].keypoints:
         shape = dataclasses.replace(shape, joints=dataset.joints, one_person=one_person(module))
     return dataclasses.replace(shape, proposals="selective_search") if takes_proposals(module) else shape
@@ -307,39 +307,6 @@ def _recipe(module: Room, model: str, recipe: str, weights: str | Path | None) -
     if recipe == PROBE and weights is None:
         raise UsageError(f"recipe {PROBE} fits the output layer to features of given weights: add --weights")
     return f"recipe {recipe}", recipe_of(module, model, recipe)
-
-
-def _read_for(
-    module: Room, model: str, data: str | Path | Sources, task: str | None, stored: Mapping[str, Any] | None = None
-) -> tuple[str, DataSet, Joint]:
-    """Read what a run learns from, as a run goes on where its `config.json` is given."""
-    sources = sources_of(data)
-    task, dataset = _read_data(module, model, sources.data, task)
-    if stored is not None:
-        return task, dataset, stored_joint(sources, dataset, stored)
-    return task, dataset, read_joint(sources, dataset, module, model)
-
-
-def _read_data(module: Room, model: str, data: str | Path, task: str | None) -> tuple[str, DataSet]:
-    """Read `data` for a task that both the labels and the model serve."""
-    if task is not None and task not in module.TASKS:
-        raise UsageError(f"model {model} cannot be trained to {task}; it serves: {', '.join(module.TASKS)}")
-    if task is None and all(TASKS[each].embedding for each in module.TASKS):
-        task = module.TASKS[0]  # classes are read otherwise for it: val may show other people than train
-    dataset = read(data, task)
-    if task is not None:
-        return task, dataset
-    for candidate in dataset.serves:
-        if candidate in module.TASKS:
-            if TASKS[candidate].one_object and candidate != dataset.task:
-                keep_main_objects(dataset)
-            return candidate, dataset
-    crops = "classify" in module.TASKS and any(record.things for record in dataset.records)
-    objects = "; --task classify takes every object for a picture of its own" if crops else ""
-    raise UsageError(
-        f"{data} holds labels to {dataset.task}, model {model} serves {' and '.join(module.TASKS)}; "
-        f"`saccade models --task {dataset.task}` lists the models that fit{objects}"
-    )
 
 
 def _refuse_contradictions(task: str, settings: Settings) -> None:

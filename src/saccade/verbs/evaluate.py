@@ -15,11 +15,13 @@ from typing import Any
 from rich.console import Console
 
 from saccade import checkpoint
+from saccade.data.borders import as_class_maps
 from saccade.data.dataset import DataSet, Record
 from saccade.data.formats import read
 from saccade.data.split import HOLDOUT
 from saccade.errors import ModelFileError, UsageError
 from saccade.inference.crops import check_crops
+from saccade.inference.pixels import PixelObjects
 from saccade.inference.predictor import Predictor, load
 from saccade.inference.regions import check_has_boxes, computed_by, give_proposals, only_class
 from saccade.inference.score import Pass, Watcher, align_classes, records_of, score, score_file
@@ -55,6 +57,7 @@ def evaluate(
     corners: str = "coco",
     nms: NmsRule | str = "hard",
     proposals: str | Path | None = None,
+    instances: bool = False,
     weights: str | Path | None = None,
     names: str | Path | None = None,
     out: str | Path | None = None,
@@ -66,36 +69,35 @@ def evaluate(
         run: run folder, checkpoint, the `.cfg` of a detector of Darknet, or a COCO results file (`.json`) of any tool.
         split: "train", "val", "test" or "all"; by default "val", for a results file the first of val, test, all given.
         bootstrap: resamples of the images for the 95 % intervals; 0 for none.
-        seed: of the split, where the data set gives none; by default that of the run, whose training images must not
-            be scored as its val: read, with `holdout` and `group`, from config.json beside the checkpoint; else 0.
+        seed: of the split, where the data set gives none; by default (with `holdout` and `group`) that of the run in
+            config.json beside the checkpoint, whose training images must not be scored as its val; else 0.
         crops: classify, tag: 1 view of every image, or the mean over 2, 10 or 144 (inference/crops.py).
-        tile, overlap: look at images in tiles of so many pixels a side that share so many (`inference.tiles.Tiling`).
+        tile, overlap, instances: as in `predict`; objects in class maps are measured against those of the data.
         corners: "coco", or "voc" for a results file whose boxes count pixels from 1, as VOC does (`read_results`).
         nms, weights, names: as in `load`: how overlapping boxes suppress each other; the files of a `.cfg`.
         proposals: boxes, not those of training or (one person) of the truth: a file, a run, "selective_search".
         out: folder for report.html, metrics.json, plots and, where a model finds objects, coco_results.json.
 
     Returns:
-        `{data, split, crops, tile, overlap, corners, nms, proposals, images, metrics: {name: {value, low, high}},
-        per_class, seconds, refused: [{where, why}], warnings}`; the last two are of the data set, all its splits.
+        `{data, split, images, metrics: {name: {value, low, high}}, per_class, seconds, ...}` with what was asked for,
+        and `refused: [{where, why}], warnings`, which are of the data set, all its splits.
 
     Raises:
         DataError, UsageError, ModelFileError: as the parts say.
     """
     start, run, data, rule = time.monotonic(), at_home(run), at_home(data), rule_of(nms)
     folder = None if out is None else report_folder(Path(at_home(out)))
-    predictor = None if Path(run).suffix == ".json" else load(run, device, precision, rule, weights, names)
+    predictor = None if Path(run).suffix == ".json" else load(run, device, precision, rule, weights, names, instances)
     how = Pass(batch, workers, crops, progress, tiling_of(tile, overlap))
     _check_words(str(run), predictor, how, corners, rule, proposals)
     images = _images(predictor, run, data, split, seed, at_home(proposals))
     task = predictor.task if predictor else images.dataset.task
     gallery = None if folder is None else Gallery(task, images.dataset, images.records)
     rows = ResultRows(images.dataset, images.ids) if folder and predictor and find_task(task).many_objects else None
-    watchers = [each for each in (gallery, rows) if each is not None]
-    result = _scored(predictor or Path(run), images, how, watchers, bootstrap, corners)
+    result = _scored(predictor or Path(run), images, how, (gallery, rows), bootstrap, corners)
     summary = _asked(str(data), images, how, corners, rule) | _given(run, weights, names) | result.to_json()
     summary |= _tell(images.dataset, progress) | {"seconds": round(time.monotonic() - start, 3)}
-    if folder is not None and gallery is not None:
+    if folder and gallery:
         _write_report(folder, Path(run), str(data), summary, gallery, predictor, rows)
     return summary
 
@@ -109,6 +111,7 @@ class _Images:
     source: str | None  # where the boxes come from that the model is given
     split: str
     records: list[Record]
+    of_pixels: bool = False  # objects in class maps
 
 
 def _images(
@@ -120,6 +123,8 @@ def _images(
     proposals: str | Path | None,
 ) -> _Images:
     """The images that are evaluated; arguments and errors are those of `evaluate`."""
+    if predictor is not None and isinstance(predictor.pixels, PixelObjects):
+        return _images_of_objects(predictor, run, data, split or "val", seed)
     dataset, ids = _data_for(predictor, run, data)
     source = _proposals(str(run), predictor, dataset, proposals)
     split = split or ("val" if predictor else next((each for each in ("val", "test") if each in dataset.splits), "all"))
@@ -127,15 +132,36 @@ def _images(
     return _Images(dataset, ids, source, split, records)
 
 
+def _images_of_objects(
+    predictor: Predictor, run: str | Path, data: str | Path, split: str, seed: int | None
+) -> _Images:
+    """The images with objects for a segmenter, split as class maps were when it was trained.
+
+    Raises:
+        UsageError: the data set has no objects with masks.
+    """
+    dataset = read(data)
+    if not find_task(dataset.task).masks:
+        raise UsageError(f"--instances: {data} holds labels to {dataset.task}, and no masks of objects to compare with")
+    align_classes(dataset, predictor.classes)
+    border = predictor.preprocessing.border
+    maps = as_class_maps(dataset, border) if border else read(data, "segment")
+    chosen = {record.id for record in _records(Path(run), maps, split, seed, of_model=True)}
+    records = sorted((record for record in dataset.records if record.id in chosen), key=lambda record: record.id)
+    ids = dict(zip(dataset.classes, category_ids(dataset), strict=True))
+    return _Images(dataset, ids, None, split, records, of_pixels=True)
+
+
 def _scored(
     source: Predictor | Path,
     images: _Images,
     how: Pass,
-    watchers: Sequence[Watcher],
+    asked: Sequence[Watcher | None],
     bootstrap: int,
     corners: str,
 ) -> Result:
     """The scores of a model or a results file."""
+    watchers = [watcher for watcher in asked if watcher is not None]
     if isinstance(source, Path):
         return score_file(source, images.dataset, images.records, watchers, bootstrap, corners)
     return score(source, images.dataset, images.records, how, watchers, bootstrap)
@@ -153,6 +179,7 @@ def _asked(data: str, images: _Images, how: Pass, corners: str, rule: NmsRule) -
         "corners": corners,
         "nms": rule.to_json(),
         "proposals": images.source,
+        "instances": images.of_pixels,
         "images": len(images.records),
     }
 
@@ -168,6 +195,11 @@ def _given(run: str | Path, weights: str | Path | None, names: str | Path | None
 def _data_for(predictor: Predictor | None, run: str | Path, data: str | Path) -> tuple[DataSet, dict[str, int | str]]:
     """The data set with the labels that the model, or the results file, is held against; classes in its order. And the
     id that each class of the data has in results files."""
+    if predictor is not None and predictor.preprocessing.border:
+        objects = read(data)
+        if find_task(objects.task).masks:
+            align_classes(objects, predictor.classes[1:-1])
+        return as_class_maps(objects, predictor.preprocessing.border), {}
     dataset = read(data, predictor.task if predictor else "pose" if holds_poses(run) else None)
     ids = dict(zip(dataset.classes, category_ids(dataset), strict=True))
     if predictor:
@@ -274,6 +306,7 @@ def _write_report(
     for name, usual in (("crops", 1), ("tile", None), ("overlap", None), ("corners", "coco"), ("proposals", None)):
         if summary.get(name) not in (usual, TRUTH):
             command += [f"--{name}", str(summary[name])]
+    command += ["--instances"] if summary["instances"] else []
     command += NmsRule(**summary["nms"]).words()
     command += [word for name in ("weights", "names") if name in summary for word in (f"--{name}", summary[name])]
     write_whole(folder / "metrics.json", json.dumps(summary, indent=2, allow_nan=False))

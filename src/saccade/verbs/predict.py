@@ -65,6 +65,7 @@ def predict(
     threshold: float | None = None,
     proposals: str | Path | None = None,
     masks: str = "rle",
+    instances: bool = False,
     tile: int | None = None,
     overlap: int | None = None,
     batch: int = 8,
@@ -93,7 +94,7 @@ def predict(
         masks: how masks of objects are stated: "rle", COCO's run lengths; "polygons", the outlines of each, whose holes
             are filled; "png", a map of 16 bits `NAME.jpg-masks.png` in `out`, i + 1 where object i is (the surest where
             several are), whose name the answer holds in place of the masks.
-        tile, overlap: look at images in tiles of so many pixels a side that share so many (`inference.tiles.Tiling`).
+        instances, tile, overlap: the objects in a segmenter's class maps; images in tiles (`inference.tiles.Tiling`).
         nms, weights, names: as in `load`: how overlapping boxes suppress each other; the files of a `.cfg`.
         frames, fps: stop a video or camera after so many frames; draw the frames/s that are answered into videos.
         show: open a window that shows videos with their answers; `q` in it ends the one that is shown.
@@ -114,7 +115,7 @@ def predict(
         Stopped: a signal came; `out` holds the answers until then.
     """
     options = Options(threshold, proposals, masks, batch, workers, device, precision, frames, nms, fps, show)
-    options = replace(options, weights=weights, names=names, tiling=tiling_of(tile, overlap))
+    options = replace(options, weights=weights, names=names, tiling=tiling_of(tile, overlap), instances=instances)
     return _as_far_as(answers(run, sources, out, options))
 
 
@@ -147,7 +148,12 @@ class Options:
     progress: bool = False  # show on stderr how far a video is, and at which rate
     weights: str | Path | None = None
     names: str | Path | None = None
+    instances: bool = False
     tiling: Tiling | None = None  # in which tiles images are looked at, if in any
+
+    def load(self, run: str | Path) -> Predictor:
+        """The model that answers."""
+        return load(run, self.device, self.precision, self.nms, self.weights, self.names, self.instances)
 
 
 def answers(
@@ -160,7 +166,7 @@ def answers(
     DataError also comes behind the answers of a video that is cut off, where there is no other source."""
     sources = [sources] if isinstance(sources, str | Path) else list(sources)
     images, videos = expand([at_home(source) for source in sources])
-    predictor = load(run, options.device, options.precision, options.nms, options.weights, options.names)
+    predictor = options.load(run)
     form = _Form(_smallest_score(options.threshold, predictor), options.masks)
     predictor.least_score = form.threshold or 0.0
     check_masks(options.masks, predictor.task, out is not None, videos)
