@@ -70,9 +70,9 @@ def small_forms() -> list[str]:
     return [n for n in known if n.endswith("_small") and "detect" in known[n]["tasks"] and n not in ALIASES]
 
 
-def answer_time(folder: Path, data: Path) -> float:
-    """Median milliseconds from a decoded image to its boxes, over the first images of the data."""
-    predictor, dataset = saccade.load(folder), read(data, "detect")
+def answer_time(folder: Path, data: Path, task: str = "detect") -> float:
+    """Median milliseconds from a decoded image to its answer, over the first images of the data."""
+    predictor, dataset = saccade.load(folder), read(data, task)
     images = [decode(dataset.root / record.path) for record in dataset.records[:TIMED]]
     predictor.predict(images[0])  # the first call packs weights
     taken = []

@@ -152,6 +152,10 @@ PARAMETERS: dict[str, int] = {
     "localizer_resnet18": 13_362_220,
     "localizer_resnet50": 27_426_348,
     "localizer_vgg16": 245_321_516,
+    # Farabet et al. 2013, section 3 with full connections; Pinheiro & Collobert 2014, section 4; layer by layer.
+    "patch_multiscale": 1_664_661,
+    "patch_single": 65_496,
+    "patch_recurrent": 119_546,
     "deconvnet": 251_805_653,  # Noh et al. 2015, section 4.1 ("about 252M"), layer by layer
     "segnet": 29_449_355,  # Badrinarayanan et al. 2017: 13 convolutions of VGG-16 with norms, 13 that mirror them
     "unet_paper": 31_030_658,  # Ronneberger et al. 2015, figure 1, layer by layer
@@ -201,6 +205,7 @@ PARAMETERS: dict[str, int] = {
     "fcn16s_small": 3_902_938,
     "fcn8s_small": 3_572_671,
     "deconvnet_small": 5_873_845,
+    "patch_small": 60_197,
     "segnet_small": 4_619_531,
     "unet": 1_942_917,
     "unet_32": 7_763_701,
