@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -260,7 +261,7 @@ class Model(nn.Module):
         self.register_buffer("to_yuv", torch.tensor(TO_YUV)[:, :, None, None], persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits [b, C, H, W] of images [b, 3, H, W] in [0, 1]; around the image there is nothing, as after the mean."""
+        """Logits [b, C, H, W] of images [b, 3, H, W] in [0, 1], around which there is nothing but mean colour."""
         height, width = int(images.shape[2]), int(images.shape[3])
         levels = self.levels(images)
         if self.config.by == "crops":
@@ -296,7 +297,7 @@ class Model(nn.Module):
             levels.append(F.avg_pool2d(levels[-1], 2))
         if self.config.pyramid == "gaussian":
             return levels
-        bands = [fine - nearest(coarse, 2) for fine, coarse in zip(levels[:-1], levels[1:], strict=True)]
+        bands = [fine - nearest(coarse, 2) for fine, coarse in pairwise(levels)]
         return [normalize_locally(band) for band in (*bands, levels[-1])]
 
     def _frame(self) -> int:
