@@ -46,7 +46,7 @@ _PINHEIRO = Paper(
     year=2014,
     where="ICML 2014",
 )
-PAPER = {
+PAPER: dict[str, Paper] = {
     "patch_multiscale": _FARABET,
     "patch_single": _PINHEIRO,
     "patch_recurrent": _PINHEIRO,
