@@ -342,20 +342,20 @@ class Model(nn.Module):
         """
         net, stitches = self.net, 0
         offset = (net.side - net.stride) // 2
-        said = x.new_zeros(x.shape[0], self.config.classes, x.shape[2], x.shape[3]) if self.config.passes > 1 else None
+        answer = x.new_zeros(x.shape[0], self.config.classes, x.shape[2], x.shape[3]) if self.config.passes > 1 else None
         for number in range(passes):
-            seen = x if said is None else torch.cat((x, said), 1)
-            said = net.everywhere(seen, name=True) if everywhere else net.head(net.features(seen))
+            seen = x if answer is None else torch.cat((x, answer), 1)
+            answer = net.everywhere(seen, name=True) if everywhere else net.head(net.features(seen))
             if number == passes - 1:
                 break
             x = F.avg_pool2d(x[:, :, offset:, offset:], net.stride, 1 if everywhere else net.stride)
-            x = x[:, :, : said.shape[2], : said.shape[3]]
+            x = x[:, :, : answer.shape[2], : answer.shape[3]]
             if everywhere:
-                x, said, stitches = split(x, net.stride), split(said, net.stride), stitches + 1
-        assert said is not None
+                x, answer, stitches = split(x, net.stride), split(answer, net.stride), stitches + 1
+        assert answer is not None
         for _ in range(stitches):
-            said = stitch(said, net.stride)
-        return said
+            answer = stitch(answer, net.stride)
+        return answer
 
     def _one_by_one(self, levels: Sequence[Tensor], height: int, width: int) -> Tensor:
         """Logits [b, C, H, W] by cutting the window of every pixel out; a row of pixels at a time."""
