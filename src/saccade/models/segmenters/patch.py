@@ -340,9 +340,9 @@ class Model(nn.Module):
         The cells that it named stand `stride` pixels apart; the image beside them is the mean of as many pixels in the
         middle of each cell's window. Everywhere: each start of these steps is an image of its own.
         """
-        net, stitches = self.net, 0
+        net, classes, stitches = self.net, self.config.classes, 0
         offset = (net.side - net.stride) // 2
-        answer = x.new_zeros(x.shape[0], self.config.classes, x.shape[2], x.shape[3]) if self.config.passes > 1 else None
+        answer = x.new_zeros(x.shape[0], classes, *x.shape[2:]) if self.config.passes > 1 else None
         for number in range(passes):
             seen = x if answer is None else torch.cat((x, answer), 1)
             answer = net.everywhere(seen, name=True) if everywhere else net.head(net.features(seen))
