@@ -148,6 +148,13 @@ class Settings:
     elastic: float = _augmentation(
         0.0, "probability of an elastic deformation (U-Net: 3x3 grid, sigma 10 px)", low=0, high=1
     )
+    object_crop: float = _augmentation(
+        0.0,
+        "segment: train on crops around single things of the class map, this many times their box, resized to size "
+        "(DeconvNet's first stage: 1.2); 0 for crops at random places",
+        low=0,
+        high=8,
+    )
     mosaic: float = _augmentation(
         0.0, "probability of composing four images; off in the last tenth of the run", low=0, high=1
     )

@@ -17,6 +17,7 @@ from saccade.data.image import MAX_PIXELS
 from saccade.data.joints import Joints
 from saccade.data.keeping import KeepObjects
 from saccade.data.mixing import Cutout, Mosaic
+from saccade.data.object_crop import ObjectCrop
 from saccade.data.people import AroundPerson
 from saccade.data.photometric import Lighting, PhotometricDistortion
 from saccade.data.policies import RandAugment, TrivialAugment
@@ -216,11 +217,12 @@ def _segment_geometry(settings: Settings) -> list[Transform]:
     steps: list[Transform] = [Scale(settings.scale)] if settings.scale != 1 else []
     if settings.rotate:
         steps.append(Affine(settings.rotate, settings.jitter, settings.jitter / 2))
-    elif settings.jitter:
+    elif settings.jitter and not settings.object_crop:
         steps.append(ScaleJitter(1 - settings.jitter, 1 + settings.jitter))
     if settings.elastic:
         steps.append(Elastic(settings.elastic))
-    return [*steps, RandomCrop(height_width(settings.size))]
+    size = height_width(settings.size)
+    return [*steps, ObjectCrop(size, settings.object_crop) if settings.object_crop else RandomCrop(size)]
 
 
 def to_original(prediction: Annotation, batch: Batch, index: int) -> Annotation:

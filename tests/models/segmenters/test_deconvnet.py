@@ -1,15 +1,21 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
+import saccade
+from saccade.data.scenes import write_scenes
 from saccade.errors import UsageError
 from saccade.models import create, model_module
-from saccade.models.segmenters.deconvnet import VARIANTS, Config, Model
+from saccade.models.segmenters.deconvnet import VARIANTS, Config, Model, stages
 from saccade.models.standing import standing_of
 
 SMALL = Config(classes=3, trunk="vgg13_bn", trunk_width=4, hidden=16, window=3)
@@ -112,3 +118,28 @@ def test_fc6_and_fc7_of_a_classifier_give_the_same_numbers() -> None:
 def test_a_trunk_without_switches_is_refused() -> None:
     with pytest.raises(UsageError, match="resnet18 does not keep the places of its maxima"):
         Model(dataclasses.replace(SMALL, trunk="resnet18", trunk_width=8))
+
+
+def test_the_course_goes_from_crops_around_things_to_images() -> None:
+    assert [stage.name for stage in stages("deconvnet_small", "default")] == ["deconvnet_small"]
+    for recipe in ("paper", "staged"):
+        first, second = stages("deconvnet_small", recipe)
+        assert (first.name, dict(first.settings)) == ("objects", {"object_crop": 1.2})
+        assert (second.name, dict(second.settings)) == ("deconvnet_small", {})
+
+
+def test_both_stages_train_one_network(tmp_path: Path) -> None:
+    """The second begins with what the first has learned, and the first saw crops around things."""
+    write_scenes(tmp_path / "scenes", "segment", 5, seed=0, size=96)
+    small: dict[str, Any] = {"trunk_width": 4, "trunk_depths": (1, 1, 1, 1, 1), "hidden": 16, "size": 96}
+    small |= {"epochs": 1, "batch": 2, "workers": 0, "ema": 0}
+    saccade.train(
+        "deconvnet_small", tmp_path / "scenes", out=tmp_path / "run", recipe="staged", progress=False, **small
+    )
+    folder = tmp_path / "run" / "stages" / "1-objects"
+    assert json.loads((folder / "config.json").read_text())["settings"]["object_crop"] == 1.2
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["settings"]["object_crop"] == 0
+    handed = load_file(folder / "adopted.safetensors")
+    trained = load_file(folder / "last.safetensors")
+    assert set(handed) == set(trained)
+    assert all(torch.equal(value, trained[name]) for name, value in handed.items())

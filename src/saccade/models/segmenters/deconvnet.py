@@ -4,6 +4,10 @@ The encoder is VGG-16 with batch norm, fc6 and fc7 included, as convolutions of 
 7x7 opens what they say of a whole image to a map again; then each pooling is undone by its switches, the places of the
 maxima, and transposed convolutions of 3x3 make the sparse map dense. Every one has batch norm, without which so deep a
 network does not start (section 4.1).
+
+Recipes `paper` and `staged` train it in two stages (section 4.2): first on crops around single things, each in the
+middle and at one size, then on the images as they are. These are whole images and crops of them, in place of the
+paper's windows around proposals; and what else stands in a crop keeps its class, where the paper calls it background.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from saccade.layers.upsampling import max_unpool
 from saccade.losses.segmentation import balanced_weights, pixel_cross_entropy, stack_targets
 from saccade.models.backbones import create_trunk
 from saccade.models.paper import Paper
+from saccade.models.stage import Fit
 
 PAPER = Paper(
     title="Learning Deconvolution Network for Semantic Segmentation",
@@ -32,6 +37,7 @@ PAPER = Paper(
     where="ICCV 2015, arXiv 1505.04366",
 )
 TASKS = ("segment",)
+CONTEXT = 1.2  # sides of the first stage's crops, of those of the thing's box (section 5.1)
 
 
 @dataclass(frozen=True)
@@ -58,27 +64,29 @@ VARIANTS: dict[str, Config] = {
 }
 SIZE = 224
 
-RECIPES: dict[str, dict[str, dict[str, Any]]] = {
-    "default": {
-        "*": {
-            "size": 256,
-            "batch": 8,
-            "epochs": 100,
-            "optimizer": "adamw",
-            "lr": 0.002,
-            "weight_decay": 0.01,
-            "schedule": "cosine",
-            "warmup": 0.05,
-            "clip_norm": 5.0,
-            "ema": 0.99,
-            "jitter": 0.25,
-            "flip": 0.5,
-            "color": 0.3,
-        },
-        "deconvnet": {"lr": 0.0003},
+_DEFAULT: dict[str, dict[str, Any]] = {
+    "*": {
+        "size": 256,
+        "batch": 8,
+        "epochs": 100,
+        "optimizer": "adamw",
+        "lr": 0.002,
+        "weight_decay": 0.01,
+        "schedule": "cosine",
+        "warmup": 0.05,
+        "clip_norm": 5.0,
+        "ema": 0.99,
+        "jitter": 0.25,
+        "flip": 0.5,
+        "color": 0.3,
     },
+    "deconvnet": {"lr": 0.0003},
+}
+RECIPES: dict[str, dict[str, dict[str, Any]]] = {
+    "default": _DEFAULT,
+    "staged": _DEFAULT,
     "paper": {
-        "*": {  # section 5.1, on crops of the whole images in one stage
+        "*": {  # section 5.1
             "size": 224,  # a random crop, as of 250 x 250 in the paper
             "batch": 64,
             "epochs": 100,
@@ -187,6 +195,14 @@ def adapt(config: Config, examples: Sequence[Annotation]) -> Config:
     if config.balance == 0 or config.class_weights is not None:
         return config
     return dataclasses.replace(config, class_weights=balanced_weights(examples, config.classes, config.balance))
+
+
+def stages(name: str, recipe: str) -> list[Fit]:
+    """The course: recipes `paper` and `staged` train on crops around single things, and from there on the images."""
+    whole = Fit(name, name)
+    if recipe not in ("paper", "staged"):
+        return [whole]
+    return [Fit("objects", name, settings={"object_crop": CONTEXT}), whole]
 
 
 def from_classifier(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
