@@ -119,6 +119,35 @@ def _map() -> bytes:
     return encoded(plane)
 
 
+PICTURE = "train/cat/0.png"
+_SHAPES = [
+    {"label": "cat", "points": [[3, 4], [30, 4], [30, 20]], "shape_type": "polygon", "group_id": 1},
+    {"label": "dog", "points": [[20, 20], [20, 30]], "shape_type": "circle", "group_id": None},
+]
+LABELME = json.dumps(
+    {"flags": {}, "shapes": _SHAPES, "imagePath": PICTURE, "imageHeight": 40, "imageWidth": 60}
+).encode()
+CVAT = (
+    f'<annotations><version>1.1</version><image id="0" name="{PICTURE}" width="60" height="40">'
+    '<box label="cat" xtl="3" ytl="4" xbr="30" ybr="20" rotation="30"/><polygon label="dog" points="3,4;30,4;30,20"/>'
+    '<mask label="dog" rle="2, 2, 2, 2" left="5" top="6" width="4" height="2"/></image></annotations>'
+).encode()
+_VALUES = [
+    {"x": 5, "y": 10, "width": 40, "height": 30, "rotation": 30, "rectanglelabels": ["cat"]},
+    {"points": [[5, 10], [50, 10], [50, 60]], "polygonlabels": ["dog"]},
+    {"format": "rle", "rle": [0, 0, 37, 128, 58, 37, 236, 0, 9, 95, 248], "brushlabels": ["dog"]},
+]
+_RESULTS = [
+    {"from_name": "a", "to_name": "b", "original_width": 60, "original_height": 40, "value": value} for value in _VALUES
+]
+STUDIO = json.dumps([{"id": 1, "data": {"image": f"/data/{PICTURE}"}, "annotations": [{"result": _RESULTS}]}]).encode()
+_REGIONS = [
+    {"shape_attributes": {"name": "rect", "x": 3, "y": 4, "width": 20, "height": 9}, "region_attributes": {"a": "cat"}},
+    {"shape_attributes": {"name": "circle", "cx": 20, "cy": 20, "r": 9}, "region_attributes": {"a": {"dog": True}}},
+]
+VIA = json.dumps({"0.png1": {"filename": PICTURE, "size": 1, "regions": _REGIONS}}).encode()
+TABLE = b"image,class,x1,y1,x2,y2\ntrain/cat/0.png,cat,3,4,30,20\ntrain/dog/1.png,dog,1,2,9,9\n"
+
 # what is damaged, its place in a sound set, and the set
 READERS: dict[str, tuple[bytes, str, Callable[[Path], Path]]] = {
     "coco": (json.dumps(coco_content()).encode(), "annotations.json", coco()),
@@ -134,6 +163,12 @@ READERS: dict[str, tuple[bytes, str, Callable[[Path], Path]]] = {
         "labels.csv",
         table(""),
     ),
+    "labelme": (LABELME, "2.json", folders()),
+    "cvat": (CVAT, "annotations.xml", folders()),
+    "label studio": (STUDIO, "tasks.json", folders()),
+    "via": (VIA, "via.json", folders()),
+    "table of boxes": (TABLE, "boxes.csv", folders()),
+    "table of runs": (b"ImageId,EncodedPixels\ntrain/cat/0.png,5 20 60 9\ntrain/dog/1.png,\n", "runs.csv", folders()),
     "foreign yaml": (b"path: .\ntrain: {images: a, masks: b}\n", "data.yaml", folders()),
 }
 

@@ -58,6 +58,7 @@ NARROW: dict[str, set[str]] = {
 FRONT = (
     "cli",
     "cli_data",
+    "cli_habits",
     "cli_start",
     "cli_options",
     "cli_output",

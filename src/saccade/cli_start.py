@@ -9,7 +9,9 @@ from typing import NoReturn
 import typer
 
 from saccade.cli import app
+from saccade.cli_habits import advice
 from saccade.cli_output import say_fault, without_reader
+from saccade.errors import UsageError
 from saccade.machine.terminal import printable
 
 # How often a thread of torch looks whether the others have finished before it lets the core go. libgomp's own 300,000
@@ -32,6 +34,9 @@ def run() -> int:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     try:
+        habit = advice(sys.argv[1:])
+        if habit is not None:
+            return say_fault(UsageError(habit))
         code = app(standalone_mode=False)
         sys.stdout.flush()  # what is still held back meets a reader that has left here, not when Python ends
         return code if isinstance(code, int) else 0

@@ -144,7 +144,7 @@ class DataSet:
     """What a reader of `data/formats` returns."""
 
     root: Path
-    format: str  # "folder", "tags_csv", "voc", "coco", "yolo", "masks"
+    format: str  # a key of `data.formats.FORMATS`: "folder", "coco", ...
     task: str  # the richest task that these labels serve; see tasks/table.py
     classes: list[str]  # names are the key; ids stay inside
     records: list[Record]

@@ -9,9 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
-from saccade.errors import UsageError, suggest
+from saccade.errors import UsageError
 from saccade.models.configs import with_changes
 from saccade.models.contract import Room
+from saccade.models.other_names import unknown_model
 from saccade.models.own_file import is_own, named_by_user, own_room
 from saccade.models.published import PUBLISHED
 
@@ -50,7 +51,7 @@ def known_model(text: str) -> str:
     if is_own(text):
         return named_by_user(text)
     if text not in catalogue():
-        raise UsageError(f"unknown model {text!r}: {suggest(text, catalogue())} `saccade models` lists all")
+        raise UsageError(unknown_model(text, catalogue()))
     return text
 
 
@@ -59,7 +60,7 @@ def model_module(name: str) -> Room:
     if is_own(name):
         return own_room(name)
     if name not in catalogue():
-        raise UsageError(f"unknown model {name!r}: {suggest(name, catalogue())} `saccade models` lists all")
+        raise UsageError(unknown_model(name, catalogue()))
     return cast("Room", importlib.import_module(catalogue()[name]["module"]))
 
 

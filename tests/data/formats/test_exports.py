@@ -12,11 +12,7 @@ from saccade.data.formats import read, recognise
 from saccade.data.formats.exports import describe_export
 from saccade.errors import DataError
 
-LABELME = json.dumps({"version": "5.0", "flags": {}, "shapes": [{"label": "a"}], "imagePath": "0.jpg"})
-VIA = json.dumps({"0.jpg999": {"filename": "0.jpg", "regions": [{"shape_attributes": {}, "region_attributes": {}}]}})
-STUDIO = json.dumps([{"annotations": [{"result": [{"from_name": "label", "to_name": "image"}]}], "data": {}}])
 CREATEML = json.dumps([{"image": "0.jpg", "annotations": [{"label": "a", "coordinates": {"x": 1}}]}])
-CVAT = "<?xml version='1.0'?>\n<annotations>\n<version>1.1</version><image id='0' name='0.jpg'/></annotations>"
 
 
 def _pictures(root: Path, *names: str) -> Path:
@@ -29,10 +25,6 @@ def _pictures(root: Path, *names: str) -> Path:
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("annotations.xml", CVAT, "annotations.xml: CVAT's XML.*choose the export COCO JSON"),
-        ("images/0.json", LABELME, "images/0.json: labelme's JSON.*COCO JSON"),
-        ("via.json", VIA, "JSON of the VGG Image Annotator.*as COCO"),
-        ("project-1.json", STUDIO, "Label Studio's JSON.*choose the export COCO JSON"),
         ("_annotations.createml.json", CREATEML, "CreateML's JSON.*choose"),
         ("labelmap.txt", "# label:color_rgb:parts:actions\nbackground:0,0,0::\n", "colour masks of CVAT.*choose COCO"),
         ("train.tfrecord-00000-of-00002", "x", "TFRecords.*choose"),
@@ -40,8 +32,8 @@ def _pictures(root: Path, *names: str) -> Path:
         ("train/metadata.jsonl", '{"file_name": "0.jpg", "label": 1}', "JSON lines.*write a .csv"),
         (
             "_annotations.csv",
-            "filename,width,height,class,xmin,ymin,xmax,ymax\n0.jpg,8,6,a,1,1,2,2\n",
-            "table of boxes",
+            "width,height,class,xmin,ymin,xmax,ymax\n8,6,a,1,1,2,2\n",
+            "table of boxes.*without a column of pictures",
         ),
         ("train/_classes.csv", "Pixel Value, Class\n0, background\n", "mask export.*COCO Segmentation"),
     ],
@@ -55,10 +47,10 @@ def test_an_export_is_named_with_what_to_choose(tmp_path: Path, name: str, text:
 
 
 def test_a_single_file_is_named_too(tmp_path: Path) -> None:
-    (tmp_path / "a.xml").write_text(CVAT)
-    (tmp_path / "a.csv").write_text("filename,class,xmin,ymin,xmax,ymax\n0.jpg,a,1,1,2,2\n")
-    with pytest.raises(DataError, match=r"a.xml: CVAT's XML"):
-        read(tmp_path / "a.xml")
+    (tmp_path / "a.json").write_text(CREATEML)
+    (tmp_path / "a.csv").write_text("class,xmin,ymin,xmax,ymax\na,1,1,2,2\n")
+    with pytest.raises(DataError, match=r"a.json: CreateML's JSON"):
+        read(tmp_path / "a.json")
     with pytest.raises(DataError, match=r"a.csv: a table of boxes"):
         read(tmp_path / "a.csv")
 
@@ -84,8 +76,8 @@ def test_columns_that_no_reader_knows_are_shown(tmp_path: Path) -> None:
 
 def test_folders_in_which_a_tool_left_its_labels_are_classes_only_when_asked_for(tmp_path: Path) -> None:
     _pictures(tmp_path, "monday/0.jpg", "tuesday/1.jpg")
-    (tmp_path / "monday" / "0.json").write_text(LABELME)
-    with pytest.raises(DataError, match=r"monday/0.json: labelme's JSON.* write folder:"):
+    (tmp_path / "monday" / "0.json").write_text(CREATEML)
+    with pytest.raises(DataError, match=r"monday/0.json: CreateML's JSON.* write folder:"):
         read(tmp_path)
     assert read(f"folder:{tmp_path}").classes == ["monday", "tuesday"]
 

@@ -21,22 +21,13 @@ _BOXES = "COCO JSON, YOLO or Pascal VOC XML"
 _OUTLINES = "COCO JSON, YOLO segmentation, or masks as PNG files with one class index a pixel"
 
 _JSON = (  # words that are all in the head of a file; what wrote it; what to choose there
-    ((b'"shapes"', b'"imagePath"'), "labelme's JSON", "convert it to COCO JSON (labelme2coco, or labelme_export)"),
-    ((b'"shapes"', b'"imageData"'), "labelme's JSON", "convert it to COCO JSON (labelme2coco, or labelme_export)"),
-    ((b'"_via_img_metadata"',), "a project of the VGG Image Annotator", "export the annotations as COCO there"),
-    ((b'"regions"', b'"shape_attributes"'), "JSON of the VGG Image Annotator", "export the annotations as COCO there"),
-    ((b'"from_name"', b'"to_name"'), "Label Studio's JSON", f"choose the export {_BOXES} there"),
-    ((b'"annotator"', b'"annotation_id"'), "Label Studio's JSON-MIN", f"choose the export {_BOXES} there"),
     ((b'"coordinates"', b'"annotations"', b'"image"'), "CreateML's JSON", f"choose the export {_BOXES}"),
     ((b'"classTitle"', b'"objects"'), "Supervisely's JSON", f"choose the export {_BOXES} there"),
     ((b'"media_type"', b'"items"', b'"categories"'), "Datumaro's JSON", f"choose the export {_BOXES}"),
     ((b'"imgHeight"', b'"objects"', b'"polygon"'), "Cityscapes' polygons", "use its *_labelIds.png masks"),
     ((b'"segments_info"',), "panoptic JSON", "the instances of the same set are read (instances_*.json)"),
 )
-_XML = (
-    (rb"<annotations\b.*<(version|meta|image|track)\b", "CVAT's XML", f"choose the export {_BOXES} in CVAT"),
-    (rb"<dataset\b.*<images\b", "XML of dlib's imglab", f"convert it to {_BOXES}"),
-)
+_XML = ((rb"<dataset\b.*<images\b", "XML of dlib's imglab", f"convert it to {_BOXES}"),)
 
 
 def describe_export(root: Path) -> str | None:
@@ -126,9 +117,9 @@ def _of_table(table: Table) -> str | None:
             "them a classes.txt with one name a line, from value 0 on"
         )
     if {"xmin", "ymin", "xmax", "ymax"} <= names or {"x1", "y1", "x2", "y2"} <= names or "bbox" in names:
-        return f"a table of boxes ({table.describe()}), which is not read; choose the export {_BOXES}"
+        return f"a table of boxes ({table.describe()}) without a column of pictures; call that 'image'"
     if names & {"encodedpixels", "rle"}:
-        return f"a table of run lengths ({table.describe()}), which is not read; convert it to {_OUTLINES}"
+        return f"a table of run lengths ({table.describe()}) without a column of pictures; call that 'image'"
     return None
 
 

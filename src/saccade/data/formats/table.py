@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,8 +63,11 @@ def head_of_table(path: Path) -> Table | None:
     return _table(path, rows) if rows else None
 
 
-def load_table(path: Path) -> Table:
+def load_table(path: Path, header: Sequence[str] | None = None) -> Table:
     """The whole file.
+
+    Args:
+        header: names of the columns of a file whose first line is a row already.
 
     Raises:
         DataError: a fault of structure (encoding, quotes, NUL, an endless field, no header, no row) with its line.
@@ -83,6 +86,8 @@ def load_table(path: Path) -> Table:
         line = data[: error.start].count(b"\n") + 1
         raise DataError(f"{path}:{line}: not UTF-8 (byte {data[error.start]:#04x}); save it as UTF-8") from None
     rows = list(_rows(path, text))
+    if header is not None:
+        return Table(path, list(header), list(header), rows)
     if not rows:
         raise DataError(f"{path}: the file is empty; its first line must name the columns")
     first = rows[0][1]

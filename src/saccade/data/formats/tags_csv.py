@@ -66,7 +66,7 @@ class _Columns:
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
+class LabelFile:
     """A CSV file, the folder that its names are relative to, and the split that its name or folder states."""
 
     path: Path
@@ -76,10 +76,10 @@ class _File:
 
 def looks_like(root: Path) -> bool:
     """True where a CSV file has a column of images and labels; one without labels does not hide class folders."""
-    heads = [head for file in _files(root) if (head := head_of_table(file.path)) is not None]
+    heads = [head for file in label_files(root) if (head := head_of_table(file.path)) is not None]
     if any(_labels_fault(head) is None for head in heads):
         return True
-    promising = any(_image_column(head) is not None and not _BOXES & set(head.names) for head in heads)
+    promising = any(image_column(head) is not None and not _BOXES & set(head.names) for head in heads)
     return promising and (root.is_file() or not folder.looks_like(root) or folder.is_numbered(root))
 
 
@@ -104,34 +104,36 @@ def read(root: Path, task: str | None) -> DataSet:
     return reader.dataset(flags=list(columns[0].flags.values()), many=columns[0].many)
 
 
-def _files(root: Path) -> list[_File]:
+def label_files(root: Path) -> list[LabelFile]:
     """The CSV files of a data set: in its folder, else in its folders of splits and of labels."""
     if root.is_file():
-        return [_File(root, root.parent, split_of_file(root.stem))] if root.suffix.lower() in (".csv", ".tsv") else []
+        return (
+            [LabelFile(root, root.parent, split_of_file(root.stem))] if root.suffix.lower() in (".csv", ".tsv") else []
+        )
     if not root.is_dir():
         return []
-    found = [_File(path, root, split_of_file(path.stem)) for path in list_tables(root)]
+    found = [LabelFile(path, root, split_of_file(path.stem)) for path in list_tables(root)]
     for below in [] if found else list_folders(root):
         split = split_of_folder(below.name)
         if split:
-            found += [_File(path, below, split) for path in list_tables(below)]
+            found += [LabelFile(path, below, split) for path in list_tables(below)]
         elif below.name.lower() in _LABEL_FOLDERS:
-            found += [_File(path, root, split_of_file(path.stem)) for path in list_tables(below)]
+            found += [LabelFile(path, root, split_of_file(path.stem)) for path in list_tables(below)]
     return found
 
 
-def _chosen(root: Path, ledger: Ledger) -> tuple[Path, list[_File]]:
+def _chosen(root: Path, ledger: Ledger) -> tuple[Path, list[LabelFile]]:
     """The folder of the data set and the files to read, train first; warns of the others."""
-    files = _files(root)
+    files = label_files(root)
     if not files:
         raise DataError(f"{root}: no .csv file here")
     base = root if root.is_dir() else root.parent
     if root.is_file() and base.name.lower() in _LABEL_FOLDERS and not list_images(base):
         base = base.parent
-        files = [_File(root, base, split_of_file(root.stem))]
+        files = [LabelFile(root, base, split_of_file(root.stem))]
     heads = {file: head_of_table(file.path) for file in files}
     usable = [file for file, head in heads.items() if head is not None and _labels_fault(head) is None]
-    usable = usable or [f for f, head in heads.items() if head is not None and _image_column(head) is not None] or files
+    usable = usable or [f for f, head in heads.items() if head is not None and image_column(head) is not None] or files
     chosen = usable if len(usable) == 1 else [file for file in usable if file.split]
     splits = [file.split for file in chosen]
     if not chosen or len(set(splits)) < len(splits) or (len(chosen) < len(usable) and "train" not in splits):
@@ -159,7 +161,7 @@ def _columns(table: Table) -> _Columns:
     """Raises DataError where no column names images or none holds labels."""
     names, place = table.names, f"{table.path}:1"
     shown = ", ".join(repr(cell[:40]) for cell in table.header[:20])
-    image = _image_column(table)
+    image = image_column(table)
     if image is None:
         raise DataError(f"{place}: no column of image names among {shown}; call it 'image'")
     split = next((names.index(word) for word in (*_SPLIT, *_SPLIT_FLAGS) if word in names), None)
@@ -189,7 +191,7 @@ def _columns(table: Table) -> _Columns:
     return _Columns(image, split, flags if text is None else {}, text, many or text is None, rest)
 
 
-def _image_column(table: Table) -> int | None:
+def image_column(table: Table) -> int | None:
     """The column with names of image files: by its cells, else by its own name."""
     names = table.names
     named = [names.index(word) for word in _IMAGE if word in names]
@@ -218,7 +220,7 @@ def _all_differ(table: Table, column: int) -> bool:
     return len(cells) >= 10 and len(set(cells)) == len(cells)
 
 
-def _from(file: _File, stated: str) -> str:
+def _from(file: LabelFile, stated: str) -> str:
     """A stated path that begins at the folder of its table, `../images/1.png`, as one from the base."""
     if not stated.startswith("../"):
         return stated
@@ -280,7 +282,7 @@ class _Reader:
         self.rows: dict[Path, tuple[str | None, list[str]]] = {}  # image -> split, names of classes
         self.line: dict[Path, str] = {}  # image -> where it was named first
 
-    def take(self, table: Table, columns: _Columns, file: _File, alone: bool) -> None:
+    def take(self, table: Table, columns: _Columns, file: LabelFile, alone: bool) -> None:
         """Read the rows of a table; the only one of a set states no split by its name."""
         pictures = Pictures(file.base, [path for path in self.images if path.is_relative_to(file.base)])
         place = relative(table.path, self.root)

@@ -128,14 +128,15 @@ def _folder_split(image: Path, root: Path) -> str | None:
     return next((split for split in splits if split), None)
 
 
-def parse_xml(path: Path, place: str) -> ET.Element | str:
-    """The root element of an XML file, or why it is not one. Nothing outside is read and no entity is expanded.
+def parse_xml(path: Path, place: str, most: int = _MAX_BYTES) -> ET.Element | str:
+    """The root element of an XML file of at most so many bytes, or why it is not one. Nothing outside is read and no
+    entity is expanded.
 
     Raises:
         DataError: it declares a document type, which is how entities are smuggled in; `place` names the file.
     """
-    if path.stat().st_size > _MAX_BYTES:
-        return f"{path.stat().st_size} bytes, a VOC annotation has at most {_MAX_BYTES}"
+    if path.stat().st_size > most:
+        return f"{path.stat().st_size} bytes, such a file has at most {most}"
     builder = ET.TreeBuilder()
     parser = expat.ParserCreate()
     depth = 0
@@ -182,7 +183,7 @@ def _parse_all(root: Path, paths: list[Path]) -> dict[Path, _Page]:
             others.append(f"{place} holds <{tree.tag[:40]}>")
     if not pages:
         seen = f"; {others[0]}" if others else ""
-        cvat = ", CVAT's own form: export 'PASCAL VOC 1.1', 'COCO 1.0' or 'YOLO 1.1'" if "<annotations>" in seen else ""
+        cvat = f", CVAT's own form: it is read as cvat:{root}" if "<annotations>" in seen else ""
         raise DataError(f"{root}: no VOC annotation (*.xml with <annotation>) in this folder or below{seen}{cvat}")
     return pages
 

@@ -1,0 +1,199 @@
+"""Commands as people type them who come from another tool: recognised, and answered with the command that does it here.
+
+`saccade detect train data=... epochs=3 imgsz=320`, `saccade val`, settings without dashes. Nothing is run: a word may
+mean something else here, and whoever reads the answer knows the next command.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from saccade.models import catalogue
+from saccade.models.other_names import nearest_models
+
+_TASKS = {  # its word for a task -> its family of models for that, which `other_names` knows
+    "detect": "yolo", "segment": "yolo-seg", "classify": "yolo-cls", "pose": "yolo-pose", "obb": "yolo",
+}  # fmt: skip
+_MODES = {"train": "train", "val": "evaluate", "predict": "predict", "export": "export", "track": "predict"}
+_VERBS = {  # words that are no command here -> the command
+    "val": "evaluate", "test": "evaluate", "eval": "evaluate", "validate": "evaluate", "score": "evaluate",
+    "fit": "train", "finetune": "train", "fine-tune": "train", "infer": "predict", "inference": "predict",
+    "detect": "predict", "track": "predict", "info": "models", "summary": "models",
+    "analyze": "check", "inspect": "check", "gradcam": "explain", "cam": "explain",
+}  # fmt: skip
+_OPTIONS = {  # NAME=VALUE of others -> option here; of which command
+    "epochs": "--epochs", "imgsz": "--size", "img": "--size", "img_size": "--size", "image_size": "--size",
+    "size": "--size", "batch": "--batch", "batch_size": "--batch", "workers": "--workers", "seed": "--seed",
+    "device": "--device", "conf": "--threshold", "threshold": "--threshold", "iou": "--iou", "format": "--to",
+    "out": "--out", "project": "--out", "name": "--out", "freeze": "--freeze", "minutes": "--minutes",
+    "split": "--split", "weights": "--weights", "task": "--task", "recipe": "--recipe", "precision": "--precision",
+}  # fmt: skip
+_SETTINGS = {
+    "lr0": "lr", "lr": "lr", "learning_rate": "lr", "momentum": "momentum", "weight_decay": "weight_decay",
+    "patience": "patience", "optimizer": "optimizer", "mosaic": "mosaic", "mixup": "mixup", "cutmix": "cutmix",
+    "fliplr": "flip", "degrees": "rotate", "label_smoothing": "label_smoothing", "multi_scale": "multi_scale",
+}  # fmt: skip
+_FLAGS = {"resume": "--resume", "exist_ok": "--overwrite", "deterministic": "--deterministic", "show": "--show"}
+_ALONE = {
+    "--resume",
+    "--overwrite",
+    "--deterministic",
+    "--json",
+    "--debug",
+    "--show",
+    "--fps",
+    "--agnostic-nms",
+    "--help",
+}
+_TAKES = {
+    "train": {"--epochs", "--minutes", "--size", "--batch", "--workers", "--seed", "--device", "--out", "--freeze",
+              "--weights", "--task", "--recipe", "--precision", "--resume", "--overwrite", "--deterministic", "--set"},
+    "evaluate": {"--batch", "--workers", "--device", "--out", "--iou", "--split", "--precision"},
+    "predict": {"--threshold", "--iou", "--batch", "--workers", "--device", "--out", "--precision", "--show"},
+    "export": {"--to", "--batch", "--size", "--out"},
+}  # fmt: skip
+_ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """What was asked for, in words of this command line."""
+
+    verb: str
+    family: str | None = None  # of the other tool's models, where its task is named
+    model: str | None = None
+    data: str | None = None
+    source: str | None = None
+    options: list[str] = field(default_factory=list)
+    aside: list[str] = field(default_factory=list)  # words that say nothing here
+
+
+def advice(arguments: Sequence[str]) -> str | None:
+    """What to answer to a command line of another tool's habits: the command here. None for any other.
+
+    Args:
+        arguments: those behind `saccade`.
+    """
+    plain, dashed = _parted(arguments)
+    if not plain:
+        return None
+    if plain[0] == "yolo":
+        plain = plain[1:]
+    verb, family, rest = _verb(plain)
+    if verb is None:
+        return None
+    loose = [(m[1], m[2]) for word in rest if (m := _ASSIGNMENT.fullmatch(word)) and not Path(word).exists()]
+    foreign = (plain[0] not in _MODES and plain[0] != verb) or plain[0] == "val" or family is not None
+    if verb not in _TAKES:
+        return f"{plain[0]!r} is no command here; it is: saccade {verb}" if foreign else None
+    if not foreign and not loose:
+        return None
+    wanted = _Wanted(verb, family)
+    for word in loose:
+        _take(wanted, *word)
+    for word in rest:
+        if not _ASSIGNMENT.fullmatch(word) or Path(word).exists():
+            _place(wanted, word)
+    wanted.options += dashed
+    return _answer(wanted)
+
+
+def _verb(plain: Sequence[str]) -> tuple[str | None, str | None, list[str]]:
+    """The command here, the family of models where the task is named before it, and what follows."""
+    first = plain[0] if plain else ""
+    if first in _TASKS and len(plain) > 1 and plain[1] in _MODES:
+        return _MODES[plain[1]], _TASKS[first], list(plain[2:])
+    if first in _TASKS and any(word.startswith(("data=", "model=", "source=", "mode=")) for word in plain[1:]):
+        mode = next((word[5:] for word in plain if word.startswith("mode=")), "train")
+        return _MODES.get(mode, "train"), _TASKS[first], list(plain[1:])
+    if first in _MODES and first != "track":
+        return _MODES[first], None, list(plain[1:])
+    if first in _VERBS:
+        return _VERBS[first], None, list(plain[1:])
+    return (first if first in _TAKES else None), None, list(plain[1:])
+
+
+def _parted(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words that stand by themselves, and the options with their values."""
+    plain: list[str] = []
+    dashed: list[str] = []
+    of_option = False
+    for word in arguments:
+        if word.startswith("-"):
+            of_option = word not in _ALONE and "=" not in word
+            dashed += [] if word == "--debug" else [word]
+        else:
+            (dashed if of_option else plain).append(word)
+            of_option = False
+    return plain, dashed
+
+
+def _take(wanted: _Wanted, name: str, value: str) -> None:
+    """One NAME=VALUE."""
+    if name in ("data", "model", "source", "mode"):
+        if name != "mode":
+            setattr(wanted, name, value)
+    elif name in _OPTIONS and _OPTIONS[name] in _TAKES[wanted.verb]:
+        option = _OPTIONS[name]
+        value = f"cuda:{value}" if name == "device" and value.isdigit() else value
+        if option in wanted.options:  # project=... name=...
+            place = wanted.options.index(option) + 1
+            wanted.options[place] = f"{wanted.options[place]}/{value}"
+        else:
+            wanted.options += [option, value]
+    elif name in _FLAGS and _FLAGS[name] in _TAKES[wanted.verb]:
+        wanted.options += [_FLAGS[name]] if value.lower() in ("true", "1") else []
+    elif wanted.verb == "train" and name in _SETTINGS:
+        value = value.lower() if name == "optimizer" else value
+        wanted.options += ["--set", f"{_SETTINGS[name]}={value}"]
+    elif wanted.verb == "train" and name not in ("half", "save", "verbose", "plots", "cache", "pretrained", "val"):
+        wanted.options += ["--set", f"{name}={value}"]
+    else:
+        wanted.aside.append(f"{name}={value}")
+
+
+def _place(wanted: _Wanted, word: str) -> None:
+    """A word without a name: the model or run first, then the data or pictures."""
+    if wanted.model is None:
+        wanted.model = word
+    elif wanted.verb == "predict":
+        wanted.source = wanted.source or word
+    else:
+        wanted.data = wanted.data or word
+
+
+def _answer(wanted: _Wanted) -> str:
+    near: list[str] = []
+    if wanted.verb == "train":
+        first, near = _model(wanted)
+        command = ["train", first, wanted.data or "DATA"]
+    else:
+        foreign = wanted.model is None or wanted.model.endswith((".pt", ".pth", ".yaml"))
+        run = "RUN" if foreign or wanted.model is None else wanted.model
+        last = {"evaluate": wanted.data or "DATA", "predict": wanted.source or "IMAGES", "export": ""}[wanted.verb]
+        command = [wanted.verb, run, *([last] if last else [])]
+    lines = [f"that is another tool's way to say it; here it is\n  saccade {shlex.join(command + wanted.options)}"]
+    if near:
+        lines.append(f"{wanted.model} is not here; the nearest: {', '.join(near)} (`saccade models` lists all)")
+    if wanted.verb != "train" and "RUN" in command:
+        lines.append("RUN is the folder that `saccade train` left")
+    if wanted.aside:
+        lines.append(f"without a meaning here: {', '.join(wanted.aside[:5])}")
+    return "\n".join(lines)
+
+
+def _model(wanted: _Wanted) -> tuple[str, list[str]]:
+    """The model of a run, and those near one that is not here."""
+    known = catalogue()
+    name, usual = wanted.model, nearest_models(wanted.family or "", known)
+    if name is None:
+        return (usual[0] if usual else "MODEL"), []
+    if name in known or name.endswith(".py") or ".py:" in name:
+        return name, []
+    served = set(known[usual[0]]["tasks"]) if usual else None
+    near = [model for model in nearest_models(name, known) if served is None or served & set(known[model]["tasks"])]
+    return next(iter(near or usual), "MODEL"), near
