@@ -93,8 +93,8 @@ def advice(arguments: Sequence[str]) -> str | None:
     if not foreign and not loose:
         return None
     wanted = _Wanted(verb, family)
-    for word in loose:
-        _take(wanted, *word)
+    for name, value in loose:
+        _take(wanted, name, value)
     for word in rest:
         if not _ASSIGNMENT.fullmatch(word) or Path(word).exists():
             _place(wanted, word)
