@@ -112,8 +112,6 @@ def test_faults_of_structure_name_the_line(tmp_path: Path, text: str | bytes, me
 def test_a_table_of_boxes_is_left_to_the_reader_of_boxes(tmp_path: Path) -> None:
     _set(tmp_path, "filename,width,height,class,xmin,ymin,xmax,ymax\n1.png,8,6,a,1,1,3,3\n")
     assert read(tmp_path).format == "boxes_csv"
-    with pytest.raises(DataError, match="boxes or outlines"):
-        read(f"tags_csv:{tmp_path}")
 
 
 def _pictures(root: Path, *names: str) -> Path:
