@@ -28,6 +28,7 @@ from saccade.cli_options import (
     OwnFile,
     Precision,
     Proposals,
+    Regions,
     Run,
     Sigma,
     TaskName,
@@ -37,6 +38,7 @@ from saccade.cli_options import (
     Workers,
     settings_of,
     trust_file,
+    words_of,
 )
 from saccade.cli_output import (
     explained,
@@ -199,7 +201,7 @@ def transfer(
     from saccade.verbs.transfer import transfer as run
 
     flags = ({} if workers is None else {"workers": workers}) | settings_of(assignments, run)
-    tried = _words(methods)
+    tried = words_of(methods)
     result = run(
         data, weights=weights, model=model, out=out, task=task, methods=tried, seeds=seeds, device=device, **flags
     )
@@ -215,6 +217,7 @@ def evaluate(
     batch: Annotated[int | None, typer.Option(help="images a forward pass; by itself 8, on a GPU more", min=1)] = None,
     crops: Annotated[int, typer.Option(help="classify, tag: mean over 1, 2, 10 or 144 parts of every image")] = 1,
     instances: Instances = False,
+    regions: Regions = None,
     tile: Tile = None,
     overlap: Overlap = None,
     corners: Annotated[str, typer.Option(help="results file: coco, or voc where its boxes count from 1")] = "coco",
@@ -246,6 +249,7 @@ def evaluate(
         precision=precision,
         crops=crops,
         instances=instances,
+        regions=regions,
         tile=tile,
         overlap=overlap,
         corners=corners,
@@ -294,10 +298,9 @@ def predict(
 
     trust_file(model)
     folder = out if out is not None or as_json else Path("predictions")
-    rule = NmsRule(nms, iou, sigma, agnostic_nms)
-    options = Options(threshold, proposals, masks, batch, workers, device, precision, frames, rule, fps, show)
-    options = dataclasses.replace(options, progress=not as_json, weights=weights, names=names)
-    options = dataclasses.replace(options, tiling=tiling_of(tile, overlap), instances=instances)
+    rule, tiling = NmsRule(nms, iou, sigma, agnostic_nms), tiling_of(tile, overlap)
+    how = Options(threshold, proposals, masks, batch, workers, device, precision, frames, rule, fps, show, not as_json)
+    options = dataclasses.replace(how, weights=weights, names=names, instances=instances, tiling=tiling)
     show_answers(answers(run, sources, folder, options), as_json)
     if not as_json:
         say(f"pictures and predictions.json: {folder}")
@@ -339,8 +342,8 @@ def explain(
         out=folder,
         classes=classes or (),
         top=top,
-        methods=None if methods is None else _words(methods),
-        layers=_words(layers or ""),
+        methods=None if methods is None else words_of(methods),
+        layers=words_of(layers or ""),
         device=device,
         progress=not as_json,
     )
@@ -393,7 +396,3 @@ def settings(
 
     rows = describe_settings(model, recipe)
     print_json(rows) if as_json else show_settings(rows)
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]

@@ -35,6 +35,9 @@ Proposals = Annotated[
 Instances = Annotated[
     bool, typer.Option("--instances", help="of a segmenter: the objects in its class maps, by watershed")
 ]
+Regions = Annotated[
+    str | None, typer.Option(metavar="CLASS", help="segment: are parts of CLASS kept apart: Rand and warping error")
+]
 Tile = Annotated[int | None, typer.Option(help="look at large images in tiles of so many pixels a side")]
 Overlap = Annotated[
     int | None, typer.Option(help="with --tile: pixels that tiles share; by default 1/16 of them, for objects 1/4")
@@ -78,3 +81,8 @@ def settings_of(assignments: Iterable[str] | None, verb: Callable[..., Any]) -> 
             own = name if parameter.default is parameter.empty else f"--{name.replace('_', '-')}"
             raise UsageError(f"--set {name}=...: {name} is no setting; the command has it as {own}")
     return values
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a list with commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]

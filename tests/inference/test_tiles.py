@@ -22,6 +22,7 @@ from saccade.inference.predictor import Predictor
 from saccade.inference.tiles import Tiling, merged, ramp, stitched
 from saccade.models import create
 
+REGIONS = ["--regions", "foreground"]
 PIXELS = Preprocessing(size=None, resize="stretch")
 
 
@@ -239,11 +240,19 @@ def test_tiles_from_the_command_line(
     whole, parts = json.loads(out)[0]["mask"], json.loads(tiled)[0]["mask"]
     assert sum(p["pixels"] for p in whole.values()) == sum(p["pixels"] for p in parts.values()) == 150 * 220
     code, out, err = shell(
-        "evaluate", segmenter_run, masked, "--split", "all", "--json", *options, "--out", tmp_path / "r"
+        "evaluate", segmenter_run, masked, "--split", "all", "--json", *options, *REGIONS, "--out", tmp_path / "r"
     )
     assert code == 0, err
-    assert json.loads(out)["tile"] == int(options[1])
-    assert f"--tile {options[1]}" in (tmp_path / "r" / "report.html").read_text()
+    found = json.loads(out)
+    assert found["tile"] == int(options[1])
+    assert found["metrics"]["v_rand"]["value"] > 0
+    assert found["metrics"]["warping_error"]["low"] is not None
+    report = (tmp_path / "r" / "report.html").read_text()
+    assert f"--tile {options[1]}" in report
+    assert "--regions foreground" in report
+    code, _, err = shell("evaluate", segmenter_run, masked, "--regions", "cell")
+    assert code == 2
+    assert "--regions 'cell': allowed: background, foreground" in err
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Semantic segmentation: the four numbers of Long, Shelhamer and Darrell 2015 (FCN), sec. 5."""
+"""Semantic segmentation: the four numbers of Long, Shelhamer and Darrell 2015 (FCN), sec. 5, and boundary IoU."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from saccade.data.types import IGNORE, Annotation
 from saccade.errors import DataError
 from saccade.metrics import Result
 from saccade.metrics.bootstrap import estimate, mean_of_defined, ratio, resampled_as
+from saccade.metrics.boundary import count_boundaries
 
 
 def count_pixels(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
@@ -35,7 +36,8 @@ def class_iou(counts: np.ndarray) -> np.ndarray:
 
 
 class Segmentation:
-    """Metrics mean_iou, pixel_accuracy, mean_accuracy, frequency_weighted_iou over the pixels of all images together.
+    """Metrics mean_iou, pixel_accuracy, mean_accuracy, frequency_weighted_iou and boundary_iou (`metrics/boundary.py`,
+    mean over the classes) over the pixels of all images together.
 
     A class that is absent (no pixel in the truth, none in the predictions) is left out of mean_iou; a class that is
     predicted but never true has IoU 0 and counts. mean_accuracy is over the classes that occur in the truth.
@@ -45,42 +47,47 @@ class Segmentation:
     def __init__(self, classes: list[str]) -> None:
         self.classes = classes
         self._counts = np.zeros((len(classes), len(classes) + 1), dtype=np.int64)
-        self._rows: dict[str, np.ndarray] = {}  # [3, classes]: pixels hit, true, predicted
+        self._rows: dict[str, np.ndarray] = {}  # [6, classes]: pixels hit, true, predicted; the same along boundaries
 
     def add(self, id: str, truth: Annotation, prediction: Annotation) -> None:
         """Raises DataError where a map is missing, of another size or of unknown classes, or the image came before."""
         if id in self._rows:
             raise DataError(f"{id}: evaluated twice; give every image once")
-        counts = count_pixels(*class_maps(id, truth, prediction, len(self.classes)), len(self.classes))
+        maps = class_maps(id, truth, prediction, len(self.classes))
+        counts = count_pixels(*maps, len(self.classes))
         self._counts += counts
-        self._rows[id] = np.stack([counts.diagonal(), counts.sum(1), counts[:, : len(self.classes)].sum(0)])
+        whole = [counts.diagonal(), counts.sum(1), counts[:, : len(self.classes)].sum(0)]
+        self._rows[id] = np.stack([*whole, *count_boundaries(*maps, len(self.classes))])
 
     def result(self, bootstrap: int = 1000, seed: int = 0, groups: Mapping[str, str] | None = None) -> Result:
         c = len(self.classes)
-        rows = np.array([self._rows[id] for id in sorted(self._rows)], dtype=np.float64).reshape(-1, 3, c)
+        rows = np.array([self._rows[id] for id in sorted(self._rows)], dtype=np.float64).reshape(-1, 6, c)
 
         def statistic(w: np.ndarray) -> dict[str, np.ndarray]:
-            hit, true, predicted = np.moveaxis(np.tensordot(w, rows, 1), 1, 0)  # [b, classes] each
+            sums = np.moveaxis(np.tensordot(w, rows, 1), 1, 0)  # [b, classes] each
+            hit, true, predicted = sums[:3]
             iou, total = ratio(hit, true + predicted - hit), true.sum(1)
             return {
                 "mean_iou": mean_of_defined(iou),
                 "pixel_accuracy": ratio(hit.sum(1), total),
                 "mean_accuracy": mean_of_defined(ratio(hit, true)),
                 "frequency_weighted_iou": ratio((true * np.nan_to_num(iou)).sum(1), total),
+                "boundary_iou": mean_of_defined(_overlap(sums[3:])),
             }
 
         curves = {"confusion": {"classes": self.classes, "counts": self._counts[:, :c].tolist()}}
         return Result(
             estimate(statistic, resampled_as(sorted(self._rows), groups), bootstrap, seed),
-            self._per_class(),
+            self._per_class(rows[:, 3:].sum(0)),
             curves,
             len(rows),
         )
 
-    def _per_class(self) -> list[dict[str, Any]]:
+    def _per_class(self, boundaries: np.ndarray) -> list[dict[str, Any]]:
         hit, true = self._counts.diagonal(), self._counts.sum(1)
         predicted = self._counts[:, : len(self.classes)].sum(0)
         iou, accuracy, precision = class_iou(self._counts), ratio(hit, true), ratio(hit, predicted)
+        along = _overlap(boundaries)
         return [
             {
                 "name": name,
@@ -88,9 +95,15 @@ class Segmentation:
                 "iou": None if np.isnan(iou[k]) else float(iou[k]),
                 "accuracy": None if np.isnan(accuracy[k]) else float(accuracy[k]),
                 "precision": None if np.isnan(precision[k]) else float(precision[k]),
+                "boundary_iou": None if np.isnan(along[k]) else float(along[k]),
             }
             for k, name in enumerate(self.classes)
         ]
+
+
+def _overlap(sums: np.ndarray) -> np.ndarray:
+    """Intersection over union [...] of pixels hit, true and predicted [3, ...]."""
+    return ratio(sums[0], sums[1] + sums[2] - sums[0])
 
 
 def class_maps(id: str, truth: Annotation, prediction: Annotation, classes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,12 +14,12 @@ from saccade.data.rle import encode_mask
 from saccade.data.truth import read_truth
 from saccade.data.types import IGNORE, Annotation, Batch
 from saccade.errors import DataError
-from saccade.metrics import Metric
+from saccade.metrics import Metric, partitions
 from saccade.metrics.segmentation import Segmentation, class_iou, class_maps, count_pixels
 from saccade.tasks.contract import Demo, ReportForm, Scores, Target, Verdict
 from saccade.tasks.words import percent
 
-REPORT = ReportForm("iou", ("pixels", "iou", "accuracy", "precision"), counted="pixels")
+REPORT = ReportForm("iou", ("pixels", "iou", "accuracy", "precision", "boundary_iou"), counted="pixels")
 SMALLEST_SCORE = None
 LOSSES = ("cross_entropy",)
 DEMO = Demo("unet_light", 600, 192, 128, 24)
@@ -29,7 +29,8 @@ MEANINGS = {
     "pixel_accuracy": "share of the pixels with the right class",
     "mean_accuracy": "mean over the classes of the share of pixels that is right",
     "frequency_weighted_iou": "intersection over union, each class weighted by its pixels",
-}
+    "boundary_iou": "intersection over union within 2 % of the diagonal from the outlines, mean over the classes",
+} | partitions.MEANINGS
 LARGEST = 6  # classes of the short line
 
 

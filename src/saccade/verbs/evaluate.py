@@ -32,6 +32,7 @@ from saccade.machine.paths import at_home
 from saccade.machine.terminal import printable
 from saccade.metrics import Result
 from saccade.metrics.coco_results import ResultRows, category_ids, holds_poses
+from saccade.metrics.partitions import Partitions
 from saccade.ops.suppression import NmsRule, rule_of
 from saccade.reports.gallery import Gallery
 from saccade.tasks.table import find_task
@@ -58,6 +59,7 @@ def evaluate(
     nms: NmsRule | str = "hard",
     proposals: str | Path | None = None,
     instances: bool = False,
+    regions: str | None = None,
     weights: str | Path | None = None,
     names: str | Path | None = None,
     out: str | Path | None = None,
@@ -72,15 +74,14 @@ def evaluate(
         seed: of the split, where the data set gives none; by default (with `holdout` and `group`) that of the run in
             config.json beside the checkpoint, whose training images must not be scored as its val; else 0.
         crops: classify, tag: 1 view of every image, or the mean over 2, 10 or 144 (inference/crops.py).
-        tile, overlap, instances: as in `predict`; objects in class maps are measured against those of the data.
+        tile, overlap, instances: as in `predict`. regions: segment: also how well the parts of a class are told apart.
         corners: "coco", or "voc" for a results file whose boxes count pixels from 1, as VOC does (`read_results`).
         nms, weights, names: as in `load`: how overlapping boxes suppress each other; the files of a `.cfg`.
         proposals: boxes, not those of training or (one person) of the truth: a file, a run, "selective_search".
         out: folder for report.html, metrics.json, plots and, where a model finds objects, coco_results.json.
 
     Returns:
-        `{data, split, images, metrics: {name: {value, low, high}}, per_class, seconds, ...}` with what was asked for,
-        and `refused: [{where, why}], warnings`, which are of the data set, all its splits.
+        `{data, split, images, metrics: {name: {value, low, high}}, per_class, refused: [{where, why}], warnings, ...}`.
 
     Raises:
         DataError, UsageError, ModelFileError: as the parts say.
@@ -91,12 +92,12 @@ def evaluate(
     how = Pass(batch, workers, crops, progress, tiling_of(tile, overlap))
     _check_words(str(run), predictor, how, corners, rule, proposals)
     images = _images(predictor, run, data, split, seed, at_home(proposals))
-    task = predictor.task if predictor else images.dataset.task
-    gallery = None if folder is None else Gallery(task, images.dataset, images.records)
-    rows = ResultRows(images.dataset, images.ids) if folder and predictor and find_task(task).many_objects else None
-    result = _scored(predictor or Path(run), images, how, (gallery, rows), bootstrap, corners)
-    summary = _asked(str(data), images, how, corners, rule) | _given(run, weights, names) | result.to_json()
-    summary |= _tell(images.dataset, progress) | {"seconds": round(time.monotonic() - start, 3)}
+    gallery = None if folder is None else Gallery(images.task, images.dataset, images.records)
+    rows = ResultRows(images.dataset, images.ids) if folder and predictor and images.of_objects else None
+    watchers = gallery, rows, _partitions(regions, predictor)
+    result = _scored(predictor or Path(run), images, how, watchers, bootstrap, corners)
+    summary = _asked(str(data), images, how, corners, rule) | {"regions": regions} | _given(run, weights, names)
+    summary |= result.to_json() | _tell(images.dataset, progress) | {"seconds": round(time.monotonic() - start, 3)}
     if folder and gallery:
         _write_report(folder, Path(run), str(data), summary, gallery, predictor, rows)
     return summary
@@ -111,7 +112,13 @@ class _Images:
     source: str | None  # where the boxes come from that the model is given
     split: str
     records: list[Record]
+    task: str
     of_pixels: bool = False  # objects in class maps
+
+    @property
+    def of_objects(self) -> bool:
+        """Whether answers are objects."""
+        return find_task(self.task).many_objects
 
 
 def _images(
@@ -129,7 +136,7 @@ def _images(
     source = _proposals(str(run), predictor, dataset, proposals)
     split = split or ("val" if predictor else next((each for each in ("val", "test") if each in dataset.splits), "all"))
     records = _records(Path(run), dataset, split, seed, of_model=predictor is not None)
-    return _Images(dataset, ids, source, split, records)
+    return _Images(dataset, ids, source, split, records, predictor.task if predictor else dataset.task)
 
 
 def _images_of_objects(
@@ -149,7 +156,7 @@ def _images_of_objects(
     chosen = {record.id for record in _records(Path(run), maps, split, seed, of_model=True)}
     records = sorted((record for record in dataset.records if record.id in chosen), key=lambda record: record.id)
     ids = dict(zip(dataset.classes, category_ids(dataset), strict=True))
-    return _Images(dataset, ids, None, split, records, of_pixels=True)
+    return _Images(dataset, ids, None, split, records, predictor.task, of_pixels=True)
 
 
 def _scored(
@@ -164,7 +171,21 @@ def _scored(
     watchers = [watcher for watcher in asked if watcher is not None]
     if isinstance(source, Path):
         return score_file(source, images.dataset, images.records, watchers, bootstrap, corners)
-    return score(source, images.dataset, images.records, how, watchers, bootstrap)
+    result = score(source, images.dataset, images.records, how, watchers, bootstrap)
+    for watcher in watchers:
+        if isinstance(watcher, Partitions):
+            result.metrics |= watcher.result(bootstrap)
+    return result
+
+
+def _partitions(regions: str | None, predictor: Predictor | None) -> Partitions | None:
+    """What measures the parts of the class `regions`. Raises UsageError where answers are no class maps."""
+    if regions is None:
+        return None
+    if predictor is None or not find_task(predictor.task).semantic:
+        what = "a results file" if predictor is None else f"a model to {predictor.task}"
+        raise UsageError(f"--regions {regions}: parts of a class are those of class maps; this is {what}")
+    return Partitions(predictor.classes, regions)
 
 
 def _asked(data: str, images: _Images, how: Pass, corners: str, rule: NmsRule) -> dict[str, Any]:
@@ -307,6 +328,7 @@ def _write_report(
         if summary.get(name) not in (usual, TRUTH):
             command += [f"--{name}", str(summary[name])]
     command += ["--instances"] if summary["instances"] else []
+    command += ["--regions", summary["regions"]] if summary["regions"] else []
     command += NmsRule(**summary["nms"]).words()
     command += [word for name in ("weights", "names") if name in summary for word in (f"--{name}", summary[name])]
     write_whole(folder / "metrics.json", json.dumps(summary, indent=2, allow_nan=False))
