@@ -1,4 +1,5 @@
-"""Every detector that is made small learns eight pictures by heart through `saccade train`, recipe, stages and all.
+"""Every detector that is made small learns eight pictures by heart through `saccade train`, recipe, stages and all,
+and the small hourglass the joints of twenty people.
 
 What does not is at fault until shown otherwise: the pictures that are asked are those that were learned from. In
 `make test-slow` alone; the fast tests show the same of smaller forms, without loader and recipe (`test_contract.py`).
@@ -84,3 +85,35 @@ def test_eight_pictures_of_blood_cells_are_learned_by_heart(
     monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "cache"))
     data = the_same_twice(read(shared_data / "bccd", "detect"), tmp_path / "data")
     assert learned(name, data, tmp_path / "run", 320) > 0.9
+
+
+def the_same_people_twice(dataset: DataSet, out: Path, count: int) -> Path:
+    """The first people of a data set of one person a picture, as a COCO data set below `out` with them as val too."""
+    assert dataset.joints is not None
+    kind = {"id": 1, "name": "person", "keypoints": list(dataset.joints.names)}
+    for part in ("train", "val"):
+        images, people = [], []
+        for number, record in enumerate(dataset.records[:count]):
+            target = out / part / f"{number}.jpg"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(dataset.root / record.path, target)
+            height, width = record.size
+            images.append({"id": number, "file_name": target.name, "height": height, "width": width})
+            (thing,) = record.things or ()
+            x1, y1, x2, y2 = thing.box or (0, 0, width, height)
+            box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0}
+            joints = {"keypoints": [v for point in thing.keypoints or () for v in point]}
+            people.append(box | joints | {"id": number + 1, "image_id": number, "category_id": 1})
+        page = out / "annotations" / f"person_keypoints_{part}.json"
+        page.parent.mkdir(exist_ok=True)
+        page.write_text(json.dumps({"images": images, "annotations": people, "categories": [kind]}), encoding="utf-8")
+    return out
+
+
+@pytest.mark.slow
+def test_the_joints_of_twenty_people_are_learned_by_heart(tmp_path: Path, shared_data: Path) -> None:
+    """At a fifth of the torso, in the boxes of the truth."""
+    data = the_same_people_twice(read(shared_data / "lsp_pose", "pose"), tmp_path / "data", 20)
+    still = STILL | {"rotate": 0, "epochs": 100}
+    run = saccade.train("hourglass_small", data, task="pose", out=tmp_path / "run", progress=False, **still)
+    assert run["metrics"]["pck"]["value"] > 0.95

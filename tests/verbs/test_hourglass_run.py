@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 import saccade
+from saccade.data.joints import COCO_PERSON, MPII, Joints
 from saccade.data.types import Annotation, Objects
 from saccade.errors import DataError, UsageError
 from saccade.verbs.explain import explain
@@ -194,3 +196,24 @@ def test_what_the_confidence_of_a_joint_hangs_on(
     monkeypatch.setattr("saccade.tasks.detect.SMALLEST_SCORE", 0.0)
     found = explain(run, [people / "val" / "7.png"], top=1, out=tmp_path / "why", methods=["occlusion"])
     assert found["images"][0]["explained"][0]["name"].removeprefix("person: ") in NAMES
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("data", "joints", "people"), [("mpii/test_mpii.json", MPII, 4), ("coco/test_coco.json", COCO_PERSON, 7)]
+)
+def test_files_of_mpii_and_coco_train(
+    data: str, joints: Joints, people: int, tmp_path: Path, shared_data: Path
+) -> None:
+    """Of five pictures four are learned from; of COCO's four pictures three, whose people without joints are left."""
+    page = shared_data / "pose_samples" / data
+    for source in page.parent.glob("*.jpg"):
+        shutil.copy(source, tmp_path)
+    shutil.copy(page, tmp_path / "poses.json")  # `test` would be a split
+    out = tmp_path / "run"
+    run = saccade.train("hourglass_small", tmp_path / "poses.json", task="pose", out=out, **RUN, **TINY)
+    config = json.loads((out / "config.json").read_text())
+    assert config["preprocessing"]["joints"] == joints.to_json()
+    assert config["config"]["joints"] == len(joints)
+    assert config["images"]["train"] == people
+    assert run["metrics"]["pck"]["value"] is not None
