@@ -11,7 +11,7 @@ from saccade.data.types import Annotation, Batch
 from saccade.errors import UsageError
 from saccade.inference.fuse import prepare_for_inference
 from saccade.models import create, model_module
-from saccade.models.segmenters.segnet import VARIANTS, Config, Model, adapt
+from saccade.models.segmenters.segnet import VARIANTS, Config, Enlarge, Model, adapt
 from saccade.models.standing import standing_of
 
 SMALL = Config(classes=3, trunk="vgg13_bn", trunk_width=4)
@@ -125,3 +125,54 @@ def test_class_weights_and_ignored_pixels_in_the_loss() -> None:
 def test_a_trunk_without_indices_is_refused() -> None:
     with pytest.raises(UsageError, match="resnet18 does not keep the places of its maxima"):
         create("segnet_small", trunk="resnet18", trunk_width=8)
+
+
+WAYS = ("unpool", "nearest", "bed_of_nails", "bilinear", "transposed_3", "transposed_4")
+
+
+def enlarged_plainly(way: str, layer: Enlarge, x: torch.Tensor, full: torch.Tensor) -> torch.Tensor:
+    """A second implementation, of torch's own functions; `full` is the map that `x` was pooled from."""
+    height, width = full.shape[2:]
+    if way == "unpool":
+        return F.max_unpool2d(*F.max_pool2d(full, 2, return_indices=True), 2)
+    if way == "nearest":
+        return F.interpolate(x, scale_factor=2, mode="nearest")
+    nails = torch.zeros_like(full)
+    nails[:, :, ::2, ::2] = x
+    if way == "bed_of_nails":
+        return nails
+    if way == "bilinear":  # between the samples, and fading out behind the last
+        return F.interpolate(F.pad(x, (0, 1, 0, 1)), size=(height + 1, width + 1), mode="bilinear", align_corners=True)[
+            :, :, :height, :width
+        ]
+    kernel = layer.transposed.weight.flip(2, 3)  # a transposed convolution is a convolution of the nails
+    side = kernel.shape[-1]
+    before, after = side - 2, side - 2 + (side == 4)
+    nails = F.pad(nails, (before, after - 1 + (side == 3), before, after - 1 + (side == 3)))
+    return F.conv2d(nails, kernel, groups=len(kernel))[:, :, :height, :width]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_of_enlarging(way: str) -> None:
+    torch.manual_seed(0)
+    layer = Enlarge(way, 3).double()
+    full = torch.rand(2, 3, 8, 12, dtype=torch.float64)
+    pooled, indices = F.max_pool2d(full, 2, return_indices=True)
+    enlarged = layer(pooled, indices, (8, 12))
+    torch.testing.assert_close(enlarged, enlarged_plainly(way, layer, pooled, full))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_network_trains_and_exports_with_every_way(way: str) -> None:
+    torch.manual_seed(0)
+    config = Config(classes=3, trunk="vgg11_bn", trunk_width=4, trunk_depths=(1, 1, 1, 1, 1), upsampling=way)
+    model = Model(config)
+    batch = Batch(
+        torch.rand(1, 3, 64, 64), [(64, 64)], truth=[Annotation((64, 64), semantic=torch.zeros(64, 64).byte())]
+    )
+    model.loss(batch)["cross_entropy"].backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())
+    model.eval()
+    images = torch.rand(1, 3, 64, 64)
+    program = torch.export.export(model, (images,))
+    torch.testing.assert_close(program.module()(images), model(images), atol=1e-5, rtol=1e-5)

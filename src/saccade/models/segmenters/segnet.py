@@ -3,6 +3,9 @@
 The encoder is VGG-16 with batch norm up to its last pooling. The decoder mirrors it: every pooling is undone by the
 indices that it kept, which leaves a sparse map, and as many convolutions as the encoder's stage has make that dense.
 Nothing but indices is copied across, so that the maps themselves need not be kept, and nothing is learnt in enlarging.
+
+What stands in the place of the indices can be chosen (`upsampling`), as the paper does in section 3.3: of the functions
+of `layers/upsampling.py` each one, or a transposed convolution, all else being equal (`benchmarks/upsampling.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from torch.nn import functional as F
 from saccade.data.types import Annotation, Batch
 from saccade.errors import UsageError
 from saccade.layers.maps import Pooled
-from saccade.layers.upsampling import max_unpool
+from saccade.layers.upsampling import bed_of_nails, bilinear, max_unpool, nearest, output_padding
 from saccade.losses.segmentation import median_frequency_weights, pixel_cross_entropy, stack_targets
 from saccade.models.backbones import create_trunk
 from saccade.models.paper import Paper
@@ -45,6 +48,9 @@ class Config:
     trunk_depths: tuple[int, ...] | None = None  # `depths` of the trunk, and so of the decoder
     # frozen: batch norms of the trunk with fixed statistics, for few images a step; none: as the trunk is made
     trunk_norm: Literal["batch", "frozen"] | None = None
+    # How the decoder enlarges a map: unpool, by the indices of the pooling (the paper); transposed_3, transposed_4: a
+    # transposed convolution of that side, a kernel for each channel, which is learnt
+    upsampling: Literal["unpool", "nearest", "bed_of_nails", "bilinear", "transposed_3", "transposed_4"] = "unpool"
     balance: float = 1.0  # power of (median frequency / frequency of the class) in `adapt`'s class weights; 0 for none
     class_weights: tuple[float, ...] | None = None  # one a class; `adapt` fills it
 
@@ -107,20 +113,23 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The mirror of the encoder (figure 2): unpool by its indices, then as many convolutions as its stage has.
+    """The mirror of the encoder (figure 2): enlarge, then as many convolutions as its stage has.
 
     The last convolution of every stage has the channels of the next finer one; that of the finest stage gives logits
     and has neither norm nor ReLU.
 
     Attributes:
+        enlarge: by 2, in front of each stage.
         stages: one for each pooling, from coarse to fine.
     """
 
-    def __init__(self, channels: Sequence[int], depths: Sequence[int], classes: int) -> None:
+    def __init__(self, channels: Sequence[int], depths: Sequence[int], config: Config) -> None:
         """Channels and depths of the encoder's stages, from fine to coarse."""
         super().__init__()
-        self.stages = nn.ModuleList()
+        classes = config.classes
+        self.enlarge, self.stages = nn.ModuleList(), nn.ModuleList()
         for (finer, own), depth in zip(reversed(list(pairwise([0, *channels]))), reversed(depths), strict=True):
+            self.enlarge.append(Enlarge(config.upsampling, own))
             blocks: list[nn.Module] = [Block(own, own) for _ in range(depth - 1)]
             blocks.append(Block(own, finer) if finer else nn.Conv2d(own, classes, 3, padding=1))
             self.stages.append(nn.Sequential(*blocks))
@@ -128,9 +137,34 @@ class Decoder(nn.Module):
     def forward(self, pooled: Pooled) -> Tensor:
         """Logits [b, classes, H, W] of the map behind the last pooling of an image of H x W."""
         x = pooled.map
-        for stage, indices, size in zip(self.stages, reversed(pooled.indices), reversed(pooled.sizes), strict=True):
-            x = stage(max_unpool(x, indices, size))
+        kept = zip(reversed(pooled.indices), reversed(pooled.sizes), strict=True)
+        for enlarge, stage, (indices, size) in zip(self.enlarge, self.stages, kept, strict=True):
+            x = stage(enlarge(x, indices, size))
         return x
+
+
+class Enlarge(nn.Module):
+    """A map [b, c, H, W] at twice its sides, in the way of `Config.upsampling` (layers/upsampling.py says what each
+    computes)."""
+
+    def __init__(self, way: str, channels: int) -> None:
+        super().__init__()
+        self.way = way
+        self.transposed: nn.ConvTranspose2d | None = None
+        if way.startswith("transposed"):
+            side = int(way[-1])
+            more = output_padding(1, 2, side, 2, 1)
+            self.transposed = nn.ConvTranspose2d(channels, channels, side, 2, 1, more, groups=channels, bias=False)
+            nn.init.normal_(self.transposed.weight, mean=4 / side**2, std=1 / side)  # each value stands for four
+
+    def forward(self, x: Tensor, indices: Tensor, size: tuple[int, int]) -> Tensor:
+        """[b, c, *size], of which H and W are half. `indices` are those of the pooling that made it so small."""
+        if self.transposed is not None:
+            enlarged: Tensor = self.transposed(x)
+            return enlarged
+        if self.way == "unpool":
+            return max_unpool(x, indices, size)
+        return {"nearest": nearest, "bed_of_nails": bed_of_nails, "bilinear": bilinear}[self.way](x, 2)
 
 
 class Model(nn.Module):
@@ -149,7 +183,7 @@ class Model(nn.Module):
                 f"the trunk {config.trunk} does not keep the places of its maxima, which SegNet's decoder needs; take "
                 "a VGG, such as vgg16_bn or vgg11_bn"
             )
-        self.decoder = Decoder(self.trunk.channels, self.trunk.config.depths, config.classes)
+        self.decoder = Decoder(self.trunk.channels, self.trunk.config.depths, config)
         for module in self.decoder.modules():
             if isinstance(module, nn.Conv2d):  # section 4.1: as He et al. 2015
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
