@@ -1,6 +1,6 @@
 """Does it matter how a decoder enlarges its maps? Every way in one network: score, and the grid that it leaves behind.
 
-    python benchmarks/upsampling.py DATA/camvid --out OUT [--minutes 4 | --epochs N] [--seeds 0] [--only unpool nearest ...]
+    python benchmarks/upsampling.py DATA/camvid --out OUT [--minutes 4 | --epochs N] [--seeds 0] [--only nearest ...]
         [--set NAME=VALUE ...]
 
 `segnet_small` learns the same images with `upsampling` set to each way (models/segmenters/segnet.py), all else being
@@ -37,7 +37,7 @@ from saccade.plots.palette import class_colour
 MODEL = "segnet_small"
 WAYS = ("unpool", "nearest", "bed_of_nails", "bilinear", "transposed_3", "transposed_4")
 SIDES = (160, 224)  # of the images that are measured, multiples of 32
-BORDER = 64  # pixels from the border at which an even image is measured
+BORDER = 224  # pixels from the border, beyond what its zeros reach, at which an even image is measured
 PERIODS = (2, 4, 8)
 PHOTOS = 8
 
