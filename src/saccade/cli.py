@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from saccade import cli_data
+from saccade import cli_data, cli_faces
 from saccade.cli_options import (
     HELP,
     METHODS,
@@ -65,6 +65,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(cli_data.app)
+app.add_typer(cli_faces.app, name="faces")
 
 
 @app.callback(invoke_without_command=True)

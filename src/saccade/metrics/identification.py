@@ -13,9 +13,17 @@ from typing import Any
 import numpy as np
 
 from saccade.errors import DataError
-from saccade.metrics import Result
+from saccade.metrics import Result, Value
 from saccade.metrics.bootstrap import estimate, ratio
-from saccade.metrics.verification import Roc, auc, equal_error_rate, pair_weights, roc, tar_at_far
+from saccade.metrics.verification import (
+    Roc,
+    accuracy_by_folds,
+    auc,
+    equal_error_rate,
+    pair_weights,
+    roc,
+    tar_at_far,
+)
 
 FARS = {"1e-2": 1e-2, "1e-3": 1e-3}  # false-accept rates at which TAR is stated
 OPEN = "1e-2"  # the share of strangers let in at which DIR is stated
@@ -168,6 +176,57 @@ def score_embeddings(
     return Result(metrics, per_class, curves, len(ids))
 
 
+def score_pairs(
+    scores: np.ndarray, same: np.ndarray, people: np.ndarray, folds: np.ndarray, bootstrap: int = 1000, seed: int = 0
+) -> Result:
+    """What scores of given pairs are worth, as of a list of Labeled Faces in the Wild.
+
+    Metrics accuracy (by folds, `verification.accuracy_by_folds`; its interval is Student's over folds), auc, eer,
+    tar_at_far_1e-2, tar_at_far_1e-3 with intervals over resampled people. Rows of `per_class` are the folds: name,
+    pairs, accuracy, threshold. Curve: "roc" as in `score_embeddings`.
+
+    Args:
+        scores: [n], higher means more alike.
+        same: [n] bool.
+        people: [n, 2] numbers of the people in each pair.
+        folds: [n] numbers.
+
+    Raises:
+        DataError: fewer than two folds, or a score that is not finite.
+    """
+    from scipy.stats import t
+
+    found = accuracy_by_folds(scores, same, folds)
+    names, numbered = np.unique(people, return_inverse=True)
+    both = numbered.reshape(people.shape)
+
+    def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
+        curves = [roc(scores, same, pair_weights(w, both)) for w in weights]
+        values = {"auc": [auc(c) for c in curves], "eer": [equal_error_rate(c)[0] for c in curves]}
+        values |= {f"tar_at_far_{word}": [tar_at_far(c, far) for c in curves] for word, far in FARS.items()}
+        return {name: np.array(column) for name, column in values.items()}
+
+    spread = float(t.ppf(0.975, len(found.accuracies) - 1)) * found.standard_error
+    accuracy = Value(found.accuracy, found.accuracy - spread, min(1.0, found.accuracy + spread))
+    metrics = {"accuracy": accuracy} | estimate(statistic, np.arange(len(names)), bootstrap, seed)
+    rows = zip(np.unique(folds), found.accuracies, found.thresholds, strict=True)
+    per_fold = [
+        {"name": f"fold {k}", "pairs": int((folds == k).sum()), "accuracy": float(value), "threshold": float(limit)}
+        for k, value, limit in rows
+    ]
+    return Result(metrics, per_fold, {"roc": roc_to_json(roc(scores, same))}, len(scores))
+
+
+def roc_to_json(curve: Roc) -> dict[str, Any]:
+    """A curve as it is kept in a file, of some of its points (`thinned`)."""
+    at = thinned(curve)
+    columns = {"far": curve.far, "tar": curve.tar, "threshold": curve.thresholds}
+    return {name: column[at].tolist() for name, column in columns.items()} | {
+        "same": curve.same,
+        "different": curve.different,
+    }
+
+
 def _scores(rows: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """Cosines of pairs, a block at a time."""
     blocks = np.array_split(pairs, max(1, len(pairs) // 100_000))
@@ -217,15 +276,9 @@ def _curves(curve: Roc, probes: Probes, scores: np.ndarray, same: np.ndarray) ->
     opened = open_set(probes)
     edges = np.linspace(-1, 1, 81)
     last = min(20, int(probes.rank.max(initial=0)))
-    thin, open_thin = thinned(curve), thinned(opened)
+    open_thin = thinned(opened)
     return {
-        "roc": {
-            "far": curve.far[thin].tolist(),
-            "tar": curve.tar[thin].tolist(),
-            "threshold": curve.thresholds[thin].tolist(),
-            "same": curve.same,
-            "different": curve.different,
-        },
+        "roc": roc_to_json(curve),
         "open_set": {"far": opened.far[open_thin].tolist(), "dir": opened.tar[open_thin].tolist()},
         "ranks": {"rank": list(range(1, last + 1)), "share": [rank_rate(probes, r) for r in range(1, last + 1)]},
         "scores": {
