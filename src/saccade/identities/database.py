@@ -28,6 +28,7 @@ from saccade.identities.sqlite_file import APPLICATION, FORMAT, HEAD, connect, m
 from saccade.machine.files import disk_errors, open_regular
 
 LONGEST_NAME = 200  # characters
+MANY = 10_000  # pictures that are read at once
 
 
 @dataclass(frozen=True)
@@ -213,30 +214,37 @@ class Database:
                 "ORDER BY people.id"
             ).fetchall()
             total = sum(row[2] for row in people)
-            rows = np.empty((total, self.length), dtype=np.float32)
             ids = np.empty(total, dtype=np.int64)
+            rows = np.empty((total, self.length), dtype=np.float32)
             found = connection.execute("SELECT id, embedding FROM pictures ORDER BY person, id")
-            for i, (picture, embedding) in enumerate(found):
-                ids[i], rows[i] = picture, self._numbers(picture, embedding)
+            start = 0
+            while some := found.fetchmany(MANY):
+                ids[start : start + len(some)] = [picture for picture, _ in some]
+                rows[start : start + len(some)] = self._numbers(some)
+                start += len(some)
         odd = np.flatnonzero(~(np.abs(np.einsum("nd,nd->n", rows, rows) - 1) < 1e-3))
         if len(odd):
             raise ModelFileError(f"{self.path}: damaged: the embedding of picture {ids[odd[0]]} is not of length 1")
         starts = np.concatenate([[0], np.cumsum([row[2] for row in people])]).astype(np.int64)
         return Snapshot([row[1] for row in people], starts, rows, ids, changes)
 
-    def owners(self, pictures: Sequence[int]) -> dict[int, str]:
-        """Whose pictures of these numbers are; those that are not there any more are left out."""
-        found: dict[int, str] = {}
+    def pictures(self, ids: Sequence[int]) -> tuple[list[str], np.ndarray]:
+        """Whose pictures of these numbers are [n], and their embeddings [n, d]; those that are not there any more are
+        left out.
+
+        Raises:
+            ModelFileError: the file is damaged.
+        """
+        found: list[tuple[int, str, bytes]] = []
         with sqlite_errors(self.path):
-            for start in range(0, len(pictures), 500):
-                some = [int(picture) for picture in pictures[start : start + 500]]
-                marks = ",".join("?" * len(some))
-                found |= self._connection.execute(
-                    "SELECT pictures.id, name FROM pictures JOIN people ON person = people.id "
-                    f"WHERE pictures.id IN ({marks})",
+            for start in range(0, len(ids), 500):
+                some = [int(picture) for picture in ids[start : start + 500]]
+                found += self._connection.execute(
+                    "SELECT pictures.id, name, embedding FROM pictures JOIN people ON person = people.id "
+                    f"WHERE pictures.id IN ({','.join('?' * len(some))})",
                     some,
-                ).fetchall()
-        return found
+                )
+        return [name for _, name, _ in found], self._numbers([(picture, row) for picture, _, row in found])
 
     def _bytes(self, face: Face, name: str) -> bytes:
         """An embedding at length 1 as it is kept: little-endian float32."""
@@ -253,10 +261,13 @@ class Database:
             )
         return (row / length).astype("<f4").tobytes()
 
-    def _numbers(self, picture: int, embedding: object) -> np.ndarray:
-        if not isinstance(embedding, bytes) or len(embedding) != 4 * self.length:
-            raise ModelFileError(f"{self.path}: damaged: the embedding of picture {picture} has another length")
-        return np.frombuffer(embedding, dtype="<f4")
+    def _numbers(self, found: Sequence[tuple[int, object]]) -> np.ndarray:
+        """Embeddings [n, d] of pictures as they are kept."""
+        for picture, row in found:
+            if not isinstance(row, bytes) or len(row) != 4 * self.length:
+                raise ModelFileError(f"{self.path}: damaged: the embedding of picture {picture} has another length")
+        joined = b"".join(row for _, row in found if isinstance(row, bytes))
+        return np.frombuffer(joined, dtype="<f4").reshape(-1, self.length)
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:

@@ -21,7 +21,7 @@ from saccade.machine.files import disk_errors
 
 INDEX_FROM = 200_000  # pictures: below, exact search takes a few hundredths of a second
 BLOCK = 65_536  # pictures compared at once
-CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 32, 128, 512  # of the index: links a picture, candidates looked at
+CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 16, 128, 256  # of the index: links a picture, candidates looked at
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,9 @@ class Index:
         index._inner.add(ids.astype(np.uint64), rows, threads=threads)
         return index
 
-    def pictures(self, query: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
-        """Ids [k] and cosines [k] of the pictures most like a query [d] of length 1, k at most `top`."""
-        found = self._inner.search(query, top)
-        return np.asarray(found.keys).astype(np.int64), 1 - np.asarray(found.distances, dtype=np.float32)
+    def pictures(self, query: np.ndarray, top: int) -> np.ndarray:
+        """Ids [k] of the pictures most like a query [d] of length 1, k at most `top`."""
+        return np.asarray(self._inner.search(query, top).keys).astype(np.int64)
 
     def __len__(self) -> int:
         return len(self._inner)
@@ -111,7 +110,7 @@ def _new(length: int) -> Any:
     return Neighbours(
         ndim=length,
         metric="ip",
-        dtype="f32",
+        dtype="f16",  # who is near; how near is computed from the database
         connectivity=CONNECTIVITY,
         expansion_add=EXPANSION_ADD,
         expansion_search=EXPANSION_SEARCH,
@@ -178,16 +177,16 @@ def open_index(database: Database) -> Index | None:
 
 
 def indexed(database: Database, index: Index, query: np.ndarray, top: int = 5) -> list[Match]:
-    """The `top` people most like a query [d] of length 1 by the index, best first. Where the nearest pictures are all
-    of a few people, more are asked for."""
+    """The `top` people most like a query [d] of length 1 by the index, best first, with their scores as in the
+    database. Where the nearest pictures are all of a few people, more are asked for."""
     wanted = 4 * top
     while True:
-        ids, scores = index.pictures(query, min(wanted, len(index)))
-        owners = database.owners(ids.tolist())
+        ids = index.pictures(query, min(wanted, len(index)))
+        names, rows = database.pictures(ids.tolist())
+        scores = rows @ query
         best: dict[str, float] = {}
-        for picture, score in zip(ids.tolist(), scores.tolist(), strict=True):
-            if picture in owners:
-                best.setdefault(owners[picture], score)
+        for i in np.argsort(-scores, kind="stable"):
+            best.setdefault(names[i], float(scores[i]))
         if len(best) >= top or wanted >= len(index):
             return [Match(name, score) for name, score in list(best.items())[:top]]
         wanted *= 4
