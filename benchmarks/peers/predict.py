@@ -1,4 +1,4 @@
-"""Prediction in process: Saccade beside torchvision, timm and segmentation-models-pytorch.
+"""Prediction in process: Saccade beside torchvision, timm, segmentation-models-pytorch and plain torch (SegNet).
 
     python benchmarks/peers/predict.py --networks resnet18,vgg16 --batches 1,8
 
@@ -7,7 +7,8 @@ and get the same uint8 images of the network's own size. What is timed is images
 normalisation, network, softmax or box selection. Peers run as their pages say (eager, fp32); Saccade runs at its
 default precision and at `--precision fp32`. The three take turns; the table gives the median, the spread (half the
 distance of the quartiles, in per cent of the median), ratios of medians, the peak of resident memory above that before
-the network was loaded from its file, and the largest difference of the answers in fp32 (scores: of their logarithms).
+the network was loaded from its file, and the largest difference of the answers in fp32 (scores: of their logarithms;
+class maps: the share of the pixels whose class is another).
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Network(NamedTuple):
     """One comparison."""
 
     ours: str
-    peer: str  # torchvision, timm or smp
+    peer: str  # torchvision, timm or smp; plain: a script of this folder
     theirs: str
     task: str
     size: int
@@ -66,6 +67,8 @@ NETWORKS = {
         Network("faster_rcnn_r50_fpn", "torchvision", "fasterrcnn_resnet50_fpn", "detect", 512, (2.0, 2.0)),
         Network("mask_rcnn_r50_fpn", "torchvision", "maskrcnn_resnet50_fpn", "instances", 800, (2.0, 2.0)),
         Network("unet_resnet18", "smp", "unet_resnet18", "segment", 256, (2.0, 2.0)),
+        Network("fcn_resnet50", "torchvision", "fcn_resnet50", "segment", 520, (2.0, 2.0)),
+        Network("segnet", "plain", "segnet", "segment", 256, (2.0, 2.0)),
     )
 }
 
@@ -97,15 +100,16 @@ def compare(network: Network, maker: Peer, folder: Path, batches: list[int], opt
     ours = {precision: load(run, "cpu", precision) for precision in PRECISIONS}
     with Peer("torchvision_predict.py", options.threads) as peer:
         peer.ask({**request, "do": "load"})
+        same = network.peer != "smp"
         for batch in batches:
-            answer, times, worst = take_turns(peer, ours, images_of(network, batch), options.rounds)
+            answer, times, worst = take_turns(peer, ours, images_of(network, batch), options.rounds, same)
             peaks = {"peer": answer["peak"]} if batch == batches[-1] else {}
             peaks |= {precision: measure_peak(run, network, batch, precision) for precision in PRECISIONS if peaks}
             report(network, batch, times, peaks, worst)
 
 
 def take_turns(
-    peer: Peer, ours: dict[str, Predictor], images: np.ndarray, rounds: int
+    peer: Peer, ours: dict[str, Predictor], images: np.ndarray, rounds: int, same: bool
 ) -> tuple[dict[str, Any], dict[str, list[float]], str]:
     """The peer's last answer, milliseconds of every side's calls, and how far the answers are apart."""
     times: dict[str, list[float]] = {"peer": [], **{precision: [] for precision in PRECISIONS}}
@@ -118,7 +122,7 @@ def take_turns(
         for precision in PRECISIONS:
             spent, answers = time_ours(ours[precision], images, 1 + TIMED)
             times[precision] += spent[1:]
-    return answer, times, difference(found, answers[0])
+    return answer, times, difference(found, answers[0], same)
 
 
 def report(network: Network, batch: int, times: dict[str, list[float]], peaks: dict[str, float], worst: str) -> None:
@@ -137,8 +141,10 @@ def report(network: Network, batch: int, times: dict[str, list[float]], peaks: d
     )
 
 
-def difference(theirs: dict[str, np.ndarray], ours: Annotation) -> str:
-    """How far the answers to the first image are apart, ours in fp32."""
+def difference(theirs: dict[str, np.ndarray], ours: Annotation, same: bool) -> str:
+    """How far the answers to the first image are apart, ours in fp32; "-" for weights that are not the same."""
+    if not same:
+        return "-"
     if ours.objects is not None and ours.objects.scores is not None:
         count, scores = len(theirs["scores"]), ours.objects.scores.numpy()
         if count != len(scores):
@@ -153,6 +159,8 @@ def difference(theirs: dict[str, np.ndarray], ours: Annotation) -> str:
     if ours.scores is not None:
         logarithms = (np.log(np.maximum(p, 1e-12)) for p in (theirs["scores"][0], ours.scores.numpy()))
         return f"{np.abs(np.subtract(*logarithms)).max():.1g}"
+    if ours.semantic is not None and theirs["classes"].shape[1:] == ours.semantic.shape:
+        return f"{(theirs['classes'][0] != ours.semantic.numpy()).mean():.1g} of the pixels"
     return "-"
 
 

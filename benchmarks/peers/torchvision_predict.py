@@ -1,4 +1,5 @@
-"""The peers' side of predict.py: torchvision, timm and segmentation-models-pytorch as their own pages say to use them.
+"""The peers' side of predict.py: torchvision, timm and segmentation-models-pytorch as their own pages say to use them,
+and SegNet in plain torch.
 
 Default eager mode, fp32, `torch.inference_mode`, the batch as a contiguous float tensor after their own conversion and
 normalisation.
@@ -32,6 +33,12 @@ def build(request: dict[str, Any]) -> nn.Module:
         import segmentation_models_pytorch
 
         return segmentation_models_pytorch.Unet("resnet18", encoder_weights=None, classes=21)
+    if request["peer"] == "plain":
+        from plain_segnet import SegNet
+
+        return SegNet()
+    if name == "fcn_resnet50":  # as its published weights make it, with the auxiliary head
+        return torchvision.models.segmentation.fcn_resnet50(weights=None, weights_backbone=None, aux_loss=True)
     if name in ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn"):
         make = getattr(torchvision.models.detection, name)
         return make(weights=None, weights_backbone=None, min_size=size, max_size=size)
@@ -67,6 +74,8 @@ def predict(images: torch.Tensor) -> Any:
         if STATE["task"] in OBJECTS:
             return STATE["model"](list(floats))
         outputs = STATE["model"](transform.normalize(floats, *IMAGENET))
+        if isinstance(outputs, dict):
+            outputs = outputs["out"]
         return outputs.softmax(1) if STATE["task"] == "classify" else outputs.argmax(1)
 
 
@@ -101,6 +110,8 @@ def handle(request: dict[str, Any], arrays: dict[str, np.ndarray]) -> tuple[dict
     found = {}
     if STATE["task"] == "classify":
         found = {"scores": answer.numpy()}
+    elif STATE["task"] == "segment":
+        found = {"classes": answer.to(torch.uint8).numpy()}
     elif STATE["task"] in OBJECTS:
         found = {key: answer[0][key].numpy() for key in ("boxes", "scores", "labels")}
     return {"times": times, "peak": memory("VmHWM") - STATE["base"]}, found

@@ -7,7 +7,8 @@ sides hold one batch of random pixels and labels of 1000 classes. The peer is to
 with SGD and momentum, on a float batch that is normalised already. Saccade runs its own step as `saccade train` does
 (train_step_saccade.py): uint8 batch, default recipe but for the learning rate, default precision (bf16 where the
 processor multiplies it natively and the first loss agrees). The auxiliary classifiers of GoogLeNet and Inception v3 are
-trained on both sides; the numbers of parameters must be equal. Mask R-CNN learns ten discs an image of 800 pixels.
+trained on both sides, as is FCN's; the numbers of parameters must be equal. Mask R-CNN learns ten discs an image of 800
+pixels, segmenters a class for every pixel; SegNet's peer is plain torch (plain_segnet.py).
 
 The sides are two processes that take turns, one stopped while the other works (see train_speed.py), until the time of a
 network is over, starting included; there are two turns of each at least. The ratio is the median of those of the turns,
@@ -28,7 +29,7 @@ from environment import peers_python
 from predict import NETWORKS
 from train_speed import HERE, Side, ended
 
-WANTED = {"instances": (1.5, 1.1)}  # ratio that is asked for, and that in fp32; of the others
+WANTED = {"instances": (1.5, 1.1), "segment": (2.0, 1.2)}  # ratio that is asked for, and that in fp32; of the others
 USUAL = (2.0, 2.0)
 BATCHES = {  # images a step: a few seconds of the peer's on two cores at most
     "resnet18": 16,
@@ -42,6 +43,8 @@ BATCHES = {  # images a step: a few seconds of the peer's on two cores at most
     "resnext50_32x4d": 8,
     "inception_v3": 4,
     "mask_rcnn_r50_fpn": 1,
+    "fcn_resnet50": 1,
+    "segnet": 4,
 }
 HEADS = (
     "network",
@@ -81,7 +84,11 @@ def measure(name: str, options: argparse.Namespace) -> list[str]:
     scripts = (
         ([sys.executable, str(HERE / "train_step_saccade.py"), json.dumps(task | {"model": network.ours})], False),
         (
-            [str(peers_python()), str(HERE / "train_step_peer.py"), json.dumps(task | {"model": network.theirs})],
+            [
+                str(peers_python()),
+                str(HERE / "train_step_peer.py"),
+                json.dumps(task | {"model": network.theirs, "peer": network.peer}),
+            ],
             True,
         ),
     )

@@ -19,13 +19,22 @@ from discs import disc_masks, mask_boxes
 from torch.nn.functional import cross_entropy
 from torchvision_predict import build, memory
 
-AUXILIARY = {"googlenet": 0.3, "inception_v3": 0.4}  # weight of each auxiliary classifier in torchvision's references
+AUXILIARY = {
+    "googlenet": 0.3,
+    "inception_v3": 0.4,
+    "fcn_resnet50": 0.5,
+}  # weight of each auxiliary classifier in torchvision's references
+
+SEGMENTED = {"fcn_resnet50": 21, "segnet": 11}  # classes
 
 
 def loss_of(outputs: Any, labels: torch.Tensor, weight: float) -> torch.Tensor:
-    """Cross-entropy, of named tuples (GoogLeNetOutputs, InceptionOutputs) with that of the auxiliary logits."""
+    """Cross-entropy, with that of the auxiliary logits of named tuples (GoogLeNetOutputs, InceptionOutputs) and
+    FCN's dictionary."""
     if isinstance(outputs, torch.Tensor):
         return cross_entropy(outputs, labels)
+    if isinstance(outputs, dict):
+        outputs = (outputs["out"], outputs["aux"])
     main, *auxiliary = (cross_entropy(logits, labels) for logits in outputs)
     return main + weight * sum(auxiliary)
 
@@ -46,10 +55,12 @@ def main() -> None:
     task = json.loads(sys.argv[1])
     torch.manual_seed(0)
     imports = memory("VmRSS")
-    model = build({"peer": "torchvision", "network": task["model"], "size": task["size"]}).train()
+    model = build({"peer": task["peer"], "network": task["model"], "size": task["size"]}).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
     pixels = torch.randn(task["batch"], 3, task["size"], task["size"])
     labels = torch.randint(1000, (task["batch"],))
+    if task["kind"] == "segment":
+        labels = torch.randint(SEGMENTED[task["model"]], (task["batch"], task["size"], task["size"]))
     targets = disc_targets(task["batch"], task["size"]) if task["kind"] == "instances" else []
     facts = {"parameters": sum(p.numel() for p in model.parameters()), "precision": "fp32", "imports_mb": imports}
     print(json.dumps(facts), flush=True)

@@ -44,7 +44,7 @@ def main() -> None:
         parameters = sum(p.numel() for p in parts.model.parameters())
         facts = {"parameters": parameters, "precision": parts.precision, "imports_mb": imports}
         print(json.dumps(facts), flush=True)
-        train_without_end(parts, random_batch(task["kind"], task["batch"], task["size"]))
+        train_without_end(parts, random_batch(task, task["batch"], task["size"]))
 
 
 def prepared(task: dict[str, object], folder: Path) -> Parts:
@@ -52,15 +52,34 @@ def prepared(task: dict[str, object], folder: Path) -> Parts:
     rng = np.random.default_rng(0)
     if task["kind"] == "instances":
         write_discs(int(str(task["batch"])) + 2, folder / "data")
+    if task["kind"] == "segment":
+        write_maps(int(str(task["batch"])) + 2, classes_of(task), folder / "data")
     for number in range(int(str(task["batch"])) + 2 if task["kind"] == "classify" else 0):
         split = "train" if number > 1 else "val"
         path = folder / "data" / split / f"class{number % 2}" / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), rng.integers(0, 256, (32, 32, 3), np.uint8))
     names = ("size", "batch", "precision")
-    flags = {name: task[name] for name in names} | {"classes": CLASSES[str(task["kind"])], "workers": 0, "lr": 1e-3}
+    flags = {name: task[name] for name in names} | {"workers": 0, "lr": 1e-3}
+    if task["kind"] in CLASSES:  # of class maps there are as many as the values in them
+        flags["classes"] = CLASSES[str(task["kind"])]
     plan = make_plan(str(task["model"]), folder / "data", recipe="default", flags=flags)
     return prepare(plan, folder / "run", "cpu", Display(False), False)[0]
+
+
+def classes_of(task: dict[str, object]) -> int:
+    """Of the published network for class maps."""
+    return int(model_module(str(task["model"])).VARIANTS[str(task["model"])].classes)
+
+
+def write_maps(images: int, classes: int, folder: Path) -> None:
+    """Images of noise, and maps in which every class stands somewhere."""
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number in range(images):
+        cv2.imwrite(str(folder / "images" / f"{number}.png"), rng.integers(0, 256, (64, 64, 3), np.uint8))
+        cv2.imwrite(str(folder / "masks" / f"{number}.png"), (np.arange(64 * 64) % classes).reshape(64, 64))
 
 
 def write_discs(images: int, folder: Path) -> None:
@@ -73,13 +92,17 @@ def write_discs(images: int, folder: Path) -> None:
         cv2.imwrite(str(folder / "masks" / f"{number}.png"), instance_map(torch.from_numpy(masks)))
 
 
-def random_batch(kind: str, images: int, size: int) -> Batch:
+def random_batch(task: dict[str, object], images: int, size: int) -> Batch:
     """As the loader makes it: [b, 3, size, size] uint8, channels last in memory."""
+    kind = str(task["kind"])
     pixels = torch.randint(0, 256, (images, 3, size, size), dtype=torch.uint8)
     if kind == "instances":
         truth = [
             Annotation((size, size), objects=objects_of(torch.from_numpy(masks))) for masks in disc_masks(images, size)
         ]
+    elif kind == "segment":
+        maps = torch.randint(classes_of(task), (images, size, size), dtype=torch.uint8)
+        truth = [Annotation((size, size), semantic=plane) for plane in maps]
     else:
         labels = torch.randint(CLASSES[kind], (images,)).tolist()
         truth = [Annotation((size, size), label=label) for label in labels]

@@ -23,6 +23,7 @@ FORMS = {
     "valid": VALID,
     "same": SAME,
     "light": Config(classes=3, trunk="resnet18", trunk_width=8, decoder_width=4, head_stride=2),
+    "subpixel": Config(classes=3, trunk="resnet18", trunk_width=8, decoder_width=4, head_stride=2, logits="subpixel"),
     "resnet": Config(classes=3, trunk="resnet18", trunk_width=8, decoder_width=4),
     "vgg": Config(classes=3, trunk="vgg11_bn", trunk_width=8, decoder_width=4),
     "cifar": Config(classes=3, trunk="resnet20", decoder_width=4),
@@ -164,3 +165,20 @@ def test_a_trunk_that_cannot_be_is_named_with_those_that_can():
         Model(Config(trunk="resnet17"))
     with pytest.raises(UsageError, match=r"resnet20 has maps at strides 1, 2, 4, and needs one at 8 .*densenet121"):
         Model(Config(trunk="resnet20", head_stride=8))
+
+
+def test_each_pixel_of_a_cell_has_scores_of_its_own() -> None:
+    """They begin equal; then one of four, below and right, is moved alone."""
+    torch.manual_seed(0)
+    model = Model(FORMS["subpixel"]).eval()
+    images = torch.rand(1, 3, 45, 62)
+    before = model(images)
+    assert before.shape == (1, 3, 45, 62)
+    cells = before[:, :, :44].unflatten(3, (31, 2)).unflatten(2, (22, 2))
+    assert torch.equal(cells, cells[:, :, :, :1, :, :1].expand_as(cells))
+    with torch.no_grad():
+        model.classifier.bias[4 * 1 + 3] += 1  # class 1
+    moved = model(images) - before
+    assert moved[:, 1, 1::2, 1::2].allclose(torch.ones(()))
+    moved[:, 1, 1::2, 1::2] = 0
+    assert not moved.any()

@@ -57,7 +57,10 @@ class Config:
     # frozen: batch norms of the trunk with fixed statistics, for few images a step; none: as the trunk is made
     trunk_norm: Literal["batch", "frozen"] | None = None
     decoder_width: int = 16  # with a trunk: channels at stride s are decoder_width * min(s, 16)
-    head_stride: int = 1  # with a trunk: the finest level; the logits are enlarged bilinearly from there
+    head_stride: int = 1  # with a trunk: the finest level; the logits are enlarged from there, as `logits` says
+    # With head_stride over 1: bilinear, or subpixel: each pixel of a cell has scores of its own (Shi et al. 2016), with
+    # which thin things can be drawn that are narrower than a cell
+    logits: Literal["bilinear", "subpixel"] = "bilinear"
     dice: float = 0.5  # weight of the Dice loss beside the cross-entropy
     balance: float = 0.25  # power of the inverse class frequency in `adapt`'s class weights; 0 for none
     class_weights: tuple[float, ...] | None = None  # one a class; `adapt` fills it
@@ -313,18 +316,26 @@ class Model(nn.Module):
             self.trunk = create_trunk(config.trunk, config.trunk_width, config.trunk_norm, depths=config.trunk_depths)
             self.decoder = TrunkDecoder(config, self.trunk.channels, self.trunk.strides)
             out_channels = self.decoder.out_channels
-        self.classifier = nn.Conv2d(out_channels, config.classes, 1)
+        self.inside = 1 if config.trunk is None or config.logits == "bilinear" else config.head_stride
+        self.classifier = nn.Conv2d(out_channels, config.classes * self.inside**2, 1)
         weights = None if config.class_weights is None else torch.tensor(config.class_weights)
         self.register_buffer("class_weights", weights, persistent=False)
         self._initialise()
 
     def _initialise(self) -> None:
-        """He initialisation by fan-in (section 3: standard deviation sqrt(2 / N), N the incoming nodes of a neuron)."""
+        """He initialisation by fan-in (section 3: standard deviation sqrt(2 / N), N the incoming nodes of a neuron).
+
+        The pixels of a cell begin with the same scores, so that no grid is learnt from.
+        """
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        if self.inside > 1:
+            with torch.no_grad():
+                first = self.classifier.weight[:: self.inside**2]
+                self.classifier.weight.copy_(first.repeat_interleave(self.inside**2, 0))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of images [b, 3, H, W] in [0, 1].
@@ -342,6 +353,8 @@ class Model(nn.Module):
             logits = self.classifier(self.decoder(x, maps))
             if self.config.head_stride == 1:
                 return logits
+            if self.inside > 1:
+                return F.pixel_shuffle(logits, self.inside)[:, :, :height, :width]
             return F.interpolate(logits, size=(height, width), mode="bilinear", align_corners=False)
         if self.config.in_channels == 1:
             x = x.mean(1, keepdim=True)
