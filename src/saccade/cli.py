@@ -270,7 +270,7 @@ def predict(
     run: Run,
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="image, folder, glob, video, camera:0")],
     out: Annotated[Path | None, typer.Option(help="folder for pictures, videos and predictions.json")] = None,
-    threshold: Annotated[float | None, typer.Option(help="smallest score of a box or tag")] = None,
+    threshold: Annotated[float | None, typer.Option(help="smallest score of a box or tag, or similarity")] = None,
     proposals: Proposals = None,
     masks: Annotated[str, typer.Option(help="masks of objects: rle, polygons or png (maps in --out)")] = "rle",
     instances: Instances = False,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saccade.data.orders import Identities, InOrder, Order, Repeated, Shuffled
+from saccade.data.orders import Identities, InOrder, Order, Repeated, Shuffled, identities_of_steps
 from saccade.errors import DataError, UsageError
 
 FACTORS = np.array([1.0, 1.4, 3.3, 1.0, 1.3])
@@ -82,5 +82,24 @@ def test_identities_that_cannot_fill_a_step_are_refused() -> None:
         Identities(5, 2, PEOPLE)
     with pytest.raises(UsageError, match="at least 1"):
         Identities(2, 0, PEOPLE)
+    with pytest.raises(UsageError, match="at least 1"):
+        Identities(2, 2, PEOPLE, rounds=0)
     with pytest.raises(UsageError, match="batch 8: 2 identities with 3 images each are 6"):
         Identities(2, 3, PEOPLE).steps(11, 0, 8)
+
+
+def test_rounds_of_identities_show_other_places() -> None:
+    steps = Identities(2, 3, PEOPLE, seed=3, rounds=4).steps(len(PEOPLE), 0, 6)
+    assert len(steps) == 4 * 2
+    found = np.concatenate(steps)
+    assert len(set(found.tolist())) == len(found)
+    _, visits = np.unique(PEOPLE[found % len(PEOPLE)], return_counts=True)
+    assert visits.tolist() == [12, 12, 12, 12]
+
+
+@pytest.mark.parametrize(
+    ("batch", "k", "p", "rounds"), [(64, 4, 16, 3), (8, 4, 2, 2), (4, 4, 2, 2), (400, 4, 20, 2), (40, 10, 4, 1)]
+)
+def test_steps_of_a_batch_fit_the_identities(batch: int, k: int, p: int, rounds: int) -> None:
+    order = identities_of_steps(np.repeat(np.arange(20), 10), batch, k, seed=0)
+    assert (order.p, order.k, order.rounds) == (p, k, rounds)

@@ -215,6 +215,15 @@ PARAMETERS: dict[str, int] = {
     "unet_resnet34": 24_431_061,
     "unet_resnet50": 32_515_797,
     "unet_vgg16_bn": 16_390_245,
+    # Schroff et al. 2015, tables 1 and 2 (140 million and 7.5 million), layer by layer; facenet-pytorch with 1000 ids.
+    "facenet_nn1": 140_025_664,
+    "facenet_nn2": 7_464_224,
+    "facenet_inception_resnet": 23_994_624,
+    "facenet_small": 3_093_920,
+    "deepface": 118_923_774,  # Taigman et al. 2014, figure 2, layer by layer ("more than 120 million")
+    "deepface_small": 2_097_342,
+    "siamese_koch": 38_951_745,  # Koch et al. 2015, figure 4
+    "siamese_small": 3_093_920,
 }
 # Multiply-adds of convolutions and linear layers for one image of the catalogue's side, of the same second counts.
 MULTIPLY_ADDS: dict[str, int] = {

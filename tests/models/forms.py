@@ -286,6 +286,18 @@ FORMS: dict[str, Form] = {
         steps=120,
         images=2,
     ),
+    "facenet": Form("facenet_small", {"trunk_width": 8, "embedding": 16}, strides=None),
+    "facenet_nn1": Form(
+        "facenet_nn1", {"width": 0.125, "embedding": 16, "loss": "arcface"}, strides=None, learns=False
+    ),
+    "facenet_nn2": Form(
+        "facenet_nn2", {"width": 0.125, "embedding": 16, "loss": "softmax"}, strides=None, learns=False
+    ),
+    "siamese": Form("siamese_small", {"trunk_width": 8, "embedding": 16}, strides=None),
+    "siamese_koch": Form(
+        "siamese_koch", {"width": 0.125, "embedding": 32}, 105, None, learns=False, lr=1e-3, steps=120
+    ),
+    "deepface": Form("deepface_small", {"size": (64, 64), "hidden": 32, "dropout": 0.0}, strides=None),
     "rfcn": Form(
         "rfcn_small",
         {"trunk_width": 16, "trunk_depths": (1, 1, 1), "channels": 64, "rpn_channels": 64, "head_sample": 64},

@@ -21,6 +21,11 @@ def pictures(task: str, images: int, side: int, given: bool = False, alone: bool
     """
     generator = torch.Generator().manual_seed(0)
     size = (side, side)
+    if task == "embed":  # noise around the colour of an identity, of which images 2 i and 2 i + 1 show one
+        noise = torch.rand(images, 3, side, side, generator=generator)
+        labels = [(i // 2) % CLASSES for i in range(images)]
+        colours = torch.stack([COLOURS[label][:, None, None] for label in labels])
+        return Batch(0.5 * noise + 0.5 * colours, [size] * images, [Annotation(size, label=label) for label in labels])
     if task in ("classify", "tag"):  # noise around one colour an image; image i is of class i % CLASSES
         noise, colour = (torch.rand(images, 3, s, s, generator=generator) for s in (side, 1))
         labels = [i % CLASSES for i in range(images)]

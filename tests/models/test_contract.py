@@ -381,6 +381,10 @@ def check_answer(answer: Annotation, task: str) -> None:
     if task == "tag":
         assert answer.tags is not None
         assert answer.tags.shape == (CLASSES,)
+    if task == "embed":
+        assert answer.embedding is not None
+        assert answer.embedding.dtype == torch.float32
+        assert float(answer.embedding.norm()) == pytest.approx(1, abs=1e-5)
     if task == "segment":
         assert answer.semantic is not None
         assert (tuple(answer.semantic.shape), answer.semantic.dtype) == (answer.size, torch.uint8)
@@ -458,8 +462,21 @@ def learns_by_heart(form: Form) -> None:
         answers = model.eval().predict(batch)
     for truth, answer in zip(batch.truth or [], answers, strict=True):
         check_learned(truth, answer, task)
+    if task == "embed":
+        check_apart(model, batch.truth or [], answers)
+    for truth, answer in zip(batch.truth or [], answers, strict=True):
         if one_person(room):
             check_joints(truth, answer)
+
+
+def check_apart(model: Any, truths: list[Annotation], answers: list[Annotation]) -> None:
+    """Any two images of one identity are more alike than any two of different ones."""
+    vectors = torch.stack([answer.embedding for answer in answers if answer.embedding is not None])
+    labels = torch.tensor([truth.label for truth in truths])
+    with torch.no_grad():
+        alike = model.similarity(vectors, vectors) if hasattr(model, "similarity") else vectors @ vectors.T
+    same = labels[:, None] == labels
+    assert float(alike[same].min()) > float(alike[~same].max())
 
 
 def check_joints(truth: Annotation, answer: Annotation) -> None:

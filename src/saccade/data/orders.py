@@ -90,18 +90,19 @@ class Repeated:
 class Identities:
     """Steps of p identities with k images each, as losses on pairs and triplets want them.
 
-    An epoch visits every identity once, in an order of its own; identities that no longer fill a step wait for another
-    epoch. The k images of a visit are drawn without repetition; an identity of fewer than k shows all of them, as often
-    as each other but for one. A step lists its images identity by identity.
+    An epoch visits every identity once a round, in an order of its own; identities that no longer fill a step wait for
+    another round. The k images of a visit are drawn without repetition; an identity of fewer than k shows all of them,
+    as often as each other but for one. A step lists its images identity by identity.
 
     Source: Hermans, Beyer & Leibe 2017, "In defense of the triplet loss", section 2 (batches of P K images).
 
     Args:
         p, k: identities of a step, images of each; the loader's `batch` is p * k.
         identities: [n] int, whose picture each image is.
+        rounds: of an epoch.
 
     Raises:
-        UsageError: p or k below 1.
+        UsageError: p, k or rounds below 1.
         DataError: fewer than p identities.
     """
 
@@ -109,10 +110,14 @@ class Identities:
     k: int
     identities: np.ndarray
     seed: int = 0
+    rounds: int = 1
 
     def __post_init__(self) -> None:
-        if self.p < 1 or self.k < 1:
-            raise UsageError(f"steps of {self.p} identities with {self.k} images each: both must be at least 1")
+        if self.p < 1 or self.k < 1 or self.rounds < 1:
+            raise UsageError(
+                f"{self.rounds} rounds in steps of {self.p} identities with {self.k} images each: all must be at least "
+                "1"
+            )
         there = len(np.unique(self.identities))
         if there < self.p:
             raise DataError(f"a step takes {self.p} identities, the images show {there}: use fewer a step")
@@ -123,14 +128,30 @@ class Identities:
         rng = np.random.default_rng([0, self.seed, epoch])
         names, members = np.unique(self.identities, return_inverse=True)
         own = [np.flatnonzero(members == i) for i in range(len(names))]
-        drawn = [self._draw(own[i], rng) for i in rng.permutation(len(own))]
-        whole = len(drawn) - len(drawn) % self.p
-        return [np.concatenate(drawn[i : i + self.p]) for i in range(0, whole, self.p)]
+        whole = len(own) - len(own) % self.p
+        found = []
+        for number in range(self.rounds):
+            drawn = [self._draw(own[i], rng, number) for i in rng.permutation(len(own))]
+            found += [np.concatenate(drawn[i : i + self.p]) for i in range(0, whole, self.p)]
+        return found
 
-    def _draw(self, own: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """[k] places of images of one identity."""
-        rounds = -(-self.k // len(own))
-        return np.concatenate([rng.permutation(own) + copy * len(self.identities) for copy in range(rounds)])[: self.k]
+    def _draw(self, own: np.ndarray, rng: np.random.Generator, number: int) -> np.ndarray:
+        """[k] places of images of one identity, of which no other round (by `number`) has one."""
+        times = range(number * self.k, number * self.k - (-self.k // len(own)))
+        return np.concatenate([rng.permutation(own) + copy * len(self.identities) for copy in times])[: self.k]
+
+
+def identities_of_steps(identities: np.ndarray, batch: int, k: int, seed: int) -> Identities:
+    """Steps of about `batch` images, k of each of two identities or more, as many an epoch as show as many images as
+    there are.
+
+    Args:
+        identities: [n] int, whose picture each image is.
+    """
+    there = len(np.unique(identities))
+    p = min(max(2, batch // k), there)
+    steps = there // p
+    return Identities(p, k, identities, seed, max(1, round(len(identities) / (steps * p * k))))
 
 
 def _cut(places: np.ndarray, batch: int, smallest: int) -> list[np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class Wanted:
     count: int = 3  # targets an image
     layers: Sequence[str] = ()  # of the feature maps; empty: one for each map size
     thresholds: Sequence[float] = ()  # tag: the probability from which each class is given; empty: what the model says
+    vectors: Mapping[Path, Tensor] = field(default_factory=dict)  # embed: [d] of the pictures that are compared
 
 
 @dataclass(slots=True)
@@ -98,7 +99,8 @@ def explain_image(
     picture, scale = _picture(path)
     done = Explained(path, batch.original_sizes[0], picture, scale)
     done.input = (255 * images[0].permute(1, 2, 0)).round().to(torch.uint8).cpu().numpy()
-    targets = task_of(task).choose_targets(answer, wanted.labels, wanted.count)
+    targets = compared_with(model, path, wanted.vectors)[: wanted.count]
+    targets = targets or task_of(task).choose_targets(answer, wanted.labels, wanted.count)
     to_picture = scaling(scale, scale) @ batch.to_original[0]
     if targets:
         for method, heat in _heats(model, task, batch, targets, wanted, done, progress).items():
@@ -113,6 +115,20 @@ def explain_image(
     if "stages" in wanted.methods and find_task(task).many_objects:
         done.stages = stage_pictures(model, batch, picture, to_picture, preprocessing.proposals)
     return done
+
+
+def compared_with(model: Any, path: Path, vectors: Mapping[Path, Tensor]) -> list[Target]:
+    """The other pictures of `vectors`, most alike first: what makes one like them is explained. None where there is no
+    other."""
+    others = [other for other in vectors if other != path]
+    if path not in vectors or not others:
+        return []
+    own, rows = vectors[path][None], torch.stack([vectors[other] for other in others])
+    compare, device = getattr(model, "similarity", None), next(model.parameters()).device
+    with torch.no_grad():
+        found = own @ rows.T if compare is None else compare(own.to(device), rows.to(device)).cpu()
+    order = found[0].argsort(descending=True).tolist()
+    return [Target(0, float(found[0, i]), reference=rows[i], about=others[i].name) for i in order]
 
 
 def layers_for(

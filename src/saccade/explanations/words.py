@@ -48,3 +48,8 @@ NO_GRADIENT = (
     "neighbours) that have no gradient. Occlusion shows how far the best box of the class that overlaps the framed one "
     "falls in score times overlap (Petsiuk et al. 2021)."
 )
+OF_VECTORS = (
+    "What is explained is how alike two pictures are to the network: of several pictures each is compared with the "
+    "others, of one alone the covered picture with the whole. Red: what makes them alike. The slope of this score, on "
+    "which Grad-CAM and gradient rest, is 0 where a picture is compared with itself; they are left out."
+)

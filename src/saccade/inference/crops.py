@@ -58,7 +58,7 @@ def check_crops(crops: int, task: str, preprocessing: Preprocessing) -> None:
     """Raises UsageError where this number of crops is not defined, or not for this task or preprocessing."""
     if crops not in CROPS:
         raise UsageError(f"crops is {crops}, allowed: {', '.join(map(str, CROPS))}")
-    if crops > 1 and not find_task(task).whole_image:
+    if crops > 1 and (not find_task(task).whole_image or find_task(task).embedding):
         raise UsageError(f"crops are parts of an image with one answer: for classify and tag, not {task}; use crops=1")
     if crops > 2 and preprocessing.resize == "letterbox":
         raise UsageError(f"{crops} crops of a model that was trained on letterboxed images: allowed are 1 and 2")

@@ -47,7 +47,8 @@ class Predictor:
         preprocessing: how images are brought to the network.
         device: where to compute.
         precision: "fp32", "bf16", or "auto": bf16 where the hardware multiplies it natively.
-        thresholds: tag: the probability from which each class is given; none: what the model says (0.5).
+        thresholds: tag: the probability from which each class is given; none: what the model says (0.5). embed: the
+            similarity from which two pictures are taken for the same; none: nobody chose one.
     """
 
     def __init__(
@@ -205,6 +206,16 @@ class Predictor:
         """A segmenter's scores of every pixel before softmax, [b, classes, H, W] float32 on its device."""
         with autocast(self.device, self.precision):
             return pixel_scores(self.network, batch.to(self.device).images).float()
+
+    @torch.inference_mode()
+    def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """How alike the vectors of images are, of a model to embed: [n, d] and [m, d] -> [n, m] float64; the cosine, or
+        what the model has learned."""
+        similarity_of = getattr(self.network, "similarity", None)
+        if similarity_of is None:
+            return np.asarray(a, np.float64) @ np.asarray(b, np.float64).T
+        rows = (torch.from_numpy(np.asarray(each, np.float32)).to(self.device) for each in (a, b))
+        return np.asarray(similarity_of(*rows).double().cpu().numpy())
 
     def decide(self, answer: Annotation) -> None:
         """Give the tags whose probability reaches their threshold, where the model has thresholds."""

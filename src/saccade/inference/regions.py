@@ -167,7 +167,7 @@ def _is_run(proposals: Path) -> bool:
 def names_boxes(predictor: Predictor) -> bool:
     """Whether the model answers for a box by looking at it as at an image (`classify_regions`)."""
     task = find_task(predictor.task)
-    return predictor.preprocessing.proposals is None and task.whole_image and task.label
+    return predictor.preprocessing.proposals is None and task.whole_image and task.label and not task.embedding
 
 
 def check_takes_boxes(predictor: Predictor) -> None:

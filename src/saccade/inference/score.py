@@ -27,8 +27,9 @@ from saccade.inference.tiles import Tiling
 from saccade.layers.wordtree import lifted, nearest_known
 from saccade.machine.device import loader_workers
 from saccade.machine.processes import from_all, place_among_processes
-from saccade.metrics import Result
+from saccade.metrics import Metric, Result
 from saccade.metrics.coco_results import read_results
+from saccade.metrics.embedding import Embedding
 from saccade.tasks.contract import task_of
 from saccade.tasks.table import TASKS, find_task
 
@@ -68,7 +69,7 @@ def score(
         bootstrap: resamples for the intervals; 0 for none.
     """
     answers = by_known_classes(predictor, records, predictions(predictor, dataset, records, how))
-    return _measure(answers, dataset, predictor.task, predictor.thresholds, watchers, bootstrap)
+    return _measure(answers, dataset, predictor.task, _metric(predictor, dataset), watchers, bootstrap)
 
 
 def score_together(
@@ -85,7 +86,7 @@ def score_together(
         return None
     answers = {name: answer for part in parts for name, answer in part.items()}
     in_order = by_known_classes(predictor, records, ((record, answers[record.id]) for record in records))
-    return _measure(in_order, dataset, predictor.task, predictor.thresholds)
+    return _measure(in_order, dataset, predictor.task, _metric(predictor, dataset))
 
 
 def score_file(
@@ -112,7 +113,7 @@ def score_file(
         )
     task = "instances" if kind.masks and answers.masks else "pose" if kind.keypoints else "detect"
     in_order = ((record, answers[record.id]) for record in records)
-    return _measure(in_order, dataset, task, watchers=watchers, bootstrap=bootstrap)
+    return _measure(in_order, dataset, task, task_of(task).make_metric(dataset.classes), watchers, bootstrap)
 
 
 def predictions(
@@ -190,11 +191,19 @@ def records_of(
     return dataset.of(split)
 
 
+def _metric(predictor: Predictor, dataset: DataSet) -> Metric:
+    """The metric of the model's task, with its thresholds and, of vectors, with its way to compare them."""
+    metric = task_of(predictor.task).make_metric(dataset.classes, thresholds=predictor.thresholds or 0.5)
+    if isinstance(metric, Embedding):
+        metric.similarity = predictor.similarity
+    return metric
+
+
 def _measure(
     answers: Iterable[tuple[Record, Annotation]],
     dataset: DataSet,
     task: str,
-    thresholds: Sequence[float] = (),
+    metric: Metric,
     watchers: Sequence[Watcher] = (),
     bootstrap: int = 0,
 ) -> Result:
@@ -202,7 +211,6 @@ def _measure(
 
     Intervals resample recordings, and files, where pictures share them.
     """
-    metric = task_of(task).make_metric(dataset.classes, thresholds=thresholds or 0.5)
     recordings: dict[str, str] = {}
     files: dict[str, str] = {}
     for record, answer in answers:

@@ -1,4 +1,5 @@
-"""Embeddings with known identities: how well their similarity tells pictures of one thing from those of others."""
+"""Embeddings with known identities, image by image: how well their similarity tells pictures of one from those of
+others (`metrics/identification.py`), and the similarity from which on two are taken for the same."""
 
 from __future__ import annotations
 
@@ -9,28 +10,33 @@ import numpy as np
 
 from saccade.data.types import Annotation
 from saccade.errors import DataError
-from saccade.metrics import Result, Value
+from saccade.metrics import Result
+from saccade.metrics.identification import Similarity, all_pairs, pair_scores, score_embeddings
+from saccade.metrics.verification import choose_threshold, equal_error_rate, roc
 
-
-def pairs_of(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All pairs of pictures of `labels` [n]: the two pictures of each and whether their labels are equal, [n (n-1) / 2]
-    each."""
-    first, second = np.triu_indices(len(labels), 1)
-    return first, second, labels[first] == labels[second]
+FAR = 1e-2  # false accepts at which a threshold is chosen
 
 
 class Embedding:
-    """Metric auc: the chance that two pictures of one identity are more alike than two of different ones, over all
-    pairs of the pictures (ties count half).
+    """The metrics of `score_embeddings` over all images.
+
+    Curves also: "chosen" {threshold, far, tar, stated: bool}, of the lowest similarity at which at most FAR of the
+    pairs of different identities are accepted (`stated`), or, where there are too few such pairs to tell, at which both
+    errors are equal; None without pairs of both kinds. "given" {threshold, far, tar} of the threshold that the model
+    has, if it has one.
 
     Args:
         classes: names of the identities.
         threshold: the smallest similarity at which two pictures are taken for the same; None: nobody chose one.
+
+    Attributes:
+        similarity: of vectors [n, d] and [m, d], [n, m]; None: their cosine.
     """
 
     def __init__(self, classes: list[str], threshold: float | None = None) -> None:
         self.classes = classes
         self.threshold = threshold
+        self.similarity: Similarity | None = None
         self._rows: dict[str, tuple[int, np.ndarray]] = {}
 
     def add(self, id: str, truth: Annotation, prediction: Annotation) -> None:
@@ -42,41 +48,41 @@ class Embedding:
             raise DataError(f"{id}: the truth has label {truth.label}, allowed 0..{len(self.classes) - 1}")
         if prediction.embedding is None:
             raise DataError(f"{id}: the prediction has no embedding")
-        vector = prediction.embedding.detach().double().cpu().numpy()
+        vector = prediction.embedding.detach().float().cpu().numpy()
         known = next((row.shape for _, row in self._rows.values()), vector.shape)
         if vector.shape != known or not np.isfinite(vector).all():
             raise DataError(f"{id}: an embedding of shape {list(vector.shape)}, expected {list(known)} finite numbers")
         self._rows[id] = (truth.label, vector)
 
     def result(self, bootstrap: int = 1000, seed: int = 0, groups: Mapping[str, str] | None = None) -> Result:
-        rows = [self._rows[id] for id in sorted(self._rows)]
-        labels = np.array([label for label, _ in rows], dtype=np.int64)
-        vectors = np.stack([vector for _, vector in rows]) if rows else np.zeros((0, 1))
-        similarity = vectors @ vectors.T
-        first, second, same = pairs_of(labels)
-        value = _auc(similarity[first, second], same)
-        per_class: list[dict[str, Any]] = [
-            {"name": name, "images": int((labels == k).sum()), "auc": _auc_of(similarity, labels == k)}
-            for k, name in enumerate(self.classes)
-            if not len(rows) or (labels == k).any()
-        ]
-        return Result({"auc": Value(value)}, per_class, {}, len(rows))
+        ids = sorted(self._rows)
+        labels = np.array([self._rows[id][0] for id in ids], dtype=np.int64)
+        vectors = np.stack([self._rows[id][1] for id in ids]) if ids else np.zeros((0, 1))
+        people = [self.classes[label] for label in labels]
+        result = score_embeddings(ids, people, vectors, bootstrap, seed, self.similarity)
+        pairs = all_pairs(labels)
+        scores = pair_scores(vectors.astype(np.float64), pairs, self.similarity)
+        same = labels[pairs[:, 0]] == labels[pairs[:, 1]]
+        result.curves["chosen"] = _chosen(scores, same)
+        if self.threshold is not None and len(pairs):
+            result.curves["given"] = _rates(scores, same, self.threshold)
+        return result
 
 
-def _auc_of(similarity: np.ndarray, own: np.ndarray) -> float | None:
-    """The same chance, of pairs within one identity against pairs of it and others."""
-    within = similarity[own][:, own][np.triu_indices(int(own.sum()), 1)]
-    across = similarity[own][:, ~own].ravel()
-    scores = np.concatenate([within, across])
-    return _auc(scores, np.arange(len(scores)) < len(within))
-
-
-def _auc(scores: np.ndarray, same: np.ndarray) -> float | None:
-    """Mann and Whitney's U over the number of pairs, by mean ranks; None without pairs of both kinds."""
-    from scipy.stats import rankdata
-
-    ones, others = int(same.sum()), int((~same).sum())
-    if not ones or not others:
+def _chosen(scores: np.ndarray, same: np.ndarray) -> dict[str, Any] | None:
+    if same.all() or not same.any():
         return None
-    total = float(rankdata(scores)[same].sum())
-    return (total - ones * (ones + 1) / 2) / (ones * others)
+    if (~same).sum() * FAR >= 1:
+        found = choose_threshold(scores, same, FAR, bootstrap=0)
+        return {"threshold": found.threshold, "far": found.far, "tar": found.tar, "stated": True}
+    _, threshold = equal_error_rate(roc(scores, same))
+    return {**_rates(scores, same, threshold), "stated": False}
+
+
+def _rates(scores: np.ndarray, same: np.ndarray, threshold: float) -> dict[str, Any]:
+    accepted = scores >= threshold
+
+    def share(kind: np.ndarray) -> float | None:
+        return float(accepted[kind].mean()) if kind.any() else None
+
+    return {"threshold": threshold, "far": share(~same), "tar": share(same)}

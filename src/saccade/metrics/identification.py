@@ -1,12 +1,13 @@
 """Identification: whose picture is this? Ranks in a database of known people, strangers refused by a threshold, and
 what a set of embeddings of known people is worth in all.
 
-Embeddings are compared by their cosine. One picture of a person is enrolled, the others are shown to the database.
+Embeddings are compared by their cosine, or by a similarity that is given. One picture of a person is enrolled, the
+others are shown to the database.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,8 @@ from saccade.metrics.verification import (
     roc,
     tar_at_far,
 )
+
+Similarity = Callable[[np.ndarray, np.ndarray], np.ndarray]  # [n, d], [m, d] -> [n, m], higher is more alike
 
 FARS = {"1e-2": 1e-2, "1e-3": 1e-3}  # false-accept rates at which TAR is stated
 OPEN = "1e-2"  # the share of strangers let in at which DIR is stated
@@ -80,13 +83,16 @@ def all_pairs(people: np.ndarray, most: int = MOST_PAIRS, seed: int = 0) -> np.n
     return np.unique(np.sort(np.concatenate([same, different]), axis=1), axis=0)
 
 
-def show_to_database(embeddings: np.ndarray, people: np.ndarray, turns: int = TURNS) -> Probes:
+def show_to_database(
+    embeddings: np.ndarray, people: np.ndarray, turns: int = TURNS, similarity: Similarity | None = None
+) -> Probes:
     """Enrol one picture of every person and show the others, in `turns` turns: turn k enrols the k-th picture of each,
     beginning anew where a person has fewer. People with one picture are enrolled and never shown.
 
     Args:
         embeddings: [n, d] of length 1 (`unit`).
         people: [n] whose picture each is, anything that numpy can sort.
+        similarity: in place of the cosine.
 
     Returns:
         Probes; none where fewer than two people have pictures, among whom nobody can be found.
@@ -99,7 +105,7 @@ def show_to_database(embeddings: np.ndarray, people: np.ndarray, turns: int = TU
         shown = np.setdiff1d(np.flatnonzero(images[person] > 1), enrolled)
         for start in range(0, len(shown), BLOCK):
             probe = shown[start : start + BLOCK]
-            scores = embeddings[probe] @ embeddings[enrolled].T
+            scores = _compared(embeddings[probe], embeddings[enrolled], similarity)
             rows = np.arange(len(probe))
             mate = scores[rows, person[probe]].copy()
             scores[rows, person[probe]] = -np.inf
@@ -131,7 +137,12 @@ def open_set(probes: Probes, weights: np.ndarray | None = None) -> Roc:
 
 
 def score_embeddings(
-    ids: Sequence[str], people: Sequence[str], embeddings: np.ndarray, bootstrap: int = 1000, seed: int = 0
+    ids: Sequence[str],
+    people: Sequence[str],
+    embeddings: np.ndarray,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    similarity: Similarity | None = None,
 ) -> Result:
     """What embeddings of known people are worth: verification over all pairs, identification with one enrolled picture.
 
@@ -148,6 +159,7 @@ def score_embeddings(
         embeddings: [n, d], any length but 0.
         bootstrap: resamples of the people; 0 for no intervals.
         seed: of the resamples, and of the pairs where there are more than MOST_PAIRS.
+        similarity: of embeddings at length 1, in place of the cosine.
 
     Raises:
         DataError: an embedding that is not finite or 0.
@@ -155,12 +167,12 @@ def score_embeddings(
     names, person = np.unique(np.asarray(people), return_inverse=True)
     rows = unit(embeddings) if len(ids) else np.zeros((0, 1))
     pairs = all_pairs(person, seed=seed)
-    scores = _scores(rows, pairs)
+    scores = pair_scores(rows, pairs, similarity)
     both = person[pairs]
     same = both[:, 0] == both[:, 1]
     order = np.argsort(-scores, kind="stable")  # once: resamples then sort what is in order
     pairs, scores, both, same = pairs[order], scores[order], both[order], same[order]
-    probes = show_to_database(rows, person)
+    probes = show_to_database(rows, person, similarity=similarity)
 
     def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
         found = [_values(w, person, (scores, same, both), probes) for w in weights]
@@ -227,10 +239,22 @@ def roc_to_json(curve: Roc) -> dict[str, Any]:
     }
 
 
-def _scores(rows: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Cosines of pairs, a block at a time."""
-    blocks = np.array_split(pairs, max(1, len(pairs) // 100_000))
-    return np.concatenate([np.einsum("nd,nd->n", rows[b[:, 0]], rows[b[:, 1]]) for b in blocks])
+def pair_scores(rows: np.ndarray, pairs: np.ndarray, similarity: Similarity | None = None) -> np.ndarray:
+    """Similarities [n] of pairs [n, 2] of embeddings [pictures, d] at length 1, by default cosines; a block at a
+    time."""
+    if similarity is None:
+        blocks = np.array_split(pairs, max(1, len(pairs) // 100_000))
+        return np.concatenate([np.einsum("nd,nd->n", rows[b[:, 0]], rows[b[:, 1]]) for b in blocks])
+    found = np.zeros(len(pairs))
+    order = np.argsort(pairs[:, 0], kind="stable")
+    firsts, starts = np.unique(pairs[order, 0], return_index=True)
+    for first, own in zip(firsts, np.split(order, starts[1:]), strict=True):  # each picture with all of its partners
+        found[own] = similarity(rows[first : first + 1], rows[pairs[own, 1]])[0]
+    return found
+
+
+def _compared(a: np.ndarray, b: np.ndarray, similarity: Similarity | None) -> np.ndarray:
+    return a @ b.T if similarity is None else np.asarray(similarity(a, b), dtype=np.float64)
 
 
 def _values(

@@ -141,6 +141,10 @@ class NetworkOffers(Protocol):
     def embed(self, images: Tensor) -> Tensor:
         """Vectors [b, d] of length 1, whose distances compare what the images show."""
 
+    def similarity(self, a: Tensor, b: Tensor) -> Tensor:
+        """Of a network to embed that learns how to compare: similarities [n, m] in [0, 1] of vectors [n, d] and [m, d].
+        Of others it is the cosine."""
+
 
 def paper_of(room: Room, name: str) -> Paper:
     """The paper of a variant."""

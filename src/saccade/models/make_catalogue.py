@@ -27,6 +27,7 @@ ROOMS = {
     "detectors": "Detectors",
     "segmenters": "Segmenters",
     "pose": "Networks for poses",
+    "faces": "Networks that embed: faces, and whatever else is to be told apart",
 }
 WIDTH = 120  # columns of the page, tables aside
 PAGE = Path(__file__).parents[3] / "docs" / "models.md"

@@ -22,6 +22,25 @@ PHOTOGRAPHS: dict[str, Any] = {
     "resize": "crop",
 }
 
+# Networks that embed faces (or other pictures that are cut out alike), from scratch, on some hundred images: a face is
+# turned, moved and mirrored a little, and keeps its shape.
+FACES: dict[str, Any] = {
+    "batch": 64,
+    "epochs": 100,
+    "optimizer": "adamw",
+    "lr": 1e-3,
+    "weight_decay": 0.05,
+    "schedule": "cosine",
+    "warmup": 0.05,
+    "clip_norm": 5.0,
+    "ema": 0.99,
+    "resize": "letterbox",
+    "rotate": 10.0,
+    "jitter": 0.15,
+    "flip": 0.5,
+    "color": 0.5,
+}
+
 # Linear probing then fine-tuning (Kumar et al. 2022): given weights get a fitted output layer, and the fit goes on from
 # there, shorter and at a lower rate than from a random start.
 PROBE = "probe"

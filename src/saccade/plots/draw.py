@@ -15,6 +15,7 @@ from saccade.plots.palette import class_colour, class_colours, ink_on
 from saccade.plots.skeleton import draw_skeleton, name_joints
 from saccade.plots.text import font_of, shorten, wrap
 
+SMALL = 160  # pixels of the longer side of an image in which letters find no room
 _TINT = 0.45  # how much of the class colour covers a mask
 _BACKGROUND = {"background", "bg", "__background__"}  # class maps: left as the image is
 
@@ -59,6 +60,13 @@ def draw(image: np.ndarray, annotation: Annotation, classes: Sequence[str], corn
     if corner:
         _draw_plate(pen, corner, [(picture.width, 0)], (0, 0, 0), size, [])
     return np.asarray(picture).copy()
+
+
+def draw_enlarged(image: np.ndarray, annotation: Annotation, classes: Sequence[str]) -> np.ndarray:
+    """As `draw`; small images are enlarged first, so that there is room for letters."""
+    if max(image.shape[:2]) < SMALL:
+        image, annotation = fit(image, annotation, 2 * SMALL)
+    return draw(image, annotation, classes)
 
 
 def fit(image: np.ndarray, annotation: Annotation, side: int) -> tuple[np.ndarray, Annotation]:

@@ -55,6 +55,14 @@ def add_result(page: Page, task: str, found: Mapping[str, Any], gallery: Gallery
     page.sections.append(scores_section(task, found["metrics"]))
     page.sections.append(curves_section(task, found))
     page.sections.append(classes_section(task, found["per_class"]))
+    if TASKS[task].embedding:
+        pairs = Section("pairs", "The pairs that mislead most", exhibits=gallery.pairs(found))
+        pairs.texts.append(
+            "Pairs of different identities that are most alike, and pairs of one identity that are least. Those judged "
+            "wrongly at the threshold are marked; look for wrong labels among them."
+        )
+        page.sections.append(pairs)
+        return
     shown = f" Predicted boxes are drawn from a score of {SCORE} on." if TASKS[task].many_objects else ""
     sampled = Section("predictions", "Predictions beside the truth", exhibits=gallery.sampled())
     sampled.texts.append(f"Images spread evenly over the {where}, not chosen by how well they do.{shown}")

@@ -13,11 +13,23 @@ from torch import Tensor, nn
 
 from saccade.explanations.feature_maps import channel_image, first_filters
 from saccade.explanations.image import Explained
-from saccade.explanations.words import CUT, ENDS, LIMITS, MEANINGS, METHODS, NO_GRADIENT, NO_HEAT, SIGNED, UNITS
+from saccade.explanations.words import (
+    CUT,
+    ENDS,
+    LIMITS,
+    MEANINGS,
+    METHODS,
+    NO_GRADIENT,
+    NO_HEAT,
+    OF_VECTORS,
+    SIGNED,
+    UNITS,
+)
 from saccade.plots.contact_sheet import Tile, draw_contact_sheet
 from saccade.plots.heat import HeatPanel, plot_heat_maps
 from saccade.reports.sections import Cell, Head, Plot, Row, Section, Table, picture
 from saccade.tasks.contract import Target, task_of
+from saccade.tasks.table import TASKS
 
 SHOWN = 480  # pixels of the longer side of a picture in the report
 FILTERS = 96  # of the first layer, shown
@@ -29,7 +41,7 @@ def introduction(task: str, methods: Sequence[str]) -> Section:
     section = Section("meaning", "How to read the pictures")
     section.texts = [MEANINGS[method] for method in METHODS if method in methods]
     if not task_of(task).HAS_GRADIENT:
-        section.texts.append(NO_GRADIENT)
+        section.texts.append(OF_VECTORS if TASKS[task].embedding else NO_GRADIENT)
     section.warnings.append(LIMITS)
     return section
 

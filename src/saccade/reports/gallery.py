@@ -7,7 +7,8 @@ data, and the worst. Pixels are read at the end, for the images that are kept.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from saccade.plots.draw import caption, draw, fit
 from saccade.tasks.contract import Verdict, task_of
 from saccade.tasks.table import find_task
 
-SAMPLED, WORST = 12, 8  # pictures in a report
+SAMPLED, WORST, PAIRS = 12, 8, 16  # pictures in a report, and pairs of them
 SIDE = 400  # pixels of a picture's longer side
 
 
@@ -81,6 +82,32 @@ class Gallery:
         """The images with the gravest mistakes, worst first."""
         ranked = sorted(self._worst, key=lambda item: (-item[0], item[1]))
         return [self._exhibit(kept) for _, _, kept in ranked]
+
+    def pairs(self, found: Mapping[str, Any]) -> list[Exhibit]:
+        """The pairs that mislead most (`found["curves"]["worst_pairs"]` of a model to embed), beside each other: those
+        of different identities that are most alike, and those of one that are least, in turns."""
+        curves = found["curves"]
+        rates = curves.get("given") or curves["chosen"]
+        if rates is None:
+            return []
+        records = {record.id: record for record in self.dataset.records}
+        kinds = [curves["worst_pairs"][kind][: PAIRS // 2] for kind in ("different", "same")]
+        rows = [row for turn in itertools.zip_longest(*kinds) for row in turn if row is not None]
+        return [self._pair(records[a], records[b], score, rates["threshold"]) for a, b, score in rows]
+
+    def _pair(self, first: Record, second: Record, similarity: float, threshold: float) -> Exhibit:
+        same = first.label == second.label
+        accepted = similarity >= threshold
+        words, truth = f"{similarity:.3f}: {'the same' if accepted else 'another'}", "one identity" if same else "two"
+        exhibit = Exhibit(f"{first.id} and {second.id}", [], truth, words, accepted == same, [], 1)
+        try:
+            for record in (first, second):
+                image, _ = decode_picture(record, self.dataset.root)
+                name = "" if record.label is None else self.dataset.classes[record.label]
+                exhibit.pictures.append((name, fit(image, Annotation(record.size), SIDE // 2)[0]))
+        except SaccadeError as error:
+            return replace(exhibit, unreadable=str(error))
+        return exhibit
 
     def _exhibit(self, kept: _Kept) -> Exhibit:
         classes, id = self.dataset.classes, kept.record.id

@@ -16,6 +16,7 @@ from saccade.models.configs import flat_values
 from saccade.plots.curves import plot_calibration, plot_class_bars, plot_precision_recall
 from saccade.plots.figures import shown_size, to_png
 from saccade.plots.matrices import plot_confusion
+from saccade.plots.verification import plot_ranks, plot_roc, plot_similarities
 from saccade.reports.gallery import Exhibit
 from saccade.tasks.contract import task_of
 from saccade.training.plan import Plan
@@ -143,6 +144,12 @@ def curves_section(task: str, found: Mapping[str, Any]) -> Section:
         section.tables.append(_confusions(confusion))
     if curves.get("joints"):
         section.tables.append(_joints(curves["joints"]))
+    if "roc" in curves and curves["roc"]["far"] and curves.get("chosen") is not None:
+        mark = curves.get("given") or curves["chosen"]
+        section.plots.append(picture("roc", plot_roc(curves["roc"], mark)))
+        section.plots.append(picture("similarities", plot_similarities(curves["scores"], mark)))
+        if curves["ranks"]["rank"]:
+            section.plots.append(picture("ranks", plot_ranks(curves["ranks"], curves["open_set"])))
     if curves.get("calibration") is not None and any(curves["calibration"]["images"]):
         section.plots.append(picture("calibration", plot_calibration(curves["calibration"])))
     return section

@@ -49,11 +49,12 @@ class Target:
     box: Box | None = None  # in pixels of the network's input, where it has one
     part: Part | None = None  # of the object, where that is what is explained
     reference: Tensor | None = None  # embed: the vector [d] that the image's is compared with
+    about: str = ""  # embed: the picture that it is of, where that is another
 
     def name(self, classes: Sequence[str]) -> str:
-        """Its class, and the joint of it; of a vector, that it is one."""
+        """Its class, and the joint of it; of a vector, what it is compared with."""
         if self.reference is not None:
-            return "the vector"
+            return f"like {self.about}" if self.about else "as it is"
         return classes[self.label] + ("" if self.part is None else f": {self.part.name}")
 
 

@@ -314,8 +314,10 @@ def _refuse_contradictions(task: str, settings: Settings) -> None:
     if settings.multi_scale and kind.masks:
         raise UsageError("multi_scale does not resize masks of instances; train at one size (multi_scale=0)")
     for name in ("mixup", "cutmix"):
-        if getattr(settings, name) and not kind.whole_image:
+        if getattr(settings, name) and (not kind.whole_image or kind.embedding):
             raise UsageError(f"{name} blends the labels of whole images: for classify and tag, not {task} ({name}=0)")
+    if settings.repeat_threshold and kind.embedding:
+        raise UsageError("steps show all identities alike often: not with repeat_threshold (repeat_threshold=0)")
     if settings.mosaic and kind.one_object:
         raise UsageError(
             "mosaic composes four images into one: not for localize, where an image has one object (mosaic=0)"

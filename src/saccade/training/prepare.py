@@ -19,7 +19,7 @@ from saccade.config import height_width
 from saccade.data.balance import repeat_factors
 from saccade.data.joined import joint_factors
 from saccade.data.loader import Loader, Work
-from saccade.data.orders import Order, Repeated, Shuffled
+from saccade.data.orders import Identities, Order, Repeated, Shuffled, identities_of_steps
 from saccade.data.people import with_own_boxes
 from saccade.data.types import Batch
 from saccade.data.views import training_view
@@ -101,20 +101,31 @@ def make_loader(plan: Plan, device: torch.device, processes: int, rank: int, mos
     border = getattr(plan.config, "border", 0.0)
     if border > 0:
         view = view.then(BorderWeights(border))
+    order = _order(plan)
+    batch = order.p * order.k if isinstance(order, Identities) else settings.batch
+    workers = loader_workers(settings.workers, device, processes_here())
+    work = Work(workers, int(settings.cache * 1e9), processes, rank)
+    if alone:
+        dataset = with_own_boxes(dataset, plan.training)
+    return Loader(dataset, plan.training, plan.task, view, order, batch, work)
+
+
+def _order(plan: Plan) -> Order:
+    """Which images make the steps of an epoch."""
+    settings = plan.settings
+    per_identity = getattr(plan.config, "per_identity", 0)
+    if per_identity:
+        labels = np.array([record.label for record in plan.training])
+        return identities_of_steps(labels, settings.batch, per_identity, settings.seed)
     drop_last = len(plan.training) >= settings.batch  # a last batch of one would upset batch norm
-    order: Order = Shuffled(settings.seed, drop_last)
     factors = np.ones(len(plan.training))
     if plan.joint.join is not None:
         factors = joint_factors(plan.training, plan.config.labelled_images)
     if settings.repeat_threshold:
         factors = factors * repeat_factors(plan.training, len(plan.dataset.classes), settings.repeat_threshold)
     if (factors > 1).any():
-        order = Repeated(factors, settings.seed, drop_last)
-    workers = loader_workers(settings.workers, device, processes_here())
-    work = Work(workers, int(settings.cache * 1e9), processes, rank)
-    if alone:
-        dataset = with_own_boxes(dataset, plan.training)
-    return Loader(dataset, plan.training, plan.task, view, order, settings.batch, work)
+        return Repeated(factors, settings.seed, drop_last)
+    return Shuffled(settings.seed, drop_last)
 
 
 def check_size(plan: Plan) -> None:

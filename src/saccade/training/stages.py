@@ -57,14 +57,15 @@ class Makers:
 
 
 def find_stages(plan: Plan, stored: Mapping[str, Any] | None) -> list[Stage]:
-    """The course of a run, of which at least its own fit is a part; a run past the others has none but the last."""
+    """The course of a run; one past all stages but its own fit has none but that."""
     if plan.recipe == PROBE:
         course: list[Stage] = [Solve("probe", partial(solve_probe, plan.module)), Fit(plan.model, plan.model)]
     else:
         course = stages_of(plan.module, plan.model, plan.recipe)
     if plan.weights is not None:
         course = [stage for stage in course if not (isinstance(stage, Fit) and stage.instead_of_weights)]
-    return course[-1:] if stored is not None and _has_begun(stored) else course
+    begun = stored is not None and _has_begun(stored) and isinstance(course[-1], Fit)
+    return course[-1:] if begun else course
 
 
 def run_stages(plan: Plan, stages: Sequence[Stage], run: Path, make: Makers, *, resume: bool = False) -> dict[str, Any]:
@@ -82,10 +83,10 @@ def run_stages(plan: Plan, stages: Sequence[Stage], run: Path, make: Makers, *, 
     compute_proposals(plan, make.device, make.display)
     if is_main_process() and not resume:
         shutil.rmtree(run / FOLDER, ignore_errors=True)
-    if is_main_process() and len(stages) > 1:
+    if is_main_process() and (len(stages) > 1 or isinstance(stages[0], Solve)):
         make_folder(run)
         write_config(run, plan.to_json())
-    last = max(number for number, stage in enumerate(stages) if isinstance(stage, Fit))
+    last = max((number for number, stage in enumerate(stages) if isinstance(stage, Fit)), default=-1)
     start: Path | None = None
     fitted = run
     for number, stage in enumerate(stages):

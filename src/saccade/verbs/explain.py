@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import cv2
+import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
+from torch import Tensor
 
 from saccade.data.formats.listing import images_to_look_at
 from saccade.data.image import note_frames
+from saccade.data.loader import collate
+from saccade.data.views import inference_view
 from saccade.errors import DataError, UsageError, suggest
 from saccade.explanations.image import Advance, Explained, Wanted, explain_image, layers_for
 from saccade.explanations.layers import Shape
@@ -53,7 +57,7 @@ def explain(
         images: image files or folders.
         out: folder for report.html, plots/ and the heat maps over the images; nothing is written without it.
         classes: names of the classes to explain; by default what the network says.
-        top: how many classes, regions or detections of an image to explain, where `classes` is empty.
+        top: how many classes, regions, detections or (embed) other images to explain, where `classes` is empty.
         methods: of `METHODS`; by default all that the task allows.
         layers: names of the layers whose maps are shown; by default one for each map size.
 
@@ -69,8 +73,8 @@ def explain(
         raise UsageError(f"--top is {top}, allowed: at least 1")
     paths = _expand([images] if isinstance(images, str | Path) else images)
     trained, fallback = _with_boxes(open_run(run, device))
-    chosen = _methods(methods, trained.task)
-    wanted = Wanted(chosen, find_labels(classes, trained.classes), top, layers, trained.thresholds)
+    chosen, vectors = _methods(methods, trained.task), vectors_of(trained, paths)
+    wanted = Wanted(chosen, find_labels(classes, trained.classes), top, layers, trained.thresholds, vectors)
     folder = None if out is None else report_folder(Path(at_home(out)))
     page = _page(trained, chosen, fallback)
     entries: list[dict[str, Any]] = []
@@ -105,6 +109,15 @@ def list_layers(run: str | Path, image: str | Path, device: str | None = None) -
     trained = open_run(run, device)
     path = _expand([image])[0]
     return layers_for(trained.network, trained.task, trained.preprocessing, path, trained.device)
+
+
+def vectors_of(trained: Trained, paths: Sequence[Path]) -> dict[Path, Tensor]:
+    """The vectors of the pictures that can be read; none of a model of another task."""
+    view, found = inference_view(trained.task, trained.preprocessing), {}
+    for path in paths if TASKS[trained.task].embedding else ():
+        with contextlib.suppress(DataError), torch.no_grad():  # explaining the picture says why
+            found[path] = trained.network.predict(collate([view.read(path)]).to(trained.device))[0].embedding.cpu()
+    return found
 
 
 def _explain_one(trained: Trained, path: Path, wanted: Wanted, progress: bool) -> Explained:
@@ -231,7 +244,7 @@ def _write_stages(folder: Path, number: int, found: Explained, entry: dict[str, 
         about["file"] = f"{name}.png"
 
 
-@contextmanager
+@contextlib.contextmanager
 def _bar(text: str, shown: bool) -> Iterator[Advance]:
     """A progress bar over the patches of one image, on stderr."""
     with Progress(console=Console(stderr=True), disable=not shown, transient=True) as bar:

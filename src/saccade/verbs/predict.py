@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import re
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from saccade.data.loader import iter_images
 from saccade.data.types import Annotation
 from saccade.data.video import SUFFIXES, Footage, camera_number
 from saccade.errors import DataError, UsageError
+from saccade.inference.alike import Compared, beside
 from saccade.inference.masks import check_masks, map_name, restate_masks
 from saccade.inference.predictor import Predictor, load
 from saccade.inference.recording import (
@@ -39,13 +40,12 @@ from saccade.machine.device import loader_workers
 from saccade.machine.files import make_folder
 from saccade.machine.paths import at_home
 from saccade.ops.suppression import NmsRule
-from saccade.plots.draw import draw, fit
+from saccade.plots.draw import draw, draw_enlarged
 from saccade.tasks.contract import task_of
 from saccade.training.interrupt import Interrupt, Stopped
 
 _ADDRESS = re.compile("[a-z][a-z0-9+.-]*://.*", re.DOTALL | re.IGNORECASE)
 ALONE = "no boxes are given: the whole picture is taken for one person (--proposals FILE or RUN)"
-SMALL = 160  # pixels of the longer side
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def predict(
         out: folder for pictures with the answers drawn in, videos, and predictions.json (also where a signal or an
             error ended the work; until then predictions.jsonl, to which each answer is added as it comes); none are
             written without it. A video leaves NAME.mp4 and NAME.mp4.jsonl, of its frames alone.
-        threshold: smallest score of a box or tag; by default 0.3 for boxes, and for tags that of each in the model.
+        threshold: smallest score of a box or tag, similarity of the same (embed); by default 0.3, and the model's own.
         proposals: boxes to answer for, of models that are given boxes, of those that find the joints of one person (by
             default the whole picture is one), and of classifiers, which then name what is in each: a file
             (`data.proposals.FORMS`), a run of a detector, or "selective_search".
@@ -100,11 +100,11 @@ def predict(
         show: open a window that shows videos with their answers; `q` in it ends the one that is shown.
 
     Returns:
-        One dictionary an image or frame: `{image, size, label | tags | objects | mask}`, of a localizer `label` and
-        `objects` with one box, and `notes: [text]` on what else is to be known (only the first image of an animation
-        was looked at; the drawn picture could not be written as asked). Frames have `frame` and `time` (seconds) too,
-        those of a camera `dropped`, how many came since the one before. An image or video that cannot be read has
-        `{image, error}` instead, a video that is cut off has it behind its frames.
+        One dictionary an image or frame: `{image, size, label | tags | objects | mask | embedding}`, of a localizer
+        `label` and `objects` with one box, with an embedding `alike` (inference/alike.py), and `notes: [text]` on what
+        else is to be known (only the first image of an animation was looked at; the drawn picture could not be
+        written). Frames have `frame` and `time` (seconds) too, those of a camera `dropped`, how many came since the one
+        before. An image that cannot be read has `{image, error}`, a video that is cut off has it behind its frames.
 
     Raises:
         DataError: a source that matches nothing; not one image could be read.
@@ -181,6 +181,7 @@ def answers(
     folder = None if out is None else _folder(Path(at_home(out)), [*images, *map(Path, videos)], written)
 
     def each(interrupt: Interrupt) -> Generator[Answer]:
+        compared = Compared(predictor, form.threshold)
         found = _of_images(predictor, images, options.batch, options.workers)
         if options.tiling is not None:
             found = predict_each_in_tiles(predictor, images, options.tiling)
@@ -188,7 +189,7 @@ def answers(
             found = answer_for_boxes(predictor, images, boxes, options.batch)
         for path, answer, notes in found:
             target = None if folder is None else folder / names[path]
-            yield _about_image(predictor, path, answer, form, target, notes)
+            yield _about_image(predictor, path, answer, form, target, notes, compared)
             if interrupt.number:
                 return
         for video, name in zip(videos, films, strict=True):
@@ -277,13 +278,6 @@ def _folder(out: Path, sources: Sequence[Path], names: Sequence[str]) -> Path:
     return make_folder(out)
 
 
-def drawn(image: np.ndarray, answer: Annotation, classes: list[str]) -> np.ndarray:
-    """The image with the answer drawn in; small images are enlarged first, so that there is room for letters."""
-    if max(image.shape[:2]) < SMALL:
-        image, answer = fit(image, answer, 2 * SMALL)
-    return draw(image, answer, classes)
-
-
 def _about_image(
     predictor: Predictor,
     path: Path,
@@ -291,27 +285,35 @@ def _about_image(
     form: _Form,
     target: Path | None,
     notes: list[str],
+    compared: Compared,
 ) -> Answer:
-    """What is to be said of one image; the answer is drawn into a picture `target`, if there is one."""
+    """What is to be said of one image, `compared` with those before; drawn into a picture `target`, if there is one."""
     if isinstance(answer, DataError):
         return _refusal(str(path), str(answer))
     answer = task_of(_kind(predictor, answer)).keep(answer, form.threshold)
-    notes = [*notes, *note_frames(path)]
+    notes, more = [*notes, *note_frames(path)], compared.add(str(path), answer)
     if target is not None:
         try:
-            notes += write_picture(target, drawn(decode(path), answer, predictor.classes))
+            pixels = beside(path, more) if more else draw_enlarged(decode(path), answer, predictor.classes)
+            notes += write_picture(target, pixels)
         except DataError as error:  # it was there a moment ago
             notes.append(f"no picture with the answer was written ({error})")
     place = None if target is None or form.masks != "png" else target.with_name(map_name(target.name))
-    return _answer(predictor, str(path), answer, notes, form, place)
+    return _answer(predictor, str(path), answer, notes, form, place, more)
 
 
 def _answer(
-    predictor: Predictor, image: str, shown: Annotation, notes: list[str], form: _Form, place: Path | None = None
+    predictor: Predictor,
+    image: str,
+    shown: Annotation,
+    notes: list[str],
+    form: _Form,
+    place: Path | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Answer:
-    """What is said of `shown`; its masks go into a file `place`, if there is one."""
+    """What is said of `shown`, and `more`; its masks go into a file `place`, if there is one."""
     file = task_of(_kind(predictor, shown))
-    described = file.to_json(shown, predictor.classes)
+    described = {**file.to_json(shown, predictor.classes), **(more or {})}
     if shown.objects is not None and shown.objects.masks is not None:
         restate_masks(described["objects"], shown.objects.masks, form.masks, place)
     whole = {"image": image, "size": list(shown.size), **described}

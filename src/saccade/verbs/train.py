@@ -49,6 +49,7 @@ from saccade.training.run_folder import agreed_run_folder, run_folder
 from saccade.training.stages import Makers, find_stages, network_so_far, run_stages
 from saccade.training.state import Log, Progress, read_config, save_state
 from saccade.training.taken import Taken
+from saccade.training.thresholds import thresholds_of
 
 EVALUATIONS = 10  # about so many a run; always after the last epoch
 LAST_PART = 0.9  # of the run; from here on without mosaic, so that the end looks like real images (YOLOX)
@@ -288,7 +289,7 @@ def _end_of_epoch(parts: Parts, counters: Progress) -> None:
             value = metrics[TASKS[parts.plan.task].metric]
             if counters.best is None or (value is not None and value > counters.best):
                 counters.best, counters.best_at = value or 0.0, share
-                _save_checkpoint(parts, parts.run / "best.safetensors", metrics, _thresholds(parts.plan, result))
+                _save_checkpoint(parts, parts.run / "best.safetensors", metrics, thresholds_of(parts.plan, result))
         counters.best, counters.best_at = from_first((counters.best, counters.best_at))
         counters.evaluated = share
         patience = parts.plan.settings.patience
@@ -318,12 +319,6 @@ def _save(parts: Parts, counters: Progress) -> None:
         _save_checkpoint(parts, parts.run / "last.safetensors", {})
 
 
-def _thresholds(plan: Plan, result: Result) -> list[float]:
-    """tag: the threshold of each label that is best on the validation images, if they are to be tuned."""
-    tuned = TASKS[plan.task].tags and plan.config.objective.tune_thresholds
-    return [row["best_threshold"] for row in result.per_class] if tuned else []
-
-
 def _save_checkpoint(parts: Parts, path: Path, metrics: dict[str, Any], thresholds: Sequence[float] = ()) -> None:
     model = parts.model if parts.averaged is None else parts.averaged.model
     checkpoint.save(parts.plan.checkpoint(model, metrics, thresholds), path)
@@ -338,17 +333,17 @@ def _finish(parts: Parts, counters: Progress) -> dict[str, Any]:
 def _conclude(plan: Plan, run: Path, fitted: Path, device: torch.device) -> dict[str, Any]:
     """The network that a course ends with, where no fit ends it (the weights of `plan`): its checkpoint, measured.
     `fitted` is the folder of the last fit."""
-    rows = Log(fitted / "log.jsonl").rows()
+    rows = Log(fitted / "log.jsonl").rows()  # none where no stage is a fit
     if is_main_process():
         network, _ = network_so_far(plan)
         predictor = Predictor(network.to(device), plan.task, plan.dataset.classes, plan.preprocessing, device, "fp32")
         metrics, thresholds = {}, []
         if plan.validation:
             result = score(predictor, plan.dataset, plan.validation, Pass(workers=plan.settings.workers))
-            metrics, thresholds = {k: value.value for k, value in result.metrics.items()}, _thresholds(plan, result)
+            metrics, thresholds = {k: value.value for k, value in result.metrics.items()}, thresholds_of(plan, result)
         checkpoint.save(plan.checkpoint(network, metrics, thresholds), run / "best.safetensors")
         write_whole(run / "data_report.json", json.dumps(plan.dataset.ledger.to_json(), indent=2))
-    return _report(Ended(plan, run, rows, 60 * rows[-1]["minutes"], device, "fp32"))
+    return _report(Ended(plan, run, rows, 60 * rows[-1]["minutes"] if rows else 0.0, device, "fp32"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -191,7 +191,7 @@ def _plan(name: str, data: str | Path, task: str | None, weights: str | Path, se
     """The plan of a run with these weights; networks with a ReLU behind the classes lose it."""
     linear = without_last_relu(model_module(name).VARIANTS[name])
     plan = make_plan(name, data, task=task, flags=linear | settings, weights=weights)
-    if not TASKS[plan.task].whole_image:
+    if not TASKS[plan.task].whole_image or TASKS[plan.task].embedding:
         raise UsageError(f"transfer is for classify and tag, and {data} with {name} is to {plan.task}; add --task")
     return plan
 

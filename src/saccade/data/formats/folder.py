@@ -190,7 +190,8 @@ def _classes(
         if lacking and split == base:
             raise DataError(
                 f"{root}: the pictures of {', '.join(map(repr, lacking))} lie in val or test only; train has "
-                f"{', '.join(repr(n) for n in sorted(total) if counts[split, n])}; is a folder misspelt?"
+                f"{', '.join(repr(n) for n in sorted(total) if counts[split, n])}; is a folder misspelt? "
+                "(To embed, val may show others than train: --task embed.)"
             )
         if lacking:
             ledger.warnings.append(f"{split} has no picture of {', '.join(map(repr, lacking))}")
