@@ -179,6 +179,8 @@ def test_what_does_not_fit_one_person_is_refused(people: Path, run: Path, tmp_pa
         saccade.train("hourglass_small", people, out=tmp_path / "a", mosaic=0.5, **RUN, **TINY)
     with pytest.raises(UsageError, match="hourglass_small learns from the people's own boxes"):
         saccade.train("hourglass_small", people, out=tmp_path / "c", proposals=tmp_path / "boxes.json", **RUN, **TINY)
+    with pytest.raises(UsageError, match=r"joints=5: objects of .* have 3 \(head, left_hand, right_hand"):
+        saccade.train("hourglass_small", people, out=tmp_path / "d", joints=5, **RUN, **TINY)
     with pytest.raises(UsageError, match="resize=stretch: the picture of one person keeps its shape"):
         saccade.train("hourglass_small", people, out=tmp_path / "b", resize="stretch", **RUN, **TINY)
     empty = Objects.empty()
@@ -190,10 +192,7 @@ def test_what_does_not_fit_one_person_is_refused(people: Path, run: Path, tmp_pa
         predict(run, people / "val" / "7.png", proposals=tmp_path / "none.json")
 
 
-def test_what_the_confidence_of_a_joint_hangs_on(
-    people: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("saccade.tasks.detect.SMALLEST_SCORE", 0.0)
+def test_what_the_confidence_of_a_joint_hangs_on(people: Path, run: Path, tmp_path: Path) -> None:
     found = explain(run, [people / "val" / "7.png"], top=1, out=tmp_path / "why", methods=["occlusion"])
     assert found["images"][0]["explained"][0]["name"].removeprefix("person: ") in NAMES
 
@@ -217,3 +216,20 @@ def test_files_of_mpii_and_coco_train(
     assert config["config"]["joints"] == len(joints)
     assert config["images"]["train"] == people
     assert run["metrics"]["pck"]["value"] is not None
+
+
+def test_a_model_knows_its_joints_and_weights_go_to_data_with_others(run: Path, tmp_path: Path) -> None:
+    """Another joint needs another heat map, and what lies below it stays; people all of whose joints are unlabelled, or
+    lie outside, are left aside and named."""
+    (tmp_path / "images").mkdir()
+    rows = {f"{i}.png": [[20 + i, 10 * k + 9, 1] for k in range(4)] for i in range(5)}
+    rows |= {"5.png": [[20, 20, 0]] * 4, "6.png": [[-5, -5, 1], [500, 20, 1], [20, 500, 1], [0, 0, 0]]}
+    for name in rows:
+        Image.new("RGB", (100, 80)).save(tmp_path / "images" / name)
+    (tmp_path / "joints.json").write_text(json.dumps({"joint_names": [*NAMES, "tail"], "images": rows}))
+    with pytest.raises(DataError, match=r"its 4 joints \(head, .*tail, ...\) are not those of the prediction: 3"):
+        saccade.evaluate(run, tmp_path, split="all", bootstrap=0)
+    saccade.train("hourglass_small", tmp_path, weights=run, out=tmp_path / "run", **RUN, **TINY)
+    report = json.loads((tmp_path / "run" / "data_report.json").read_text())
+    assert [row["where"] for row in report["refused"]] == ["joints.json: 5.png", "joints.json: 6.png"]
+    assert all("0 joints are labelled" in row["why"] for row in report["refused"])

@@ -94,6 +94,8 @@ def explain_image(
     with torch.no_grad():
         answer = model.predict(batch)[0].to("cpu")
     answer.joints = preprocessing.joints
+    if preprocessing.one_person and answer.objects is not None:
+        answer.objects = replace(answer.objects, scores=None)  # the picture is one, however little sure its joints are
     if wanted.thresholds and answer.tags is not None:
         answer.tags = answer.scores >= torch.tensor(wanted.thresholds)
     picture, scale = _picture(path)

@@ -151,10 +151,10 @@ def make_plan(
     _refuse_contradictions(task, settings)
     parts = divide(dataset, task, settings, one_person(module))
     shape = _preprocessing(module, task, settings, dataset)
-    known: dict[str, Any] = {"classes": len(dataset.classes), "task": task, "size": shape.size}
-    known |= {} if shape.joints is None else {"joints": len(shape.joints), "pairs": shape.joints.pairs}
+    known: dict[str, Any] = {"classes": len(dataset.classes), "task": task, "size": shape.size} | _of_joints(shape)
     values = {k: v for k, v in known.items() if k in fields and v is not None}
     built = joint.grown(model_config(model, **values | changes))
+    _check_joints(built, shape, dataset)
     check_buildable(module, model, built, {name: value for name, value in changes.items() if name in fields})
     if "objective" in fields:
         built = dataclasses.replace(built, objective=_balanced(built, task, parts.training))
@@ -253,6 +253,18 @@ def _preprocessing(module: Room, task: str, settings: Settings, dataset: DataSet
     if TASKS[task].keypoints:
         shape = dataclasses.replace(shape, joints=dataset.joints, one_person=one_person(module))
     return dataclasses.replace(shape, proposals="selective_search") if takes_proposals(module) else shape
+
+
+def _of_joints(shape: Preprocessing) -> dict[str, Any]:
+    """The fields of Config that follow from the joints of the data."""
+    return {} if shape.joints is None else {"joints": len(shape.joints), "pairs": shape.joints.pairs}
+
+
+def _check_joints(config: Any, shape: Preprocessing, dataset: DataSet) -> None:
+    """Raises UsageError where a person asked for another number of joints than the data have."""
+    if shape.joints is not None and config.joints != len(shape.joints):
+        names = ", ".join(shape.joints.names[:5])
+        raise UsageError(f"joints={config.joints}: objects of {dataset.root} have {len(shape.joints)} ({names}, ...)")
 
 
 def check_buildable(module: Room, model: str, config: Any, changes: Mapping[str, Any]) -> None:
