@@ -43,6 +43,14 @@ def test_training_curves(count: int) -> None:
     assert len(rates.lines) == min(1, count)
 
 
+def test_losses_over_decades_are_labelled_in_plain_numbers() -> None:
+    figure = plot_training([{"step": i, "lr": 0.1, "losses": {"joints": 10.0**-i}} for i in range(1, 5)], "ap")
+    _pixels(figure)
+    labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert {"0.1", "0.001"} <= set(labels)
+    assert not any("$" in label for label in labels)
+
+
 def test_training_without_validation_says_so() -> None:
     figure = plot_training([_row(1), _row(2)], "ap")
     assert "no validation" in [text.get_text() for text in figure.axes[1].texts]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from saccade.plots.figures import ACCENT, FAINT, INK, new_figure, short_names, style
 from saccade.plots.palette import class_colour
@@ -59,6 +59,8 @@ def _plot_losses(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     values = [value for row in rows for value in row["losses"].values()]
     if values and min(values) > 0 and max(values) / min(values) > 50:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")  # powers of ten would be written as mathematics, which is not parsed
+        axes.yaxis.set_minor_formatter(NullFormatter())
     elif values and min(values) >= 0:
         axes.set_ylim(bottom=0)
     if names:
