@@ -103,7 +103,8 @@ def test_answers_for_boxes_and_for_the_whole_picture(people: Path, run: Path, tm
     assert alone["objects"]["boxes"] == [[0, 0, 100, 80]]
     assert list(alone["objects"]["keypoints"][0]) == NAMES
     page = tmp_path / "boxes.json"
-    page.write_text(json.dumps([{"file_name": "6.png", "bbox": box} for box in [*BOXES, [200, 0, 9, 9]]]))
+    rows = [{"file_name": "6.png", "bbox": box, "score": 0.5} for box in [*BOXES, [200, 0, 9, 9]]]
+    page.write_text(json.dumps([*rows, {"file_name": "6.png", "bbox": [1, 1, 9, 9], "score": 0.1}]))  # nobody
     (both,) = predict(run, picture, proposals=page, device="cpu")  # all, however little sure
     assert sorted(both["objects"]["boxes"]) == [[8, 10, 38, 50], [60, 20, 84, 70]]
     assert both["notes"] == ["1 of 3 boxes lie outside of the image"]

@@ -88,14 +88,16 @@ def boxes_from(
     folder or checkpoint of a detector, those that it finds with a score of at least LEAST.
 
     Args:
-        only: the class of a detector's boxes; by default all.
+        only: the class of a detector's boxes, by default all. What stands in a file is then of this class, and has such
+            a score too, where it has one: results files hold a great many boxes in which there is nobody.
 
     Raises:
         DataError: the file cannot be used, or names none of the images.
         ModelFileError, UsageError: see `DetectorBoxes`.
     """
     if not _is_run(proposals):
-        return read_proposals(proposals).match(images).__getitem__
+        matched = read_proposals(proposals).match(images)
+        return matched.__getitem__ if only is None else lambda path: _sure(matched[path])
     source = DetectorBoxes(proposals, device, precision, only)
     return lambda path: _sure(proposals_for(path, source))
 
