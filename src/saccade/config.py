@@ -183,6 +183,7 @@ class Settings:
     mix_until: float = _augmentation(1.0, "mixup, cutmix: share of the run after which they are off", low=0, high=1)
     # files
     save_every: float = _files(1.0, "minutes between saved states, from which --resume goes on", low=0)
+    keep_state: bool = _files(False, "keep the whole state of a finished run, so that more epochs continue it exactly")
 
 
 # what other tools call these settings, for the suggestion in the error

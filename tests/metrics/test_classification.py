@@ -66,11 +66,18 @@ def test_calibration_error_of_two_images() -> None:
 
 
 def test_labels_without_probabilities_have_no_top5() -> None:
-    metric = task_of("classify").make_metric(["a", "b"])
+    metric = task_of("classify").make_metric(list("abcdef"))
     metric.add("x", image(0), image(1))
     found = metric.result()
     assert found.metrics["top1"].value == 0
     assert found.metrics["top5"] == Value(None)
+
+
+def test_of_five_classes_or_fewer_there_is_no_top5() -> None:
+    """It would be 1 whatever the answers are."""
+    metric = task_of("classify").make_metric(list("abcde"))
+    metric.add("x", image(0), image(scores=[0.1, 0.6, 0.1, 0.1, 0.1]))
+    assert list(metric.result(bootstrap=0).metrics) == ["top1", "mean_accuracy"]
 
 
 def test_interval_holds_the_value_and_follows_the_seed_not_the_order() -> None:

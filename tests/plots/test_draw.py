@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from saccade.data.types import Annotation, Objects
-from saccade.plots.draw import caption, draw, fit
+from saccade.plots.draw import caption, draw, draw_errors, fit
 from saccade.plots.palette import class_colour, class_colours, ink_on
 from saccade.plots.text import font_of, one_line, shorten, wrap
 
@@ -73,7 +73,7 @@ def test_a_box_is_framed_in_the_colour_of_its_class_where_it_is() -> None:
     assert tuple(out[95, 95]) == (128, 128, 128)
 
 
-def test_masks_and_maps_are_tinted_where_they_are_and_background_is_not() -> None:
+def test_masks_are_tinted_and_maps_outlined_where_they_are_and_background_is_not() -> None:
     mask = torch.zeros(1, 200, 200, dtype=torch.bool)
     mask[0, 80:160, 80:160] = True
     boxes = torch.tensor([[80.0, 80, 160, 160]])
@@ -89,7 +89,18 @@ def test_masks_and_maps_are_tinted_where_they_are_and_background_is_not() -> Non
     out = draw(_gray(200, 200), Annotation((200, 200), semantic=semantic), ["background", "road"])
     assert tuple(out[120, 50]) == (128, 128, 128)
     assert tuple(out[180, 150]) == (128, 128, 128)
-    np.testing.assert_allclose(out[120, 150], tint, atol=1.5)
+    assert tuple(out[120, 150]) == (128, 128, 128)  # what is inside of a region stays as it is
+    for y, x in ((120, 100), (149, 150), (120, 199)):  # its borders, and that of the picture
+        assert tuple(out[y, x]) == class_colour(1)
+
+
+def test_the_map_of_errors() -> None:
+    truth, answer = np.zeros((2, 20, 30), np.uint8)
+    truth[:, 20:], answer[:5, :10] = 255, 1
+    out = draw_errors(_gray(20, 30), truth, answer)
+    assert tuple(out[2, 2]) == (214, 39, 40)
+    assert (out[10, 10] > 180).all()
+    assert (out[10, 25] < 60).all()
 
 
 def test_boxes_that_are_not_finite_do_not_stop_the_drawing() -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from saccade.data.dataset import DataSet, Record
 from saccade.data.types import Annotation, Objects
-from saccade.reports.gallery import SAMPLED, WORST, Gallery, choose, explain
+from saccade.reports.gallery import SAMPLED, SIDE, WORST, Gallery, choose, explain
 from saccade.tasks import detect, tag
 
 
@@ -39,7 +39,7 @@ def test_keeps_the_worst_and_a_fixed_choice_of_many(tmp_path: Path) -> None:
     assert worst[0].mistakes == ["a comes in place 2, after b (0.98)"]
     assert len(gallery.sampled()) == SAMPLED
     assert [e.id for e in gallery.sampled()] == choose([r.id for r in records], SAMPLED)
-    assert max(worst[0].pictures[0][1].shape) == 400
+    assert max(worst[0].pictures[0][1].shape) == SIDE
 
 
 def test_an_image_that_went_away_is_named(tmp_path: Path) -> None:

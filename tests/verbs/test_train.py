@@ -136,6 +136,21 @@ def test_a_finished_run_goes_on_with_more_epochs(colours: Path, tmp_path: Path) 
     assert _weights(run) != before
 
 
+def test_a_finished_run_keeps_its_state_where_that_is_asked_for(colours: Path, tmp_path: Path) -> None:
+    """Else counters alone, a small part of the weights; with averaged weights, too, more epochs go on from them."""
+    sizes = {}
+    for keep in (False, True):
+        run = tmp_path / str(keep)
+        saccade.train("resnet20", colours, out=run, progress=False, keep_state=keep, **SMALL, ema=0.9)
+        sizes[keep] = (run / "state" / "resume.safetensors").stat().st_size
+        saccade.train("resnet20", colours, out=run, progress=False, resume=True, epochs=4)
+        assert len(_rows(run)) == 4
+        assert _rows(run)[-1]["losses"]["classification"] < 1.0
+    weights = (tmp_path / "True/last.safetensors").stat().st_size
+    assert sizes[False] < weights
+    assert sizes[True] > 2 * weights
+
+
 def _start(colours: Path, run: Path, *more: str, resume: bool = False) -> subprocess.Popen[str]:
     """`saccade train` as a process group of its own; a resumed run takes its settings from the run."""
     flags = ["--resume", "--workers", "0", "--set", "save_every=0"] if resume else FLAGS

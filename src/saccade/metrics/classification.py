@@ -23,8 +23,8 @@ def rank_of_truth(scores: np.ndarray, label: int) -> int:
 
 
 class Classification:
-    """Metrics top1, top5 (truth among the min(5, classes) best), mean_accuracy (mean of the per-class recalls over
-    the classes that occur in the truth).
+    """Metrics top1, top5 (truth among the five best; not of five classes or fewer), mean_accuracy (mean of the
+    per-class recalls over the classes that occur in the truth).
 
     A prediction without probabilities (only a label) counts for top1; then top5 and the calibration are undefined.
     Curves: "confusion" {classes, counts [truth][predicted]}, "calibration" {confidence, accuracy, images: one a bin
@@ -63,7 +63,7 @@ class Classification:
             total = w.sum(1)
             return {
                 "top1": ratio(w @ correct, total),
-                "top5": ratio(w @ top5, total),
+                **({"top5": ratio(w @ top5, total)} if len(self.classes) > 5 else {}),
                 "mean_accuracy": mean_of_defined(ratio((w * correct) @ belongs, w @ belongs)),
             }
 

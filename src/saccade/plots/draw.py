@@ -17,24 +17,27 @@ from saccade.plots.text import font_of, shorten, wrap
 
 SMALL = 160  # pixels of the longer side of an image in which letters find no room
 _TINT = 0.45  # how much of the class colour covers a mask
+_WRONG = (214, 39, 40)  # pixels of another class than the true one
 _BACKGROUND = {"background", "bg", "__background__"}  # class maps: left as the image is
 
 
-def draw(image: np.ndarray, annotation: Annotation, classes: Sequence[str], corner: str = "") -> np.ndarray:
+def draw(
+    image: np.ndarray, annotation: Annotation, classes: Sequence[str], corner: str = "", legend: bool = True
+) -> np.ndarray:
     """A copy of `image` with `annotation` drawn in: [H, W, 3] uint8 RGB, of the same size.
 
-    Masks and class maps are tinted and outlined. Boxes carry plates with class and score; in a crowd the plates of
-    weaker ones give way, their colour tells the class. Joints are joined by bones, and named where one object has
-    some. Label or tags stand in a strip at the lower edge, unless a box
-    says them (localization). Lines and
-    letters grow with the image; text that does not fit is shortened, and left out where no letter fits (an image of
-    a few pixels): enlarge with `fit` first.
+    Masks are tinted and outlined; regions of class maps are outlined, so that what they show stays as it is. Boxes
+    carry plates with class and score; in a crowd the plates of weaker ones give way, their colour tells the class.
+    Joints are joined by bones, and named where one object has some. Label or tags stand in a strip at the lower edge,
+    unless a box says them (localization). Lines and letters grow with the image; text that does not fit is shortened,
+    and left out where no letter fits (an image of a few pixels): enlarge with `fit` first.
 
     Args:
         image: [H, W, 3] uint8 RGB.
         annotation: in pixels of `image`. Coordinates outside are drawn as far as they show.
         classes: names in the order of the labels; any text.
         corner: a word for the upper right corner.
+        legend: name the classes of a class map in the picture; a page that shows many has one for all.
 
     Raises:
         ValueError: `image` is not [H, W, 3] uint8, or masks are of another size.
@@ -44,7 +47,7 @@ def draw(image: np.ndarray, annotation: Annotation, classes: Sequence[str], corn
     pixels = image.copy()
     size = _letter_size(image.shape[0], image.shape[1])
     if annotation.semantic is not None:
-        _tint_map(pixels, annotation.semantic.cpu().numpy(), classes, _line_width(size))
+        _outline_map(pixels, annotation.semantic.cpu().numpy(), classes, _line_width(size) + 1)
     objects = annotation.objects
     if objects is not None and objects.masks is not None:
         _tint_masks(pixels, objects, _line_width(size))
@@ -52,7 +55,7 @@ def draw(image: np.ndarray, annotation: Annotation, classes: Sequence[str], corn
     pen = ImageDraw.Draw(picture)
     if objects is not None:
         _draw_objects(pen, annotation, classes, size)
-    if annotation.semantic is not None:
+    if annotation.semantic is not None and legend:
         _draw_legend(pen, annotation.semantic.cpu().numpy(), classes, size)
     text = caption(annotation, classes) if objects is None or not len(objects) else ""
     if text:
@@ -87,6 +90,11 @@ def fit(image: np.ndarray, annotation: Annotation, side: int) -> tuple[np.ndarra
     return resized, fitted
 
 
+def is_background(name: str) -> bool:
+    """Whether a class of this name is what class maps leave unmarked."""
+    return name.strip().lower() in _BACKGROUND
+
+
 def caption(annotation: Annotation, classes: Sequence[str]) -> str:
     """Label or tags as a line of text, with probabilities where they are known; "" for other tasks."""
     if annotation.label is not None:
@@ -105,7 +113,7 @@ def _name(label: int, classes: Sequence[str]) -> str:
 
 
 def _is_background(label: int, classes: Sequence[str]) -> bool:
-    return _name(label, classes).strip().lower() in _BACKGROUND
+    return is_background(_name(label, classes))
 
 
 def _score(annotation: Annotation, label: int) -> str:
@@ -134,24 +142,46 @@ def _fit_objects(objects: Objects, size: tuple[int, int], across: float, down: f
     return move_objects(objects.to("cpu"), affine(scaling(across, down), size, hard), "all")
 
 
-def _tint_map(pixels: np.ndarray, semantic: np.ndarray, classes: Sequence[str], line: int) -> None:
-    """Tint every class but the background, and draw the borders between classes in full colour."""
+def _outline_map(pixels: np.ndarray, semantic: np.ndarray, classes: Sequence[str], line: int) -> None:
+    """Draw the inner border of every region but the background in the colour of its class, with a dark line around it
+    where the background begins. The border of the picture closes a region."""
     if semantic.shape != pixels.shape[:2]:
         raise ValueError(f"the class map is of size {list(semantic.shape)}, the image {list(pixels.shape[:2])}")
-    table = class_colours(256)
     shown = semantic != IGNORE
     for k in range(len(classes)):
         if _is_background(k, classes):
             shown &= semantic != k
-    colours = table[semantic]
-    mixed = cv2.addWeighted(pixels, 1 - _TINT, colours, _TINT, 0)
-    border = np.zeros(semantic.shape, dtype=bool)
-    for step in range(1, (line + 1) // 2 + 1):
-        for axis in (0, 1):
-            border |= (semantic != np.roll(semantic, step, axis)) | (semantic != np.roll(semantic, -step, axis))
-    border[:1], border[-1:], border[:, :1], border[:, -1:] = False, False, False, False
-    np.copyto(pixels, mixed, where=shown[..., None])
-    np.copyto(pixels, colours, where=(shown & border)[..., None])
+    border = _border_of(np.where(shown, semantic, -1).astype(np.int16), line)
+    dark = cv2.dilate((shown & border).astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool) & ~shown
+    pixels[dark] = 0
+    np.copyto(pixels, class_colours(256)[semantic], where=(shown & border)[..., None])
+
+
+def _border_of(values: np.ndarray, line: int) -> np.ndarray:
+    """[H, W] bool: where another value, or the outside, is at most `line` pixels away along a row or a column."""
+    height, width = values.shape
+    padded = np.pad(values, line, constant_values=-2)
+    border = np.zeros(values.shape, bool)
+    for step in (*range(-line, 0), *range(1, line + 1)):
+        border |= padded[line + step : line + step + height, line : line + width] != values
+        border |= padded[line : line + height, line + step : line + step + width] != values
+    return border
+
+
+def draw_errors(image: np.ndarray, truth: np.ndarray, answer: np.ndarray) -> np.ndarray:
+    """Where a class map is wrong: [H, W, 3] uint8, the image in pale gray with wrong pixels in red; what has no truth
+    is dark.
+
+    Args:
+        image: [H, W, 3] uint8 RGB.
+        truth, answer: class maps [H, W] of its size; 255 in the truth is not judged.
+    """
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None].repeat(3, 2)
+    pale = cv2.addWeighted(gray, 0.5, np.full_like(gray, 255), 0.5, 0)
+    unknown = truth == IGNORE
+    pale[unknown] = gray[unknown] // 3
+    pale[~unknown & (truth != answer)] = _WRONG
+    return pale
 
 
 def _tint_masks(pixels: np.ndarray, objects: Objects, line: int) -> None:

@@ -64,7 +64,9 @@ def add_result(page: Page, task: str, found: Mapping[str, Any], gallery: Gallery
         page.sections.append(pairs)
         return
     shown = f" Predicted boxes are drawn from a score of {SCORE} on." if TASKS[task].many_objects else ""
-    sampled = Section("predictions", "Predictions beside the truth", exhibits=gallery.sampled())
+    sampled = Section(
+        "predictions", "Predictions beside the truth", exhibits=gallery.sampled(), legend=gallery.legend()
+    )
     sampled.texts.append(f"Images spread evenly over the {where}, not chosen by how well they do.{shown}")
     worst = Section("mistakes", "The worst mistakes", exhibits=gallery.worst(), explain=True)
     worst.texts.append(

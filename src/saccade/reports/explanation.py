@@ -98,12 +98,10 @@ def image_section(number: int, explained: Explained, classes: Sequence[str]) -> 
         tiles = [
             Tile(stage.pixels, f"{i}. {stage.name} ({stage.boxes})") for i, stage in enumerate(explained.stages, 1)
         ]
-        section.plots.append(_sheet(f"{number}-stages", tiles, 3, 320))
+        section.plots.append(replace(_sheet(f"{number}-stages", tiles, 3, 320), title="The way to the answer"))
     for name, (maps, channels) in explained.layers.items():
-        section.texts.append(
-            f"{name}: maps of {maps.shape[2]} x {maps.shape[1]} cells, the {len(channels)} strongest channels."
-        )
-        section.plots.append(_layer_sheet(number, name, explained))
+        title = f"{name}: maps of {maps.shape[2]} x {maps.shape[1]} cells, the {len(channels)} strongest channels"
+        section.plots.append(replace(_layer_sheet(number, name, explained), title=title))
     return section
 
 

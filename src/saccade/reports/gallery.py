@@ -14,15 +14,16 @@ from typing import Any
 
 from saccade.data.dataset import DataSet, Record
 from saccade.data.pictures import decode_picture
-from saccade.data.types import Annotation
+from saccade.data.types import IGNORE, Annotation
 from saccade.errors import SaccadeError
 from saccade.metrics.curves import SCORE
-from saccade.plots.draw import caption, draw, fit
+from saccade.plots.draw import caption, draw, draw_errors, fit, is_background
+from saccade.plots.palette import class_colour
 from saccade.tasks.contract import Verdict, task_of
 from saccade.tasks.table import find_task
 
 SAMPLED, WORST, PAIRS = 12, 8, 16  # pictures in a report, and pairs of them
-SIDE = 400  # pixels of a picture's longer side
+SIDE = 480  # pixels of a picture's longer side
 
 
 @dataclass
@@ -30,7 +31,7 @@ class Exhibit:
     """One image of the report."""
 
     id: str
-    pictures: list[tuple[str, Any]]  # (caption, [H, W, 3] uint8), one or two
+    pictures: list[tuple[str, Any]]  # (caption, [H, W, 3] uint8), one to three
     truth: str  # label or tags in words; "" where the picture shows it
     answer: str
     correct: bool | None  # whether label or tags agree; None for other tasks
@@ -123,8 +124,31 @@ class Gallery:
             exhibit.pictures.append(("", fit(image, Annotation(kept.truth.size), SIDE)[0]))
         else:
             for title, annotation in (("truth", kept.truth), ("prediction", kept.prediction)):
-                exhibit.pictures.append((title, draw(*fit(image, annotation, SIDE), classes)))
+                exhibit.pictures.append((title, draw(*fit(image, annotation, SIDE), classes, legend=False)))
+            exhibit.pictures += _errors(image, kept.truth, kept.prediction)
         return exhibit
+
+    def legend(self) -> list[tuple[str, str]]:
+        """The classes of the class maps that are kept, in their order, each with its colour as CSS has it; none for
+        other tasks, whose pictures say the classes."""
+        kept = [*self._sampled.values(), *(each for _, _, each in self._worst)]
+        maps = [one.semantic for each in kept for one in (each.truth, each.prediction) if one.semantic is not None]
+        present = sorted({int(k) for one in maps for k in one.unique()} & set(range(len(self.dataset.classes))))
+        names = [(self.dataset.classes[k], class_colour(k)) for k in present]
+        return [(name, "rgb({}, {}, {})".format(*colour)) for name, colour in names if not is_background(name)]
+
+
+def _errors(image: Any, truth: Annotation, answer: Annotation) -> list[tuple[str, Any]]:
+    """Where a class map is wrong, with the share of pixels; nothing where there are no maps."""
+    if truth.semantic is None or answer.semantic is None:
+        return []
+    judged = truth.semantic != IGNORE
+    share = float((judged & (truth.semantic != answer.semantic)).sum()) / max(1, int(judged.sum()))
+    pixels, small = fit(image, truth, SIDE)
+    _, other = fit(image, answer, SIDE)
+    assert small.semantic is not None
+    assert other.semantic is not None
+    return [(f"wrong: {100 * share:.1f} % (red)", draw_errors(pixels, small.semantic.numpy(), other.semantic.numpy()))]
 
 
 def choose(ids: Sequence[str], count: int) -> list[str]:

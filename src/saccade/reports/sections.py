@@ -68,6 +68,7 @@ class Plot:
     width: int  # as shown, pixels
     height: int
     photo: bool = False  # mostly photographs: the page holds it as JPEG, a sixth of the size
+    title: str = ""  # above it
 
 
 @dataclass
@@ -80,6 +81,7 @@ class Section:
     facts: list[tuple[str, str]] = field(default_factory=list)
     plots: list[Plot] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
+    legend: list[tuple[str, str]] = field(default_factory=list)  # name of a class, its colour as CSS has it
     exhibits: list[Exhibit] = field(default_factory=list)
     explain: bool = False  # say what is wrong under each picture
     warnings: list[str] = field(default_factory=list)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from saccade.errors import UsageError
+from saccade.errors import ResourceError, UsageError
+from saccade.machine.files import DISK_FULL, error_number
 from saccade.machine.processes import from_first, is_main_process
 from saccade.models.own_file import COPY, short_name
 
@@ -54,3 +57,14 @@ def run_folder(out: str | Path | None, model: str, data: str | Path, resume: boo
     if has_run and not resume and not overwrite:
         raise UsageError(f"{path} holds a run already; add --resume to go on with it, or --overwrite to replace it")
     return path
+
+
+@contextmanager
+def full_disk(how_to_go_on: str) -> Iterator[None]:
+    """What to do about a disk that is full in mid-run: a ResourceError that says how to go on."""
+    try:
+        yield
+    except ResourceError as error:
+        if error_number(error.__cause__) not in DISK_FULL:
+            raise
+        raise ResourceError(f"{error}; what was saved is whole, {how_to_go_on}") from error

@@ -1,8 +1,8 @@
 """What a run needs to go on exactly where it stopped; every file of it is checked against a SHA-256 before it is used.
 
-`state/resume.safetensors` holds tensors (weights, averaged weights, optimiser, random generators) and, as JSON in
-its header, counters. The log is cut back to where it stood when they were saved, so that no row is doubled or missing.
-`config.json` says what the run is.
+`state/resume.safetensors` holds tensors (weights, averaged weights, optimiser, random generators; of a finished run the
+last alone, see `thin_state`) and, as JSON in its header, counters. The log is cut back to where it stood when they were
+saved, so that no row is doubled or missing. `config.json` says what the run is.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saccade.checkpoint import CHECKSUM, read_tensors, write_tensors
+from saccade.checkpoint import CHECKSUM, load, read_tensors, write_tensors
 from saccade.config import OF_LABELS
 from saccade.errors import ModelFileError
 from saccade.machine.files import disk_errors, inside, make_folder, open_regular, write_whole
@@ -139,6 +139,26 @@ def save_state(
     write_tensors(path, own, {"state": json.dumps(header, sort_keys=True)})
 
 
+THINNED = "thinned"  # entry of the header: the state has no weights and no optimiser; `last.safetensors` has the former
+
+
+def thin_state(run: Path) -> None:
+    """Drop what a finished run does not need: all tensors but the random generators. More epochs then go on from the
+    last weights, with the optimiser's moments at zero.
+
+    Raises:
+        ResourceError: no space, no permission.
+        ModelFileError: the state is damaged, or a link.
+    """
+    path = inside(run, *STATE.parts)
+    metadata, tensors = read_tensors(path)
+    header = json.loads(metadata["state"])
+    if not header.get(THINNED):
+        header |= {THINNED: True, "optimizer": {}}
+        kept = {name: tensor for name, tensor in tensors.items() if name.startswith("random.")}
+        write_tensors(path, kept, {"state": json.dumps(header, sort_keys=True)})
+
+
 def load_state(
     run: Path,
     model: nn.Module,
@@ -158,14 +178,16 @@ def load_state(
     try:
         header = json.loads(metadata["state"])
         progress = Progress(**header["progress"])
-        model.load_state_dict(_under("model.", tensors))
+        last = load(inside(run, "last.safetensors")).weights if header.get(THINNED) else None
+        model.load_state_dict(_under("model.", tensors) if last is None else last)
         if averaged is not None:
-            averaged.model.load_state_dict(_under("averaged.", tensors))
+            averaged.model.load_state_dict(_under("averaged.", tensors) if last is None else last)
         slots: dict[int, dict[str, Any]] = {}
         for key, value in [*_under("optimizer.", tensors).items(), *header["optimizer"].items()]:
             index, name = key.split(".", 1)
             slots.setdefault(int(index), {})[name] = value
-        optimizer.load_state_dict(dict(optimizer.state_dict(), state=slots))
+        if last is None:
+            optimizer.load_state_dict(dict(optimizer.state_dict(), state=slots))
         torch.set_rng_state(tensors["random.cpu"])
         if scaler is not None:
             scaler.load_state_dict(header["scaler"])

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,11 +22,11 @@ from torch import Tensor
 from saccade import checkpoint
 from saccade.data.loader import Loader
 from saccade.data.types import Batch
-from saccade.errors import DivergedError, ResourceError, memory_errors
+from saccade.errors import DivergedError, memory_errors
 from saccade.inference.predictor import Predictor, load
 from saccade.inference.score import Pass, score, score_together
 from saccade.machine.device import describe_hardware, only_deterministic, timed_convolutions
-from saccade.machine.files import DISK_FULL, error_number, write_whole
+from saccade.machine.files import write_whole
 from saccade.machine.memory import hand_back_memory
 from saccade.machine.paths import at_home
 from saccade.machine.processes import from_first, is_main_process, join_processes, largest, own_device, share_buffers
@@ -45,9 +45,9 @@ from saccade.training.plan import Plan, asked_trunk, make_plan, resume_plan
 from saccade.training.prepare import Parts, make_loader, prepare
 from saccade.training.proposals import with_proposals
 from saccade.training.rescale import random_scale
-from saccade.training.run_folder import agreed_run_folder, run_folder
+from saccade.training.run_folder import agreed_run_folder, full_disk, run_folder
 from saccade.training.stages import Makers, find_stages, network_so_far, run_stages
-from saccade.training.state import Log, Progress, read_config, save_state
+from saccade.training.state import Log, Progress, read_config, save_state, thin_state
 from saccade.training.taken import Taken
 from saccade.training.thresholds import thresholds_of
 
@@ -142,21 +142,10 @@ def fit(plan: Plan, run: Path, device: str | None, display: Display, resume: boo
         ):
             parts, counters = prepare(plan, run, device, display, resume)
             repeated = plan.settings.multi_scale == 0 and not plan.settings.deterministic  # shapes of batches
-            with display, Interrupt() as interrupt, timed_convolutions(repeated), _full_disk(plan, run):
+            with display, Interrupt() as interrupt, timed_convolutions(repeated), full_disk(plan.how_to_go_on(run)):
                 _fit(parts, counters, interrupt)
         hand_back_memory()
         return _finish(parts, counters)
-
-
-@contextmanager
-def _full_disk(plan: Plan, run: Path) -> Iterator[None]:
-    """What to do about a disk that is full in mid-run."""
-    try:
-        yield
-    except ResourceError as error:
-        if error_number(error.__cause__) not in DISK_FULL:
-            raise
-        raise ResourceError(f"{error}; what was saved is whole, {plan.how_to_go_on(run)}") from error
 
 
 def _fit(parts: Parts, counters: Progress, interrupt: Interrupt) -> None:
@@ -327,7 +316,10 @@ def _save_checkpoint(parts: Parts, path: Path, metrics: dict[str, Any], threshol
 def _finish(parts: Parts, counters: Progress) -> dict[str, Any]:
     """Measure the checkpoint that the fit leaves."""
     device, rows = parts.accelerator.device, parts.log.rows()
-    return _report(Ended(parts.plan, parts.run, rows, counters.elapsed, device, parts.precision))
+    summary = _report(Ended(parts.plan, parts.run, rows, counters.elapsed, device, parts.precision))
+    if parts.accelerator.is_main_process and not parts.plan.settings.keep_state:
+        thin_state(parts.run)
+    return summary
 
 
 def _conclude(plan: Plan, run: Path, fitted: Path, device: torch.device) -> dict[str, Any]:
