@@ -5,7 +5,7 @@
 
 The first `--train` folders of people (in the order of their numbers) train, the others validate: folders of links in
 OUT/split. Every method of `METHODS` goes through `saccade train` at 96 pixels for the same epochs, a seed at a time;
-`--strangers` also scores each checkpoint on other people. `--weights` (ImageNet's for squeezenet1_0) adds the features
+`--strangers` also scores each checkpoint on other people. `--weights` (of squeezenet1_0_caffe) adds the features
 of that network as they are. Beside them stand two baselines without training: raw pixels and eigenfaces (principal
 components of the training faces, whitened, compared by their cosine; Turk & Pentland 1991).
 
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
     parser.add_argument("--train", type=int, default=20, help="people to learn from")
     parser.add_argument("--strangers", type=Path, help="folders of other people, scored besides")
-    parser.add_argument("--weights", type=Path, help="of squeezenet1_0, whose features are then measured as they are")
+    parser.add_argument("--weights", type=Path, help="of squeezenet1_0_caffe, whose features are measured too")
     options = parser.parse_args()
     data = split_people(options.data, options.out / "split", options.train)
     rows = [[name, *cells_of([result]), "", "", ""] for name, result in baselines(data).items()]
@@ -78,9 +78,9 @@ def main() -> None:
         rows.append([name, *row_of(name, METHODS[name], data, options)])
         print(" ".join(rows[-1]), file=sys.stderr, flush=True)
     if options.weights is not None:
-        frozen = Method("facenet_small", ("trunk=squeezenet1_0",))
+        frozen = Method("facenet_small", ("trunk=squeezenet1_0_caffe",))
         flags = ["--recipe", "frozen", "--weights", str(options.weights)]
-        rows.append(["squeezenet1_0 as it is", *row_of("frozen", frozen, data, options, flags)])
+        rows.append(["squeezenet1_0_caffe as it is", *row_of("frozen", frozen, data, options, flags)])
     print(markdown(["method", *NAMES, "spread, best", "auc, last", "strangers: auc, rank_1"], rows))
 
 

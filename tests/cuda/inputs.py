@@ -19,14 +19,16 @@ JOINTS = 4  # of every object, as the small forms of models of poses have
 
 def make_batch(task: str, side: int, classes: int = 4) -> Batch:
     """Two images of `side` pixels, for detectors and segmenters of unequal width: with a crowd, two boxes that want one
-    anchor, and ignored pixels."""
+    anchor, and ignored pixels. Four of two identities where vectors are learned."""
     rng = np.random.default_rng(0)
     samples, given = [], []
-    for i in range(2):
+    for i in range(4 if task == "embed" else 2):
         size = (side, side - side // 4 if i and task in ("detect", "instances", "segment", "pose") else side)
         truth = Annotation(size)
         if task in ("classify", "localize"):
             truth.label = int(rng.integers(classes))
+        if task == "embed":
+            truth.label = i // 2
         if task == "tag":
             truth.tags = torch.from_numpy(rng.random(classes) < 0.5)
         if task == "segment":

@@ -127,7 +127,9 @@ def _other_answers(expected: list[Annotation], answers: list[Annotation]) -> Ite
     for here, there in zip(expected, answers, strict=True):
         if here.label != there.label:
             yield f"label {there.label}, on the CPU {here.label}"
-        pairs = [(name, getattr(here, name), getattr(there, name)) for name in ("scores", "tags", "semantic")]
+        pairs = [
+            (name, getattr(here, name), getattr(there, name)) for name in ("scores", "tags", "semantic", "embedding")
+        ]
         if here.objects is not None and there.objects is not None:
             if len(here.objects) != len(there.objects):
                 yield f"{len(there.objects)} objects, on the CPU {len(here.objects)}"
