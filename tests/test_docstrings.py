@@ -37,6 +37,11 @@ PLAIN = {  # public names of those folders without a formula of anybody's: check
     "ops/allocation.py": {"empty"},
     "ops/boxes.py": {"box_area", "intersection_area", "clip_boxes", "valid_boxes"},
     "ops/conv_gradients.py": {"mend"},
+    # What KITTI means by a cuboid stands at the head of the file; these are rotations and projections.
+    "ops/cuboids.py": {
+        *("offsets", "corners", "project", "edges_seen", "projected_boxes", "wrap", "mirrored", "turns_over"),
+        *("moved_camera", "observation_angles"),
+    },
     "ops/fused_conv.py": {"FusedConv2d", "activate", "can_fuse", "has_fused_operators"},
     "ops/roi_align.py": {"to_rois", "check_values"},
     "ops/roi_pool.py": {"Maxima"},

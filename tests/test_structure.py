@@ -51,9 +51,9 @@ NARROW: dict[str, set[str]] = {
     "layers": {"errors", "data/types", "ops", "losses"},
     "solvers/linear": {"errors", "tasks/table"},
     "models": {"errors", "machine", "checkpoint", "config", "data/types", "ops", "layers", "losses", "solvers/linear"},
-    "metrics": {"errors", "tasks/table", "data/joints", "data/types", "data/dataset", "data"},
+    "metrics": {"errors", "ops", "tasks/table", "data/joints", "data/types", "data/dataset", "data"},
     "identities": {"errors", "machine", "metrics"},
-    "plots": {"data/joints", "data/types", "data/dataset", "data"},
+    "plots": {"ops", "data/joints", "data/types", "data/dataset", "data"},
 }
 FRONT = (
     "cli",

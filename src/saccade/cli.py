@@ -15,15 +15,19 @@ from saccade.cli_options import (
     METHODS,
     AgnosticNms,
     Assignments,
+    CameraFile,
     CfgNames,
     CfgWeights,
     Data,
     Device,
+    Explanations,
     Instances,
     Iou,
     Join,
     Json,
+    Layers,
     Nms,
+    OfClass,
     Overlap,
     OwnFile,
     Precision,
@@ -31,6 +35,7 @@ from saccade.cli_options import (
     Regions,
     Run,
     Sigma,
+    Svd,
     TaskName,
     Tile,
     TreeFile,
@@ -42,6 +47,7 @@ from saccade.cli_options import (
 )
 from saccade.cli_output import (
     explained,
+    map_lines,
     plain,
     print_json,
     say,
@@ -272,6 +278,7 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="folder for pictures, videos and predictions.json")] = None,
     threshold: Annotated[float | None, typer.Option(help="smallest score of a box or tag, or similarity")] = None,
     proposals: Proposals = None,
+    camera: CameraFile = None,
     masks: Annotated[str, typer.Option(help="masks of objects: rle, polygons or png (maps in --out)")] = "rle",
     instances: Instances = False,
     tile: Tile = None,
@@ -301,7 +308,7 @@ def predict(
     folder = out if out is not None or as_json else Path("predictions")
     rule, tiling = NmsRule(nms, iou, sigma, agnostic_nms), tiling_of(tile, overlap)
     how = Options(threshold, proposals, masks, batch, workers, device, precision, frames, rule, fps, show, not as_json)
-    options = dataclasses.replace(how, weights=weights, names=names, instances=instances, tiling=tiling)
+    options = dataclasses.replace(how, weights=weights, names=names, instances=instances, tiling=tiling, camera=camera)
     show_answers(answers(run, sources, folder, options), as_json)
     if not as_json:
         say(f"pictures and predictions.json: {folder}")
@@ -312,32 +319,26 @@ def explain(
     run: Run,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="images or folders")],
     out: Annotated[Path | None, typer.Option(help="folder for report.html and pictures")] = None,
-    classes: Annotated[
-        list[str] | None, typer.Option("--class", metavar="NAME", help="class to explain, again for more")
-    ] = None,
+    classes: OfClass = None,
     top: Annotated[int, typer.Option(help="classes, regions or boxes an image to explain")] = 3,
-    methods: Annotated[
-        str | None, typer.Option(help="of grad_cam,occlusion,saliency,features,stages; by default all")
-    ] = None,
-    layers: Annotated[
-        str | None, typer.Option(help="NAME,NAME: layers whose maps are shown; `list` says which there are")
-    ] = None,
+    methods: Explanations = None,
+    layers: Layers = None,
+    proposals: Proposals = None,
+    camera: CameraFile = None,
     device: Device = None,
     model: OwnFile = None,
     as_json: Json = False,
 ) -> None:
     """Show what a network used for its answers: heat maps over the images, maps of its layers, a report."""
-    from saccade.verbs.explain import explain as run_explain
-    from saccade.verbs.explain import list_layers
+    from saccade.verbs import explain as verb
 
     trust_file(model)
     if layers == "list":
-        found = {name: list(shape) for name, shape in list_layers(run, images[0], device).items()}
-        lines = [f"{name:<40} {c} maps of {w} x {h}" for name, (c, h, w) in found.items()]
-        print_json(found) if as_json else say("\n".join(lines))
+        found = {name: list(shape) for name, shape in verb.list_layers(run, images[0], device).items()}
+        print_json(found) if as_json else say(map_lines(found))
         return
     folder = out if out is not None or as_json else Path("explanations")
-    result = run_explain(
+    result = verb.explain(
         run,
         images,
         out=folder,
@@ -345,6 +346,8 @@ def explain(
         top=top,
         methods=None if methods is None else words_of(methods),
         layers=words_of(layers or ""),
+        proposals=proposals,
+        camera=camera,
         device=device,
         progress=not as_json,
     )
@@ -358,9 +361,7 @@ def export(
     out: Annotated[Path | None, typer.Option(help="file to write; by default beside the checkpoint")] = None,
     batch: Annotated[int, typer.Option(help="images a call", min=1)] = 1,
     size: Annotated[str | None, typer.Option(help="input pixels, a side or HxW; by default those of training")] = None,
-    svd: Annotated[
-        str | None, typer.Option(help="of Fast R-CNN: ranks of its fully connected layers: 1024,256")
-    ] = None,
+    svd: Svd = None,
     weights: CfgWeights = None,
     names: CfgNames = None,
     model: OwnFile = None,

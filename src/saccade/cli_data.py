@@ -31,7 +31,7 @@ def check(
 @app.command()
 def convert(
     data: Data,
-    to: Annotated[str, typer.Option("--to", help="coco, voc or yolo")],
+    to: Annotated[str, typer.Option("--to", help="coco, voc, yolo or kitti")],
     out: Annotated[Path, typer.Option(help="folder to write; must not exist")],
     images: Annotated[str, typer.Option(help="copy, link or none")] = "copy",
     as_json: Json = False,

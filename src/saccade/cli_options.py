@@ -42,6 +42,18 @@ Tile = Annotated[int | None, typer.Option(help="look at large images in tiles of
 Overlap = Annotated[
     int | None, typer.Option(help="with --tile: pixels that tiles share; by default 1/16 of them, for objects 1/4")
 ]
+CameraFile = Annotated[
+    Path | None,
+    typer.Option("--camera", help="boxes3d: KITTI's calibration, or a folder of them; else ../calib/NAME.txt"),
+]
+Explanations = Annotated[
+    str | None, typer.Option("--methods", help="of grad_cam,occlusion,saliency,features,stages; by default all")
+]
+Layers = Annotated[
+    str | None, typer.Option("--layers", help="NAME,NAME: layers whose maps are shown; `list` says which there are")
+]
+OfClass = Annotated[list[str] | None, typer.Option("--class", metavar="NAME", help="class to explain, again for more")]
+Svd = Annotated[str | None, typer.Option(help="of Fast R-CNN: ranks of its fully connected layers: 1024,256")]
 Workers = Annotated[int | None, typer.Option(help=HELP["workers"])]
 Nms = Annotated[str, typer.Option(help="boxes that overlap a better one: hard drops them, soft, soft_linear fade them")]
 Iou = Annotated[float | None, typer.Option(help="with --nms hard, soft_linear: IoU from which boxes overlap")]
@@ -58,7 +70,9 @@ TreeFile = Annotated[Path | None, typer.Option("--tree", metavar="FILE", help="y
 Join = Annotated[
     str | None, typer.Option("--join", metavar="CLASSDATA", help="yolo9000: also learn from images with a class alone")
 ]
-TaskName = Annotated[str | None, typer.Option("--task", help="classify, localize, tag, detect, instances, segment")]
+TaskName = Annotated[
+    str | None, typer.Option("--task", help="classify, localize, tag, detect, instances, pose, boxes3d, segment")
+]
 
 
 def trust_file(file: Path | None) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -170,6 +170,11 @@ def converted(result: dict[str, Any]) -> str:
     lines += [f"refused: {entry['where']}: {entry['why']}" for entry in result["refused"]]
     lines += [f"repaired: {entry['where']}: {entry['what']}" for entry in result["repaired"]]
     return "\n".join([*lines, *(f"warning: {warning}" for warning in result["warnings"])])
+
+
+def map_lines(layers: Mapping[str, Sequence[int]]) -> str:
+    """A line for each layer that gives maps: its name, and how many of which size."""
+    return "\n".join(f"{name:<40} {c} maps of {w} x {h}" for name, (c, h, w) in layers.items())
 
 
 def show_answers(answers: Iterable[Answer], as_json: bool) -> None:

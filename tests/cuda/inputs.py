@@ -14,6 +14,7 @@ from saccade.data.joints import Joints
 from saccade.data.loader import collate
 from saccade.data.types import Annotation, Batch, Objects, Sample
 
+UNEQUAL = ("detect", "instances", "segment", "pose", "boxes3d")
 JOINTS = 4  # of every object, as the small forms of models of poses have
 
 
@@ -23,7 +24,7 @@ def make_batch(task: str, side: int, classes: int = 4) -> Batch:
     rng = np.random.default_rng(0)
     samples, given = [], []
     for i in range(4 if task == "embed" else 2):
-        size = (side, side - side // 4 if i and task in ("detect", "instances", "segment", "pose") else side)
+        size = (side, side - side // 4 if i and task in UNEQUAL else side)
         truth = Annotation(size)
         if task in ("classify", "localize"):
             truth.label = int(rng.integers(classes))
@@ -34,7 +35,7 @@ def make_batch(task: str, side: int, classes: int = 4) -> Batch:
         if task == "segment":
             truth.semantic = torch.from_numpy(rng.integers(0, classes, size, dtype=np.uint8))
             truth.semantic[:5] = 255
-        if task in ("detect", "localize", "instances", "pose"):
+        if task in ("detect", "localize", "instances", "pose", "boxes3d"):
             truth.objects = _objects(rng, size, 1 if task == "localize" else 6, classes)
             given.append(_objects(np.random.default_rng(1), size, 20, 1))  # for models that take proposals
         if task == "localize" and truth.objects is not None:
@@ -44,6 +45,12 @@ def make_batch(task: str, side: int, classes: int = 4) -> Batch:
         if task == "pose" and truth.objects is not None:
             truth.joints = Joints(tuple(f"joint {k}" for k in range(JOINTS)))
             truth.objects.keypoints = _joints(rng, truth.objects.boxes)
+        if task == "boxes3d" and truth.objects is not None:
+            truth.camera = np.array([[side, 0, side / 2, 1.0], [0, side, side / 2, 0], [0, 0, 1, 0]])
+            low = torch.tensor([1.0, 1, 2, -3, 1, 8, -3])
+            high = torch.tensor([2.0, 2, 5, 3, 2, 30, 3])
+            share = torch.from_numpy(rng.random((len(truth.objects), 7)).astype(np.float32))
+            truth.objects.cuboids = low + share * (high - low)
         samples.append(Sample(rng.integers(0, 256, (*size, 3), dtype=np.uint8), truth, f"{i}.png", size))
     batch = collate(samples)
     batch.given = given or None

@@ -19,6 +19,7 @@ from saccade.data.resampling import cut_masks, warp
 from saccade.data.sampling import WHOLE, MinOverlapCrop
 from saccade.data.transforms import Affine, CenterCrop, Flip, PadTo, RandomCrop, Resize, Transpose
 from saccade.data.types import Annotation, Objects, Sample
+from saccade.ops.cuboids import mirrored
 from saccade.plots.draw import fit
 from saccade.training.rescale import random_scale
 
@@ -42,6 +43,8 @@ def full() -> Objects:
         crowd=torch.tensor([False, True, False]),
         difficult=torch.tensor([True, False, False]),
         area=(boxes[:, 2:] - boxes[:, :2]).prod(1) / 2,
+        cuboids=torch.tensor([[1.5, 1.7, 4, -2, 1, 9, 0.5], [1.8, 0.6, 0.8, 0, 1, 5, -2], [1.5, 1.7, 4, 3, 1, 7, 3]]),
+        hidden=torch.tensor([[0, 0], [0.5, 1], [0, 2]]),
     )
     lacking = [name for name in COLUMNS if getattr(found, name) is None]
     assert not lacking, f"a new column: give it values here, a rule in RULES and its check in `check`: {lacking}"
@@ -96,8 +99,10 @@ def check(out: Sample, trade: bool) -> None:
     before, after = full(), out.truth.objects
     matrix = np.linalg.inv(out.to_original)
     growth = abs(float(np.linalg.det(matrix)))
-    for name in ("labels", "scores", "crowd", "difficult"):
+    for name in ("labels", "scores", "crowd", "difficult", "hidden"):
         assert torch.equal(getattr(after, name), getattr(before, name)), name
+    world = before.cuboids.numpy() if np.linalg.det(matrix) > 0 else mirrored(before.cuboids.double().numpy())
+    np.testing.assert_allclose(after.cuboids.numpy(), world, atol=1e-5)
     points = before.keypoints.double().numpy()
     points[..., :2] = map_points(points[..., :2], matrix)
     if trade:
@@ -136,7 +141,10 @@ def test_a_mosaic_moves_every_column() -> None:
 
 
 def test_a_bend_moves_every_column() -> None:
-    plain, bent = sample(), Elastic(sigma=3.0)(sample(), np.random.default_rng(3))
+    with pytest.raises(ValueError, match="cuboids cannot follow a bend"):
+        Elastic(sigma=3.0)(sample(), np.random.default_rng(3))
+    plain = replace(sample(), truth=Annotation(SIZE, objects=replace(full(), cuboids=None)))
+    bent = Elastic(sigma=3.0)(plain, np.random.default_rng(3))
     field = Elastic(sigma=3.0)
     rng = np.random.default_rng(3)
     rng.random()
@@ -197,7 +205,8 @@ def test_given_boxes_of_a_mosaic_are_those_of_its_images_in_order() -> None:
 
 
 def test_given_boxes_are_bent_with_the_image() -> None:
-    out = Elastic(sigma=3.0)(replace(sample(), given=proposals()), np.random.default_rng(3))
+    flat = Annotation(SIZE, objects=replace(full(), cuboids=None))
+    out = Elastic(sigma=3.0)(replace(sample(), truth=flat, given=proposals()), np.random.default_rng(3))
     assert torch.equal(out.given.scores, proposals().scores)
     bent = out.truth.objects.boxes[:2]  # hulls of masks there, of outlines here
     assert (out.given.boxes[[2, 5]] - bent).abs().max() < 2

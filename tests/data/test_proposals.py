@@ -123,10 +123,23 @@ class Halves:
         return Objects(boxes, torch.tensor([4, 2]), torch.tensor([0.5, 0.25]) if self.scored else None)
 
 
-def test_proposals_have_no_class() -> None:
+def test_proposals_have_the_classes_that_their_source_gives() -> None:
     found = propose(np.zeros((4, 6, 3), np.uint8), Halves())
-    assert found.labels.tolist() == [0, 0]
+    assert found.labels.tolist() == [4, 2]
     assert found.boxes.dtype == torch.float32
+
+
+def test_classes_are_numbered_as_they_are_wanted(tmp_path: Path) -> None:
+    rows = [{"image": "a", "bbox": [0, 0, 1, 1], "class": name} for name in ("cat", "dog", "owl")]
+    found = read_proposals(written(tmp_path, rows), ["owl", "cat"]).images["a"]
+    assert found.labels.tolist() == [1, 0]
+    assert read_proposals(written(tmp_path, rows), ["bird"]).images["a"].labels.tolist() == [0, 0, 0]
+    table = written(tmp_path, "image,x1,y1,x2,y2,class\na,0,0,2,2,owl\n", "boxes.csv")
+    assert read_proposals(table, ["cat", "owl"]).images["a"].labels.tolist() == [1]
+    answer = {"image": "a", "objects": {"boxes": [[0, 0, 2, 2]], "scores": [0.5], "names": ["cat"]}}
+    assert read_proposals(written(tmp_path, [answer]), ["cat", "owl"]).images["a"].labels.tolist() == [0]
+    with pytest.raises(DataError, match="entry 0: no class, which this model needs: one of cat, owl"):
+        read_proposals(written(tmp_path, COCO), ["cat", "owl"])
 
 
 @pytest.mark.parametrize("scored", [True, False])

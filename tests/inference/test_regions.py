@@ -202,7 +202,7 @@ def test_what_takes_no_boxes_says_so(runs: dict[str, Path], images: Path) -> Non
         saccade.predict(runs["detect"], images, proposals=file)
     with pytest.raises(UsageError, match="a model to classify finds no boxes"):
         saccade.predict(runs["classify"], images, proposals=runs["classify"])
-    with pytest.raises(UsageError, match="camera:7 is a video or a camera"):
+    with pytest.raises(UsageError, match="frames of camera:7 need the run of a detector"):
         saccade.predict(runs["classify"], [images, "camera:7"], proposals=file)
     with pytest.raises(DataError, match="no such file"):
         saccade.predict(runs["classify"], images, proposals=images / "boxes.json")

@@ -138,6 +138,11 @@ PARAMETERS: dict[str, int] = {
     "faster_rcnn_r50_fpn": 41_808_406,
     "mask_rcnn_r50_fpn": 44_454_513,
     "keypoint_rcnn_r50_fpn": 59_190_378,
+    # Mousavian et al. 2017, figure 5: VGG-19 without its fully connected layers, and three heads of two hidden layers.
+    "multibin_vgg19": 20_024_384
+    + (25_088 * 512 + 512 + 512 * 512 + 512 + 512 * 3 + 3)
+    + (25_088 * 256 + 256 + 256 * 256 + 256 + 256 * 4 + 4)
+    + (25_088 * 256 + 256 + 256 * 256 + 256 + 256 * 2 + 2),
     "hourglass2": 6_570_400,
     "hourglass8": 25_434_112,
     "retinanet_r50_coco": 34_068_119,
@@ -192,6 +197,7 @@ PARAMETERS: dict[str, int] = {
     "mask_rcnn_small": 4_583_725,
     "keypoint_rcnn_small": 4_632_778,
     "hourglass_small": 491_008,
+    "multibin_small": 557_081,
     "localizer_small": 3_876_492,
     "yolo1_small": 1_869_502,
     "yolo2_small": 2_487_965,

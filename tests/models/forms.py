@@ -298,6 +298,14 @@ FORMS: dict[str, Form] = {
         "siamese_koch", {"width": 0.125, "embedding": 32}, 105, None, learns=False, lr=1e-3, steps=120
     ),
     "deepface": Form("deepface_small", {"size": (64, 64), "hidden": 32, "dropout": 0.0}, strides=None),
+    "multibin": Form(
+        "multibin_small",
+        {"trunk_width": 8, "trunk_depths": (1, 1, 1), "hidden": 16, "side": 32, "grid": 2, "boxes": 4},
+        96,
+        None,
+        learns=False,  # test_multibin.py shows it, with cuboids
+        images=2,
+    ),
     "rfcn": Form(
         "rfcn_small",
         {"trunk_width": 16, "trunk_depths": (1, 1, 1), "channels": 64, "rpn_channels": 64, "head_sample": 64},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from saccade.data.types import IGNORE, Annotation, Batch, Objects
@@ -36,7 +37,9 @@ def pictures(task: str, images: int, side: int, given: bool = False, alone: bool
     if alone:
         truth = [_alone(t) for t in truth]
     boxes = [_near(t.objects, side) for t in truth if t.objects is not None]
-    return Batch(ground, [size] * images, truth, given=boxes if given else None)
+    if task == "boxes3d":
+        boxes = [Objects(t.objects.boxes, t.objects.labels) for t in truth if t.objects is not None]
+    return Batch(ground, [size] * images, truth, given=boxes if given else None, cameras=[t.camera for t in truth])
 
 
 def _drawn(task: str, i: int, picture: torch.Tensor) -> Annotation:
@@ -62,6 +65,9 @@ def _drawn(task: str, i: int, picture: torch.Tensor) -> Annotation:
     objects = Objects(boxes.float(), labels, masks=masks if task == "instances" else None)
     if task == "pose":
         objects.keypoints = corners(objects.boxes)
+    if task == "boxes3d":
+        objects.cuboids = standing(objects)
+        return Annotation((side, side), objects=objects, camera=camera(side))
     return Annotation((side, side), label=int(labels[0]) if task == "localize" else None, objects=objects)
 
 
@@ -81,6 +87,18 @@ def corners(boxes: torch.Tensor) -> torch.Tensor:
     return torch.stack([torch.stack(row, 1) for row in rows], 1)
 
 
+def camera(side: int) -> np.ndarray:
+    """A camera of images of a side."""
+    return np.array([[side, 0, side / 2, 0], [0, side, side / 2, 0], [0, 0, 1.0, 0]])
+
+
+def standing(objects: Objects) -> torch.Tensor:
+    """Cuboids [n, 7] ten metres ahead, whose sizes and rotations follow from the class."""
+    kinds = objects.labels.float()
+    rows = [1.5 + 0.2 * kinds, 1.6 - 0.1 * kinds, 4 - kinds, kinds - 1, 0 * kinds + 1, 0 * kinds + 10, kinds - 1.5]
+    return torch.stack(rows, 1)
+
+
 def _near(objects: Objects, side: int) -> Objects:
     """Boxes for a model that is given some: each true one, moved a little and moved away."""
     boxes = objects.boxes
@@ -95,4 +113,7 @@ def nothing(task: str, size: tuple[int, int]) -> Annotation:
     masks = torch.zeros(0, *size, dtype=torch.bool) if task == "instances" else None
     points = torch.zeros(0, 4, 3) if task == "pose" else None
     none = Objects(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), masks=masks, keypoints=points)
+    if task == "boxes3d":
+        none.cuboids = torch.zeros(0, 7)
+        return Annotation(size, objects=none, camera=camera(size[1]))
     return Annotation(size, objects=none)

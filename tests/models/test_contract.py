@@ -51,7 +51,7 @@ ROOMS = model_modules()
 EVERY = all_forms()
 FIRST = {model_module(form.name).__name__: name for name, form in reversed(EVERY.items())}  # form of each room
 LEARNS = {model_module(form.name).__name__: name for name, form in reversed(EVERY.items()) if form.learns}
-BOXES = ("detect", "instances", "pose")
+BOXES = ("detect", "instances", "pose", "boxes3d")
 NAMES = {id(room): room.__name__.rsplit(".", 1)[-1] for room in ROOMS}
 
 
@@ -401,6 +401,7 @@ def check_answer(answer: Annotation, task: str) -> None:
         assert bool(((objects.labels >= 0) & (objects.labels < CLASSES)).all())
         assert (objects.masks is not None) == (task == "instances")
         assert (objects.keypoints is not None) == (task == "pose")
+        assert (objects.cuboids is not None) == (task == "boxes3d")
 
 
 def test_exports(one_form: Form) -> None:

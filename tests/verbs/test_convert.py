@@ -243,10 +243,12 @@ CLASSES = (
 )
 
 
-def content(dataset: DataSet) -> list[tuple[object, ...]]:
-    """Split, classes and boxes of every image, in an order that does not depend on names."""
+def content(dataset: DataSet, *through: str) -> list[tuple[object, ...]]:
+    """Split, classes and boxes of every image, in an order that does not depend on names, as they are behind some
+    formats: in KITTI's a class is one word."""
+    names = ["_".join(name.split()) for name in dataset.classes] if "kitti" in through else dataset.classes
     rows = [
-        (r.split, r.size, *((dataset.classes[t.label], *(round(v, 2) for v in t.box)) for t in r.things or ()))
+        (r.split, r.size, *((names[t.label], *(round(v, 2) for v in t.box)) for t in r.things or ()))
         for r in dataset.records
     ]
     return sorted(rows, key=str)
@@ -280,10 +282,10 @@ def test_hostile_names_come_back_whole(format: str, splits: bool, tmp_path: Path
     WRITERS[format](dataset, tmp_path / "out", "link")
     back = read(tmp_path / "out")
     assert (back.format, back.ledger.refused, back.ledger.repaired) == (format, [], [])
-    assert content(back) == content(dataset)
+    assert content(back) == content(dataset, format)
     for step in WRITERS:
         convert(tmp_path / "out", step, tmp_path / step, images="link")
-        assert content(read(tmp_path / step)) == content(dataset)
+        assert content(read(tmp_path / step)) == content(dataset, format, step)
 
 
 word = st.text(st.sampled_from("ab01.- _'\u00e9\u0301\x85\\\\:é🦉"), min_size=1, max_size=6).filter(
@@ -298,7 +300,7 @@ def test_any_names_come_back_whole(names: list[str], splits: bool) -> None:
         dataset = hostile(Path(folder, "start"), names, splits)
         for format, write in WRITERS.items():
             write(dataset, Path(folder, format), "link")
-            assert content(read(Path(folder, format))) == content(dataset)
+            assert content(read(Path(folder, format))) == content(dataset, format)
 
 
 def test_names_are_short_enough_for_a_file() -> None:

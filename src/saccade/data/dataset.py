@@ -31,6 +31,16 @@ class Thing:
     difficult: bool = False
     area: float | None = None  # pixels^2, where the file states it
     id: int | None = None  # COCO annotation id
+    cuboid: tuple[float, ...] | None = None  # the seven numbers of ops/cuboids.py, metres and radians
+    hidden: tuple[float, float] | None = None  # share outside of the image in [0, 1]; level of occlusion, 0 to 3
+
+
+def _with_tuples(state: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a `Thing`, with tuples where JSON has lists."""
+    return {k: tuple(v) if isinstance(v, list) and k in _TUPLES else v for k, v in state.items()}
+
+
+_TUPLES = ("box", "mask", "cuboid", "hidden")
 
 
 @dataclass(slots=True)
@@ -52,6 +62,8 @@ class Record:
     group: str | None = None  # the recording that it is a picture of, where that is known (data/recordings.py)
     path: str = ""  # the file relative to the root, with '/'; empty: as the id
     region: tuple[int, int, int, int] | None = None  # x1 y1 x2 y2 in the file's upright picture; None: all of it
+    camera: tuple[float, ...] | None = None  # the 12 numbers of its projection matrix [3, 4], row by row
+    unlabelled: list[tuple[float, float, float, float]] | None = None  # boxes in which objects of any class may be
 
     def __post_init__(self) -> None:
         self.path = self.path or self.id
@@ -62,8 +74,13 @@ class Record:
         del state["group"]
         if self.path == self.id:
             del state["path"]
-        if self.region is None:
-            del state["region"]
+        for name in ("region", "camera", "unlabelled"):
+            if state[name] is None:
+                del state[name]
+        for thing in state["things"] or ():
+            for name in ("cuboid", "hidden"):
+                if thing[name] is None:
+                    del thing[name]
         return state
 
     @property
@@ -80,13 +97,13 @@ class Record:
     def from_json(cls, state: dict[str, Any]) -> Record:
         """What `to_json` gave, of this version or an older one, which knew no path and no region."""
         state = dict(state, size=tuple(state["size"]))
-        if state.get("region") is not None:
-            state["region"] = tuple(state["region"])
+        for name in ("region", "camera"):
+            if state.get(name) is not None:
+                state[name] = tuple(state[name])
+        if state.get("unlabelled") is not None:
+            state["unlabelled"] = [tuple(box) for box in state["unlabelled"]]
         if state.get("things") is not None:
-            state["things"] = [
-                Thing(**dict(t, box=tuple(t["box"]), mask=tuple(t["mask"]) if t["mask"] else None))
-                for t in state["things"]
-            ]
+            state["things"] = [Thing(**_with_tuples(thing)) for thing in state["things"]]
         return cls(**state)
 
 
@@ -153,7 +170,8 @@ class DataSet:
     joints: Joints | None = None  # what `Thing.keypoints` are, where the objects have some
     category_ids: list[int | str] | None = None  # the format's own id of each class (COCO), returned in result files
     border: int = 0  # class maps are drawn from the objects, with a border of so many pixels (data/borders.py)
-    given: dict[str, np.ndarray] | None = None  # proposals of a file, [n, 4] or with scores [n, 5], by id of the record
+    # Boxes of a file or detector by id of the record: [n, 4], with scores [n, 5], with scores and labels [n, 6].
+    given: dict[str, np.ndarray] | None = None
 
     @property
     def serves(self) -> tuple[str, ...]:
@@ -173,6 +191,12 @@ class DataSet:
         names = {r.split for r in self.records if r.split is not None}
         ranked = sorted(names, key=lambda s: (order.index(s) if s in order else len(order), s))
         return {s: sum(r.split == s for r in self.records) for s in ranked}
+
+    @property
+    def has_cuboids(self) -> bool:
+        """Whether an object has a box in three dimensions, in a picture whose camera is known."""
+        seen = (record.things or () for record in self.records if record.camera is not None)
+        return any(thing.cuboid is not None for things in seen for thing in things)
 
     def take_classes(self, classes: Sequence[str]) -> None:
         """Number labels by `classes`, which hold all own names that have a label, and may hold more. A class without

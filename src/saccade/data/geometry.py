@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from saccade.data.types import Objects, Sample
+from saccade.ops.cuboids import mirrored, moved_camera, turns_over
 
 GRAY = 114  # value of the padding: close to the mean of natural photos, used by YOLO's letterbox
 MIN_VISIBLE = 0.25  # share of a box that has to stay inside
@@ -189,6 +190,15 @@ def _new_areas(column: Tensor, move: Move, outcome: Outcome) -> Tensor:
     return column.detach() * torch.from_numpy((move.growth * outcome.share).astype(np.float32))
 
 
+def _new_cuboids(column: Tensor, move: Move, outcome: Outcome) -> Tensor:
+    """[n, 7]: what moves is the camera (`move_camera`); a mirror image shows the world behind the mirror."""
+    if move.matrix is None:
+        raise ValueError("cuboids cannot follow a bend of the image")
+    if not turns_over(move.matrix):
+        return column
+    return torch.from_numpy(mirrored(column.detach().numpy().astype(np.float64)).astype(np.float32))
+
+
 RULES: dict[str, Callable[[Tensor, Move, Outcome], Tensor]] = {
     "boxes": _new_boxes,
     "labels": _as_it_is,
@@ -198,6 +208,8 @@ RULES: dict[str, Callable[[Tensor, Move, Outcome], Tensor]] = {
     "crowd": _as_it_is,
     "difficult": _as_it_is,
     "area": _new_areas,
+    "cuboids": _new_cuboids,
+    "hidden": _as_it_is,
 }
 """What a geometric step does to each column of `Objects`: (column, step, outcome) -> column."""
 
@@ -224,6 +236,15 @@ def move_objects(objects: Objects, move: Move, keep: Keep) -> Objects:
         stay = outcome.share >= keep
     stay &= outcome.shown & ((outcome.boxes[:, 2:] - outcome.boxes[:, :2]) >= MIN_SIDE).all(axis=1)
     return result if stay.all() else result[torch.from_numpy(stay)]
+
+
+def move_camera(camera: np.ndarray | None, move: Move) -> np.ndarray | None:
+    """The camera [3, 4] of the new image (`ops.cuboids.moved_camera`). Raises ValueError for a bend."""
+    if camera is None:
+        return None
+    if move.matrix is None:
+        raise ValueError("no camera sees a bent image")
+    return moved_camera(camera, move.matrix)
 
 
 def _outcome(objects: Objects, move: Move, whole: np.ndarray, keep: Keep) -> Outcome:
@@ -263,6 +284,7 @@ def moved(
         size=move.size,
         objects=None if truth.objects is None else move_objects(truth.objects, move, keep),
         semantic=None if truth.semantic is None else semantic(truth.semantic),
+        camera=move_camera(truth.camera, move),
     )
     given = None if sample.given is None else move_objects(sample.given, move, "all")
     back = sample.to_original if move.matrix is None else sample.to_original @ inverse(move.matrix)

@@ -170,6 +170,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         original_sizes=[sample.original_size for sample in samples],
         to_original=[sample.to_original for sample in samples],
         given=_given(samples),
+        cameras=[sample.truth.camera for sample in samples],
     )
 
 
@@ -239,6 +240,7 @@ def _collate_and_pack(found: list[Sample | tuple[int, SaccadeError]]) -> _Parcel
         "ids": batch.ids,
         "original_sizes": batch.original_sizes,
         "to_original": batch.to_original,
+        "cameras": batch.cameras,
     }
     if torch.utils.data.get_worker_info() is not None:
         try:

@@ -12,7 +12,7 @@ import torch
 
 from saccade.config import VIEW, Settings, height_width
 from saccade.data.elastic import Elastic
-from saccade.data.geometry import Size, affine, map_points, move_objects
+from saccade.data.geometry import Size, affine, map_points, move_camera, move_objects
 from saccade.data.image import MAX_PIXELS
 from saccade.data.joints import Joints
 from saccade.data.keeping import KeepObjects
@@ -45,8 +45,9 @@ Transform = Callable[..., Sample]
 """transform(sample, rng) -> Sample; one with the attribute `needs_others = True` is called as transform(sample, rng,
 fetch), where fetch() -> Sample gives a random other image as it stands in front of that transform."""
 
-# file: the user brings them with each image; others are computed from its pixels (`data.proposals.SOURCES`)
-PROPOSALS = ("file", "selective_search")
+# file: the user brings them with each image; selective_search: computed from its pixels (`data.proposals.SOURCES`);
+# objects: found and named by something else, by the truth where nobody says more
+PROPOSALS = ("file", "selective_search", "objects")
 WIDEST = 1024  # pixels of a border that a checkpoint may ask for
 
 
@@ -132,6 +133,8 @@ def training_transforms(
         UsageError: settings that contradict the task.
     """
     kind, preprocessing = find_task(task), preprocessing_of(task, settings)
+    if kind.cuboids:
+        _refuse_without_camera(settings, task)
     if one_person:
         steps = _person_geometry(settings)
     elif preprocessing.size is None:
@@ -163,6 +166,13 @@ def training_transforms(
     if preprocessing.size is not None and not settings.pad and settings.resize == "letterbox":
         steps.append(PadTo(preprocessing.size))
     return steps
+
+
+def _refuse_without_camera(settings: Settings, task: str) -> None:
+    """Raises UsageError for settings after which no camera sees the picture, or one that is tilted."""
+    for name in ("mosaic", "elastic", "rotate", "transpose", "flip_vertical"):
+        if getattr(settings, name):
+            raise UsageError(f"{name} gives pictures that no upright camera sees; for {task} use {name}=0")
 
 
 def _classify_geometry(settings: Settings, preprocessing: Preprocessing) -> list[Transform]:
@@ -238,11 +248,13 @@ def to_original(prediction: Annotation, batch: Batch, index: int) -> Annotation:
     prediction = prediction.to("cpu")
     matrix, size = batch.to_original[index], batch.original_sizes[index]
     objects, semantic = prediction.objects, prediction.semantic
+    move = affine(matrix, size, partial(warp_masks, matrix=matrix, size=size))
     if objects is not None:
-        objects = move_objects(objects, affine(matrix, size, partial(warp_masks, matrix=matrix, size=size)), "all")
+        objects = move_objects(objects, move, "all")
     if semantic is not None:
         semantic = _nearest(semantic.numpy(), np.linalg.inv(matrix), size)
-    return replace(prediction, size=size, objects=objects, semantic=semantic)
+    camera = move_camera(prediction.camera, move)
+    return replace(prediction, size=size, objects=objects, semantic=semantic, camera=camera)
 
 
 def _nearest(semantic: np.ndarray, back: np.ndarray, size: Size) -> torch.Tensor:

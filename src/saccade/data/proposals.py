@@ -21,7 +21,7 @@ from saccade.data.formats.coco_json import read_json
 from saccade.data.formats.table import load_table
 from saccade.data.geometry import clip_boxes
 from saccade.data.image import decode
-from saccade.data.types import Objects
+from saccade.data.types import Annotation, Objects
 from saccade.errors import DataError
 from saccade.machine.files import make_folder, write_whole
 from saccade.machine.paths import cache_folder
@@ -29,7 +29,7 @@ from saccade.ops.selective_search import WIDTH, selective_search
 
 FORMS = (
     "a JSON list of {image_id or file_name, bbox [x, y, width, height], score}, a predictions.json of `saccade "
-    "predict`, or a CSV file with the columns image, x1, y1, x2, y2 and, if there are scores, score"
+    "predict`, or a CSV file with the columns image, x1, y1, x2, y2 and, if there are some, score and class"
 )
 CORNERS = ("x1", "y1", "x2", "y2")
 
@@ -72,9 +72,17 @@ SOURCES: dict[str, Source] = {"selective_search": SelectiveSearch()}  # those th
 
 
 def propose(image: np.ndarray, source: Source) -> Objects:
-    """The boxes of `source` in an image [H, W, 3] uint8 RGB, in its pixels: labels 0, scores if the source has some."""
-    found = source(image)
-    return _proposals(found.boxes, found.scores)
+    """The boxes of `source` in an image [H, W, 3] uint8 RGB, in its pixels: labels 0 or those that the source gives,
+    scores if it has some."""
+    return _plain(source(image))
+
+
+def objects_of(truth: Annotation) -> Objects:
+    """The boxes and classes of the objects of a truth, without crowds: what a model is given that answers for objects
+    which something else has found."""
+    assert truth.objects is not None
+    own = truth.objects if truth.objects.crowd is None else truth.objects[~truth.objects.crowd]
+    return Objects(own.boxes, own.labels)
 
 
 def proposals_for(
@@ -103,9 +111,8 @@ def proposals_for(
         return known
     x1, y1, x2, y2 = region or (0, 0, None, None)
     found = propose(np.ascontiguousarray(decode(path)[y1:y2, x1:x2]), source)
-    columns = [found.boxes] if found.scores is None else [found.boxes, found.scores[:, None]]
     make_folder(kept.parent)
-    write_whole(kept, lambda place: _save(place, torch.cat(columns, dim=1).numpy()))
+    write_whole(kept, lambda place: _save(place, _rows_of(found)))
     return found
 
 
@@ -122,16 +129,34 @@ def _kept(path: Path) -> Objects | None:
         return None
     except (OSError, ValueError, EOFError):
         return None
-    if not isinstance(rows, np.ndarray) or rows.dtype != np.float32 or rows.ndim != 2 or rows.shape[1] not in (4, 5):
+    if not isinstance(rows, np.ndarray) or rows.dtype != np.float32 or rows.ndim != 2 or not 4 <= rows.shape[1] <= 6:
         return None
+    return _objects_of(rows)
+
+
+def _plain(objects: Objects) -> Objects:
+    """Boxes, labels and scores alone, on the CPU."""
+    scores = None if objects.scores is None else objects.scores.detach().cpu().float()
+    return Objects(objects.boxes.detach().cpu().float(), objects.labels.cpu(), scores)
+
+
+def _rows_of(objects: Objects) -> np.ndarray:
+    """[n, 4] float32: boxes; [n, 5]: with scores; [n, 6] where there are labels but 0: boxes, score or NaN, label."""
+    columns = [objects.boxes]
+    if objects.labels.any():
+        scores = torch.full((len(objects),), float("nan")) if objects.scores is None else objects.scores
+        columns += [scores[:, None], objects.labels[:, None].float()]
+    elif objects.scores is not None:
+        columns.append(objects.scores[:, None])
+    return torch.cat(columns, dim=1).numpy()
+
+
+def _objects_of(rows: np.ndarray) -> Objects:
+    """What `_rows_of` made."""
     tensor = torch.from_numpy(rows)
-    return _proposals(tensor[:, :4], tensor[:, 4] if rows.shape[1] == 5 else None)
-
-
-def _proposals(boxes: torch.Tensor, scores: torch.Tensor | None) -> Objects:
-    boxes = boxes.detach().cpu().float()
-    scores = None if scores is None else scores.detach().cpu().float()
-    return Objects(boxes, torch.zeros(len(boxes), dtype=torch.int64), scores)
+    labels = tensor[:, 5].long() if rows.shape[1] == 6 else torch.zeros(len(rows), dtype=torch.int64)
+    scored = rows.shape[1] > 4 and not tensor[:, 4].isnan().any()
+    return Objects(tensor[:, :4], labels, tensor[:, 4] if scored else None)
 
 
 @dataclass(frozen=True)
@@ -222,8 +247,8 @@ def attach(dataset: DataSet, boxes: Mapping[Path, Objects], source: str, names: 
         moved = found.boxes.numpy().astype(np.float64) - [x1, y1, x1, y1]
         clipped = clip_boxes(moved, record.size)
         inside = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
-        columns = clipped if found.scores is None else np.concatenate([clipped, found.scores.numpy()[:, None]], axis=1)
-        given[record.id] = columns[inside].astype(np.float32)
+        rows = _rows_of(found)
+        given[record.id] = np.concatenate([clipped, rows[:, 4:]], axis=1)[inside].astype(np.float32)
         if record.region is None:
             outside, total = outside + int((~inside).sum()), total + len(found)
     if outside > total / 2:
@@ -244,8 +269,7 @@ def given_for(dataset: DataSet, record: Record) -> Objects | None:
     """The boxes that `attach` gave a record, in pixels of its picture; None where none are given to the data set."""
     if dataset.given is None:
         return None
-    rows = torch.from_numpy(dataset.given[record.id])
-    return _proposals(rows[:, :4], rows[:, 4] if rows.shape[1] == 5 else None)
+    return _objects_of(dataset.given[record.id])
 
 
 def _names(path: Path) -> Iterator[str]:
@@ -257,39 +281,54 @@ def _names(path: Path) -> Iterator[str]:
     yield path.stem.lstrip("0") or "0"
 
 
-def read_proposals(path: Path) -> ProposalFile:
+def read_proposals(path: Path, wanted: Sequence[str] = ()) -> ProposalFile:
     """Read boxes from a file in one of FORMS. An image may have any number of them; widths and heights are above 0.
+
+    Args:
+        wanted: classes of which the boxes are, where that matters: labels are places in it, and boxes of other classes
+            are left aside. Of one class alone all boxes are taken to be.
 
     Raises:
         DataError: no such file, none of these forms, or an entry (named by its number, counting from 0, or by its line)
-            without image or with numbers that are no box.
+            without image, with numbers that are no box, or without a class that is needed; no box is of a wanted class.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; proposals are {FORMS}")
-    rows: dict[str, list[list[float]]] = {}
+    rows: dict[str, list[tuple[list[float], int]]] = {}
     entries = _csv_rows(path) if path.suffix.lower() in (".csv", ".tsv") else _json_rows(path)
-    for where, name, box in entries:
+    places = {name: place for place, name in enumerate(wanted)} if len(wanted) > 1 else None
+    others: set[str] = set()
+    for where, name, box, kind in entries:
         numbers = all(type(v) in (int, float) and math.isfinite(v) and abs(v) < 1e7 for v in box)
         if not numbers or box[2] <= box[0] or box[3] <= box[1]:
             raise DataError(f"{where}: no box of finite numbers with width and height above 0: {str(box)[:80]}")
-        rows.setdefault(_key(name), []).append(box)
+        if places is not None and kind is None:
+            raise DataError(f"{where}: no class, which this model needs: one of {', '.join(wanted[:8])}")
+        if places is not None and kind not in places:
+            others.add(str(kind))
+            continue
+        rows.setdefault(_key(name), []).append((box, 0 if places is None else places[str(kind)]))
+    if not rows and others:
+        raise DataError(f"{path}: boxes of {', '.join(sorted(others)[:8])}, none of {', '.join(wanted[:8])}")
     if not rows:
         raise DataError(f"{path}: no boxes in it; proposals are {FORMS}")
     return ProposalFile(path, {name: _objects(boxes) for name, boxes in rows.items()})
 
 
-def _objects(rows: list[list[float]]) -> Objects:
-    """Boxes x1 y1 x2 y2, with a score each where every one has it."""
-    boxes = torch.tensor([row[:4] for row in rows], dtype=torch.float32)
-    scored = all(len(row) == 5 for row in rows)
-    return _proposals(boxes, torch.tensor([row[4] for row in rows]) if scored else None)
+def _objects(rows: list[tuple[list[float], int]]) -> Objects:
+    """Boxes x1 y1 x2 y2 with their labels, and with a score each where every one has it."""
+    boxes = torch.tensor([box[:4] for box, _ in rows], dtype=torch.float32)
+    scored = all(len(box) == 5 for box, _ in rows)
+    labels = torch.tensor([label for _, label in rows], dtype=torch.int64)
+    return Objects(boxes, labels, torch.tensor([box[4] for box, _ in rows], dtype=torch.float32) if scored else None)
 
 
 def _key(name: str) -> str:
     return "/".join(part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", ".", ".."))
 
 
-Row = tuple[str, str, list[Any]]  # the place of an entry, its image, x1 y1 x2 y2 and perhaps a score
+# The place of an entry, its image, x1 y1 x2 y2 and perhaps a score, the name of its class where it has one.
+Row = tuple[str, str, list[Any], str | None]
 
 
 def _json_rows(path: Path) -> Iterator[Row]:
@@ -309,7 +348,9 @@ def _json_rows(path: Path) -> Iterator[Row]:
             if not isinstance(box, list) or len(box) != 4 or not all(type(v) in (int, float) for v in box):
                 raise DataError(f"{where}: bbox is {str(box)[:80]}, four numbers x, y, width, height needed")
             x, y, width, height = box
-            yield where, str(name), [x, y, x + width, y + height] + ([] if score is None else [score])
+            kind = entry.get("category_name", entry.get("class"))
+            row = [x, y, x + width, y + height] + ([] if score is None else [score])
+            yield where, str(name), row, None if kind is None else str(kind)
 
 
 def _predicted(where: str, name: str, objects: Any) -> Iterator[Row]:
@@ -317,10 +358,12 @@ def _predicted(where: str, name: str, objects: Any) -> Iterator[Row]:
     boxes, scores = (objects.get(key) if isinstance(objects, dict) else None for key in ("boxes", "scores"))
     if not isinstance(boxes, list) or not isinstance(scores, list) or len(boxes) != len(scores):
         raise DataError(f"{where}: 'objects' has no boxes, or not a score for each")
-    for box, score in zip(boxes, scores, strict=True):
+    kinds = objects.get("names")
+    kinds = kinds if isinstance(kinds, list) and len(kinds) == len(boxes) else [None] * len(boxes)
+    for box, score, kind in zip(boxes, scores, kinds, strict=True):
         if not isinstance(box, list) or len(box) != 4:
             raise DataError(f"{where}: a box is {str(box)[:80]}, four numbers x1, y1, x2, y2 needed")
-        yield where, name, [*box, score]
+        yield where, name, [*box, score], None if kind is None else str(kind)
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
@@ -330,11 +373,13 @@ def _csv_rows(path: Path) -> Iterator[Row]:
     if missing:
         raise DataError(f"{path}:1: {table.describe()} has no {', '.join(missing)}; proposals are {FORMS}")
     columns = [table.names.index(name) for name in wanted]
+    kind = table.names.index("class") if "class" in table.names else None
     for line, cells in table.rows:
         where = f"{path}:{line}"
         if len(cells) <= max(columns) or not cells[columns[0]].strip():
             raise DataError(f"{where}: {len(cells)} cells, or no image; each row has {', '.join(wanted)}")
         try:
-            yield where, cells[columns[0]].strip(), [float(cells[column]) for column in columns[1:]]
+            name = None if kind is None or kind >= len(cells) else cells[kind].strip()
+            yield where, cells[columns[0]].strip(), [float(cells[column]) for column in columns[1:]], name
         except ValueError as error:
             raise DataError(f"{where}: {error}; {', '.join(wanted[1:])} are numbers") from None

@@ -22,7 +22,7 @@ from saccade.data.dataset import DataSet, Ledger, Record
 from saccade.data.geometry import Size
 from saccade.data.packing import Packed
 from saccade.data.pipelines import Transform
-from saccade.data.proposals import given_for
+from saccade.data.proposals import given_for, objects_of
 from saccade.data.truth import read_sample
 from saccade.data.types import Sample
 from saccade.data.views import View, give
@@ -96,7 +96,10 @@ class Records:
         sample = read_sample(record, self.dataset, self.task, side, known)
         given = given_for(self.dataset, record)
         path = self.dataset.root / record.path
-        sample = give(sample, self.view.propose(path, record.region) if given is None else given)
+        if given is None and self.view.proposals == "objects":
+            sample = replace(sample, given=objects_of(sample.truth))
+        else:
+            sample = give(sample, self.view.propose(path, record.region) if given is None else given)
         if known is not None:
             return sample
         for transform in self.view.transforms[: self.fixed]:

@@ -10,6 +10,8 @@ are divided by s; class maps and stored masks give the pixel at s * i + s // 2; 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -26,6 +28,7 @@ from saccade.data.resampling import resizing
 from saccade.data.thing_masks import every, masks_of, reduced
 from saccade.data.types import Annotation, Objects, Sample
 from saccade.errors import DataError
+from saccade.ops.cuboids import moved_camera
 from saccade.tasks.table import TASKS, find_task
 
 T = TypeVar("T")
@@ -72,7 +75,11 @@ def read_truth(record: Record, dataset: DataSet, task: str, reduction: int = 1) 
     - detect: `objects` with boxes, labels, crowd, difficult, area, and keypoints where the data set names them; of an
       image that has a class and no list of objects in a set with objects (`data.joined`) `label` and empty `objects`;
     - instances: the same with masks [n, H, W] bool;
-    - pose: as detect, for data whose joints have names.
+    - pose: as detect, for data whose joints have names;
+    - boxes3d: as detect, with `cuboids` and what of each object is `hidden`, and the image's `camera`.
+
+    Where a picture has regions without labels, in which objects of any class may be, each of them is a crowd of every
+    class: none is learnt there, and none that is found there is counted wrong.
 
     An object's area is the one that its file states, else that of its mask (instances) or box (detect).
 
@@ -102,6 +109,11 @@ def read_truth(record: Record, dataset: DataSet, task: str, reduction: int = 1) 
         things = _stated(record.things, record, "list of objects")
         truth.objects = _objects(things, record, dataset, reduction)
         truth.joints = dataset.joints
+        if kind.cuboids:
+            truth.camera = _camera(record, reduction)
+            truth.objects.cuboids, truth.objects.hidden = _cuboids(things)
+        if record.unlabelled and not kind.masks:
+            truth.objects = _with_crowds(truth.objects, record.unlabelled, len(dataset.classes), reduction)
         if kind.masks:
             _add_masks(truth.objects, things, record, dataset, reduction)
     return truth
@@ -149,6 +161,39 @@ def _objects(things: list[Thing], record: Record, dataset: DataSet, reduction: i
     if reduction == 1:
         return objects
     return move_objects(objects, resizing(1 / reduction, 1 / reduction, reduced(record.size, reduction)), "all")
+
+
+def _camera(record: Record, reduction: int) -> np.ndarray:
+    """[3, 4] float64."""
+    camera = np.array(_stated(record.camera, record, "camera"), np.float64).reshape(3, 4)
+    return moved_camera(camera, scaling(1 / reduction, 1 / reduction))
+
+
+def _cuboids(things: list[Thing]) -> tuple[Tensor, Tensor]:
+    """[n, 7], NaN for an object without, and what is hidden [n, 2], nothing where no file says so."""
+    rows = [(float("nan"),) * 7 if t.cuboid is None else t.cuboid for t in things]
+    hidden = [(0.0, 0.0) if t.hidden is None else t.hidden for t in things]
+    return torch.tensor(rows, dtype=torch.float32).reshape(-1, 7), torch.tensor(hidden, dtype=torch.float32).reshape(
+        -1, 2
+    )
+
+
+def _with_crowds(objects: Objects, regions: Sequence[tuple[float, ...]], classes: int, reduction: int) -> Objects:
+    """The objects, and behind them each region as a crowd of every class."""
+    n = len(regions) * classes
+    boxes = (torch.tensor(regions) / reduction).repeat_interleave(classes, 0)
+    added = {
+        "boxes": boxes,
+        "labels": torch.arange(classes).repeat(len(regions)),
+        "keypoints": None if objects.keypoints is None else torch.zeros(n, *objects.keypoints.shape[1:]),
+        "crowd": torch.ones(n, dtype=torch.bool),
+        "difficult": torch.zeros(n, dtype=torch.bool),
+        "area": (boxes[:, 2:] - boxes[:, :2]).prod(1),
+        "cuboids": None if objects.cuboids is None else torch.full((n, 7), float("nan")),
+        "hidden": None if objects.hidden is None else torch.zeros(n, 2),
+    }
+    columns = {name: torch.cat([getattr(objects, name), more]) for name, more in added.items() if more is not None}
+    return replace(objects, **columns)
 
 
 def _keypoints(things: list[Thing], dataset: DataSet) -> Tensor | None:

@@ -42,6 +42,12 @@ class Objects:
     area: Tensor | None = (
         None  # [n] float32, pixels^2 of the segment where the file states it (COCO's size bands use it)
     )
+    # [n, 7] float32: height width length in metres, x y z of the middle of the lower face in metres of the camera
+    # (right, down, ahead), rotation_y in radians (ops/cuboids.py); NaN where an object's is not known
+    cuboids: Tensor | None = None
+    # [n, 2] float32: share of the object that lies outside of the image in [0, 1], and KITTI's level of occlusion
+    # (0 none, 1 partly, 2 largely, 3 unknown)
+    hidden: Tensor | None = None
 
     def __post_init__(self) -> None:
         n = self.boxes.shape[0]
@@ -83,6 +89,7 @@ class Annotation:
     semantic: Tensor | None = None  # [H, W] uint8 class per pixel, 255 = ignore: segment
     objects: Objects | None = None  # localize, detect, instances, pose
     joints: Joints | None = None  # what the keypoints of the objects are
+    camera: np.ndarray | None = None  # [3, 4] float64: takes x y z 1 in metres to pixels times depth (boxes3d)
     mixed: tuple[Annotation, float] | None = None  # in training: truth of the image blended in, its weight in [0, 1]
     weights: Tensor | None = None  # [H, W] float32 of each pixel in the loss; in training, where a model wants them
     embedding: Tensor | None = None  # [d] float32 of length 1, near that of pictures of the same thing: embed
@@ -121,9 +128,10 @@ class Batch:
 
     The loader makes uint8; `to` gives floats in [0, 1] on the device. Models normalise by themselves (buffers).
 
-    `given` holds, for models that take them, the boxes of each image that something else proposed (labels 0, scores if
-    they have some), in pixels of `sizes`. Transforms move and clip them and never drop or reorder them: row i stays row
-    i, and one that has left the image is an empty box at its border.
+    `given` holds, for models that take them, the boxes of each image that something else proposed (labels 0, or their
+    classes for models that answer for objects found before; scores if they have some), in pixels of `sizes`.
+    Transforms move and clip them and never drop or reorder them: row i stays row i, and one that has left the image is
+    an empty box at its border.
     """
 
     images: Tensor  # [b, 3, H, W] RGB
@@ -133,6 +141,7 @@ class Batch:
     original_sizes: list[tuple[int, int]] = field(default_factory=list)
     to_original: list[np.ndarray] = field(default_factory=list)  # [3, 3] each
     given: list[Objects] | None = None
+    cameras: list[np.ndarray | None] = field(default_factory=list)  # of each image, in pixels of `sizes`
 
     def __len__(self) -> int:
         return self.images.shape[0]

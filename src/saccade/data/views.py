@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from saccade.config import Settings, height_width
-from saccade.data.geometry import Size, move_objects, scaling
+from saccade.data.geometry import Size, move_camera, move_objects, scaling
 from saccade.data.image import probe_and_decode
 from saccade.data.mixing import Mosaic
 from saccade.data.pipelines import Preprocessing, Transform, inference_transforms, training_transforms
@@ -51,11 +51,12 @@ class View:
             return None
         return proposals_for(image, source, region=region) if isinstance(image, Path) else propose(image, source)
 
-    def read(self, path: Path, given: Objects | None = None) -> Sample:
+    def read(self, path: Path, given: Objects | None = None, camera: np.ndarray | None = None) -> Sample:
         """An image file as the network sees it, without truth; its `id` is the path. Nothing in it is random.
 
         Args:
             given: boxes for a model that takes proposals, in pixels of the upright original; by default `propose`.
+            camera: [3, 4], of the upright original.
 
         Raises:
             DataError: the file is not an image that can be read.
@@ -63,7 +64,8 @@ class View:
         """
         found, image = probe_and_decode(path, self.min_side)
         s = float(found.reduction(self.min_side))
-        truth = Annotation((image.shape[0], image.shape[1]))
+        size = (image.shape[0], image.shape[1])
+        truth = Annotation(size, camera=move_camera(camera, resizing(1 / s, 1 / s, size)))
         given = self.propose(path) if given is None else given
         return self.apply(give(Sample(image, truth, str(path), found.size, scaling(s, s)), given))
 

@@ -16,7 +16,7 @@ from saccade.data.geometry import Size, scaling
 from saccade.data.image import decode
 from saccade.data.loader import collate
 from saccade.data.pipelines import Preprocessing
-from saccade.data.types import Batch
+from saccade.data.types import Batch, Objects
 from saccade.data.views import inference_view
 from saccade.errors import UsageError
 from saccade.explanations.feature_maps import strongest_channels
@@ -47,6 +47,8 @@ class Wanted:
     layers: Sequence[str] = ()  # of the feature maps; empty: one for each map size
     thresholds: Sequence[float] = ()  # tag: the probability from which each class is given; empty: what the model says
     vectors: Mapping[Path, Tensor] = field(default_factory=dict)  # embed: [d] of the pictures that are compared
+    boxes: Callable[[Path], Objects] | None = None  # that the network is given, of models that answer for objects
+    cameras: Callable[[Path], np.ndarray] | None = None  # [3, 4], of models that answer in metres
 
 
 @dataclass(slots=True)
@@ -87,7 +89,9 @@ def explain_image(
         DataError: the file is not an image that can be read.
         UsageError: a task without explanations, a layer that is not there, maps of a single cell.
     """
-    batch = _batch(task, preprocessing, path, device)
+    boxes = None if wanted.boxes is None else wanted.boxes(path)
+    camera = None if wanted.cameras is None else wanted.cameras(path)
+    batch = collate([inference_view(task, preprocessing).read(path, boxes, camera)]).to(device)
     images = batch.images
     if find_task(task).semantic:
         _refuse_uneven(model, images)
@@ -137,12 +141,10 @@ def layers_for(
     model: Any, task: str, preprocessing: Preprocessing, path: Path, device: torch.device
 ) -> dict[str, Shape]:
     """Name and (channels, height, width) of the layers that give maps for this image. Raises as `explain_image`."""
-    return layer_shapes(model, inputs_of(_batch(task, preprocessing, path, device)))
-
-
-def _batch(task: str, preprocessing: Preprocessing, path: Path, device: torch.device) -> Batch:
-    """The image as the network sees it when it predicts."""
-    return collate([inference_view(task, preprocessing).read(path)]).to(device)
+    whole = Objects(torch.tensor([[0.0, 0.0, 1e6, 1e6]]), torch.zeros(1, dtype=torch.int64))  # clipped to the image
+    given = whole if preprocessing.proposals == "objects" else None
+    batch = collate([inference_view(task, preprocessing).read(path, given)]).to(device)
+    return layer_shapes(model, inputs_of(batch))
 
 
 def inputs_of(batch: Batch) -> list[Tensor]:

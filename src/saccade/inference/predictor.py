@@ -93,7 +93,12 @@ class Predictor:
         self.pixels, self.task, self.classes = found, "instances", found.names
 
     def predict(
-        self, image: str | Path | np.ndarray, given: Objects | None = None, tile: int | Tiling | None = None
+        self,
+        image: str | Path | np.ndarray,
+        given: Objects | None = None,
+        camera: np.ndarray | None = None,
+        *,
+        tile: int | Tiling | None = None,
     ) -> Annotation:
         """Answer for one image, in pixels of the upright original.
 
@@ -102,6 +107,8 @@ class Predictor:
             given: boxes in pixels of the upright original, for a model that takes proposals (by default those that are
                 computed for it, if it was trained on such), or that answers for one person: the box of each, by
                 default the whole picture. Of these, boxes outside of the picture have no answer.
+            camera: [3, 4], of the upright original, for a model that answers in metres: takes x y z 1 to pixels times
+                depth (`data.formats.kitti.read_camera`).
             tile: look at the picture in tiles of so many pixels a side, by which memory stays bounded and small things
                 are seen at their size (`inference.tiles`).
 
@@ -116,13 +123,17 @@ class Predictor:
             return predict_in_tiles(self, image, Tiling(tile) if isinstance(tile, int) else tile)
         if given is not None and self.preprocessing.one_person:
             return self._predict_people(image, given)
-        return next(iter(self.predict_batches([collate([self.see(image, given)])])))[1]
+        return next(iter(self.predict_batches([collate([self.see(image, given, camera)])])))[1]
 
-    def see(self, image: str | Path | np.ndarray, given: Objects | None = None) -> Sample:
+    def see(
+        self, image: str | Path | np.ndarray, given: Objects | None = None, camera: np.ndarray | None = None
+    ) -> Sample:
         """An image as the network sees it; arguments and errors are those of `predict`. Other threads may call it while
         the network computes."""
-        if given is None and self.preprocessing.proposals == "file":
+        if given is None and self.preprocessing.proposals in ("file", "objects"):
             raise UsageError("this model is given boxes with each image (proposals); there are none")
+        if camera is None and find_task(self.task).cuboids:
+            raise UsageError("this model answers in metres and needs the camera of each image; there is none")
         if given is not None and self.preprocessing.proposals is None and not self.preprocessing.one_person:
             raise UsageError("boxes (proposals) are given to a model that takes none")
         if isinstance(image, np.ndarray):
@@ -130,8 +141,8 @@ class Predictor:
                 raise UsageError(f"an image array must be [H, W, 3] uint8 RGB, got {list(image.shape)} {image.dtype}")
             size = (image.shape[0], image.shape[1])
             given = self.view.propose(image) if given is None else given
-            return self.view.apply(give(Sample(image, Annotation(size), "", size), given))
-        return self.view.read(Path(at_home(image)), given)
+            return self.view.apply(give(Sample(image, Annotation(size, camera=camera), "", size), given))
+        return self.view.read(Path(at_home(image)), given, camera)
 
     def _predict_people(self, image: str | Path | np.ndarray, given: Objects) -> Annotation:
         """The joints of the person in each of the boxes, as one answer."""

@@ -25,6 +25,7 @@ from saccade.data.resampling import crop
 from saccade.data.types import Annotation, Objects, Sample
 from saccade.data.views import inference_view
 from saccade.errors import DataError, UsageError
+from saccade.inference.cameras import Cameras
 from saccade.inference.predictor import Predictor
 from saccade.inference.trained import open_run
 from saccade.tasks.table import find_task
@@ -38,11 +39,12 @@ class DetectorBoxes:
     """The boxes that a trained detector finds, as a `data.proposals.Source`. Its version is the checkpoint's content.
 
     Args:
-        only: the class whose boxes are wanted; a detector of one class is taken to find it, whatever its name.
+        wanted: names of the classes whose boxes are wanted; labels are then places in it. Where it is one alone, a
+            detector of one class is taken to find it, whatever its name. By default all boxes are wanted, of label 0.
 
     Raises:
         ModelFileError: see `inference.trained.open_run`.
-        UsageError: the model finds no boxes, or none of this class.
+        UsageError: the model finds no boxes, or none of these classes.
     """
 
     name = "model"
@@ -52,29 +54,33 @@ class DetectorBoxes:
         run: str | Path,
         device: str | torch.device | None = None,
         precision: str = "auto",
-        only: str | None = None,
+        wanted: Sequence[str] = (),
     ) -> None:
         found = open_run(run, device)
         if not find_task(found.task).many_objects:
             raise UsageError(
                 f"--proposals {run}: a model to {found.task} finds no boxes; a run of a detector, or a file"
             )
-        self._label = None
-        if only is not None and len(found.classes) > 1:
-            if only not in found.classes:
-                raise UsageError(f"--proposals {run}: finds {', '.join(found.classes[:8])}, and no {only!r}")
-            self._label = found.classes.index(only)
+        self._places: list[int] | None = None  # of each of its classes among the wanted ones, -1 for none
+        if wanted and not len(wanted) == len(found.classes) == 1:
+            self._places = [wanted.index(name) if name in wanted else -1 for name in found.classes]
+            if max(self._places) < 0:
+                sought = ", ".join(map(repr, wanted[:8]))
+                raise UsageError(f"--proposals {run}: finds {', '.join(found.classes[:8])}, and no {sought}")
         self._predictor = Predictor(
             found.network, found.task, found.classes, found.preprocessing, found.device, precision
         )
         with found.path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-        label = "" if self._label is None else f"-{self._label}"
-        self.version = f"{content}-{self._predictor.precision}{label}"
+        places = "" if self._places is None else hashlib.sha256(str(self._places).encode()).hexdigest()[:8]
+        self.version = f"{content}-{self._predictor.precision}" + (f"-{places}" if places else "")
 
     def __call__(self, image: np.ndarray) -> Objects:
         found = self._predictor.predict(image).objects or Objects.empty(scored=True)
-        return found if self._label is None else found[found.labels == self._label]
+        if self._places is None:
+            return replace(found, labels=torch.zeros_like(found.labels))
+        found = replace(found, labels=torch.tensor(self._places)[found.labels])
+        return found[found.labels >= 0]
 
 
 def boxes_from(
@@ -82,23 +88,23 @@ def boxes_from(
     images: Sequence[Path],
     device: str | torch.device | None = None,
     precision: str = "auto",
-    only: str | None = None,
+    wanted: Sequence[str] = (),
 ) -> Boxes:
     """The boxes of each of `images`: those of a file (`data.proposals.read_proposals`), or, where `proposals` is a run
     folder or checkpoint of a detector, those that it finds with a score of at least LEAST.
 
     Args:
-        only: the class of a detector's boxes, by default all. What stands in a file is then of this class, and has such
-            a score too, where it has one: results files hold a great many boxes in which there is nobody.
+        wanted: the classes of the boxes, as in `DetectorBoxes` and `read_proposals`; by default all. In a file they
+            then have such a score, where they have one: results files hold a great many boxes in which there is nobody.
 
     Raises:
         DataError: the file cannot be used, or names none of the images.
         ModelFileError, UsageError: see `DetectorBoxes`.
     """
     if not _is_run(proposals):
-        matched = read_proposals(proposals).match(images)
-        return matched.__getitem__ if only is None else lambda path: _sure(matched[path])
-    source = DetectorBoxes(proposals, device, precision, only)
+        matched = read_proposals(proposals, wanted).match(images)
+        return (lambda path: _sure(matched[path])) if wanted else matched.__getitem__
+    source = DetectorBoxes(proposals, device, precision, wanted)
     return lambda path: _sure(proposals_for(path, source))
 
 
@@ -112,7 +118,7 @@ def give_proposals(
     proposals: Path,
     device: str | torch.device | None = None,
     precision: str = "auto",
-    only: str | None = None,
+    wanted: Sequence[str] = (),
 ) -> Attached:
     """Give every image of a data set the boxes of `proposals`, as `boxes_from` takes it.
 
@@ -122,15 +128,17 @@ def give_proposals(
     """
     paths = list(dict.fromkeys(dataset.root / record.path for record in dataset.records))
     if _is_run(proposals):
-        boxes = boxes_from(proposals, paths, device, precision, only)
+        boxes = boxes_from(proposals, paths, device, precision, wanted)
         return attach(dataset, {path: boxes(path) for path in paths}, str(proposals))
-    file = read_proposals(proposals)
+    file = read_proposals(proposals, wanted)
     return attach(dataset, file.match(paths), str(proposals), file.foreign(paths))
 
 
-def only_class(predictor: Predictor) -> str | None:
-    """The class whose boxes a model wants that answers for one person; None for others, which take all boxes."""
-    return predictor.classes[0] if predictor.preprocessing.one_person else None
+def wanted_classes(predictor: Predictor) -> list[str]:
+    """The classes whose boxes a model wants that answers for one person or for objects; none of others, which take all
+    boxes."""
+    shape = predictor.preprocessing
+    return predictor.classes if shape.one_person or shape.proposals == "objects" else []
 
 
 def check_has_boxes(preprocessing: Preprocessing, proposals: object, what: str) -> None:
@@ -151,10 +159,9 @@ def computed_by(predictor: Predictor, proposals: object) -> bool:
     """Whether `proposals` is the word of a source that computes boxes; the predictor then takes those."""
     if str(proposals) not in SOURCES:
         return False
-    if predictor.preprocessing.one_person:
-        raise UsageError(
-            f"--proposals {proposals}: this model finds the joints in boxes of people; a file of those, or a run"
-        )
+    if wanted_classes(predictor):
+        what = "finds the joints in boxes of people" if predictor.preprocessing.one_person else "answers for objects"
+        raise UsageError(f"--proposals {proposals}: this model {what}; a file of those, or a run of a detector")
     if predictor.preprocessing.proposals is None:
         raise UsageError(f"--proposals {proposals}: this model ({predictor.task}) looks for itself and takes no boxes")
     predictor.preprocessing = replace(predictor.preprocessing, proposals=str(proposals))
@@ -187,42 +194,64 @@ def boxes_for(predictor: Predictor, run: str, proposals: str | Path | None, imag
     """The boxes that a model is given for each image, where they are not its own. Raises UsageError where this model
     has no use of them, or needs some."""
     check_has_boxes(predictor.preprocessing, proposals, run)
+    if proposals is None and predictor.preprocessing.proposals == "objects":
+        raise no_objects(predictor.classes)
     if proposals is None or computed_by(predictor, proposals):
         return None
     check_takes_boxes(predictor)
-    return boxes_from(Path(proposals), images, predictor.device, predictor.precision, only_class(predictor))
+    return boxes_from(Path(proposals), images, predictor.device, predictor.precision, wanted_classes(predictor))
+
+
+def no_objects(classes: Sequence[str]) -> UsageError:
+    """The error for a model that answers for objects of `classes`, and is given none."""
+    return UsageError(
+        "this model answers for objects that something else has found: give --proposals RUN, of a detector of "
+        f"{', '.join(classes[:8])}, or --proposals FILE with boxes and their classes"
+    )
 
 
 def answer_in_frames(
-    predictor: Predictor, proposals: str | Path | None, videos: Sequence[str], batch: int
+    predictor: Predictor,
+    proposals: str | Path | None,
+    videos: Sequence[str],
+    batch: int,
+    cameras: Cameras | None = None,
 ) -> Callable[[np.ndarray], Annotation] | None:
     """What answers for the pixels of a frame in the boxes that a detector finds there; None without `proposals`, or
-    videos. Raises UsageError where this model takes no boxes, or where they are not those of a detector's run."""
+    videos. Raises UsageError where this model takes no boxes, where they are not those of a detector's run, or the
+    videos are of several cameras."""
     if proposals is None or not videos:
         return None
     check_takes_boxes(predictor)
     if not _is_run(Path(proposals)):
         raise UsageError(f"--proposals {proposals} is for images; frames of {videos[0]} need the run of a detector")
-    source = DetectorBoxes(proposals, predictor.device, predictor.precision, only_class(predictor))
-    return lambda pixels: answer_in_boxes(predictor, pixels, _sure(source(pixels)), batch)
+    source = DetectorBoxes(proposals, predictor.device, predictor.precision, wanted_classes(predictor))
+    known = [] if cameras is None else [cameras(Path(video)) for video in videos]
+    if any((each != known[0]).any() for each in known):
+        raise UsageError("the videos are of several cameras; answer for each by itself, or give --camera FILE for all")
+    camera = known[0] if known else None
+    return lambda pixels: answer_in_boxes(predictor, pixels, _sure(source(pixels)), batch, camera)
 
 
-def answer_in_boxes(predictor: Predictor, image: Path | np.ndarray, given: Objects, batch: int) -> Annotation:
-    """What a model answers for the boxes of an image."""
+def answer_in_boxes(
+    predictor: Predictor, image: Path | np.ndarray, given: Objects, batch: int, camera: np.ndarray | None = None
+) -> Annotation:
+    """What a model answers for the boxes of an image, which a camera took, where the model asks for it."""
     if not names_boxes(predictor):
-        return predictor.predict(image, given)
+        return predictor.predict(image, given, camera)
     return classify_regions(predictor, decode(image) if isinstance(image, Path) else image, given, batch)
 
 
 def answer_for_boxes(
-    predictor: Predictor, images: Sequence[Path], boxes: Boxes, batch: int
+    predictor: Predictor, images: Sequence[Path], boxes: Boxes, batch: int, cameras: Cameras | None = None
 ) -> Iterator[tuple[Path, Annotation | DataError, list[str]]]:
     """Answers for the boxes of each image, in order, with what else is to be known; an error takes the place of an
-    image that cannot be read."""
+    image that cannot be read, or whose camera cannot."""
     for path in images:
         try:
             given = boxes(path)
-            answer = answer_in_boxes(predictor, path, given, batch)
+            camera = None if cameras is None else cameras(path)
+            answer = answer_in_boxes(predictor, path, given, batch, camera)
         except DataError as error:
             yield path, error, []
             continue

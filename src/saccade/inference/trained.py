@@ -18,7 +18,7 @@ from saccade.machine.device import pick_device
 from saccade.machine.paths import at_home
 from saccade.models import catalogue, model_module
 from saccade.models.configs import config_from_json, unknown_fields
-from saccade.models.contract import one_person, takes_proposals
+from saccade.models.contract import one_person, proposals_of
 from saccade.models.dry_run import model_of_shapes
 from saccade.models.own_file import confirmed, is_own
 from saccade.tasks.table import TASKS
@@ -73,7 +73,8 @@ def open_run(
     if is_own(state.model):
         state.model = confirmed(state.model, state.file_sha256, path)
     network, thresholds = build(state, path).to(place).eval(), tuple(state.thresholds)
-    if (preprocessing.proposals is not None) != takes_proposals(model_module(state.model)):
+    own, usual = preprocessing.proposals, proposals_of(model_module(state.model))
+    if (own is None) != (usual is None) or ("objects" in (own, usual) and own != usual):
         raise ModelFileError(
             f"{path}: its preprocessing says {preprocessing.proposals!r} of proposals, which does not fit {state.model}"
         )

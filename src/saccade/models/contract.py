@@ -60,6 +60,9 @@ class RoomOffers(Protocol):
     """True where the model reads the boxes of `Batch.given`, which are then computed for each image."""
     ONE_PERSON: bool
     """True where the model answers for one person: an image is then the surroundings of a box (data/people.py)."""
+    TAKES_OBJECTS: bool
+    """True where the model answers for objects that something else has found: `Batch.given` holds their boxes, classes
+    and perhaps scores, those of the truth where nobody gives others."""
     TAKES_LABELS: bool
     """True where a detector also learns from images that have a class (`Annotation.label`) and no boxes."""
 
@@ -213,8 +216,15 @@ def reader_of(room: Room, suffix: str) -> ReadFile | None:
 
 
 def takes_proposals(room: Room) -> bool:
-    """Whether the room's model reads `Batch.given`."""
-    return bool(getattr(room, "TAKES_PROPOSALS", False))
+    """Whether the room's model reads the boxes of `Batch.given`, proposed or found by something else."""
+    return proposals_of(room) is not None
+
+
+def proposals_of(room: Room) -> str | None:
+    """Where the boxes come from that the room's model is given by itself, a word of `data.pipelines.PROPOSALS`."""
+    if getattr(room, "TAKES_OBJECTS", False):
+        return "objects"
+    return "selective_search" if getattr(room, "TAKES_PROPOSALS", False) else None
 
 
 def one_person(room: Room) -> bool:

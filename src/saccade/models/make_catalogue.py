@@ -28,6 +28,7 @@ ROOMS = {
     "segmenters": "Segmenters",
     "pose": "Networks for poses",
     "faces": "Networks that embed: faces, and whatever else is to be told apart",
+    "boxes3d": "Networks for boxes in three dimensions",
 }
 WIDTH = 120  # columns of the page, tables aside
 PAGE = Path(__file__).parents[3] / "docs" / "models.md"

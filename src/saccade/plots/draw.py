@@ -11,6 +11,8 @@ from PIL import Image, ImageDraw
 
 from saccade.data.geometry import affine, move_objects, scaling
 from saccade.data.types import IGNORE, Annotation, Objects
+from saccade.ops.cuboids import moved_camera
+from saccade.plots.cuboids import beside_from_above, draw_cuboid, has_depth, known_cuboids
 from saccade.plots.palette import class_colour, class_colours, ink_on
 from saccade.plots.skeleton import draw_skeleton, name_joints
 from saccade.plots.text import font_of, shorten, wrap
@@ -27,10 +29,11 @@ def draw(
     """A copy of `image` with `annotation` drawn in: [H, W, 3] uint8 RGB, of the same size.
 
     Masks are tinted and outlined; regions of class maps are outlined, so that what they show stays as it is. Boxes
-    carry plates with class and score; in a crowd the plates of weaker ones give way, their colour tells the class.
-    Joints are joined by bones, and named where one object has some. Label or tags stand in a strip at the lower edge,
-    unless a box says them (localization). Lines and letters grow with the image; text that does not fit is shortened,
-    and left out where no letter fits (an image of a few pixels): enlarge with `fit` first.
+    carry plates with class and score; in a crowd the plates of weaker ones give way, their colour tells the class. Of
+    an object with a cuboid its edges are drawn in place of the box, the front crossed. Joints are joined by bones, and
+    named where one object has some. Label or tags stand in a strip at the lower edge, unless a box says them
+    (localization). Lines and letters grow with the image; text that does not fit is shortened, and left out where no
+    letter fits (an image of a few pixels): enlarge with `fit` first.
 
     Args:
         image: [H, W, 3] uint8 RGB.
@@ -66,10 +69,11 @@ def draw(
 
 
 def draw_enlarged(image: np.ndarray, annotation: Annotation, classes: Sequence[str]) -> np.ndarray:
-    """As `draw`; small images are enlarged first, so that there is room for letters."""
+    """As `draw`; small images are enlarged first, so that there is room for letters. What has depth is shown from above
+    beside it."""
     if max(image.shape[:2]) < SMALL:
         image, annotation = fit(image, annotation, 2 * SMALL)
-    return draw(image, annotation, classes)
+    return beside_from_above(draw(image, annotation, classes), annotation)
 
 
 def fit(image: np.ndarray, annotation: Annotation, side: int) -> tuple[np.ndarray, Annotation]:
@@ -83,6 +87,8 @@ def fit(image: np.ndarray, annotation: Annotation, side: int) -> tuple[np.ndarra
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST if scale >= 3 else cv2.INTER_LINEAR
     resized = cv2.resize(image, new[::-1], interpolation=how)
     fitted = Annotation(new, annotation.label, annotation.tags, annotation.scores, joints=annotation.joints)
+    if annotation.camera is not None:
+        fitted.camera = moved_camera(annotation.camera, scaling(new[1] / width, new[0] / height))
     if annotation.semantic is not None:
         fitted.semantic = torch.from_numpy(_nearest(annotation.semantic.cpu().numpy(), new))
     if annotation.objects is not None:
@@ -212,12 +218,20 @@ def _weakest_first(objects: Objects) -> list[int]:
 def _draw_objects(pen: ImageDraw.ImageDraw, annotation: Annotation, classes: Sequence[str], size: int) -> None:
     objects, joints = annotation.objects, annotation.joints
     assert objects is not None
-    rows = _weakest_first(objects)
+    open_to_all = _of_any_class(objects)
+    rows = [i for i in _weakest_first(objects) if open_to_all.get(i, i) == i]
     width, height = pen.im.size
     line = _line_width(size)
     limit = np.array([width, height, width, height])
     boxes = np.clip(np.nan_to_num(objects.boxes.detach().cpu().numpy()), 0, limit)
-    for i in rows:  # all frames first, so that no plate is crossed by one
+    if has_depth(annotation) and annotation.camera is not None:
+        cuboids = known_cuboids(annotation)
+        for i in rows:
+            draw_cuboid(pen, cuboids[i], annotation.camera, class_colour(int(objects.labels[i])), line)
+        solid = np.isfinite(cuboids).all(1)
+    else:
+        solid = np.zeros(len(objects), bool)
+    for i in (i for i in rows if not solid[i]):  # all frames first, so that no plate is crossed by one
         x1, y1, x2, y2 = (float(v) for v in boxes[i])
         colour = class_colour(int(objects.labels[i]))
         pen.rectangle((min(x1, x2), min(y1, y2), max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=line)
@@ -228,7 +242,7 @@ def _draw_objects(pen: ImageDraw.ImageDraw, annotation: Annotation, classes: Seq
             name_joints(pen, objects.keypoints[0], joints, max(10, round(0.6 * size)))
     taken: list[tuple[float, float, float, float]] = []
     for i in reversed(rows):  # the best first: in a crowd the plates of weaker objects give way
-        text = _name(int(objects.labels[i]), classes)
+        text = "any class" if i in open_to_all else _name(int(objects.labels[i]), classes)
         if objects.scores is not None:
             text += f" {float(objects.scores[i]):.2f}"
         for flag, word in ((objects.crowd, "crowd"), (objects.difficult, "difficult")):
@@ -237,6 +251,17 @@ def _draw_objects(pen: ImageDraw.ImageDraw, annotation: Annotation, classes: Seq
         left, top, tall = float(boxes[i, 0]), float(boxes[i, 1]), _plate_height(size)
         places = [(left, y) for y in (top - tall, top) if y >= 0]
         _draw_plate(pen, text, places, class_colour(int(objects.labels[i])), size, taken)
+
+
+def _of_any_class(objects: Objects) -> dict[int, int]:
+    """Rows of crowds of several classes in one box, as regions without labels are (`data.truth.read_truth`): each with
+    the first of them, which stands for all."""
+    if objects.crowd is None:
+        return {}
+    places: dict[tuple[float, ...], list[int]] = {}
+    for i in torch.nonzero(objects.crowd).flatten().tolist():
+        places.setdefault(tuple(objects.boxes[i].tolist()), []).append(i)
+    return {i: rows[0] for rows in places.values() if len(rows) > 1 for i in rows}
 
 
 def _plate_height(size: int) -> int:

@@ -17,6 +17,7 @@ from saccade.data.pictures import decode_picture
 from saccade.data.types import IGNORE, Annotation
 from saccade.errors import SaccadeError
 from saccade.metrics.curves import SCORE
+from saccade.plots.cuboids import from_above, has_depth
 from saccade.plots.draw import caption, draw, draw_errors, fit, is_background
 from saccade.plots.palette import class_colour
 from saccade.tasks.contract import Verdict, task_of
@@ -126,6 +127,9 @@ class Gallery:
             for title, annotation in (("truth", kept.truth), ("prediction", kept.prediction)):
                 exhibit.pictures.append((title, draw(*fit(image, annotation, SIDE), classes, legend=False)))
             exhibit.pictures += _errors(image, kept.truth, kept.prediction)
+            if has_depth(kept.truth):
+                above = from_above([replace(kept.prediction, camera=kept.truth.camera), kept.truth], SIDE)
+                exhibit.pictures.append(("from above; the truth in white", above))
         return exhibit
 
     def legend(self) -> list[tuple[str, str]]:

@@ -184,6 +184,6 @@ def task_of(name: str) -> TaskFile:
 
 
 if TYPE_CHECKING:  # where mypy compares every file with the contract
-    from saccade.tasks import classify, detect, embed, instances, localize, pose, segment, tag
+    from saccade.tasks import boxes3d, classify, detect, embed, instances, localize, pose, segment, tag
 
-    FILES: tuple[TaskFile, ...] = (classify, embed, localize, tag, detect, instances, pose, segment)
+    FILES: tuple[TaskFile, ...] = (classify, embed, localize, tag, detect, instances, pose, boxes3d, segment)

@@ -27,6 +27,7 @@ class Task:
     objects: bool = False  # boxes with classes
     masks: bool = False  # of the objects
     keypoints: bool = False  # of the objects
+    cuboids: bool = False  # of the objects, in pictures whose camera is known
     semantic: bool = False  # a class map
     embedding: bool = False  # a vector; the classes of new images (people, things) are not those of training
 
@@ -37,8 +38,8 @@ class Task:
 
     @property
     def boxes_alone(self) -> bool:
-        """Whether outlines and joints are left aside, and images have any number of boxes."""
-        return self.many_objects and not self.masks and not self.keypoints
+        """Whether outlines, joints and depth are left aside, and images have any number of boxes."""
+        return self.many_objects and not (self.masks or self.keypoints or self.cuboids)
 
     @property
     def one_object(self) -> bool:
@@ -92,6 +93,15 @@ TASKS: dict[str, Task] = {
             also=("detect", "tag", "localize"),
             objects=True,
             keypoints=True,
+        ),
+        Task(
+            "boxes3d",
+            "boxes in three dimensions with classes",
+            "iou_3d",
+            "objects with sizes and places in metres, and cameras",
+            also=("detect", "tag", "localize"),
+            objects=True,
+            cuboids=True,
         ),
         Task("segment", "a class for every pixel", "mean_iou", "a class map an image", semantic=True),
     )

@@ -26,7 +26,7 @@ from saccade.errors import UsageError
 from saccade.losses.classification import Objective
 from saccade.models import model_config, model_module
 from saccade.models.configs import config_from_json, free_fields
-from saccade.models.contract import Room, adapt, adapts, example_inputs, one_person, recipe_of, size_of, takes_proposals
+from saccade.models.contract import Room, adapt, adapts, example_inputs, one_person, proposals_of, recipe_of, size_of
 from saccade.models.dry_run import model_of_shapes
 from saccade.models.own_file import digest_of
 from saccade.models.recipes import PROBE
@@ -252,7 +252,7 @@ def _preprocessing(module: Room, task: str, settings: Settings, dataset: DataSet
     shape = dataclasses.replace(preprocessing_of(task, settings), border=dataset.border)
     if TASKS[task].keypoints:
         shape = dataclasses.replace(shape, joints=dataset.joints, one_person=one_person(module))
-    return dataclasses.replace(shape, proposals="selective_search") if takes_proposals(module) else shape
+    return dataclasses.replace(shape, proposals=proposals_of(module))
 
 
 def _of_joints(shape: Preprocessing) -> dict[str, Any]:

@@ -52,6 +52,10 @@ def with_proposals(plan: Plan, proposals: str | Path | None, stored: Mapping[str
         )
     if plan.preprocessing.proposals is None:
         raise UsageError(f"model {plan.model} looks for itself; --proposals is for models that learn from proposals")
+    if plan.preprocessing.proposals == "objects":
+        raise UsageError(
+            f"model {plan.model} learns from the boxes of the truth; --proposals is for evaluate and predict"
+        )
     if str(proposals) in SOURCES:
         shape = dataclasses.replace(plan.preprocessing, proposals=str(proposals))
         return dataclasses.replace(plan, preprocessing=shape)

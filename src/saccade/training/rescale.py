@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from saccade.config import Settings
-from saccade.data.geometry import Move, move_objects
+from saccade.data.geometry import Move, move_camera, move_objects
 from saccade.data.resampling import resizing
 from saccade.data.types import Annotation, Batch
 
@@ -37,7 +37,8 @@ def random_scale(batch: Batch, settings: Settings, step: int) -> Batch:
         truth = [_scaled(t, move) for t, move in zip(batch.truth, moves, strict=True)]
     if batch.given is not None:
         given = [move_objects(g, move, "all") for g, move in zip(batch.given, moves, strict=True)]
-    return dataclasses.replace(batch, images=images, sizes=sizes, truth=truth, given=given)
+    cameras = [move_camera(camera, move) for camera, move in zip(batch.cameras, moves, strict=False)]
+    return dataclasses.replace(batch, images=images, sizes=sizes, truth=truth, given=given, cameras=cameras)
 
 
 def scaled_side(side: int, factor: float) -> int:
@@ -53,7 +54,10 @@ def _scaled(truth: Annotation, move: Move) -> Annotation:
         weights = _nearest(weights, move.size)
     if objects is not None:
         objects = move_objects(objects, move, "all")
-    return dataclasses.replace(truth, size=move.size, semantic=semantic, weights=weights, objects=objects)
+    camera = move_camera(truth.camera, move)
+    return dataclasses.replace(
+        truth, size=move.size, semantic=semantic, weights=weights, objects=objects, camera=camera
+    )
 
 
 def _nearest(plane: Tensor, size: tuple[int, int]) -> Tensor:

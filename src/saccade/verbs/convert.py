@@ -1,4 +1,4 @@
-"""`saccade convert`: boxes and outlines from any format that Saccade reads to COCO, VOC or YOLO."""
+"""`saccade convert`: boxes and outlines from any format that Saccade reads to COCO, VOC, YOLO or KITTI."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saccade.data.dataset import DataSet, Ledger
-from saccade.data.formats import coco_write, read, voc_write, yolo_write
+from saccade.data.formats import coco_write, kitti_write, read, voc_write, yolo_write
 from saccade.data.formats.output import Images
 from saccade.errors import DataError, UsageError, suggest
 from saccade.machine.paths import at_home
 from saccade.tasks.table import TASKS
 
-WRITERS = {"coco": coco_write.write, "voc": voc_write.write, "yolo": yolo_write.write}
+WRITERS = {"coco": coco_write.write, "voc": voc_write.write, "yolo": yolo_write.write, "kitti": kitti_write.write}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def convert(
 
     Args:
         source: a folder, the file that describes the set, or "format:path".
-        format: "coco", "voc" or "yolo".
+        format: "coco", "voc", "yolo" or "kitti".
         images: "copy" the image files, "link" to them, or "none" for the labels alone.
         task: how to read a source that can be read in two ways; "detect" leaves outlines out.
 
@@ -58,10 +58,20 @@ def convert(
         for thing in (t for record in dataset.records for t in record.things or []):
             thing.polygons = thing.rle = thing.mask = None
     lost = WRITERS[format](dataset, Path(out), images)
+    if format != "kitti":
+        lost += _what_is_kittis(dataset)
     objects = sum(len(record.things or []) for record in dataset.records)
     return Conversion(
         Path(out), format, dataset.classes, len(dataset.records), objects, dataset.splits, lost, dataset.ledger
     )
+
+
+def _what_is_kittis(dataset: DataSet) -> list[str]:
+    """What of KITTI's labels no other format holds."""
+    cuboids = sum(thing.cuboid is not None for record in dataset.records for thing in record.things or [])
+    regions = sum(len(record.unlabelled or ()) for record in dataset.records)
+    lost = [f"{cuboids} boxes in three dimensions, with their cameras (boxes in pixels are kept)"] if cuboids else []
+    return lost + ([f"{regions} regions without labels (DontCare)"] if regions else [])
 
 
 def _refuse_broken_names(dataset: DataSet) -> None:

@@ -23,22 +23,23 @@ from saccade.errors import ModelFileError, UsageError
 from saccade.inference.crops import check_crops
 from saccade.inference.pixels import PixelObjects
 from saccade.inference.predictor import Predictor, load
-from saccade.inference.regions import check_has_boxes, computed_by, give_proposals, only_class
+from saccade.inference.regions import check_has_boxes, computed_by, give_proposals, wanted_classes
 from saccade.inference.score import Pass, Watcher, align_classes, records_of, score, score_file
 from saccade.inference.tiles import check_tiles, tiling_of
 from saccade.machine.device import describe_hardware
-from saccade.machine.files import report_folder, write_whole
+from saccade.machine.files import make_folder, report_folder, write_whole
 from saccade.machine.paths import at_home
 from saccade.machine.terminal import printable
 from saccade.metrics import Result
 from saccade.metrics.coco_results import ResultRows, category_ids, holds_poses
+from saccade.metrics.kitti_results import KittiLines
 from saccade.metrics.partitions import Partitions
 from saccade.ops.suppression import NmsRule, rule_of
 from saccade.reports.gallery import Gallery
 from saccade.tasks.table import find_task
 from saccade.training.state import read_config
 
-TRUTH = "truth"  # whose boxes a model that answers for one person is given, unless there are others
+TRUTH = "truth"  # whose boxes a model that answers for one person or for objects is given, unless there are others
 
 
 def evaluate(
@@ -77,8 +78,8 @@ def evaluate(
         tile, overlap, instances: as in `predict`. regions: segment: also how well the parts of a class are told apart.
         corners: "coco", or "voc" for a results file whose boxes count pixels from 1, as VOC does (`read_results`).
         nms, weights, names: as in `load`: how overlapping boxes suppress each other; the files of a `.cfg`.
-        proposals: boxes, not those of training or (one person) of the truth: a file, a run, "selective_search".
-        out: folder for report.html, metrics.json, plots and, where a model finds objects, coco_results.json.
+        proposals: boxes, not those of training or (one person, objects) truth: file, run, "selective_search".
+        out: folder for report.html, metrics.json, plots and, of found objects, coco_results.json, kitti_results/.
 
     Returns:
         `{data, split, images, metrics: {name: {value, low, high}}, per_class, refused: [{where, why}], warnings, ...}`.
@@ -93,8 +94,8 @@ def evaluate(
     _check_words(str(run), predictor, how, corners, rule, proposals)
     images = _images(predictor, run, data, split, seed, at_home(proposals))
     gallery = None if folder is None else Gallery(images.task, images.dataset, images.records)
-    rows = ResultRows(images.dataset, images.ids) if folder and predictor and images.of_objects else None
-    watchers = gallery, rows, _partitions(regions, predictor)
+    rows = _rows(images) if folder and predictor else (None, None)
+    watchers = gallery, *rows, _partitions(regions, predictor)
     result = _scored(predictor or Path(run), images, how, watchers, bootstrap, corners)
     summary = _asked(str(data), images, how, corners, rule) | {"regions": regions} | _given(run, weights, names)
     summary |= result.to_json() | _tell(images.dataset, progress) | {"seconds": round(time.monotonic() - start, 3)}
@@ -157,6 +158,15 @@ def _images_of_objects(
     records = sorted((record for record in dataset.records if record.id in chosen), key=lambda record: record.id)
     ids = dict(zip(dataset.classes, category_ids(dataset), strict=True))
     return _Images(dataset, ids, None, split, records, predictor.task, of_pixels=True)
+
+
+Rows = tuple[ResultRows | None, KittiLines | None]
+
+
+def _rows(images: _Images) -> Rows:
+    """What collects found objects for files of results: in COCO's form, and of boxes in space also in KITTI's."""
+    coco = ResultRows(images.dataset, images.ids) if images.of_objects else None
+    return coco, KittiLines(images.dataset.classes) if find_task(images.task).cuboids else None
 
 
 def _scored(
@@ -258,14 +268,15 @@ def _proposals(run: str, predictor: Predictor | None, dataset: DataSet, proposal
     if predictor is None or not takes:
         return None
     check_has_boxes(predictor.preprocessing, proposals, run)
-    if proposals is None and alone:
+    if proposals is None and wanted_classes(predictor):
         dataset.ledger.warnings.append(
-            "people are found in the boxes of the truth; --proposals RUN takes those of a detector, which misses some"
+            f"{'people are' if alone else 'each object is'} found in the boxes of the truth; --proposals RUN takes "
+            "those of a detector, which misses some"
         )
         return TRUTH
     if proposals is None or computed_by(predictor, proposals):
         return predictor.preprocessing.proposals
-    boxes = give_proposals(dataset, Path(proposals), predictor.device, predictor.precision, only_class(predictor))
+    boxes = give_proposals(dataset, Path(proposals), predictor.device, predictor.precision, wanted_classes(predictor))
     lines = boxes.lines(str(proposals))
     dataset.ledger.warnings += lines[1:]
     return str(proposals)
@@ -315,9 +326,9 @@ def _write_report(
     summary: dict[str, Any],
     gallery: Gallery,
     predictor: Predictor | None,
-    rows: ResultRows | None,
+    rows: Rows,
 ) -> None:
-    """metrics.json, report.html and plots of an evaluation; the objects that a model found as a COCO results file."""
+    """metrics.json, report.html and plots of an evaluation; the objects that a model found as files of results."""
     from saccade.reports.evaluation import write_evaluation_report
 
     facts = [("predictions of" if predictor is None else "model", str(run)), ("task", gallery.task), ("data", data)]
@@ -332,6 +343,9 @@ def _write_report(
     command += NmsRule(**summary["nms"]).words()
     command += [word for name in ("weights", "names") if name in summary for word in (f"--{name}", summary[name])]
     write_whole(folder / "metrics.json", json.dumps(summary, indent=2, allow_nan=False))
-    if rows is not None:
-        write_whole(folder / "coco_results.json", json.dumps(rows.rows, allow_nan=False))
+    coco, kitti = rows
+    if coco is not None:
+        write_whole(folder / "coco_results.json", json.dumps(coco.rows, allow_nan=False))
+    for name, text in kitti.files.items() if kitti is not None else ():
+        write_whole(make_folder(folder / "kitti_results") / f"{name}.txt", text)
     write_evaluation_report(folder, gallery.dataset, gallery.task, summary, gallery, facts, shlex.join(command))

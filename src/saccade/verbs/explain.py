@@ -25,6 +25,8 @@ from saccade.errors import DataError, UsageError, suggest
 from saccade.explanations.image import Advance, Explained, Wanted, explain_image, layers_for
 from saccade.explanations.layers import Shape
 from saccade.explanations.words import ENDS, METHODS, SIGNED
+from saccade.inference.cameras import Cameras, cameras_for
+from saccade.inference.regions import Boxes, boxes_from, no_objects
 from saccade.inference.trained import Trained, open_run
 from saccade.machine.device import describe_hardware
 from saccade.machine.files import report_folder, write_whole
@@ -47,6 +49,8 @@ def explain(
     top: int = 3,
     methods: Sequence[str] | None = None,
     layers: Sequence[str] = (),
+    proposals: str | Path | None = None,
+    camera: str | Path | None = None,
     device: str | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -60,6 +64,7 @@ def explain(
         top: how many classes, regions, detections or (embed) other images to explain, where `classes` is empty.
         methods: of `METHODS`; by default all that the task allows.
         layers: names of the layers whose maps are shown; by default one for each map size.
+        proposals, camera: as in `predict`, of models that answer for objects which something else has found.
 
     Returns:
         The object of `--json` (docs/reference/cli.md), coordinates in pixels of the upright original.
@@ -69,12 +74,12 @@ def explain(
         UsageError: an unknown class, method or layer; a task or network that cannot be explained; `top` below 1.
         ModelFileError: as `inference.trained.open_run`.
     """
-    if top < 1:
-        raise UsageError(f"--top is {top}, allowed: at least 1")
+    _check_top(top)
     paths = _expand([images] if isinstance(images, str | Path) else images)
     trained, fallback = _with_boxes(open_run(run, device))
-    chosen, vectors = _methods(methods, trained.task), vectors_of(trained, paths)
-    wanted = Wanted(chosen, find_labels(classes, trained.classes), top, layers, trained.thresholds, vectors)
+    chosen, given = _methods(methods, trained.task), _given(trained, at_home(proposals), at_home(camera), paths)
+    of_classes = find_labels(classes, trained.classes)
+    wanted = Wanted(chosen, of_classes, top, layers, trained.thresholds, vectors_of(trained, paths), *given)
     folder = None if out is None else report_folder(Path(at_home(out)))
     page = _page(trained, chosen, fallback)
     entries: list[dict[str, Any]] = []
@@ -85,19 +90,41 @@ def explain(
             entries.append({"image": str(path), "error": str(error)})
             page.warnings.append(str(error))
             continue
-        found.notes += note_frames(path) + _nothing_to_say(found, wanted.labels, trained.classes)
         entries.append(summary(found, trained.classes))
         if folder is not None:
-            page.sections.append(image_section(number, found, trained.classes))
-            _write_pictures(folder, number, found, entries[-1])
-    if all("error" in entry for entry in entries):
-        raise DataError("no image could be read. " + "; ".join(entry["error"] for entry in entries[:5]))
+            _show(folder, page, number, found, entries[-1], trained.classes)
+    _refuse_nothing(entries)
     if folder is not None:
         words = ["saccade", "explain", str(run), *map(str, paths), "--out", str(folder), "--top", str(top)]
-        page.sections.append(_again(words, classes, chosen, layers))
+        page.sections.append(_again(words + _options(proposals=proposals, camera=camera), classes, chosen, layers))
         write_page(folder, page)
     report = None if folder is None else str(folder / "report.html")
     return {"run": str(run), "model": trained.model, "task": trained.task, "report": report, "images": entries}
+
+
+def _given(
+    trained: Trained, proposals: str | Path | None, camera: str | Path | None, paths: Sequence[Path]
+) -> tuple[Boxes | None, Cameras | None]:
+    """Boxes and cameras of models that answer for objects; None for others. Raises UsageError where there are no boxes,
+    or the model has no use of what is given."""
+    cameras = cameras_for(trained.task, camera)
+    if trained.preprocessing.proposals != "objects":
+        if proposals is not None:
+            raise UsageError("--proposals explains models that answer for objects which something else has found")
+        return None, cameras
+    if proposals is None:
+        raise no_objects(trained.classes)
+    return boxes_from(Path(proposals), paths, trained.device, wanted=trained.classes), cameras
+
+
+def _check_top(top: int) -> None:
+    if top < 1:
+        raise UsageError(f"--top is {top}, allowed: at least 1")
+
+
+def _options(**values: str | Path | None) -> list[str]:
+    """The words of options that were given."""
+    return [word for name, value in values.items() if value is not None for word in (f"--{name}", str(value))]
 
 
 def list_layers(run: str | Path, image: str | Path, device: str | None = None) -> dict[str, Shape]:
@@ -122,9 +149,11 @@ def vectors_of(trained: Trained, paths: Sequence[Path]) -> dict[Path, Tensor]:
 
 def _explain_one(trained: Trained, path: Path, wanted: Wanted, progress: bool) -> Explained:
     with _bar(f"explaining {path.name}", progress) as advance:
-        return explain_image(
+        found = explain_image(
             trained.network, trained.task, trained.preprocessing, path, wanted, trained.device, advance
         )
+    found.notes += note_frames(path) + _nothing_to_say(found, wanted.labels, trained.classes)
+    return found
 
 
 def _methods(wanted: Sequence[str] | None, task: str) -> list[str]:
@@ -215,8 +244,16 @@ def _page(trained: Trained, methods: Sequence[str], warnings: Sequence[str]) -> 
     return page
 
 
-def _write_pictures(folder: Path, number: int, found: Explained, entry: dict[str, Any]) -> None:
-    """What is drawn of one image, apart from the report; the names of the files are added to its summary."""
+def _refuse_nothing(entries: Sequence[dict[str, Any]]) -> None:
+    if all("error" in entry for entry in entries):
+        raise DataError("no image could be read. " + "; ".join(entry["error"] for entry in entries[:5]))
+
+
+def _show(
+    folder: Path, page: Page, number: int, found: Explained, entry: dict[str, Any], classes: Sequence[str]
+) -> None:
+    """What is drawn of one image, in the report and apart from it; the names of the files are added to its summary."""
+    page.sections.append(image_section(number, found, classes))
     _write_overlays(folder, number, found, entry["explained"])
     _write_stages(folder, number, found, entry)
 

@@ -19,6 +19,7 @@ from saccade.data.types import Annotation
 from saccade.data.video import SUFFIXES, Footage, camera_number
 from saccade.errors import DataError, UsageError
 from saccade.inference.alike import Compared, beside
+from saccade.inference.cameras import cameras_for
 from saccade.inference.masks import check_masks, map_name, restate_masks
 from saccade.inference.predictor import Predictor, load
 from saccade.inference.recording import (
@@ -64,6 +65,7 @@ def predict(
     out: str | Path | None = None,
     threshold: float | None = None,
     proposals: str | Path | None = None,
+    camera: str | Path | None = None,
     masks: str = "rle",
     instances: bool = False,
     tile: int | None = None,
@@ -84,16 +86,13 @@ def predict(
     Args:
         run: run folder, checkpoint, or the `.cfg` of a detector of Darknet.
         sources: images, folders, globs, video files, or "camera:0".
-        out: folder for pictures with the answers drawn in, videos, and predictions.json (also where a signal or an
-            error ended the work; until then predictions.jsonl, to which each answer is added as it comes); none are
-            written without it. A video leaves NAME.mp4 and NAME.mp4.jsonl, of its frames alone.
+        out: folder for pictures with the answers drawn in, videos (NAME.mp4 and NAME.mp4.jsonl, of its frames), and
+            predictions.json (also where the work was ended; until then predictions.jsonl, as answers come).
         threshold: smallest score of a box or tag, similarity of the same (embed); by default 0.3, and the model's own.
-        proposals: boxes to answer for, of models that are given boxes, of those that find the joints of one person (by
-            default the whole picture is one), and of classifiers, which then name what is in each: a file
-            (`data.proposals.FORMS`), a run of a detector, or "selective_search".
-        masks: how masks of objects are stated: "rle", COCO's run lengths; "polygons", the outlines of each, whose holes
-            are filled; "png", a map of 16 bits `NAME.jpg-masks.png` in `out`, i + 1 where object i is (the surest where
-            several are), whose name the answer holds in place of the masks.
+        proposals: boxes to answer for (`inference.regions`): a file, a run of a detector, or "selective_search".
+        camera: of each image, for models that answer in metres (`inference.cameras.cameras_for`).
+        masks: how masks of objects are stated: "rle", COCO's run lengths; "polygons", the outlines of each, holes
+            filled; "png", a map of 16 bits in `out`, whose name stands in their place (`inference.masks`).
         instances, tile, overlap: the objects in a segmenter's class maps; images in tiles (`inference.tiles.Tiling`).
         nms, weights, names: as in `load`: how overlapping boxes suppress each other; the files of a `.cfg`.
         frames, fps: stop a video or camera after so many frames; draw the frames/s that are answered into videos.
@@ -102,9 +101,8 @@ def predict(
     Returns:
         One dictionary an image or frame: `{image, size, label | tags | objects | mask | embedding}`, of a localizer
         `label` and `objects` with one box, with an embedding `alike` (inference/alike.py), and `notes: [text]` on what
-        else is to be known (only the first image of an animation was looked at; the drawn picture could not be
-        written). Frames have `frame` and `time` (seconds) too, those of a camera `dropped`, how many came since the one
-        before. An image that cannot be read has `{image, error}`, a video that is cut off has it behind its frames.
+        else is to be known. Frames have `frame` and `time`, those of a camera `dropped`, how many came since
+        the one before. An image that cannot be read has `{image, error}`, a video cut off has it behind its frames.
 
     Raises:
         DataError: a source that matches nothing; not one image could be read.
@@ -115,8 +113,8 @@ def predict(
         Stopped: a signal came; `out` holds the answers until then.
     """
     options = Options(threshold, proposals, masks, batch, workers, device, precision, frames, nms, fps, show)
-    options = replace(options, weights=weights, names=names, tiling=tiling_of(tile, overlap), instances=instances)
-    return _as_far_as(answers(run, sources, out, options))
+    options = replace(options, weights=weights, names=names, camera=camera, tiling=tiling_of(tile, overlap))
+    return _as_far_as(answers(run, sources, out, replace(options, instances=instances)))
 
 
 def _as_far_as(answers: Iterator[Answer]) -> list[dict[str, Any]]:
@@ -150,6 +148,7 @@ class Options:
     names: str | Path | None = None
     instances: bool = False
     tiling: Tiling | None = None  # in which tiles images are looked at, if in any
+    camera: str | Path | None = None
 
     def load(self, run: str | Path) -> Predictor:
         """The model that answers."""
@@ -171,7 +170,8 @@ def answers(
     predictor.least_score = form.threshold or 0.0
     check_masks(options.masks, predictor.task, out is not None, videos)
     boxes = boxes_for(predictor, str(run), at_home(options.proposals), images)
-    answer_frame = answer_in_frames(predictor, at_home(options.proposals), videos, options.batch)
+    cameras = cameras_for(predictor.task, at_home(options.camera))
+    answer_frame = answer_in_frames(predictor, at_home(options.proposals), videos, options.batch, cameras)
     check_tiles(predictor, options.tiling, videos, options.proposals)
     names, films = picture_names(images), film_names(videos)
     maps = [map_name(name) for name in names.values() if options.masks == "png"]
@@ -186,7 +186,7 @@ def answers(
         if options.tiling is not None:
             found = predict_each_in_tiles(predictor, images, options.tiling)
         elif boxes is not None:
-            found = answer_for_boxes(predictor, images, boxes, options.batch)
+            found = answer_for_boxes(predictor, images, boxes, options.batch, cameras)
         for path, answer, notes in found:
             target = None if folder is None else folder / names[path]
             yield _about_image(predictor, path, answer, form, target, notes, compared)
