@@ -117,6 +117,11 @@ def test_labels_that_are_blended_or_repeated_are_refused(faces: Path, tmp_path: 
             saccade.train("facenet_small", faces, out=tmp_path / "run", **SMALL, **QUIET, **{name: value})
 
 
+def test_a_pass_of_one_identity_is_refused(faces: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="4 identities with 4 images each; 3 passes"):
+        saccade.train("facenet_small", faces, out=tmp_path / "run", accumulate=3, **SMALL, **QUIET)
+
+
 def test_features_as_they_are_train_nothing(faces: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     source = create("resnet18", width=8, depths=(1, 1, 1, 1))

@@ -98,9 +98,9 @@ class Gallery:
         return [self._pair(records[a], records[b], score, rates["threshold"]) for a, b, score in rows]
 
     def _pair(self, first: Record, second: Record, similarity: float, threshold: float) -> Exhibit:
-        same = first.label == second.label
-        accepted = similarity >= threshold
-        words, truth = f"{similarity:.3f}: {'the same' if accepted else 'another'}", "one identity" if same else "two"
+        same, accepted = first.label == second.label, similarity >= threshold
+        words = f"{similarity:.3f}: {'the same' if accepted else 'another'}"
+        truth = "one identity" if same else "two identities"
         exhibit = Exhibit(f"{first.id} and {second.id}", [], truth, words, accepted == same, [], 1)
         try:
             for record in (first, second):

@@ -101,7 +101,7 @@ def make_loader(plan: Plan, device: torch.device, processes: int, rank: int, mos
     border = getattr(plan.config, "border", 0.0)
     if border > 0:
         view = view.then(BorderWeights(border))
-    order = _order(plan)
+    order = _order(plan, processes)
     batch = order.p * order.k if isinstance(order, Identities) else settings.batch
     workers = loader_workers(settings.workers, device, processes_here())
     work = Work(workers, int(settings.cache * 1e9), processes, rank)
@@ -110,13 +110,24 @@ def make_loader(plan: Plan, device: torch.device, processes: int, rank: int, mos
     return Loader(dataset, plan.training, plan.task, view, order, batch, work)
 
 
-def _order(plan: Plan) -> Order:
-    """Which images make the steps of an epoch."""
+def _order(plan: Plan, processes: int) -> Order:
+    """Which images make the steps of an epoch.
+
+    Raises:
+        UsageError: a step is cut up into passes of less than two identities, in which there is nothing to tell apart.
+    """
     settings = plan.settings
     per_identity = getattr(plan.config, "per_identity", 0)
     if per_identity:
         labels = np.array([record.label for record in plan.training])
-        return identities_of_steps(labels, settings.batch, per_identity, settings.seed)
+        order = identities_of_steps(labels, settings.batch, per_identity, settings.seed)
+        passes = settings.accumulate * processes
+        if order.p < 2 * passes:
+            raise UsageError(
+                f"a step shows {order.p} identities with {per_identity} images each; {passes} passes (accumulate, "
+                "processes) leave fewer than two a pass: use a larger --batch, or a smaller accumulate or per_identity"
+            )
+        return order
     drop_last = len(plan.training) >= settings.batch  # a last batch of one would upset batch norm
     factors = np.ones(len(plan.training))
     if plan.joint.join is not None:
@@ -295,7 +306,7 @@ def _numerics(plan: Plan, run: Path, model: nn.Module, device: torch.device, res
         if precision not in ("fp32", "bf16", "fp16"):
             raise ModelFileError(f"{run / 'config.json'}: damaged (precision {precision!r}); start a new run")
         return plan, precision, "as before"
-    probe = dataclasses.replace(settings, batch=settings.batch or min(8, len(plan.training)), workers=0)
+    probe = dataclasses.replace(settings, batch=settings.batch or min(8, len(plan.training)), workers=0, accumulate=1)
     batch = next(iter(make_loader(dataclasses.replace(plan, settings=probe), device, 1, 0, mosaic=False).epoch(0)))
     found = from_all(choose_precision(settings.precision, model, batch, device))
     precision, why = min(found, key=lambda choice: choice[0] != "fp32")  # bf16 only where it is good for all of them

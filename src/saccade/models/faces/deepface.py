@@ -150,8 +150,9 @@ class Model(nn.Module):
         return F.relu(self.f7(self.local(maps).flatten(1)))
 
     def embed(self, images: Tensor) -> Tensor:
-        """Vectors [b, d] of length 1 and numbers of at least 0, float32 (section 3.3)."""
-        return F.normalize(self.hidden(images).float() / self.largest)
+        """Vectors [b, d] of length 1 and numbers of at least 0, float32 (section 3.3); of an image to which no unit
+        answers all numbers are alike."""
+        return F.normalize(self.hidden(images).float() / self.largest + 1e-6)
 
     def similarity(self, a: Tensor, b: Tensor) -> Tensor:
         """How alike vectors [n, d] and [m, d] are, [n, m]: the fitted probability that they are of one identity, or
