@@ -279,7 +279,7 @@ def predict(
     threshold: Annotated[float | None, typer.Option(help="smallest score of a box or tag, or similarity")] = None,
     proposals: Proposals = None,
     camera: CameraFile = None,
-    masks: Annotated[str, typer.Option(help="masks of objects: rle, polygons or png (maps in --out)")] = "rle",
+    masks: Annotated[str, typer.Option(help="masks and class maps: rle, polygons or png (in --out)")] = "rle",
     instances: Instances = False,
     tile: Tile = None,
     overlap: Overlap = None,

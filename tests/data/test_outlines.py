@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from saccade.data.outlines import instance_map, outlines
+from saccade.data.outlines import instance_map, outlines, simple_outlines
 from saccade.data.rle import draw_polygons
 
 
@@ -44,3 +44,21 @@ def test_in_a_map_the_first_lies_on_top() -> None:
     assert found.dtype == np.uint16
     assert found.tolist() == [[0, 1, 1, 2]]
     assert instance_map(masks[:0]).tolist() == [[0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_simple_outlines_give_the_mask_with_its_holes(seed: int) -> None:
+    """Noise, and noise enlarged, with holes in holes and parts that touch at corners."""
+    rng = np.random.default_rng(seed)
+    factor = 1 + seed % 3
+    mask = np.kron(rng.random((17, 23)) < 0.3 + 0.1 * seed, np.ones((factor, factor), bool))
+    polygons = simple_outlines(mask)
+    planes = [draw_polygons([polygon], mask.shape) for polygon in polygons]
+    assert (np.sum(planes, axis=0) == mask).all()  # each pixel in one of them
+
+
+def test_simple_outlines_of_a_ring() -> None:
+    ring = np.ones((5, 5), bool)
+    ring[2, 2] = False
+    assert len(simple_outlines(ring)) == 2
+    assert simple_outlines(np.zeros((3, 3), bool)) == []

@@ -199,6 +199,42 @@ def test_sources_that_are_not_there(runs: dict[str, Path], images: Path, tmp_pat
         saccade.predict(runs["classify"], "camera:99")
 
 
+def test_class_maps_as_polygons_coco_and_palette(runs: dict[str, Path], images: Path) -> None:
+    """All ways say the same of every pixel; coco.json is of the images that were read, objects and class maps alike."""
+    run, out = runs["segment"], images.parent / "maps"
+    lengths = saccade.predict(run, images, precision="fp32")
+    polygons = saccade.predict(run, images, masks="polygons", out=out, precision="fp32")
+    mapped = saccade.predict(run, images, masks="png", out=out, precision="fp32")
+    coco = json.loads((out / "coco.json").read_text())
+    assert [row["file_name"] for row in coco["images"]] == [a["image"] for a in polygons if "error" not in a]
+    assert [row["name"] for row in coco["categories"]] == CLASSES
+    numbers = {image["file_name"]: image["id"] for image in coco["images"]}
+    for first, second, third in zip(lengths, polygons, mapped, strict=True):
+        if "error" in first:
+            continue
+        picture = Image.open(out / third["map"])
+        assert picture.mode == "P"
+        plane, size = np.array(picture), tuple(first["size"])
+        rows = [row for row in coco["annotations"] if row["image_id"] == numbers[first["image"]]]
+        assert len(rows) == len(first["mask"]) == len(second["mask"])
+        for (name, part), row in zip(first["mask"].items(), rows, strict=True):
+            mask = decode_rle(part["rle"])
+            assert CLASSES[row["category_id"] - 1] == name
+            assert (mask == (plane == CLASSES.index(name))).all()
+            drawn = np.sum([draw_polygons([p], size) for p in second["mask"][name]["polygons"]], axis=0)
+            assert (drawn == mask).all()
+            assert row["segmentation"] == second["mask"][name]["polygons"]
+            assert row["area"] == mask.sum() == part["pixels"]
+            ys, xs = np.nonzero(mask)
+            assert row["bbox"] == [xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1]
+    saccade.predict(runs["instances"], images / "a.png", threshold=0.0, masks="polygons", out=out)
+    objects = json.loads((out / "coco.json").read_text())
+    assert objects["annotations"]
+    assert all(0 <= row["score"] <= 1 and row["image_id"] == 1 for row in objects["annotations"])
+    with pytest.raises(UsageError, match="answers to detect, without masks of objects or classes"):
+        saccade.predict(runs["detect"], images, masks="polygons")
+
+
 def test_videos(runs: dict[str, Path], tmp_path: Path) -> None:
     film = write_film(tmp_path / "film.mp4")
     answers = saccade.predict(runs["detect"], film, out=tmp_path / "out", threshold=0.0)

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from saccade.data.video import Film
 from saccade.errors import DataError
+from saccade.inference.masks import CocoFile
 from saccade.inference.video import Frame
 from saccade.machine.files import disk_errors, write_whole
 from saccade.machine.terminal import printable
@@ -48,9 +49,10 @@ def lines_name(film: str) -> str:
 
 class AnswerFile:
     """The answers in a folder: a line each in predictions.jsonl as they come, and all in predictions.json at the end,
-    however the work ends. Where that cannot be written, the lines stay."""
+    however the work ends. Where that cannot be written, the lines stay. With `coco` their polygons in its file too."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, coco: CocoFile | None = None) -> None:
+        self.coco = coco
         self.lines, self.whole = folder / LINES, folder / WHOLE
         with disk_errors(self.lines):
             self.lines.unlink(missing_ok=True)  # then a new file, never one that a link leads to
@@ -61,9 +63,13 @@ class AnswerFile:
         with disk_errors(self.lines):
             self._file.write(json.dumps(answer, allow_nan=False) + "\n")
             self._file.flush()
+        if self.coco is not None:
+            self.coco.add(answer)
 
     def close(self) -> None:
         """Put predictions.json at its place. Raises ResourceError where the disk is full."""
+        if self.coco is not None:
+            self.coco.close()
         with disk_errors(self.lines):
             self._file.close()
         write_whole(self.whole, self._join)

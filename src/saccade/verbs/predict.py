@@ -20,7 +20,7 @@ from saccade.data.video import SUFFIXES, Footage, camera_number
 from saccade.errors import DataError, UsageError
 from saccade.inference.alike import Compared, beside
 from saccade.inference.cameras import cameras_for
-from saccade.inference.masks import check_masks, map_name, restate_masks
+from saccade.inference.masks import COCO, CocoFile, check_masks, map_name, restate_masks
 from saccade.inference.predictor import Predictor, load
 from saccade.inference.recording import (
     LINES,
@@ -91,8 +91,8 @@ def predict(
         threshold: smallest score of a box or tag, similarity of the same (embed); by default 0.3, and the model's own.
         proposals: boxes to answer for (`inference.regions`): a file, a run of a detector, or "selective_search".
         camera: of each image, for models that answer in metres (`inference.cameras.cameras_for`).
-        masks: how masks of objects are stated: "rle", COCO's run lengths; "polygons", the outlines of each, holes
-            filled; "png", a map of 16 bits in `out`, whose name stands in their place (`inference.masks`).
+        masks: how masks of objects and class maps are stated: "rle", COCO's run lengths; "polygons", and coco.json in
+            `out`; "png", a map in `out`, whose name stands in their place (`inference.masks`).
         instances, tile, overlap: the objects in a segmenter's class maps; images in tiles (`inference.tiles.Tiling`).
         nms, weights, names: as in `load`: how overlapping boxes suppress each other; the files of a `.cfg`.
         frames, fps: stop a video or camera after so many frames; draw the frames/s that are answered into videos.
@@ -175,7 +175,7 @@ def answers(
     check_tiles(predictor, options.tiling, videos, options.proposals)
     names, films = picture_names(images), film_names(videos)
     maps = [map_name(name) for name in names.values() if options.masks == "png"]
-    written = [*names.values(), *maps, *films, *map(lines_name, films), LINES, WHOLE]
+    written = [*names.values(), *maps, *films, *map(lines_name, films), LINES, WHOLE, COCO]
     if options.show:
         Window.check(videos)
     folder = None if out is None else _folder(Path(at_home(out)), [*images, *map(Path, videos)], written)
@@ -200,7 +200,8 @@ def answers(
 
     errors: list[str] = []
     number = 0
-    file = contextlib.nullcontext() if folder is None else contextlib.closing(AnswerFile(folder))
+    coco = None if folder is None or options.masks != "polygons" else CocoFile(folder, predictor.classes)
+    file = contextlib.nullcontext() if folder is None else contextlib.closing(AnswerFile(folder, coco))
     with Interrupt() as interrupt, file as kept, contextlib.closing(each(interrupt)) as found:
         for answer in found:
             if kept is not None:
@@ -314,8 +315,7 @@ def _answer(
     """What is said of `shown`, and `more`; its masks go into a file `place`, if there is one."""
     file = task_of(_kind(predictor, shown))
     described = {**file.to_json(shown, predictor.classes), **(more or {})}
-    if shown.objects is not None and shown.objects.masks is not None:
-        restate_masks(described["objects"], shown.objects.masks, form.masks, place)
+    restate_masks(described, shown, predictor.classes, form.masks, place)
     whole = {"image": image, "size": list(shown.size), **described}
     return Answer(whole | ({"notes": notes} if notes else {}), file.short_line(described))
 
