@@ -193,3 +193,25 @@ def test_border_weights_made_by_the_loader_are_those_of_the_batch():
     expected = stack_border_weights(plain, target, 10.0)
     assert expected.max() > 1.5
     torch.testing.assert_close(stack_border_weights(made, target, 10.0), expected)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_focal_pixels(gamma: float) -> None:
+    """(1 - p)^gamma times the cross-entropy of each pixel, its class weight beside; a pixel beyond doubt has a
+    gradient, and one that is ignored none."""
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 4, 5, requires_grad=True)
+    target = torch.randint(0, 3, (2, 4, 5))
+    target[0, 0] = 255
+    weights = torch.tensor([1.0, 2.0, 0.5])
+    p = logits.softmax(1).gather(1, target.clamp(max=2)[:, None])[:, 0]
+    known = target != 255
+    expected = (weights[target.clamp(max=2)] * (1 - p) ** gamma * -p.log())[known].mean()
+    found = pixel_cross_entropy(logits, target, weights, focal=gamma)
+    torch.testing.assert_close(found, expected)
+    sure = (100 * torch.nn.functional.one_hot(target.clamp(max=2), 3).movedim(-1, 1).float()).requires_grad_()
+    pixel_cross_entropy(sure, target, focal=gamma).backward()
+    assert sure.grad is not None
+    assert sure.grad.isfinite().all()
+    (gradient,) = torch.autograd.grad(found, logits)
+    assert not gradient[0, :, 0].any()

@@ -119,7 +119,11 @@ class CocoFile:
         corners = [np.array(polygon).reshape(-1, 2) for polygon in polygons]
         low, high = np.concatenate(corners).min(0), np.concatenate(corners).max(0)
         area = sum(abs(float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum())) / 2 for x, y in (c.T for c in corners))
-        row = {"id": len(self.rows) + 1, "image_id": len(self.images), "category_id": self.numbers[name]}
+        row: dict[str, Any] = {
+            "id": len(self.rows) + 1,
+            "image_id": len(self.images),
+            "category_id": self.numbers[name],
+        }
         row |= {"segmentation": polygons, "bbox": [*low.tolist(), *(high - low).tolist()], "area": area}
         self.rows.append(row | {"iscrowd": 0} | more)
 

@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from saccade.data.types import IGNORE, Annotation
 from saccade.losses.across import mean_over_processes
 
+TINY = 1e-7  # a pixel that is right beyond doubt: powers below 1 keep a finite gradient
+
 
 def stack_targets(truth: Sequence[Annotation] | None, height: int, width: int, device: torch.device) -> Tensor:
     """The class maps of a batch as [b, height, width] int64; what lies outside an image's own size is IGNORE.
@@ -50,7 +52,11 @@ def stack_border_weights(truth: Sequence[Annotation], target: Tensor, strength: 
 
 
 def pixel_cross_entropy(
-    logits: Tensor, target: Tensor, class_weights: Tensor | None = None, pixel_weights: Tensor | None = None
+    logits: Tensor,
+    target: Tensor,
+    class_weights: Tensor | None = None,
+    pixel_weights: Tensor | None = None,
+    focal: float = 0.0,
 ) -> Tensor:
     """Softmax cross-entropy of logits [b, classes, H, W] with classes [b, H, W], weighted by class [classes] and
     by pixel [b, H, W], summed, over the number of labelled pixels; [].
@@ -59,9 +65,19 @@ def pixel_cross_entropy(
     gradients of several processes add up to those of one. Without a labelled pixel the loss is a zero that still
     reaches the logits.
 
-    Source: Long et al. 2015, section 4; weights by pixel: Ronneberger et al. 2015, equation 1.
+    With `focal` above 0 each pixel is weighted by (1 - p) ** focal besides, p the probability of its class, so that the
+    many that are right leave room for those that are not.
+
+    Source: Long et al. 2015, section 4; weights by pixel: Ronneberger et al. 2015, equation 1; focal: Lin et al. 2017,
+    equation 4.
     """
-    loss = F.cross_entropy(logits.float(), target, class_weights, ignore_index=IGNORE, reduction="none")
+    if focal > 0:
+        own = F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction="none")  # -log p, 0 where ignored
+        loss = (-torch.expm1(-own)).clamp(min=TINY).pow(focal) * own
+        if class_weights is not None:
+            loss = loss * class_weights.float()[target.masked_fill(target == IGNORE, 0)]
+    else:
+        loss = F.cross_entropy(logits.float(), target, class_weights, ignore_index=IGNORE, reduction="none")
     if pixel_weights is not None:
         loss = loss * pixel_weights
     labelled = mean_over_processes((target != IGNORE).sum())

@@ -22,6 +22,7 @@ from saccade.layers.normalize import Normalize
 from saccade.losses.segmentation import (
     balanced_weights,
     cross_entropy_and_dice,
+    dice_loss,
     pixel_cross_entropy,
     stack_border_weights,
     stack_targets,
@@ -62,6 +63,7 @@ class Config:
     # which thin things can be drawn that are narrower than a cell
     logits: Literal["bilinear", "subpixel"] = "bilinear"
     dice: float = 0.5  # weight of the Dice loss beside the cross-entropy
+    focal: float = 0.0  # power of 1 - p that quiets pixels which are right (Lin et al. 2017: 2); 0 for none
     balance: float = 0.25  # power of the inverse class frequency in `adapt`'s class weights; 0 for none
     class_weights: tuple[float, ...] | None = None  # one a class; `adapt` fills it
     border: float = 0.0  # strength of the weight between touching things (paper: 10); 0 for none
@@ -408,9 +410,13 @@ class Model(nn.Module):
         classes = self.class_weights if isinstance(self.class_weights, Tensor) else None
         border = self.config.border
         pixels = stack_border_weights(batch.truth or [], target, border) if border > 0 else None
+        focal = self.config.focal
         if self.config.dice == 0:
-            return {"cross_entropy": pixel_cross_entropy(logits, target, classes, pixels)}
-        cross_entropy, dice = cross_entropy_and_dice(logits, target, classes, pixels)
+            return {"cross_entropy": pixel_cross_entropy(logits, target, classes, pixels, focal)}
+        if focal > 0:
+            cross_entropy, dice = pixel_cross_entropy(logits, target, classes, pixels, focal), dice_loss(logits, target)
+        else:
+            cross_entropy, dice = cross_entropy_and_dice(logits, target, classes, pixels)
         return {"cross_entropy": cross_entropy, "dice": self.config.dice * dice}
 
     def predict(self, batch: Batch) -> list[Annotation]:
