@@ -40,7 +40,7 @@ Regions = Annotated[
 ]
 Tile = Annotated[int | None, typer.Option(help="look at large images in tiles of so many pixels a side")]
 Overlap = Annotated[
-    int | None, typer.Option(help="with --tile: pixels that tiles share; by default 1/16 of them, for objects 1/4")
+    int | None, typer.Option(help="with --tile: pixels that tiles share; by default 1/32 of them, for objects 1/4")
 ]
 CameraFile = Annotated[
     Path | None,

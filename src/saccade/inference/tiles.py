@@ -47,7 +47,7 @@ class Tiling:
 
     Args:
         side: a multiple of 32 from 64 on; others are rounded down to one.
-        overlap: at most half of the side; rounded up to a multiple of 32. None: a sixteenth of the side for a
+        overlap: at most half of the side; rounded up to a multiple of 32. None: a thirty-second of the side for a
             segmenter, a quarter for a detector, in whose overlap an object has to be seen whole.
 
     Raises:
@@ -139,7 +139,7 @@ def _pixels_in_tiles(predictor: Predictor, sample: Sample, tiling: Tiling) -> An
     batch = collate([sample])
     height, width = batch.sizes[0]
     scale = min(height / sample.original_size[0], width / sample.original_size[1])
-    rows, columns = (tiling.spans(length, 1 / 16, scale) for length in (height, width))
+    rows, columns = (tiling.spans(length, 1 / 32, scale) for length in (height, width))
 
     def scores(window: Window) -> Tensor:
         x1, y1, x2, y2 = window

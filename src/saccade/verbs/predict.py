@@ -198,8 +198,7 @@ def answers(
             if interrupt.number:
                 return
 
-    errors: list[str] = []
-    number = 0
+    number, errors = 0, list[str]()
     coco = None if folder is None or options.masks != "polygons" else CocoFile(folder, predictor.classes)
     file = contextlib.nullcontext() if folder is None else contextlib.closing(AnswerFile(folder, coco))
     with Interrupt() as interrupt, file as kept, contextlib.closing(each(interrupt)) as found:
