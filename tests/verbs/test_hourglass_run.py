@@ -118,6 +118,8 @@ def test_people_whom_a_detector_finds_in_pictures_and_videos(
     (found,) = predict(run, people / "val" / "6.png", proposals=detector, device="cpu")
     assert len(found["objects"]["boxes"]) > 1
     assert [list(pose) for pose in found["objects"]["keypoints"]] == [NAMES] * len(found["objects"]["boxes"])
+    scores = saccade.evaluate(run, people, split="val", bootstrap=0, proposals=detector)
+    assert (scores["proposals"], scores["metrics"]["ap50"]["value"] < 1) == (str(detector), True)
     clip = tmp_path / "clip.avi"
     writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"FFV1"), 10, (100, 80))
     for name in ("6.png", "7.png"):
