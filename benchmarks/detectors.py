@@ -31,7 +31,7 @@ TIMED = 10  # images that answers are timed on
 
 @dataclass(frozen=True)
 class Run:
-    """A detector trained once."""
+    """A network trained once."""
 
     model: str
     seed: int
@@ -60,7 +60,7 @@ def main() -> None:
             milliseconds = float("nan") if found is None else answer_time(folder, options.data)
             runs.append(Run(model, seed, epochs_of(folder), scores, milliseconds))
             print(f"{folder.name}: {scores or 'diverged'}", file=sys.stderr, flush=True)
-    (options.out / "detectors.png").write_bytes(plot(runs))
+    (options.out / "detectors.png").write_bytes(plot(runs, "ap", "AP"))
     print(table(runs))
 
 
@@ -101,14 +101,14 @@ def table(runs: list[Run]) -> str:
     return markdown(heads, [row for _, row in sorted(rows, key=lambda row: -row[0])])
 
 
-def plot(runs: list[Run]) -> bytes:
-    """PNG: AP of the validation images against minutes, a line a detector."""
+def plot(runs: list[Run], measure: str, words: str) -> bytes:
+    """PNG: a score of the validation images against minutes, a line a network."""
     figure = new_figure(8, 5)
     axes = figure.subplots()
-    style(axes, "AP while training", "minutes", "AP")
+    style(axes, f"{words} while training", "minutes", words)
     names = list(dict.fromkeys(run.model for run in runs))
     for run in runs:
-        points = [(row["minutes"], row["metrics"]["ap"]) for row in run.epochs if row.get("metrics")]
+        points = [(row["minutes"], row["metrics"][measure]) for row in run.epochs if row.get("metrics")]
         colour = tuple(v / 255 for v in class_colour(names.index(run.model)))
         label = run.model if run.seed == runs[0].seed else None  # once for all seeds
         axes.plot([x for x, _ in points], [y for _, y in points], color=colour, linewidth=1.6, label=label)

@@ -14,14 +14,10 @@ from __future__ import annotations
 
 import statistics
 import sys
-from dataclasses import dataclass
 from typing import Any
 
-from detectors import answer_time
+from detectors import Run, answer_time, plot
 from runs import epochs_of, make_parser, markdown, settings_flags, train
-
-from saccade.plots.figures import new_figure, style, to_png
-from saccade.plots.palette import class_colour
 
 # From the oldest to the newest; the three of one trunk beside each other.
 FORMS = (
@@ -35,17 +31,6 @@ FORMS = (
     "unet_light",
 )
 NAMES = ("mean_iou", "pixel_accuracy")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A segmenter trained once."""
-
-    model: str
-    seed: int
-    epochs: list[dict[str, Any]]  # of log.jsonl
-    scores: dict[str, float] | None  # of the best checkpoint; None: diverged
-    milliseconds: float  # of an answer
 
 
 def main() -> None:
@@ -69,7 +54,7 @@ def main() -> None:
             milliseconds = float("nan") if found is None else answer_time(folder, options.data, "segment")
             runs.append(Run(model, seed, epochs_of(folder), scores, milliseconds))
             print(f"{folder.name}: {scores or 'diverged'}", file=sys.stderr, flush=True)
-    (options.out / "segmenters.png").write_bytes(plot(runs))
+    (options.out / "segmenters.png").write_bytes(plot(runs, "mean_iou", "mean IoU"))
     print(table(runs, [*NAMES, *options.thin]))
 
 
@@ -103,21 +88,6 @@ def table(runs: list[Run], names: list[str]) -> str:
     return markdown(
         [*heads, "images/s in training", "ms an answer"], [row for _, row in sorted(rows, key=lambda row: -row[0])]
     )
-
-
-def plot(runs: list[Run]) -> bytes:
-    """PNG: mean IoU of the validation images against minutes, a line a segmenter."""
-    figure = new_figure(8, 5)
-    axes = figure.subplots()
-    style(axes, "mean IoU while training", "minutes", "mean IoU")
-    names = list(dict.fromkeys(run.model for run in runs))
-    for run in runs:
-        points = [(row["minutes"], row["metrics"]["mean_iou"]) for row in run.epochs if row.get("metrics")]
-        colour = tuple(v / 255 for v in class_colour(names.index(run.model)))
-        label = run.model if run.seed == runs[0].seed else None  # once for all seeds
-        axes.plot([x for x, _ in points], [y for _, y in points], color=colour, linewidth=1.6, label=label)
-    axes.legend(fontsize=8, frameon=False)
-    return to_png(figure)
 
 
 if __name__ == "__main__":
