@@ -169,7 +169,8 @@ def plot(pictures: list[tuple[str, Tensor, Tensor, np.ndarray]]) -> bytes:
             (row[1], surest(trained), "one gray, trained"),
             (row[2], shown, "a photograph, trained"),
         ):
-            axis.imshow(image, cmap="gray", interpolation="nearest")
+            middle, reach = float(image.mean()), max(2 * float(image.std()), 1e-6)
+            axis.imshow(image, cmap="gray", vmin=middle - reach, vmax=middle + reach, interpolation="nearest")
             axis.set_title(f"{way}: {title}", fontsize=8)
             axis.axis("off")
     return to_png(figure)
