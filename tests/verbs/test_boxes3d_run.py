@@ -142,6 +142,38 @@ def test_explained_and_exported(
     assert done["largest_difference"] < 1e-4
 
 
+def test_what_a_detector_finds_in_pictures_and_videos(
+    street: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = tmp_path / "detector"
+    small = {"trunk_width": 8, "trunk_depths": (1, 1, 1, 1), "channels": 8}
+    saccade.train("atss_small", street, task="detect", out=detector, progress=False, **RUN, **small)
+    monkeypatch.setattr("saccade.inference.regions.LEAST", 0.0)  # it has learned next to nothing
+    monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "cache"))
+    (found,) = predict(run, picture(street), proposals=detector, threshold=0, device="cpu")
+    assert len(found["objects"]["cuboids"]) > 1
+    clip, camera = tmp_path / "clip.avi", street / "training" / "calib" / "000000.txt"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"FFV1"), 10, SIZE[::-1])
+    writer.write(cv2.imread(str(picture(street))))
+    writer.release()
+    (frame,) = predict(run, clip, proposals=detector, camera=camera, threshold=0, out=tmp_path / "film", device="cpu")
+    assert frame["objects"]["names"] == found["objects"]["names"]
+    assert (tmp_path / "film" / "clip.mp4").stat().st_size > 0
+    with pytest.raises(DataError, match=r"clip.avi: its camera is not known"):
+        predict(run, clip, proposals=detector, device="cpu")
+    finder = saccade.load(detector, "cpu")
+    matrix = np.array(read_camera(camera)).reshape(3, 4)
+
+    def boxes(pixels: np.ndarray) -> Objects:
+        objects = finder.predict(pixels).objects
+        assert objects is not None
+        return objects
+
+    (shown,) = saccade.load(run, "cpu").predict_video(clip, boxes=boxes, camera=matrix)
+    assert shown.answer.objects is not None
+    assert len(shown.answer.objects) == len(found["objects"]["cuboids"])
+
+
 @pytest.mark.slow
 @pytest.mark.shared
 def test_the_frames_of_kitti_are_learnt_by_heart(shared_data: Path, tmp_path: Path) -> None:

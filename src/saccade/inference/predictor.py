@@ -166,6 +166,7 @@ class Predictor:
         frames: int | None = None,
         batch: int = 1,
         boxes: Callable[[np.ndarray], Objects] | None = None,
+        camera: np.ndarray | None = None,
     ) -> Iterator[Frame]:
         """Answers for the frames of a video file or of a camera ("camera:0"), each as it comes:
         `for frame in saccade.load(run).predict_video("clip.mp4"): print(frame.time, frame.answer)`.
@@ -178,6 +179,7 @@ class Predictor:
             batch: frames of a file that the network is given at once.
             boxes: of a model that takes boxes, such as one that finds the joints of one person: what finds them in the
                 pixels of a frame, such as `lambda pixels: detector.predict(pixels).objects`.
+            camera: as in `predict`, of all frames.
 
         Raises:
             DataError: no video that can be read, no such camera; after the answers, where a video is cut off or a
@@ -186,7 +188,7 @@ class Predictor:
         """
 
         def answer(pixels: np.ndarray) -> Annotation:
-            return self.predict(pixels, None if boxes is None else boxes(pixels))
+            return self.predict(pixels, None if boxes is None else boxes(pixels), camera)
 
         footage = Footage(at_home(str(source)))
         return predict_frames(self, footage, Pace(frames, batch), None if boxes is None else answer)

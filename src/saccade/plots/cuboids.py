@@ -91,7 +91,9 @@ def _draw_grid(
     for metres in range(step, math.ceil(reach * 1.5), step):
         r = metres * scale
         pen.arc((x - r, y - r, x + r, y + r), 180, 360, fill=GRID)
-        pen.text((x + 3, y - r), f"{metres} m", fill=LETTERS, font=font, anchor="ls")
+        aside = min(0.8 * r, x - 4)  # where the camera mostly does not look
+        place = (x + aside, y - math.sqrt(r**2 - aside**2))
+        pen.text(place, f"{metres} m", fill=LETTERS, font=font, anchor="rs")
     camera = annotation.camera
     if camera is not None:
         for side in (0.0, float(annotation.size[1])):

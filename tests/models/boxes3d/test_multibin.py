@@ -116,6 +116,10 @@ def test_sizes_are_fitted_and_what_is_missing_is_named() -> None:
     model = create("multibin_small", classes=2, **TINY)
     assert model._mean_sizes().tolist() == [list(USUAL)] * 2
     batch = example(some(1))
+    assert batch.given is not None
+    other = [dataclasses.replace(batch.given[0], labels=torch.tensor([2]))]
+    with pytest.raises(DataError, match=r"street.png: boxes of the classes \[2\] are given; the model knows 0 to 1"):
+        model.predict(dataclasses.replace(batch, given=other))
     batch.cameras = [None]
     with pytest.raises(DataError, match=r"street.png: its camera is not known"):
         model.predict(batch)

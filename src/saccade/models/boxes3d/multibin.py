@@ -264,9 +264,14 @@ class Model(nn.Module):
     def _answer(self, given: Objects, outputs: np.ndarray, batch: Batch, i: int) -> Annotation:
         """What the outputs [n, 3 B + 3] for the boxes of image i mean."""
         camera = batch.cameras[i] if i < len(batch.cameras) else None
+        name = batch.ids[i] if i < len(batch.ids) else "an image"
         if camera is None:
-            name = batch.ids[i] if batch.ids else "an image"
             raise DataError(f"{name}: its camera is not known, which places in metres need")
+        if len(given) and not 0 <= int(given.labels.min()) <= int(given.labels.max()) < self.config.classes:
+            raise DataError(
+                f"{name}: boxes of the classes {sorted(set(given.labels.tolist()))} are given; the model knows 0 to "
+                f"{self.config.classes - 1}"
+            )
         bins, rows = self.config.bins, np.arange(len(given))
         best = outputs[:, :bins].argmax(1)
         turned = outputs[:, bins : 3 * bins].reshape(-1, bins, 2)[rows, best]
