@@ -189,3 +189,7 @@ def test_words_that_do_not_fit(cells: Path, tmp_path: Path, shell: Callable[...,
     code, _, err = shell("train", "resnet20", cells, "--set", "border_class=2", "--out", tmp_path / "a")
     assert code == 2
     assert "border_class is for models to segment; resnet20 serves" in err
+    (tmp_path / "results.json").write_text("[]")
+    code, _, err = shell("evaluate", tmp_path / "results.json", cells, "--instances")
+    assert code == 2
+    assert "a results file holds objects as it is" in err

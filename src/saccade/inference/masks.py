@@ -128,7 +128,9 @@ class CocoFile:
         self.rows.append(row | {"iscrowd": 0} | more)
 
     def close(self) -> None:
-        """Write the file. Raises ResourceError where the disk is full."""
+        """Write the file, if there was an image. Raises ResourceError where the disk is full."""
+        if not self.images:
+            return
         categories = [{"id": number, "name": name} for name, number in self.numbers.items()]
         whole = {"images": self.images, "annotations": self.rows, "categories": categories}
         write_whole(self.place, json.dumps(whole, allow_nan=False))

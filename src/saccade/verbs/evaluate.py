@@ -91,7 +91,7 @@ def evaluate(
     folder = None if out is None else report_folder(Path(at_home(out)))
     predictor = None if Path(run).suffix == ".json" else load(run, device, precision, rule, weights, names, instances)
     how = Pass(batch, workers, crops, progress, tiling_of(tile, overlap))
-    _check_words(str(run), predictor, how, corners, rule, proposals)
+    _check_words(str(run), predictor, how, corners, rule, proposals, instances)
     images = _images(predictor, run, data, split, seed, at_home(proposals))
     gallery = None if folder is None else Gallery(images.task, images.dataset, images.records)
     rows = _rows(images) if folder and predictor else (None, None)
@@ -239,9 +239,19 @@ def _data_for(predictor: Predictor | None, run: str | Path, data: str | Path) ->
 
 
 def _check_words(
-    run: str, predictor: Predictor | None, how: Pass, corners: str, rule: NmsRule, proposals: object
+    run: str,
+    predictor: Predictor | None,
+    how: Pass,
+    corners: str,
+    rule: NmsRule,
+    proposals: object,
+    instances: bool,
 ) -> None:
     """Raises UsageError for a word that a model, or a results file, has no use for."""
+    if predictor is None and instances:
+        raise UsageError(
+            f"{run}: a results file holds objects as it is; --instances finds them in a model's class maps"
+        )
     if predictor is None and (how.crops != 1 or how.tiling is not None):
         what = "tiles" if how.tiling is not None else f"{how.crops} crops"
         raise UsageError(f"{run}: a results file has no model that could look at {what}")
