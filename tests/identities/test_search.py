@@ -78,6 +78,26 @@ def test_a_search_sees_what_another_process_changes(tmp_path: Path) -> None:
         assert exact(other.snapshot(), np.ones(16, dtype=np.float32)) == []
 
 
+def test_a_learned_similarity_takes_the_place_of_the_cosine(tmp_path: Path) -> None:
+    """And of the index, which knows the cosine alone."""
+    database, vectors = made(tmp_path / "faces.db", people=20)
+    query = np.random.default_rng(1).normal(size=16)
+
+    def nearness(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return -np.abs(a[:, None] - b[None]).max(2)
+
+    unit = query / np.linalg.norm(query)
+    scores = {n: max(-np.abs(unit - r / np.linalg.norm(r)).max() for r in rows) for n, rows in vectors.items()}
+    with database:
+        if has_usearch():
+            update_index(database, least=10)
+        searcher = Searcher(database, nearness)
+        found = searcher.nearest(query, 3)
+        assert [match.name for match in found] == sorted(scores, key=lambda name: -scores[name])[:3]
+        assert found[0].score == pytest.approx(max(scores.values()), abs=1e-6)
+        assert not searcher.by_index
+
+
 def test_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = np.random.default_rng(0).normal(size=(100, 8)).astype(np.float32)
     monkeypatch.setattr("saccade.identities.search.BLOCK", 7)

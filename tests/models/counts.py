@@ -222,6 +222,7 @@ PARAMETERS: dict[str, int] = {
     "unet_resnet50": 32_515_797,
     "unet_vgg16_bn": 16_390_245,
     # Schroff et al. 2015, tables 1 and 2 (140 million and 7.5 million), layer by layer; facenet-pytorch with 1000 ids.
+    "eigenfaces": 159_936,  # 50 directions and the mean of 56 x 56 pixels
     "facenet_nn1": 140_025_664,
     "facenet_nn2": 7_464_224,
     "facenet_inception_resnet": 23_994_624,

@@ -286,6 +286,7 @@ FORMS: dict[str, Form] = {
         steps=120,
         images=2,
     ),
+    "eigenfaces": Form("eigenfaces", {"side": 16, "components": 8}, 32, strides=None, quick={"colour": True}),
     "facenet": Form("facenet_small", {"trunk_width": 8, "embedding": 16}, strides=None),
     "facenet_nn1": Form(
         "facenet_nn1", {"width": 0.125, "embedding": 16, "loss": "arcface"}, strides=None, learns=False

@@ -18,6 +18,7 @@ import numpy as np
 from saccade.errors import DataError, UsageError, how_to_install
 from saccade.identities.database import Database, Snapshot, index_files
 from saccade.machine.files import disk_errors
+from saccade.metrics.identification import Similarity
 
 INDEX_FROM = 200_000  # pictures: below, exact search takes a few hundredths of a second
 BLOCK = 65_536  # pictures compared at once
@@ -51,11 +52,14 @@ def similarities(rows: np.ndarray, query: np.ndarray) -> np.ndarray:
     return found
 
 
-def exact(snapshot: Snapshot, query: np.ndarray, top: int = 5) -> list[Match]:
-    """The `top` people most like a query [d] of length 1, best first; of equals the one enrolled first."""
+def exact(snapshot: Snapshot, query: np.ndarray, top: int = 5, compare: Similarity | None = None) -> list[Match]:
+    """The `top` people most like a query [d] of length 1, best first; of equals the one enrolled first. `compare` says
+    how alike they are, in place of the cosine."""
     if not snapshot.names:
         return []
-    best = np.maximum.reduceat(similarities(snapshot.rows, query), snapshot.starts[:-1])
+    rows = snapshot.rows
+    scores = similarities(rows, query) if compare is None else compare(query[None], rows)[0]
+    best = np.maximum.reduceat(scores, snapshot.starts[:-1])
     some = np.argpartition(-best, top - 1)[:top] if top < len(best) else np.arange(len(best))
     some = np.sort(some)
     order = some[np.argsort(-best[some], kind="stable")]
@@ -193,10 +197,13 @@ def indexed(database: Database, index: Index, query: np.ndarray, top: int = 5) -
 
 
 class Searcher:
-    """Answers for one state of a database after another: by its index where it has one, else exactly, from memory."""
+    """Answers for one state of a database after another: by its index where it has one, else exactly, from memory.
 
-    def __init__(self, database: Database) -> None:
-        self.database = database
+    With `compare`, how alike embeddings are in place of the cosine, always exactly: an index knows the cosine alone.
+    """
+
+    def __init__(self, database: Database, compare: Similarity | None = None) -> None:
+        self.database, self._compare = database, compare
         self._snapshot: Snapshot | None = None
         self._index: Index | None = None
         self._changes = -1
@@ -210,13 +217,13 @@ class Searcher:
         row = checked_query(query, self.database.length)
         changes = self.database.changes()
         if changes != self._changes:
-            self._index = open_index(self.database)
+            self._index = open_index(self.database) if self._compare is None else None
             self._snapshot = None if self._index is not None else self.database.snapshot()
             self._changes = changes if self._snapshot is None else self._snapshot.changes
         if self._index is not None:
             return indexed(self.database, self._index, row, top)
         assert self._snapshot is not None
-        return exact(self._snapshot, row, top)
+        return exact(self._snapshot, row, top, self._compare)
 
     @property
     def by_index(self) -> bool:

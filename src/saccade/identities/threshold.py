@@ -11,7 +11,7 @@ import numpy as np
 
 from saccade.errors import DataError, ModelFileError, UsageError
 from saccade.machine.files import inside, open_regular
-from saccade.metrics.identification import all_pairs, unit
+from saccade.metrics.identification import Similarity, all_pairs, pair_scores, unit
 from saccade.metrics.verification import Roc, Threshold, choose_on_curve, choose_threshold
 
 METRICS = "metrics.json"
@@ -50,13 +50,16 @@ def curve_of(state: dict[str, Any]) -> Roc:
     return Roc(thresholds, far, tar, float(state["same"]), float(state["different"]))
 
 
-def of_people(embeddings: np.ndarray, people: Sequence[str], far: float, seed: int = 0) -> Threshold:
+def of_people(
+    embeddings: np.ndarray, people: Sequence[str], far: float, compare: Similarity | None = None, seed: int = 0
+) -> Threshold:
     """The threshold for a false-accept rate from pictures of people whom the model was not trained on, with an interval
     over people (`metrics.verification.choose_threshold`).
 
     Args:
         embeddings: [n, d].
         people: [n] names.
+        compare: how alike embeddings of length 1 are, in place of the cosine.
 
     Raises:
         DataError: fewer than 1 / far pairs of different people.
@@ -64,7 +67,7 @@ def of_people(embeddings: np.ndarray, people: Sequence[str], far: float, seed: i
     _, person = np.unique(np.asarray(people), return_inverse=True)
     rows, pairs = unit(embeddings), all_pairs(person, seed=seed)
     both = person[pairs]
-    scores = np.einsum("nd,nd->n", rows[pairs[:, 0]], rows[pairs[:, 1]])
+    scores = pair_scores(rows, pairs, compare)
     return choose_threshold(scores, both[:, 0] == both[:, 1], far, both, seed=seed)
 
 

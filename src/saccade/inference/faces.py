@@ -60,6 +60,8 @@ class FaceReader:
         self.predictor = load(run, device, "fp32")  # the same numbers on every machine: databases outlive machines
         if not find_task(self.predictor.task).embedding:
             raise UsageError(f"{run}: a model to {self.predictor.task}; faces are compared by one that embeds")
+        own = callable(getattr(self.predictor.network, "similarity", None))
+        self.compare = self.predictor.similarity if own else None  # None: by the cosine
         self.finder = None if detector is None else FaceFinder(detector, device)
         self._aligner = None if landmarks is None else _Aligner(Path(at_home(landmarks)), device)
 

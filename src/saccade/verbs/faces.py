@@ -116,7 +116,7 @@ def verify(
     chosen = _chosen(reader, Path(at_home(run)), far, calibrate) if threshold is None else None
     limit = chosen.threshold if chosen is not None else float(threshold or 0)
     a, b = unit(np.stack([face for face in faces if face is not None]))
-    score = float(a @ b)
+    score = float(a @ b if reader.compare is None else reader.compare(a[None], b[None])[0, 0])
     result = {
         "first": str(first),
         "second": str(second),
@@ -168,7 +168,7 @@ def identify(
         people = opened.people()
         if not people:
             raise DataError(f"{database}: nobody is enrolled")
-        searcher = Searcher(opened)
+        searcher = Searcher(opened, reader.compare)
         chosen = None
         if threshold is None:
             chosen = _for_database(reader, searcher, Path(at_home(run)), far, calibrate)
@@ -269,7 +269,7 @@ def _embedded(reader: FaceReader, folder: str | Path) -> tuple[np.ndarray, list[
 
 def _chosen(reader: FaceReader, run: Path, far: float, calibrate: str | Path | None) -> Threshold:
     """The threshold of a comparison."""
-    return of_run(run, far) if calibrate is None else of_people(*_embedded(reader, calibrate), far)
+    return of_run(run, far) if calibrate is None else of_people(*_embedded(reader, calibrate), far, reader.compare)
 
 
 def _for_database(

@@ -16,7 +16,7 @@ from saccade.inference.predictor import load
 from saccade.inference.score import Pass, predictions
 from saccade.machine.files import make_folder, report_folder, write_whole
 from saccade.machine.paths import at_home
-from saccade.metrics.identification import score_pairs, unit
+from saccade.metrics.identification import pair_scores, score_pairs, unit
 from saccade.tasks.table import find_task
 
 
@@ -67,7 +67,7 @@ def evaluate_pairs(
     rows = unit(np.stack([_embedding(answer) for _, answer in predictions(predictor, dataset, records, how)]))
     at = np.array([[place[first], place[second]] for first, second in zip(listed.first, listed.second, strict=True)])
     people = np.array([record.label for record in records])[at]
-    scores = np.einsum("nd,nd->n", rows[at[:, 0]], rows[at[:, 1]])
+    scores = pair_scores(rows, at, predictor.similarity)
     result = score_pairs(scores, np.array(listed.same), people, np.array(listed.folds), bootstrap)
     ledger = dataset.ledger.to_json()
     summary = {"data": str(data), "pairs": str(pairs)} | result.to_json()
