@@ -25,7 +25,7 @@ from saccade.metrics import plain
 from saccade.metrics.identification import unit
 from saccade.metrics.verification import Threshold
 
-TOGETHER = 64  # pictures that are enrolled in one transaction
+TOGETHER = 256  # pictures that are enrolled in one transaction
 
 
 def enroll(
