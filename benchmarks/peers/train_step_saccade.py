@@ -79,7 +79,9 @@ def write_maps(images: int, classes: int, folder: Path) -> None:
     rng = np.random.default_rng(0)
     for number in range(images):
         cv2.imwrite(str(folder / "images" / f"{number}.png"), rng.integers(0, 256, (64, 64, 3), np.uint8))
-        cv2.imwrite(str(folder / "masks" / f"{number}.png"), (np.arange(64 * 64) % classes).reshape(64, 64))
+        cv2.imwrite(
+            str(folder / "masks" / f"{number}.png"), (np.arange(64 * 64) % classes).astype(np.uint8).reshape(64, 64)
+        )
 
 
 def write_discs(images: int, folder: Path) -> None:

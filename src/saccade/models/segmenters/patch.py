@@ -10,7 +10,8 @@ ways give the same numbers.
 
 Two ways to see further: one network for several levels of a pyramid, whose windows cover more and more of the image
 (`scales`; Farabet et al., section 3), or the same network again on what it said of the neighbourhood, beside the image
-made smaller (`passes`; Pinheiro & Collobert, section 3.2).
+made smaller (`passes`; Pinheiro & Collobert, section 3.2). Farabet's random connections between maps are full here, and
+the superpixels and trees by which he smooths the answers are left out.
 
 Letters: b images, C classes, n windows, w side of a window, s stride of the network, L levels of the pyramid.
 """
