@@ -211,7 +211,12 @@ def test_the_reference_names_every_command_and_option() -> None:
         named.setdefault(word, set()).update(re.findall(r"--[a-z]+(?:-[a-z]+)*", entry))
     assert set(named) == set(COMMANDS)
     for word, command in COMMANDS.items():
-        options = {o for p in command.params if not isinstance(p, typer.core.TyperArgument) for o in p.opts}
+        options = {
+            o
+            for p in command.params
+            if not isinstance(p, typer.core.TyperArgument)
+            for o in (*p.opts, *p.secondary_opts)
+        }
         assert named[word] == options - {"--help"}, word
 
 

@@ -50,6 +50,11 @@ def test_own_loop_lowers_the_loss(example: Printed, tmp_path: Path) -> None:
     assert "top-1 0." in printed
 
 
+def test_the_app_is_run_where_files_are_written() -> None:
+    """tests/verbs/test_export.py runs "onnx_app.py" on a file of `saccade export`."""
+    assert '"onnx_app.py"' in (EXAMPLES.parent / "tests/verbs/test_export.py").read_text(encoding="utf-8")
+
+
 def test_few_images_are_of_two_classes(example: Printed, tmp_path: Path) -> None:
     for name in CLASSES:
         folder = tmp_path / "scenes/val" / name

@@ -24,7 +24,7 @@ BEST = 2  # objects compared: those behind them may trade places on another proc
 @pytest.mark.parametrize("model", ANSWERS)
 def test_a_checkpoint_answers_as_it_did(model: str) -> None:
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
-    answer = saccade.load(FOLDER / f"{model}.safetensors", "cpu", "fp32").predict(image)
+    answer = saccade.load(FOLDER / f"{model}.safetensors", "cpu", "fp32").answer(image)
     before = ANSWERS[model]
     if "scores" in before:
         assert answer.scores is not None

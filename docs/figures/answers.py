@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
     predictor = saccade.load(options.run)
     paths, strip = sorted(options.pictures.rglob("*.jpg")), []
     for path in paths[:: max(1, len(paths) // options.count)][: options.count]:
-        image, answer = decode(path), predictor.predict(path)
+        image, answer = decode(path), predictor.answer(path)
         if answer.objects is not None and answer.objects.scores is not None and answer.label is None:
             answer.objects = answer.objects[answer.objects.scores >= options.threshold]
         large, placed = fit(image, answer, options.side)

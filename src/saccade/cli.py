@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from saccade import cli_data, cli_faces
+from saccade import cli_data, cli_faces, cli_files
 from saccade.cli_options import (
     HELP,
     METHODS,
@@ -35,12 +35,12 @@ from saccade.cli_options import (
     Regions,
     Run,
     Sigma,
-    Svd,
     TaskName,
     Tile,
     TreeFile,
     Weights,
     Workers,
+    events_of,
     settings_of,
     trust_file,
     words_of,
@@ -48,7 +48,6 @@ from saccade.cli_options import (
 from saccade.cli_output import (
     explained,
     map_lines,
-    plain,
     print_json,
     say,
     show_answers,
@@ -57,7 +56,6 @@ from saccade.cli_output import (
     show_scores,
     show_settings,
     show_training,
-    show_weights,
     transfer_lines,
 )
 from saccade.config import parse_assignments
@@ -72,6 +70,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_data.app)
 app.add_typer(cli_faces.app, name="faces")
+app.add_typer(cli_files.app)
 
 
 @app.callback(invoke_without_command=True)
@@ -113,21 +112,6 @@ def models(
 
 
 @app.command()
-def weights(
-    model: Annotated[str, typer.Argument(help="a name of `saccade models`, ./my_net.py, or a Darknet .cfg")],
-    source: Annotated[str, typer.Argument(help="imagenet, imagenet_v2, coco, cifar10, or a public weights file")] = "",
-    out: Annotated[Path | None, typer.Option(help="checkpoint to write; by default MODEL-SOURCE.safetensors")] = None,
-    classes: Annotated[str | None, typer.Option(help="names of a file's classes: such a word, or a text file")] = None,
-    as_json: Json = False,
-) -> None:
-    """Make a checkpoint from published weights, which predict, evaluate and export take."""
-    from saccade.verbs.weights import weights as run
-
-    done = run(model, source, out=out, classes=classes)
-    print_json(done) if as_json else show_weights(model, done)
-
-
-@app.command()
 def train(
     model: Annotated[str, typer.Argument(help="a name of `saccade models`, or your own file: ./my_net.py[:VARIANT]")],
     data: Data,
@@ -150,6 +134,7 @@ def train(
     workers: Workers = None,
     device: Device = None,
     proposals: Proposals = None,
+    tensorboard: Annotated[Path | None, typer.Option(help="folder for events of TensorBoard", metavar="DIR")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run in --out")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the run in --out")] = False,
     as_json: Json = False,
@@ -170,22 +155,10 @@ def train(
     from saccade.machine.processes import is_main_process
     from saccade.verbs.train import train as run
 
-    settings |= settings_of(assignments, run)
-    result = run(
-        model,
-        data,
-        out=out,
-        task=task,
-        weights=weights,
-        tree=tree,
-        join=join,
-        recipe=recipe,
-        config=config,
-        resume=resume,
-        overwrite=overwrite,
-        device=device,
-        **settings,
-    )
+    settings |= settings_of(assignments, run) | events_of(tensorboard if is_main_process() else None)
+    where = {"out": out, "task": task, "weights": weights, "tree": tree, "join": join, "device": device}
+    how = {"recipe": recipe, "config": config, "resume": resume, "overwrite": overwrite}
+    result = run(model, data, **where, **how, **settings)  # type: ignore[arg-type]
     if is_main_process():  # of several processes the first one speaks
         print_json(result) if as_json else show_training(result)
 
@@ -277,6 +250,8 @@ def predict(
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="image, folder, glob, video, camera:0")],
     out: Annotated[Path | None, typer.Option(help="folder for pictures, videos and predictions.json")] = None,
     threshold: Annotated[float | None, typer.Option(help="smallest score of a box or tag, or similarity")] = None,
+    classes: Annotated[str | None, typer.Option(help="only these, comma-separated")] = None,
+    save: Annotated[str | None, typer.Option(help="pictures, txt, csv, crops or json; several by commas")] = None,
     proposals: Proposals = None,
     camera: CameraFile = None,
     masks: Annotated[str, typer.Option(help="masks and class maps: rle, polygons or png (in --out)")] = "rle",
@@ -309,6 +284,7 @@ def predict(
     rule, tiling = NmsRule(nms, iou, sigma, agnostic_nms), tiling_of(tile, overlap)
     how = Options(threshold, proposals, masks, batch, workers, device, precision, frames, rule, fps, show, not as_json)
     options = dataclasses.replace(how, weights=weights, names=names, instances=instances, tiling=tiling, camera=camera)
+    options = dataclasses.replace(options, classes=None if classes is None else classes.split(","), save=save)
     show_answers(answers(run, sources, folder, options), as_json)
     if not as_json:
         say(f"pictures and predictions.json: {folder}")
@@ -352,27 +328,6 @@ def explain(
         progress=not as_json,
     )
     print_json(result) if as_json else say(explained(result))
-
-
-@app.command()
-def export(
-    run: Run,
-    to: Annotated[str, typer.Option("--to", help="onnx or torch")] = "onnx",
-    out: Annotated[Path | None, typer.Option(help="file to write; by default beside the checkpoint")] = None,
-    batch: Annotated[int, typer.Option(help="images a call", min=1)] = 1,
-    size: Annotated[str | None, typer.Option(help="input pixels, a side or HxW; by default those of training")] = None,
-    svd: Svd = None,
-    weights: CfgWeights = None,
-    names: CfgNames = None,
-    model: OwnFile = None,
-    as_json: Json = False,
-) -> None:
-    """Write a trained model as ONNX or torch.export file, checked to give equal outputs."""
-    from saccade.verbs.export import export as run_export
-
-    trust_file(model)
-    result = run_export(run, to=to, out=out, batch=batch, size=size, svd=svd, weights=weights, names=names)
-    print_json(result) if as_json else say(plain(result))
 
 
 @app.command()

@@ -75,6 +75,15 @@ TaskName = Annotated[
 ]
 
 
+def events_of(folder: Path | None) -> dict[str, Any]:
+    """What `--tensorboard` gives to `train`. Raises UsageError where the package is missing."""
+    if folder is None:
+        return {}
+    from saccade.training.tensorboard import TensorBoard
+
+    return {"on_epoch": TensorBoard(folder)}
+
+
 def trust_file(file: Path | None) -> None:
     """What `--model FILE` says: that this file may be run. Raises UsageError where there is none."""
     if file is not None:

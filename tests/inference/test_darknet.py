@@ -52,7 +52,7 @@ def test_files_that_a_person_names(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"net.cfg: no .weights of this name beside it, nor a single one"):
         saccade.load(cfg, "cpu")
     image = np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)
-    answer = saccade.load(cfg, "cpu", "fp32", weights=weights, names=names).predict(image)
+    answer = saccade.load(cfg, "cpu", "fp32", weights=weights, names=names).answer(image)
     done = saccade.weights(str(cfg), weights, classes=names, out=tmp_path / "net.safetensors", progress=False)
     assert (done["model"], done["classes"]) == ("darknet_cfg", 2)
     again = saccade.load(tmp_path / "net.safetensors", "cpu", "fp32")

@@ -91,7 +91,7 @@ def test_a_model_that_takes_proposals_is_given_them_in_its_own_pixels(tmp_path: 
     given = replace_scores(boxes([SQUARES[1], (60, 60, 500, 500), (100, 100, 120, 120)]))
     Image.fromarray(np.kron(picture(), np.ones((16, 16, 1), np.uint8))).save(tmp_path / "large.jpg")
     for image, factor in ((picture(), 1), (tmp_path / "large.jpg", 16)):  # the file is decoded at a part of its size
-        answer = predictor.predict(image, dataclasses.replace(given, boxes=given.boxes * factor)).objects
+        answer = predictor.answer(image, dataclasses.replace(given, boxes=given.boxes * factor)).objects
         seen = predictor.network.last[0]
         expected = torch.tensor([[*SQUARES[1]], [60, 60, 70, 64], [70, 64, 70, 64]]) * (32 / 70)
         torch.testing.assert_close(seen.boxes, expected.clamp(max=32), atol=0.3, rtol=0)
@@ -160,7 +160,7 @@ def test_predict_answers_for_the_boxes_of_a_file(runs: dict[str, Path], images: 
     assert json.loads((out / "predictions.json").read_text())[0] == a
     predictor = saccade.load(runs["classify"], precision="fp32")
     x1, y1, x2, y2 = SQUARES[1]
-    alone = predictor.predict(np.ascontiguousarray(picture()[y1:y2, x1:x2]))
+    alone = predictor.answer(np.ascontiguousarray(picture()[y1:y2, x1:x2]))
     assert a["objects"]["labels"][1] == alone.label
     assert a["objects"]["scores"][1] == pytest.approx(float(alone.scores.max()), abs=1e-4)
     some = saccade.predict(runs["classify"], images / "a.png", proposals=file, threshold=1.0)[0]["objects"]["boxes"]

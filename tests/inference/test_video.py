@@ -121,7 +121,7 @@ def test_a_frame_has_the_answer_of_the_same_picture_alone(task: str, tmp_path: P
     for frame, picture in zip(frames, pictures, strict=True):
         cv2.imwrite(str(tmp_path / "frame.png"), picture)
         assert np.array_equal(frame.pixels, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
-        alone = predictor.predict(tmp_path / "frame.png")
+        alone = predictor.answer(tmp_path / "frame.png")
         assert alone.size == frame.answer.size == (64, 80)
         assert values(alone)
         for name, value in values(alone).items():

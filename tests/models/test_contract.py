@@ -25,6 +25,7 @@ from saccade.config import resolve
 from saccade.data.types import Annotation, Batch
 from saccade.explanations.image import inputs_of
 from saccade.explanations.layers import of_trunk, recorded_maps
+from saccade.inference.exported import Exported
 from saccade.machine.device import autocast
 from saccade.models import catalogue, contract, create, model_config, model_module
 from saccade.models.configs import config_from_json, free_fields
@@ -34,7 +35,6 @@ from saccade.models.contract import (
     adapts,
     as_trunk,
     example_inputs,
-    exported_forward,
     features_of,
     from_public,
     one_person,
@@ -405,27 +405,39 @@ def check_answer(answer: Annotation, task: str) -> None:
 
 
 def test_exports(one_form: Form) -> None:
-    form = one_form
-    model = make(form).eval()
-    room, side = model_module(form.name), 5 * (form.strides is not None)
-    inputs = example_inputs(room, model.config, form.side + side, form.side)
-    forwards = [model] if exported_forward(model) is model else [model, Scored(model)]
-    for forward in forwards:
-        program = torch.export.export(forward, inputs)
-        torch.testing.assert_close(program.module()(*inputs), forward(*inputs))
-    zeros = tuple(torch.zeros_like(x) for x in inputs)
-    assert shapes(model(*zeros)) == shapes(model(*inputs))  # whatever the images show
+    """An exported network answers by name what `predict` does, in shapes that do not depend on what images show."""
+    form, task, room = one_form, task_of(one_form), model_module(one_form.name)
+    model, batch = make(form).eval(), shown(one_form, task, 2)
+    if task in BOXES and not one_person(room):
+        batch.sizes = [batch.sizes[0], (form.side - 8, form.side - 5)]  # the second image is padded
+    network = Exported(model, task, takes_proposals(room)).eval()
+    inputs = (batch.images, *([torch.tensor(batch.sizes)] if "sizes" in network.inputs else []), *inputs_of(batch)[1:])
+    dark = (torch.zeros_like(inputs[0]), *inputs[1:])
+    with torch.no_grad():
+        whatever = shapes(network(*dark))
+        program = torch.export.export(network, inputs)
+        found = dict(zip(network.names, program.module()(*inputs), strict=True))
+        check_named(found, model.predict(batch))
+    assert shapes(tuple(found.values())) == whatever
 
 
-class Scored(torch.nn.Module):
-    """What an exported file computes of a model that has a form for it."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, *inputs: Tensor) -> Any:
-        return exported_forward(self.model)(*inputs)
+def check_named(found: dict[str, Tensor], answers: list[Annotation]) -> None:
+    """The tensors of a file say what the answers say, but for joints, which may be placed to a cell of their map."""
+    for i, answer in enumerate(answers):
+        height, width = answer.size
+        if "probabilities" in found:
+            torch.testing.assert_close(found["probabilities"][i], answer.scores)
+        if "embedding" in found:
+            torch.testing.assert_close(found["embedding"][i], answer.embedding)
+        if "classes" in found:
+            assert answer.semantic is not None
+            assert float((found["classes"][i, :height, :width] == answer.semantic).float().mean()) > 0.999
+        if "labels" in found:
+            objects, there = answer.objects, found["boxes"][i][:, 2] > found["boxes"][i][:, 0]  # empty: zeros
+            assert objects is not None
+            assert found["labels"][i][there].tolist() == objects.labels.tolist()
+            torch.testing.assert_close(found["scores"][i][there], objects.scores)
+            torch.testing.assert_close(found["boxes"][i][there], objects.boxes)
 
 
 def test_half_precision_agrees(form: Form) -> None:

@@ -103,7 +103,7 @@ class Annotation:
                 move[name] = value.to(device)
         if self.mixed is not None:
             move["mixed"] = (self.mixed[0].to(device), self.mixed[1])
-        return Annotation(**move)
+        return replace(self, **move)
 
 
 @dataclass(slots=True)

@@ -134,7 +134,7 @@ class FaceFinder:
     def one_box(self, path: Path, pixels: np.ndarray) -> tuple[int, int, int, int]:
         """x1 y1 x2 y2 of the one face, whole pixels inside the picture. Raises DataError where there is none, or
         several."""
-        objects = self.predictor.predict(pixels).objects
+        objects = self.predictor.answer(pixels).objects
         assert objects is not None
         assert objects.scores is not None
         boxes = objects.boxes[(objects.labels == self.label) & (objects.scores >= FOUND)]
@@ -174,7 +174,7 @@ class _Aligner:
                 if found is not None:
                     return found
             raise DataError(f"{path}: {self.source} has no landmarks for it")
-        objects = self.pose.predict(pixels).objects
+        objects = self.pose.answer(pixels).objects
         people = 0 if objects is None or objects.keypoints is None else len(objects)
         if people != 1:
             raise DataError(f"{path}: {people} poses found where one is expected; landmarks come from one")

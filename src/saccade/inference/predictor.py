@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import torch
@@ -20,7 +22,9 @@ from saccade.data.types import Annotation, Batch, Objects, Sample
 from saccade.data.video import Footage
 from saccade.data.views import give, inference_view
 from saccade.errors import UsageError
+from saccade.inference.answer import Answer, answer_of, labels_of, of_classes
 from saccade.inference.fuse import prepare_for_inference
+from saccade.inference.pictures import Picture, as_file_or_pixels, check_pixels
 from saccade.inference.pixels import ClassMaps, PixelObjects, Pixels
 from saccade.inference.tiles import Tiling, predict_in_tiles
 from saccade.inference.trained import open_run
@@ -30,15 +34,20 @@ from saccade.machine.memory import keep_freed_memory
 from saccade.machine.paths import at_home
 from saccade.models.contract import pixel_scores
 from saccade.ops.suppression import NmsRule, nms_rule, rule_of
+from saccade.tasks.contract import task_of
 from saccade.tasks.table import find_task
 
 PEOPLE = 8  # of one image that a forward pass takes
+TOGETHER = 8  # pictures of a list that a forward pass takes
 
 
 class Predictor:
     """A model with its classes and preprocessing, on a device, ready to answer.
 
     It answers by a copy that is faster (`inference.fuse.prepare_for_inference`); the model itself is left as it is.
+
+    Threads may share it: each call of `predict` is by itself, with its own threshold and IoU. Pictures are read at the
+    same time; the network answers for one thread after another, by all cores.
 
     Args:
         model: a network with `predict(batch)`.
@@ -47,8 +56,9 @@ class Predictor:
         preprocessing: how images are brought to the network.
         device: where to compute.
         precision: "fp32", "bf16", or "auto": bf16 where the hardware multiplies it natively.
-        thresholds: tag: the probability from which each class is given; none: what the model says (0.5). embed: the
-            similarity from which two pictures are taken for the same; none: nobody chose one.
+        thresholds: the score from which an object or tag of each class is given (`metrics/operating.py`); none: 0.5 of
+            a tag, the task's `SMALLEST_SCORE` of an object. embed: the similarity from which two pictures are taken for
+            the same; none: nobody chose one.
     """
 
     def __init__(
@@ -77,6 +87,7 @@ class Predictor:
         self.least_score = 0.0  # objects of lower scores are left out of answers, and not computed where that is saved
         self._nms = NmsRule()
         self.pixels: Pixels | None = ClassMaps() if find_task(task).semantic else None  # how its scores are read
+        self._turn = threading.RLock()  # layers keep buffers for the shape that came last
 
     def set_nms(self, rule: NmsRule) -> None:
         """Answer by this rule from now on (ops/suppression.py). Raises UsageError for a model of another task."""
@@ -92,18 +103,52 @@ class Predictor:
         found = PixelObjects(self.classes, self.preprocessing.border > 0)
         self.pixels, self.task, self.classes = found, "instances", found.names
 
+    @overload
     def predict(
         self,
-        image: str | Path | np.ndarray,
+        image: Picture,
         given: Objects | None = None,
         camera: np.ndarray | None = None,
         *,
+        threshold: float | None = None,
+        iou: float | None = None,
+        classes: Sequence[str] | None = None,
         tile: int | Tiling | None = None,
-    ) -> Annotation:
-        """Answer for one image, in pixels of the upright original.
+    ) -> Answer: ...
+
+    @overload
+    def predict(
+        self,
+        image: list[Picture] | tuple[Picture, ...],
+        given: None = None,
+        camera: None = None,
+        *,
+        threshold: float | None = None,
+        iou: float | None = None,
+        classes: Sequence[str] | None = None,
+        tile: int | Tiling | None = None,
+    ) -> list[Answer]: ...
+
+    def predict(
+        self,
+        image: Picture | list[Picture] | tuple[Picture, ...],
+        given: Objects | None = None,
+        camera: np.ndarray | None = None,
+        *,
+        threshold: float | None = None,
+        iou: float | None = None,
+        classes: Sequence[str] | None = None,
+        tile: int | Tiling | None = None,
+    ) -> Answer | list[Answer]:
+        """Answer for a picture, in pixels of the upright original, or for each of a list of pictures.
 
         Args:
-            image: a file, or an array [H, W, 3] uint8 RGB.
+            image: a path, the bytes of a file, an open file, a PIL image, an array [H, W, 3] uint8 RGB, a tensor
+                [3, H, W] (uint8, or float in [0, 1]); or a list of these, of which several are answered at once.
+            threshold: smallest score of an object or tag; by default that of the model for each class, or of the task
+                (0.3 of an object). 0 gives all that the network says.
+            iou: IoU from which a box suppresses another; by default the detector's own.
+            classes: names of those that are asked for; by default all.
             given: boxes in pixels of the upright original, for a model that takes proposals (by default those that are
                 computed for it, if it was trained on such), or that answers for one person: the box of each, by
                 default the whole picture. Of these, boxes outside of the picture have no answer.
@@ -114,16 +159,68 @@ class Predictor:
 
         Raises:
             DataError: the file is not an image that can be read.
-            UsageError: the array is not [H, W, 3] uint8; boxes for a model that takes none, or none for one that does;
-                tiles for a model that answers for the picture as a whole, or beside given boxes.
+            UsageError: no picture, or an array or tensor of another shape or type; boxes for a model that takes none,
+                or none for one that does; a threshold, IoU, class or tile that cannot be.
         """
-        if tile is not None:
-            if given is not None:
-                raise UsageError("tile: boxes are given for whole pictures; a tile has none")
-            return predict_in_tiles(self, image, Tiling(tile) if isinstance(tile, int) else tile)
+        rule, least = self._rule(iou), self.shown_from(threshold)
+        labels = None if classes is None else labels_of(classes, self.classes)
+
+        def shown(raw: Annotation, picture: Path | np.ndarray) -> Answer:
+            kept = task_of(self.task).keep(raw, least)
+            return answer_of(kept if labels is None else of_classes(kept, labels), self.task, self.classes, picture)
+
+        if tile is not None and given is not None:
+            raise UsageError("tile: boxes are given for whole pictures; a tile has none")
+        tiling = Tiling(tile) if isinstance(tile, int) else tile
+        if not isinstance(image, list | tuple):
+            picture = as_file_or_pixels(image)
+            if tiling is not None:
+                return shown(predict_in_tiles(self, picture, tiling, rule), picture)
+            return shown(self.answer(picture, given, camera, rule), picture)
+        if given is not None or camera is not None:
+            raise UsageError("boxes and a camera are given with one picture, not with a list of them")
+        pictures = [as_file_or_pixels(each) for each in image]
+        if tiling is not None:
+            return [shown(predict_in_tiles(self, each, tiling, rule), each) for each in pictures]
+        step = 1 if self.preprocessing.size is None else TOGETHER
+        groups = (pictures[i : i + step] for i in range(0, len(pictures), step))
+        batches = (collate([self.see(each) for each in group]) for group in groups)
+        answers = [answer for _, answer in self.predict_batches(batches, rule)]
+        return [shown(answer, picture) for answer, picture in zip(answers, pictures, strict=True)]
+
+    def answer(
+        self,
+        image: str | Path | np.ndarray,
+        given: Objects | None = None,
+        camera: np.ndarray | None = None,
+        rule: NmsRule | None = None,
+    ) -> Annotation:
+        """All that the network says of a file or of pixels, however unsure; else as `predict`, whose errors it has."""
         if given is not None and self.preprocessing.one_person:
             return self._predict_people(image, given)
-        return next(iter(self.predict_batches([collate([self.see(image, given, camera)])])))[1]
+        return next(iter(self.predict_batches([collate([self.see(image, given, camera)])], rule)))[1]
+
+    def shown_from(self, threshold: float | None = None) -> float | Sequence[float] | None:
+        """The smallest score that is shown, of all or of each class: what is asked for, else that of the model, else of
+        its task; None where scores leave nothing out. Raises UsageError for a number that is no threshold."""
+        if threshold is not None:
+            least = -1 if find_task(self.task).embedding else 0
+            if not least <= threshold <= 1:
+                raise UsageError(f"threshold {threshold} is not between {least} and 1")
+            return threshold
+        if self.preprocessing.one_person:
+            return None  # people whose boxes are given are all answered for
+        if self.thresholds and find_task(self.task).many_objects:
+            return self.thresholds
+        return task_of(self.task).SMALLEST_SCORE
+
+    def _rule(self, iou: float | None) -> NmsRule:
+        """How boxes suppress each other in one call."""
+        if iou is None:
+            return self._nms
+        if not find_task(self.task).many_objects:
+            raise UsageError(f"iou is for models that find objects; this one is to {self.task}")
+        return replace(self._nms, iou=iou)
 
     def see(
         self, image: str | Path | np.ndarray, given: Objects | None = None, camera: np.ndarray | None = None
@@ -137,8 +234,7 @@ class Predictor:
         if given is not None and self.preprocessing.proposals is None and not self.preprocessing.one_person:
             raise UsageError("boxes (proposals) are given to a model that takes none")
         if isinstance(image, np.ndarray):
-            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-                raise UsageError(f"an image array must be [H, W, 3] uint8 RGB, got {list(image.shape)} {image.dtype}")
+            check_pixels(image)
             size = (image.shape[0], image.shape[1])
             given = self.view.propose(image) if given is None else given
             return self.view.apply(give(Sample(image, Annotation(size, camera=camera), "", size), given))
@@ -188,16 +284,20 @@ class Predictor:
         """
 
         def answer(pixels: np.ndarray) -> Annotation:
-            return self.predict(pixels, None if boxes is None else boxes(pixels), camera)
+            return self.answer(pixels, None if boxes is None else boxes(pixels), camera)
 
         footage = Footage(at_home(str(source)))
         return predict_frames(self, footage, Pace(frames, batch), None if boxes is None else answer)
 
     @torch.inference_mode()
-    def predict_batches(self, batches: Iterable[Batch]) -> Iterator[tuple[str, Annotation]]:
-        """Id and answer of every image, in order; coordinates and maps in pixels of the originals."""
+    def predict_batches(
+        self, batches: Iterable[Batch], rule: NmsRule | None = None
+    ) -> Iterator[tuple[str, Annotation]]:
+        """Id and answer of every image, in order; coordinates and maps in pixels of the originals. Boxes suppress each
+        other by `rule`, by default that of the predictor."""
         for batch in batches:
-            with autocast(self.device, self.precision), nms_rule(self._nms, self.least_score):
+            scope = nms_rule(self._nms if rule is None else rule, self.least_score)
+            with self._turn, autocast(self.device, self.precision), scope:
                 answers = self._answers(batch)
             if self.device.type != "cpu":
                 buffer, layout = pack(answers)
@@ -217,7 +317,7 @@ class Predictor:
     @torch.inference_mode()
     def pixel_scores(self, batch: Batch) -> torch.Tensor:
         """A segmenter's scores of every pixel before softmax, [b, classes, H, W] float32 on its device."""
-        with autocast(self.device, self.precision):
+        with self._turn, autocast(self.device, self.precision):
             return pixel_scores(self.network, batch.to(self.device).images).float()
 
     @torch.inference_mode()

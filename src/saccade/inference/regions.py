@@ -76,7 +76,7 @@ class DetectorBoxes:
         self.version = f"{content}-{self._predictor.precision}" + (f"-{places}" if places else "")
 
     def __call__(self, image: np.ndarray) -> Objects:
-        found = self._predictor.predict(image).objects or Objects.empty(scored=True)
+        found = self._predictor.answer(image).objects or Objects.empty(scored=True)
         if self._places is None:
             return replace(found, labels=torch.zeros_like(found.labels))
         found = replace(found, labels=torch.tensor(self._places)[found.labels])
@@ -238,7 +238,7 @@ def answer_in_boxes(
 ) -> Annotation:
     """What a model answers for the boxes of an image, which a camera took, where the model asks for it."""
     if not names_boxes(predictor):
-        return predictor.predict(image, given, camera)
+        return predictor.answer(image, given, camera)
     return classify_regions(predictor, decode(image) if isinstance(image, Path) else image, given, batch)
 
 

@@ -23,7 +23,7 @@ from saccade.data.types import Annotation
 from saccade.errors import DataError, UsageError
 from saccade.inference.crops import predictions_by_crops
 from saccade.inference.predictor import Predictor
-from saccade.inference.tiles import Tiling
+from saccade.inference.tiles import Tiling, predict_in_tiles
 from saccade.layers.wordtree import lifted, nearest_known
 from saccade.machine.device import loader_workers
 from saccade.machine.processes import from_all, place_among_processes
@@ -129,7 +129,7 @@ def predictions(
         found = zip(records, answers(predictor, dataset, records, batch, how.workers), strict=True)
     else:
         pictures = (decode_picture(record, dataset.root)[0] for record in records)
-        tiled = (predictor.predict(picture, tile=how.tiling) for picture in pictures)
+        tiled = (predict_in_tiles(predictor, picture, how.tiling) for picture in pictures)
         found = zip(records, tiled, strict=True)
     console = Console(stderr=True)
     shown = track(found, "evaluating", total=len(records), console=console, disable=not how.progress, transient=True)

@@ -31,6 +31,7 @@ from saccade.data.types import Annotation, Objects, Sample
 from saccade.errors import DataError, UsageError
 from saccade.machine.paths import at_home
 from saccade.ops.boxes import box_area, intersection_area
+from saccade.ops.suppression import NmsRule
 from saccade.tasks.table import find_task
 
 if TYPE_CHECKING:
@@ -124,14 +125,15 @@ def predict_each_in_tiles(
         yield path, answer, []
 
 
-def predict_in_tiles(predictor: Predictor, image: str | Path | np.ndarray, tiling: Tiling) -> Annotation:
-    """The answer for one image, as `Predictor.predict`, whose errors it raises, and UsageError as `check_tiles`."""
+def predict_in_tiles(
+    predictor: Predictor, image: str | Path | np.ndarray, tiling: Tiling, rule: NmsRule | None = None
+) -> Annotation:
+    """The answer for one image, as `Predictor.answer`, whose errors it raises, and UsageError as `check_tiles`."""
     check_tiles(predictor, tiling)
     if predictor.pixels is not None:
         return _pixels_in_tiles(predictor, predictor.see(image), tiling)
-    return _objects_in_tiles(
-        predictor, image if isinstance(image, np.ndarray) else decode(Path(at_home(image))), tiling
-    )
+    pixels = image if isinstance(image, np.ndarray) else decode(Path(at_home(image)))
+    return _objects_in_tiles(predictor, pixels, tiling, rule)
 
 
 def _pixels_in_tiles(predictor: Predictor, sample: Sample, tiling: Tiling) -> Annotation:
@@ -222,18 +224,18 @@ class _Found:
     masks: list[tuple[int, int, Tensor]] | None  # x, y of the first pixel and [h, w] bool
 
 
-def _objects_in_tiles(predictor: Predictor, pixels: np.ndarray, tiling: Tiling) -> Annotation:
+def _objects_in_tiles(predictor: Predictor, pixels: np.ndarray, tiling: Tiling, rule: NmsRule | None) -> Annotation:
     """A detector's answer, merged of those for tiles and that for the whole."""
     size = pixels.shape[0], pixels.shape[1]
     rows, columns = (tiling.spans(length, 1 / 4) for length in size)
     windows = [(x1, y1, x2, y2) for y1, y2 in rows for x1, x2 in columns]
     if len(windows) == 1:
-        return predictor.predict(pixels)
+        return predictor.answer(pixels, rule=rule)
     windows = [(0, 0, size[1], size[0]), *windows]
     shared = min(a[0][1] - a[1][0] for a in (rows, columns) if len(a) > 1)
     found: list[_Found] = []
     joints = None
-    for window, answer in zip(windows, _answers(predictor, pixels, windows), strict=True):
+    for window, answer in zip(windows, _answers(predictor, pixels, windows, rule), strict=True):
         joints = answer.joints
         objects = Objects.empty(scored=True) if answer.objects is None else answer.objects
         if not found:  # of the whole
@@ -243,14 +245,16 @@ def _objects_in_tiles(predictor: Predictor, pixels: np.ndarray, tiling: Tiling) 
     return Annotation(size, objects=_joined(found, size), joints=joints)
 
 
-def _answers(predictor: Predictor, pixels: np.ndarray, windows: list[Window]) -> Iterator[Annotation]:
+def _answers(
+    predictor: Predictor, pixels: np.ndarray, windows: list[Window], rule: NmsRule | None
+) -> Iterator[Annotation]:
     """The answer for each window in its own pixels."""
     groups = (windows[i : i + BATCH] for i in range(0, len(windows), BATCH))
     batches = (
         collate([predictor.see(np.ascontiguousarray(pixels[y1:y2, x1:x2])) for x1, y1, x2, y2 in group])
         for group in groups
     )
-    return (answer for _, answer in predictor.predict_batches(batches))
+    return (answer for _, answer in predictor.predict_batches(batches, rule))
 
 
 def _placed(objects: Objects, window: Window, size: Size) -> _Found:

@@ -7,13 +7,63 @@ wanted (`--nms soft`) then holds for it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from saccade.data.types import Annotation, Objects
 from saccade.ops.boxes import clip_boxes, valid_boxes
+from saccade.ops.nms import nms_padded
 from saccade.ops.suppression import enough, suppress
+
+
+@dataclass(slots=True)
+class FixedAnswers:
+    """The best objects of each image in fixed shapes, for graphs that are exported: D places an image."""
+
+    boxes: Tensor  # [b, D, 4] float32; zeros in empty places
+    labels: Tensor  # [b, D] int64; 0 in empty places
+    scores: Tensor  # [b, D] float32, falling; 0 in empty places
+
+    def named(self) -> dict[str, Tensor]:
+        """As an exported file names them."""
+        return {"boxes": self.boxes, "labels": self.labels, "scores": self.scores}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Which of a detector's scored boxes are its answer; see `best_objects`."""
+
+    threshold: float
+    nms_iou: float
+    keep: int
+    candidates: int | None = None  # boxes of each class that enter NMS; None: all
+    side: float = 0.0
+
+
+def fixed_answers(scores: Tensor, boxes: Tensor, limits: Limits) -> FixedAnswers:
+    """`detections` in fixed shapes, D = `limits.keep`.
+
+    Args:
+        scores: [b, A, C] in [0, 1].
+        boxes: [b, A, 4] in pixels, clipped to the images, or [b, A, C, 4], one for each class.
+
+    Source: Girshick et al., "Rich feature hierarchies" (R-CNN), CVPR 2014, section 2.2.
+    """
+    ranked, places = scores.transpose(1, 2), boxes[:, None] if boxes.ndim == 3 else boxes.transpose(1, 2)
+    if limits.candidates is not None:
+        ranked, rows = ranked.topk(torch.sym_min(limits.candidates, ranked.shape[2]), dim=2)
+        many = places.expand(-1, ranked.shape[1], -1, -1)
+        places = many.gather(2, rows[..., None].expand(-1, -1, -1, 4))
+    likely = (ranked > limits.threshold) & valid_boxes(places, limits.side)
+    kept = nms_padded(places, ranked.masked_fill(~likely, -torch.inf), limits.nms_iou, limits.keep)
+    there, kept = kept >= 0, kept.clamp(min=0)
+    each = ranked.shape[2]
+    labels, rows = torch.div(kept, each, rounding_mode="floor"), kept % each
+    chosen = rows if places.shape[1] == 1 else kept
+    found = places.flatten(1, 2).gather(1, chosen[..., None].expand(-1, -1, 4)).where(there[..., None], 0)
+    return FixedAnswers(found, labels.where(there, 0), ranked.flatten(1).gather(1, kept).where(there, 0))
 
 
 def best_objects(

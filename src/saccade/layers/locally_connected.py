@@ -48,4 +48,4 @@ class LocallyConnected2d(nn.Module):
             raise ValueError(f"this layer has weights for maps of {self.side}, not of {tuple(x.shape[-2:])}")
         windows = F.unfold(x, self.kernel, padding=self.padding, stride=self.stride)  # [b, c k k, h w]
         answers = torch.matmul(self.weight, windows.permute(2, 1, 0))  # [h w, n, b]
-        return answers.permute(2, 1, 0).reshape(len(x), *self.bias.shape) + self.bias
+        return answers.permute(2, 1, 0).reshape(x.shape[0], *self.bias.shape) + self.bias

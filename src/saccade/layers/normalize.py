@@ -45,9 +45,13 @@ def fill_padding(images: Tensor, sizes: Sequence[tuple[int, int]], colour: Tenso
     height, width = images.shape[-2:]
     if all(size == (height, width) for size in sizes):
         return images
-    limit = torch.tensor(sizes).to(images.device, non_blocking=True)
-    inside_y = torch.arange(height, device=images.device) < limit[:, :1]
-    inside_x = torch.arange(width, device=images.device) < limit[:, 1:]
+    return fill_beyond(images, torch.tensor(sizes).to(images.device, non_blocking=True), colour)
+
+
+def fill_beyond(images: Tensor, limits: Tensor, colour: Tensor) -> Tensor:
+    """`fill_padding` where sizes are numbers of the graph, as in a file that is exported: `limits` [b, 2]."""
+    inside_y = torch.arange(images.shape[-2], device=images.device) < limits[:, :1]
+    inside_x = torch.arange(images.shape[-1], device=images.device) < limits[:, 1:]
     inside = inside_y[:, None, :, None] & inside_x[:, None, None, :]
     return torch.where(inside, images, colour.to(images.dtype))
 

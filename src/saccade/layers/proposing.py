@@ -92,7 +92,7 @@ class RPNHead(nn.Module):
                 background, objects = scores.chunk(2, dim=1)
                 scores = objects.float() - background.float()
             logits.append(scores.permute(0, 2, 3, 1).flatten(1).float())
-            deltas.append(self.bbox_pred(hidden).permute(0, 2, 3, 1).reshape(len(level), -1, 4).float())
+            deltas.append(self.bbox_pred(hidden).permute(0, 2, 3, 1).reshape(level.shape[0], -1, 4).float())
         return logits, deltas
 
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Objects
 from saccade.layers.box_coding import Weights, decode_boxes, encode_boxes
-from saccade.layers.detections import best_objects
+from saccade.layers.detections import FixedAnswers, Limits, best_objects, fixed_answers
 from saccade.layers.fpn import assign_levels
 from saccade.layers.matching import IGNORED
 from saccade.layers.sampling import sample_anchors
@@ -33,7 +33,7 @@ from saccade.ops.nms import nms_padded
 from saccade.ops.roi_align import roi_align_levels
 from saccade.ops.roi_pool import roi_pool
 
-CANDIDATES = 1000  # boxes of an image that enter NMS where shapes are fixed
+SMALLEST = 1e-2  # pixels; answers with a narrower side are left out
 
 
 @dataclass(frozen=True)
@@ -66,15 +66,6 @@ class RegionOutputs:
     ious: Tensor | None = None  # [b, r, g] float32: logits of the IoU of each corrected box with its object
 
 
-@dataclass(slots=True)
-class RegionAnswers:
-    """The best objects of each image in fixed shapes, for graphs that are exported: D places an image."""
-
-    boxes: Tensor  # [b, D, 4] float32; zeros in empty places
-    labels: Tensor  # [b, D] int64
-    scores: Tensor  # [b, D] float32, falling; 0 in empty places
-
-
 @dataclass(frozen=True)
 class PyramidPooling:
     """Regions cut out of the level that fits their size: a map of fixed size for each.
@@ -99,7 +90,7 @@ class PyramidPooling:
         if self.how == "align":
             return roi_align_levels(levels, rois, which, scales, side, side, 2, self.aligned)
         # Every level pools all regions, so that shapes do not depend on the data; those of others are of one pixel.
-        pooled = rois.new_zeros(len(rois), levels[0].shape[1], side, side, dtype=levels[0].dtype)
+        pooled = rois.new_zeros(rois.shape[0], levels[0].shape[1], side, side, dtype=levels[0].dtype)
         for i, (level, scale) in enumerate(zip(levels, scales, strict=True)):
             own = (which == i)[:, None]
             place = torch.cat((rois[:, :1], rois[:, 1:].where(own, 0)), 1)
@@ -310,26 +301,24 @@ def scored_predictions(
     ]
 
 
-def best_answers(outputs: RegionOutputs, regions: Tensor, sizes: Tensor, rules: RegionRules) -> RegionAnswers:
-    """`region_predictions` (Girshick 2015, section 3) in fixed shapes: D = `rules.detections`. NMS sees the likeliest
-    `CANDIDATES` of an image.
+def best_answers(outputs: RegionOutputs, regions: Tensor, sizes: Tensor, rules: RegionRules) -> FixedAnswers:
+    """`region_predictions` (Girshick 2015, section 3) in fixed shapes: D = `rules.detections`.
 
     Args:
         sizes: [b, 2] height and width of each image inside the padding.
     """
-    scores, offsets = foreground(outputs, rules)
-    boxes, scores = decode_answers(scores, offsets, regions, sizes, rules)
-    classes = scores.shape[2]
-    likely = (scores > rules.score_threshold) & valid_boxes(boxes, 1e-2)
-    ranked = scores.masked_fill(~likely, -torch.inf).flatten(1)
-    best, rows = ranked.topk(min(CANDIDATES, ranked.shape[1]), dim=1)
-    labels, boxes = rows % classes, boxes.flatten(1, 2).gather(1, rows[..., None].expand(-1, -1, 4))
-    # Classes are laid side by side, where boxes of two never overlap.
-    apart = boxes + (labels * (sizes.max() + 1))[..., None]
-    kept = nms_padded(apart[:, None], best[:, None], rules.nms, rules.detections)
-    there, kept = kept >= 0, kept.clamp(min=0)
-    chosen = boxes.gather(1, kept[..., None].expand(-1, -1, 4)).where(there[..., None], 0)
-    return RegionAnswers(chosen, labels.gather(1, kept).where(there, 0), best.gather(1, kept).where(there, 0))
+    return fixed_answers(*scored_answers(outputs, regions, sizes, rules), limits_of(rules))
+
+
+def scored_answers(outputs: RegionOutputs, regions: Tensor, sizes: Tensor, rules: RegionRules) -> tuple[Tensor, Tensor]:
+    """Scores [b, r, C] and boxes [b, r, C, 4] before suppression (Girshick 2015, section 3); as `best_answers`."""
+    boxes, scores = decode_answers(*foreground(outputs, rules), regions, sizes, rules)
+    return scores, boxes
+
+
+def limits_of(rules: RegionRules) -> Limits:
+    """Which of the scored boxes of regions are the answer (Girshick 2015, section 3)."""
+    return Limits(rules.score_threshold, rules.nms, rules.detections, side=SMALLEST)
 
 
 def foreground(outputs: RegionOutputs, rules: RegionRules) -> tuple[Tensor, Tensor]:
@@ -355,4 +344,4 @@ def _chosen(boxes: Tensor, scores: Tensor, rules: RegionRules) -> Objects:
     """One image: boxes [r, C, 4] and scores [r, C] on the CPU -> objects after NMS by class."""
     labels = torch.arange(scores.shape[1]).expand_as(scores).flatten()
     boxes, scores = boxes.flatten(0, 1), scores.flatten()
-    return best_objects(boxes, scores, labels, rules.score_threshold, rules.nms, rules.detections, side=1e-2)
+    return best_objects(boxes, scores, labels, rules.score_threshold, rules.nms, rules.detections, side=SMALLEST)

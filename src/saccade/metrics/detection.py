@@ -18,6 +18,7 @@ from saccade.metrics.bootstrap import estimate, mean_of_defined, ratio, resample
 from saccade.metrics.curves import confusion
 from saccade.metrics.masks import encode
 from saccade.metrics.matching import AREAS, MAX_DETECTIONS, RECALLS, THRESHOLDS, Matches, Table, coco_states
+from saccade.metrics.operating import operating_points
 
 BANDS = np.array(list(AREAS.values()))
 RULES = len(AREAS) * len(THRESHOLDS)
@@ -50,7 +51,8 @@ class Detection:
     crowds are ignored. Equal scores are ordered by image id, then by place in the prediction.
 
     Curves: "precision_recall" {class, recall, precision, score: 101 each, at IoU 0.5; empty for a class without
-    truth}, "confusion" (see `curves.confusion`, summed over images; the last row and column are background).
+    truth}, "confusion" (see `curves.confusion`, summed over images; the last row and column are background),
+    "operating" (the thresholds of best F1, by VOC's count of boxes: `operating.operating_points`).
     """
 
     def __init__(self, classes: list[str], masks: bool = False, voc_inclusive: bool = False) -> None:
@@ -172,6 +174,7 @@ class Detection:
                 row |= _class_numbers(ap[:, k], recall[:, :, k], _prefix(kind))
             curves[f"{_prefix(kind)}precision_recall"] = self._curves(found)
         curves["confusion"]["counts"] = self._confusion.tolist()
+        curves["operating"] = operating_points(self.classes, voc_tables)
         return Result(metrics, per_class, curves, len(ids))
 
     def _class_rows(self, voc_tables: list[Table]) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from saccade.data.types import Annotation, Batch
+    from saccade.layers.detections import Limits
     from saccade.layers.maps import Pooled
     from saccade.layers.stages import BoxStage
     from saccade.models.stage import Stage
@@ -130,8 +131,16 @@ class NetworkOffers(Protocol):
         were (`layers/maps.py`)."""
 
     def scored_boxes(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Detector: scores [b, A, classes] in [0, 1] and boxes [b, A, 4] in pixels, before non-maximum suppression;
-        exported in place of `forward`."""
+        """Detector: scores [b, A, classes] in [0, 1] and boxes [b, A, 4] in pixels, before non-maximum suppression."""
+
+    def scored_regions(self, images: Tensor, sizes: Tensor, *given: Tensor) -> tuple[Tensor, Tensor]:
+        """Detector of two stages: scores [b, r, classes] in [0, 1] and boxes [b, r, classes, 4] in pixels, before
+        non-maximum suppression, of images whose padding has the mean colour. `sizes` [b, 2] are height and width inside
+        the padding; `given` what `forward` takes besides images."""
+
+    def answers(self, images: Tensor, sizes: Tensor) -> dict[str, Tensor]:
+        """What an exported file answers, by name (`tasks/contract.py: outputs`), where the task's own reading of the
+        network is not all of it; arguments as of `scored_regions`."""
 
     def answer_stages(self, batch: Batch) -> list[BoxStage]:
         """Detector: the boxes that it goes through on the way to its answer for a batch of one image, in order, the
@@ -277,9 +286,39 @@ def has_tail(trunk: nn.Module) -> bool:
     return bool(getattr(trunk.config, "tail", False))
 
 
-def exported_forward(model: nn.Module) -> Callable[..., Any]:
-    """What an exported file computes: `scored_boxes` where the model has it, else the model."""
-    return cast("Callable[..., Any]", getattr(model, "scored_boxes", model))
+def own_answers(model: nn.Module) -> Callable[..., dict[str, Tensor]] | None:
+    """The network's own named answers for an exported file, where it has some."""
+    return cast("Callable[..., dict[str, Tensor]] | None", getattr(model, "answers", None))
+
+
+def scored(model: nn.Module, images: Tensor, sizes: Tensor, *given: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores [b, A, classes] and boxes [b, A, 4] or [b, A, classes, 4] of a detector before suppression, clipped to
+    the images of `sizes` [b, 2]; what stands in the padding does not count where the network fills it."""
+    from saccade.ops.boxes import clip_boxes
+
+    network = cast("Any", model)
+    if hasattr(model, "scored_regions"):
+        return cast("tuple[Tensor, Tensor]", network.scored_regions(images, sizes, *given))
+    scores, boxes = network.scored_boxes(images)
+    return scores, clip_boxes(boxes, sizes[:, None])
+
+
+def padding_colour(model: nn.Module) -> Tensor | None:
+    """The colour [1, 3, 1, 1], or [1, 1, 1, 1], with which a network fills the padding of its images."""
+    return cast("Tensor | None", getattr(model, "colour", None))
+
+
+def limits_of(model: nn.Module) -> Limits:
+    """Which of the scored boxes of a detector are its answer."""
+    from saccade.layers.detections import Limits
+    from saccade.layers.regions import limits_of as limits_of_regions
+
+    if hasattr(model, "rules"):
+        return limits_of_regions(cast("Any", model.rules))
+    config = cast("Any", model.config)
+    nms, keep = (getattr(config, one, None) for one in ("nms_iou", "keep"))
+    nms, keep = config.nms if nms is None else nms, config.detections if keep is None else keep
+    return Limits(config.score_threshold, nms, keep, config.candidates)
 
 
 def pixel_scores(model: nn.Module, images: Tensor) -> Tensor:

@@ -77,23 +77,26 @@ def nms_padded(boxes: Tensor, scores: Tensor, iou_threshold: float, limit: int) 
     """NMS of many images with an answer of fixed shape, for graphs that are exported.
 
     Args:
-        boxes: [b, g, m, 4]: only boxes of the same image and group (level, class) suppress each other.
+        boxes: [b, g, m, 4]: only boxes of the same image and group (level, class) suppress each other; [b, 1, m, 4]
+            where all groups have the same boxes, of other scores.
         scores: [b, g, m]; a box with score -inf is absent and is never kept.
         iou_threshold: in [0, 1].
         limit: K, the most boxes kept an image.
 
     Returns:
-        [b, K] int64 indices into the g m boxes of an image by falling score, filled up with -1.
+        [b, K] int64 indices into the g m scores of an image by falling score, filled up with -1.
 
     Source: Felzenszwalb et al. 2010, section 7.2.
     """
     if boxes.device.type != "cpu":
         return _padded_reference(boxes, scores, iou_threshold, limit)
     kept = boxes.new_full((len(boxes), limit), -1, dtype=torch.int64)
-    groups = torch.arange(boxes.shape[1]).repeat_interleave(boxes.shape[2])
+    each, shared = boxes.shape[2], boxes.shape[1] == 1
     for i, (box, score) in enumerate(zip(boxes.flatten(1, 2), scores.flatten(1), strict=True)):
         present = (score != -torch.inf).nonzero()[:, 0]
-        rows = present[_keep(box[present], score[present], groups[present], iou_threshold, limit)]
+        own = box[present % each if shared else present]
+        groups = torch.div(present, each, rounding_mode="floor")
+        rows = present[_keep(own, score[present], groups, iou_threshold, limit)]
         kept[i, : len(rows)] = rows
     return kept
 
@@ -107,7 +110,8 @@ def _padded_reference(boxes: Tensor, scores: Tensor, iou_threshold: float, limit
     """`nms_padded` in plain torch: the groups of all images at once."""
     b, g, m = scores.shape
     ranked, order = scores.flatten(0, 1).sort(dim=1, descending=True, stable=True)
-    box = boxes.flatten(0, 1).gather(1, order[..., None].expand(-1, -1, 4))
+    own = boxes.expand(-1, g, -1, -1).flatten(0, 1)
+    box = own.gather(1, order[..., None].expand(-1, -1, 4))
     at_once = max(1, _BLOCK**2 // max(m, 1) ** 2)
     over = torch.cat([iou(part[:, :, None], part[:, None]) > iou_threshold for part in box.split(at_once)])
     stays = _settle(over.triu(1), ranked != -torch.inf)

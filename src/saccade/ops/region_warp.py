@@ -34,7 +34,7 @@ def warp_regions(
     Raises:
         ValueError: shapes do not fit, or no room between the contexts.
     """
-    if images.ndim != 4 or boxes.ndim != 3 or boxes.shape[2] != 4 or len(boxes) != len(images):
+    if images.ndim != 4 or boxes.ndim != 3 or boxes.shape[2] != 4 or boxes.shape[0] != images.shape[0]:
         raise ValueError(
             f"images {list(images.shape)} and boxes {list(boxes.shape)}: [b, 3, H, W] and [b, r, 4] needed"
         )

@@ -48,17 +48,20 @@ def roi_align(
     Source: He et al., "Mask R-CNN", ICCV 2017, section 3, "RoIAlign".
     """
     rois = to_rois(boxes)
-    levels = torch.zeros(len(rois), dtype=torch.int64, device=rois.device)
+    levels = torch.zeros(rois.shape[0], dtype=torch.int64, device=rois.device)
     height, width = (output_size, output_size) if isinstance(output_size, int) else output_size
     return roi_align_levels([features], rois, levels, [spatial_scale], height, width, sampling_ratio, aligned)
 
 
 def to_rois(boxes: Tensor | Sequence[Tensor]) -> Tensor:
-    """Boxes [n_i, 4] of each image -> rois [n, 5] with the image's index first; rois pass through.
+    """Boxes [n_i, 4] of each image, or [b, r, 4] of all -> rois [n, 5] with the image's index first; rois pass through.
 
     Raises:
         ValueError: neither form.
     """
+    if isinstance(boxes, Tensor) and boxes.ndim == 3:
+        number = torch.arange(boxes.shape[0], device=boxes.device, dtype=boxes.dtype)[:, None, None]
+        return torch.cat((number.expand(-1, boxes.shape[1], 1), boxes), -1).flatten(0, 1)
     if isinstance(boxes, Tensor):
         if boxes.ndim != 2 or boxes.shape[1] != 5:
             raise ValueError(f"rois must be [n, 5]: image index, x1, y1, x2, y2; got {list(boxes.shape)}")

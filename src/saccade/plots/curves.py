@@ -120,6 +120,30 @@ def _at(recall: Sequence[float], precision: Sequence[float], grid: np.ndarray) -
     return np.asarray(best[np.searchsorted(r, grid - 1e-9)])
 
 
+def plot_operating(points: Mapping[str, Any]) -> Figure:
+    """F1 over the confidence from which objects are given, and where it is highest.
+
+    Args:
+        points: {confidence, curve: lists of equal length, threshold, f1}.
+    """
+    figure = new_figure(5.4, 3.6)
+    axes = figure.subplots()
+    style(axes, "F1 of all objects, IoU 0.5", "smallest score of an object that is given", "F1")
+    axes.plot(points["confidence"], points["curve"], color=ACCENT, linewidth=2.0)
+    axes.plot([points["threshold"]], [points["f1"]], "o", color=INK, ms=5)
+    axes.annotate(
+        f"{points['f1']:.2f} from {points['threshold']:.2f} on",
+        (points["threshold"], points["f1"]),
+        (6, 6),
+        textcoords="offset points",
+        fontsize=9,
+        color=INK,
+    )
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.08)
+    return figure
+
+
 def plot_calibration(calibration: Mapping[str, Any]) -> Figure:
     """Accuracy against confidence, with the number of images in each bin below.
 

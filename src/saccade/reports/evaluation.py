@@ -9,6 +9,7 @@ from typing import Any
 from saccade.data.dataset import DataSet
 from saccade.metrics.curves import SCORE
 from saccade.reports.gallery import Gallery
+from saccade.reports.operating import mistakes_table, operating_section
 from saccade.reports.page import Page, headline, write_page
 from saccade.reports.sections import Section, classes_section, curves_section, data_section, scores_section
 from saccade.reports.words import cautions, explain_score
@@ -54,6 +55,8 @@ def add_result(page: Page, task: str, found: Mapping[str, Any], gallery: Gallery
     page.warnings += cautions(task, found)
     page.sections.append(scores_section(task, found["metrics"]))
     page.sections.append(curves_section(task, found))
+    if found["curves"].get("operating") is not None:
+        page.sections.append(operating_section(found["curves"]["operating"]))
     page.sections.append(classes_section(task, found["per_class"]))
     if TASKS[task].embedding:
         pairs = Section("pairs", "The pairs that mislead most", exhibits=gallery.pairs(found))
@@ -74,4 +77,6 @@ def add_result(page: Page, task: str, found: Mapping[str, Any], gallery: Gallery
         if worst.exhibits
         else "No mistake was found."
     )
+    if TASKS[task].many_objects and gallery.kinds():
+        worst.tables.append(mistakes_table(gallery.kinds()))
     page.sections += [sampled, worst]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -62,6 +63,7 @@ class Gallery:
         self._wanted = set(choose([r.id for r in records], SAMPLED))
         self._sampled: dict[str, _Kept] = {}
         self._worst: list[tuple[float, str, _Kept]] = []  # a heap, the mildest of the worst first
+        self._kinds: Counter[tuple[tuple[str, Any], ...]] = Counter()
 
     def add(self, record: Record, truth: Annotation, prediction: Annotation) -> None:
         """Judge one image; keep it if it is among the chosen or the worst so far."""
@@ -69,12 +71,20 @@ class Gallery:
         # Boxes that no one would show are left out: their rows would fill memory and picture.
         prediction = file.keep(prediction, SCORE if find_task(self.task).many_objects else None)
         kept = _Kept(record, truth, prediction, file.judge(truth, prediction, self.dataset.classes))
+        for row in kept.verdict.mistakes:
+            self._kinds[tuple((name, row[name]) for name in ("kind", "label", "predicted") if name in row)] += 1
         if record.id in self._wanted:
             self._sampled[record.id] = kept
         if kept.verdict.score > 0 and kept.verdict.mistakes:
             heapq.heappush(self._worst, (kept.verdict.score, record.id, kept))
             if len(self._worst) > WORST:
                 heapq.heappop(self._worst)
+
+    def kinds(self, most: int = 10) -> list[tuple[str, int]]:
+        """The most frequent mistakes of all images, in the words that stand under pictures, and how often each was
+        made."""
+        words, classes = task_of(self.task).mistake_in_words, self.dataset.classes
+        return [(words([dict(kind)], classes), count) for kind, count in self._kinds.most_common(most)]
 
     def sampled(self) -> list[Exhibit]:
         """The chosen images in order of id."""

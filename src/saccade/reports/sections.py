@@ -19,6 +19,7 @@ from saccade.plots.matrices import plot_confusion
 from saccade.plots.verification import plot_ranks, plot_roc, plot_similarities
 from saccade.reports.gallery import Exhibit
 from saccade.tasks.contract import task_of
+from saccade.tasks.table import find_task
 from saccade.training.plan import Plan
 
 NAMED = 10  # lines of the ledger that a report names
@@ -143,7 +144,8 @@ def curves_section(task: str, found: Mapping[str, Any]) -> Section:
     if confusion is not None and any(sum(row) for row in confusion["counts"]):
         figure = plot_confusion(confusion["classes"], confusion["counts"], f"Confusion matrix ({form.counted})")
         section.plots.append(picture("confusion", figure))
-        section.tables.append(_confusions(confusion))
+        if not find_task(task).many_objects:  # whose mistakes are counted by kind (reports/operating.py)
+            section.tables.append(_confusions(confusion))
     if curves.get("joints"):
         section.tables.append(_joints(curves["joints"]))
     if "roc" in curves and curves["roc"]["far"] and curves.get("chosen") is not None:
@@ -162,9 +164,8 @@ def _confusions(confusion: Mapping[str, Any]) -> Table:
     pairs = [(counts[t][p], t, p) for t in range(len(names)) for p in range(len(names)) if t != p and counts[t][p]]
     rows = []
     for count, t, p in sorted(pairs, key=lambda pair: (-pair[0], pair[1], pair[2]))[:10]:
-        share = "" if names[t] == "background" and t == len(names) - 1 else f"{100 * count / sum(counts[t]):.1f} %"
         cells = [Cell(names[t], kind="name2"), Cell(names[p], kind="name2"), Cell(f"{count:,}", True)]
-        rows.append(Row([*cells, Cell(share, True)]))
+        rows.append(Row([*cells, Cell(f"{100 * count / sum(counts[t]):.1f} %", True)]))
     heads = [Head("true"), Head("taken for"), Head("count", True), Head("share of the true", True)]
     return Table("Most frequent confusions", heads, rows)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from saccade.data.dataset import DataSet, Record
 from saccade.data.types import Annotation, Batch, Objects
@@ -22,7 +22,7 @@ from saccade.metrics.cuboids import Boxes3d
 from saccade.metrics.curves import IOU, SCORE, pair
 from saccade.ops.cuboids import cuboid_ious, observation_angles, wrap
 from saccade.tasks import detect
-from saccade.tasks.contract import ReportForm, Scores, Target, Verdict
+from saccade.tasks.contract import Inputs, ReportForm, Scores, Target, Verdict
 from saccade.tasks.words import best_score, percent
 
 REPORT = ReportForm(
@@ -156,7 +156,7 @@ def cautions(found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def keep(answer: Annotation, threshold: float | None) -> Annotation:
+def keep(answer: Annotation, threshold: float | Sequence[float] | None) -> Annotation:
     """The objects of at least this score."""
     return detect.keep(answer, threshold)
 
@@ -222,3 +222,11 @@ def likelihoods(model: nn.Module, targets: Sequence[Target], batch: Batch) -> Sc
         return out
 
     return likeness
+
+
+def outputs(model: nn.Module, sees: Inputs, suppressed: bool = True) -> dict[str, Tensor]:
+    """What the network says of the given boxes, from which `predict` solves for the place: `bins` [b, r, B], the
+    probability of each bin of the angle, `angles` [b, r, B, 2], cosine and sine from the middle of the bin, and
+    `residuals` [b, r, 3], metres by which height, width and length exceed the mean of the class."""
+    logits, angles, residuals = model(sees.filled(model), *sees.proposals)
+    return {"bins": logits.softmax(-1), "angles": angles, "residuals": residuals}

@@ -14,10 +14,11 @@ from saccade.data.balance import class_images
 from saccade.data.dataset import DataSet, Record
 from saccade.data.types import Annotation, Batch
 from saccade.errors import DataError, UsageError
+from saccade.layers.classification import logits_of
 from saccade.losses.classification import CLASSIFY
 from saccade.metrics import Metric
 from saccade.metrics.classification import Classification, class_scores, rank_of_truth
-from saccade.tasks.contract import SURE, Box, Demo, ReportForm, Scores, Target, Verdict
+from saccade.tasks.contract import SURE, Box, Demo, Inputs, ReportForm, Scores, Target, Verdict
 from saccade.tasks.words import best_score, most_frequent, named_scores, percent
 
 REPORT = ReportForm("f1", ("images", "predictions", "recall", "precision", "f1"), bars=False, counted="images")
@@ -99,7 +100,7 @@ def cautions(found: Mapping[str, Any]) -> list[str]:
     return [f"Not surely better than always answering {usual.name}, which is right for {percent(usual.share)}."]
 
 
-def keep(answer: Annotation, threshold: float | None) -> Annotation:
+def keep(answer: Annotation, threshold: float | Sequence[float] | None) -> Annotation:
     """All of it: the most probable class is the answer, however probable it is."""
     return answer
 
@@ -153,3 +154,8 @@ def likelihoods(model: nn.Module, targets: Sequence[Target], batch: Batch) -> Sc
         return class_logits(model, changed).softmax(1)[:, labels]
 
     return probability
+
+
+def outputs(model: nn.Module, sees: Inputs, suppressed: bool = True) -> dict[str, Tensor]:
+    """`probabilities` [b, C], whose sum is 1."""
+    return {"probabilities": logits_of(model(sees.images)).float().softmax(1)}

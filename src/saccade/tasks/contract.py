@@ -14,7 +14,10 @@ from torch import Tensor, nn
 
 from saccade.data.dataset import DataSet, Record
 from saccade.data.types import Annotation, Batch
+from saccade.errors import UsageError
+from saccade.layers.normalize import fill_beyond
 from saccade.metrics import Metric
+from saccade.models.contract import own_answers, padding_colour
 from saccade.tasks.table import find_task
 
 Box = tuple[float, float, float, float]  # x1 y1 x2 y2, pixels
@@ -29,6 +32,20 @@ class Verdict:
 
     score: float  # 0 is perfect; larger is worse; comparable within one task
     mistakes: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What an exported network is given."""
+
+    images: Tensor  # [b, 3, H, W] in [0, 1], padded right and below
+    sizes: Tensor  # [b, 2] int64, height and width inside the padding
+    proposals: tuple[Tensor, ...] = ()  # boxes [b, r, 4], zeros in empty places, for a model that takes some
+
+    def filled(self, model: nn.Module) -> Tensor:
+        """The images, with the network's own colour in the padding where it has one."""
+        colour = padding_colour(model)
+        return self.images if colour is None else fill_beyond(self.images, self.sizes, colour)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +165,9 @@ class TaskFile(Protocol):
     def cautions(self, found: Mapping[str, Any]) -> list[str]:
         """What should keep a reader from trusting these scores too much."""
 
-    def keep(self, answer: Annotation, threshold: float | None) -> Annotation:
-        """The part of an answer that is shown: what scores at least `threshold`, if there is one."""
+    def keep(self, answer: Annotation, threshold: float | Sequence[float] | None) -> Annotation:
+        """The part of an answer that is shown: what scores at least `threshold`, if there is one, or that of its class
+        among several."""
 
     def to_json(self, answer: Annotation, classes: Sequence[str]) -> dict[str, Any]:
         """An answer as plain numbers and names; see `predict --json` in the manual."""
@@ -176,6 +194,22 @@ class TaskFile(Protocol):
         Args:
             batch: the image as it is, alone.
         """
+
+    def outputs(self, model: nn.Module, sees: Inputs, suppressed: bool = True) -> dict[str, Tensor]:
+        """What a file answers into which `export` writes a network, by name and in fixed shapes.
+
+        Args:
+            suppressed: detect: boxes after non-maximum suppression, or those before it (boxes, scores). UsageError of
+                a task whose answer hangs on the boxes that are left.
+        """
+
+
+def named_answers(model: nn.Module, sees: Inputs) -> dict[str, Tensor]:
+    """`outputs` of a task whose networks all give them themselves (`models/contract.py: answers`)."""
+    answers = own_answers(model)
+    if answers is None:
+        raise UsageError(f"networks of {type(model).__module__} have no form that could be exported")
+    return answers(sees.filled(model), sees.sizes)
 
 
 def task_of(name: str) -> TaskFile:

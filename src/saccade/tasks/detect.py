@@ -19,11 +19,13 @@ from saccade.data.dataset import DataSet, Record
 from saccade.data.geometry import MIN_SIDE
 from saccade.data.types import Annotation, Batch, Objects
 from saccade.errors import DataError, UsageError
+from saccade.layers.detections import fixed_answers
 from saccade.metrics import Metric
 from saccade.metrics.curves import IOU, SCORE, pair
 from saccade.metrics.detection import Detection
+from saccade.models.contract import limits_of, scored
 from saccade.ops.boxes import box_iou
-from saccade.tasks.contract import Curves, Demo, ReportForm, Scores, Target, Verdict
+from saccade.tasks.contract import Curves, Demo, Inputs, ReportForm, Scores, Target, Verdict
 from saccade.tasks.words import best_score, percent
 
 REPORT = ReportForm(
@@ -183,12 +185,13 @@ def cautions(found: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def keep(answer: Annotation, threshold: float | None) -> Annotation:
-    """The objects of at least this score."""
+def keep(answer: Annotation, threshold: float | Sequence[float] | None) -> Annotation:
+    """The objects of at least this score, or that of their class."""
     objects = answer.objects
     if threshold is None or objects is None or objects.scores is None:
         return answer
-    return replace(answer, objects=objects[objects.scores >= threshold])
+    least = torch.as_tensor(threshold, dtype=objects.scores.dtype)
+    return replace(answer, objects=objects[objects.scores >= (least[objects.labels] if least.ndim else least)])
 
 
 def to_json(answer: Annotation, classes: Sequence[str]) -> dict[str, Any]:
@@ -251,3 +254,10 @@ def likelihoods(model: nn.Module, targets: Sequence[Target], batch: Batch) -> Sc
         return out
 
     return best_match
+
+
+def outputs(model: nn.Module, sees: Inputs, suppressed: bool = True) -> dict[str, Tensor]:
+    """`boxes` [b, D, 4] in pixels, `labels` and `scores` [b, D] by falling score, zeros in empty places. Before
+    suppression: `boxes` [b, A, 4], or [b, A, C, 4] with one for each class, and `scores` [b, A, C]."""
+    scores, boxes = scored(model, sees.filled(model), sees.sizes, *sees.proposals)
+    return fixed_answers(scores, boxes, limits_of(model)).named() if suppressed else {"boxes": boxes, "scores": scores}

@@ -19,7 +19,7 @@ from saccade.errors import DataError, UsageError
 from saccade.losses.classification import CLASSIFY
 from saccade.metrics import Metric
 from saccade.metrics.embedding import Embedding
-from saccade.tasks.contract import Demo, ReportForm, Scores, Target, Verdict
+from saccade.tasks.contract import Demo, Inputs, ReportForm, Scores, Target, Verdict
 from saccade.tasks.words import percent
 
 REPORT = ReportForm("rank_1", ("images", "rank_1", "false_refusals", "false_accepts"), bars=False)
@@ -117,7 +117,7 @@ FEW = 30  # identities
 COLLAPSED = 0.97  # cosine that hardly any two pictures of different identities should reach
 
 
-def keep(answer: Annotation, threshold: float | None) -> Annotation:
+def keep(answer: Annotation, threshold: float | Sequence[float] | None) -> Annotation:
     """All of it."""
     return answer
 
@@ -160,3 +160,8 @@ def likelihoods(model: nn.Module, targets: Sequence[Target], batch: Batch) -> Sc
         return (vectors @ others.T if compare is None else compare(vectors, others)).clamp(min=0)
 
     return alike
+
+
+def outputs(model: nn.Module, sees: Inputs, suppressed: bool = True) -> dict[str, Tensor]:
+    """`embedding` [b, d], vectors of length 1."""
+    return {"embedding": model.embed(sees.images).float()}  # type: ignore[operator]

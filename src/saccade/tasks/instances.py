@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from saccade.data.dataset import DataSet, Record
 from saccade.data.rle import encode_mask
 from saccade.data.types import Annotation, Batch
+from saccade.errors import UsageError
 from saccade.metrics import Metric
 from saccade.metrics.detection import Detection
 from saccade.tasks import detect
-from saccade.tasks.contract import Curves, ReportForm, Scores, Target, Verdict
+from saccade.tasks.contract import Curves, Inputs, ReportForm, Scores, Target, Verdict, named_answers
 
 REPORT = ReportForm(
     "mask_ap",
@@ -65,7 +66,7 @@ def cautions(found: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def keep(answer: Annotation, threshold: float | None) -> Annotation:
+def keep(answer: Annotation, threshold: float | Sequence[float] | None) -> Annotation:
     """The objects of at least this score."""
     return detect.keep(answer, threshold)
 
@@ -96,3 +97,13 @@ def raw_scores(model: nn.Module, targets: Sequence[Target]) -> Scores:
 def likelihoods(model: nn.Module, targets: Sequence[Target], batch: Batch) -> Scores:
     """As that of a detector: by boxes."""
     return detect.likelihoods(model, targets, batch)
+
+
+def outputs(model: nn.Module, sees: Inputs, suppressed: bool = True) -> dict[str, Tensor]:
+    """As of `detect`, and `masks` [b, D, M, M] in [0, 1] within the boxes.
+
+    Raises UsageError where boxes are not to be suppressed.
+    """
+    if not suppressed:
+        raise UsageError("--no-nms: masks are those of the boxes that suppression leaves; it cannot be left out")
+    return named_answers(model, sees)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from saccade.data.dataset import DataSet, Record
 from saccade.data.types import Annotation, Batch
@@ -16,7 +16,7 @@ from saccade.metrics import Metric
 from saccade.metrics.classification import class_scores
 from saccade.metrics.localization import IOU, Localization, answer_ious
 from saccade.tasks import classify, detect
-from saccade.tasks.contract import ReportForm, Scores, Target, Verdict
+from saccade.tasks.contract import Inputs, ReportForm, Scores, Target, Verdict, named_answers
 from saccade.tasks.words import percent
 
 REPORT = ReportForm(
@@ -87,7 +87,7 @@ def cautions(found: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def keep(answer: Annotation, threshold: float | None) -> Annotation:
+def keep(answer: Annotation, threshold: float | Sequence[float] | None) -> Annotation:
     """The first box alone: those that follow are of the next classes."""
     assert answer.objects is not None
     return detect.keep(replace(answer, objects=answer.objects[:1]), threshold)
@@ -116,3 +116,9 @@ def raw_scores(model: nn.Module, targets: Sequence[Target]) -> Scores:
 def likelihoods(model: nn.Module, targets: Sequence[Target], batch: Batch) -> Scores:
     """The probabilities of the classes."""
     return classify.likelihoods(model, targets, batch)
+
+
+def outputs(model: nn.Module, sees: Inputs, suppressed: bool = True) -> dict[str, Tensor]:
+    """`probabilities` [b, C], and the best answers by falling score: `boxes` [b, k, 4] in pixels, `labels` and `scores`
+    [b, k]."""
+    return named_answers(model, sees)

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from saccade.data.dataset import DataSet, Record
 from saccade.data.joints import Joints
 from saccade.data.types import Annotation, Batch, Objects
-from saccade.errors import DataError
+from saccade.errors import DataError, UsageError
 from saccade.metrics import Metric
 from saccade.metrics.curves import IOU, SCORE, overlaps
 from saccade.metrics.pose import Pose, oks
 from saccade.ops.boxes import box_iou
 from saccade.tasks import detect
-from saccade.tasks.contract import Curves, Part, ReportForm, Scores, Target, Verdict
+from saccade.tasks.contract import Curves, Inputs, Part, ReportForm, Scores, Target, Verdict, named_answers
 from saccade.tasks.words import best_score, percent
 
 REPORT = ReportForm(
@@ -178,7 +178,7 @@ def cautions(found: Mapping[str, Any]) -> list[str]:
     return [f"Fewer than 20 are labelled of {', '.join(few[:3])}{more}: what is said of these joints is a guess."]
 
 
-def keep(answer: Annotation, threshold: float | None) -> Annotation:
+def keep(answer: Annotation, threshold: float | Sequence[float] | None) -> Annotation:
     """The objects of at least this score, with all of their joints."""
     return detect.keep(answer, threshold)
 
@@ -247,3 +247,13 @@ def likelihoods(model: nn.Module, targets: Sequence[Target], batch: Batch) -> Sc
         return out
 
     return best_match
+
+
+def outputs(model: nn.Module, sees: Inputs, suppressed: bool = True) -> dict[str, Tensor]:
+    """As of `detect`, and `keypoints` [b, D, K, 3] of x, y and confidence.
+
+    Raises UsageError where boxes are not to be suppressed.
+    """
+    if not suppressed:
+        raise UsageError("--no-nms: joints are those of the boxes that suppression leaves; it cannot be left out")
+    return named_answers(model, sees)

@@ -16,7 +16,8 @@ from saccade.data.types import IGNORE, Annotation, Batch
 from saccade.errors import DataError
 from saccade.metrics import Metric, partitions
 from saccade.metrics.segmentation import Segmentation, class_iou, class_maps, count_pixels
-from saccade.tasks.contract import Demo, ReportForm, Scores, Target, Verdict
+from saccade.models.contract import pixel_scores
+from saccade.tasks.contract import Demo, Inputs, ReportForm, Scores, Target, Verdict
 from saccade.tasks.words import percent
 
 REPORT = ReportForm("iou", ("pixels", "iou", "accuracy", "precision", "boundary_iou"), counted="pixels")
@@ -93,7 +94,7 @@ def cautions(found: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def keep(answer: Annotation, threshold: float | None) -> Annotation:
+def keep(answer: Annotation, threshold: float | Sequence[float] | None) -> Annotation:
     """All of it: every pixel has a class."""
     return answer
 
@@ -163,3 +164,8 @@ def _regions(logits: Tensor, labels: Sequence[int]) -> Tensor:
 def _means(values: Tensor, regions: Tensor) -> Tensor:
     """[b, targets]: the mean of the values [b, targets, H, W] over their regions; 0 over an empty one."""
     return (values * regions).sum((2, 3)) / regions.sum((2, 3)).clamp(min=1)
+
+
+def outputs(model: nn.Module, sees: Inputs, suppressed: bool = True) -> dict[str, Tensor]:
+    """`classes` [b, H, W] uint8, the most probable class of every pixel."""
+    return {"classes": pixel_scores(model, sees.images).argmax(1).to(torch.uint8)}

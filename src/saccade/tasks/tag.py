@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from saccade.data.dataset import DataSet, Record
 from saccade.data.types import Annotation, Batch
 from saccade.errors import DataError
+from saccade.layers.classification import logits_of
 from saccade.losses.classification import TAG
 from saccade.metrics import Metric
 from saccade.metrics.classification import class_scores
 from saccade.metrics.tags import Tags
 from saccade.tasks import classify
-from saccade.tasks.contract import SURE, Curves, ReportForm, Scores, Target, Verdict
+from saccade.tasks.contract import SURE, Curves, Inputs, ReportForm, Scores, Target, Verdict
 from saccade.tasks.words import best_score, named_scores, percent
 
 REPORT = ReportForm(
@@ -106,11 +107,11 @@ def cautions(found: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def keep(answer: Annotation, threshold: float | None) -> Annotation:
+def keep(answer: Annotation, threshold: float | Sequence[float] | None) -> Annotation:
     """The tags of at least this probability; without a threshold those that the model gives."""
     if threshold is None or answer.scores is None:
         return answer
-    return replace(answer, tags=answer.scores >= threshold)
+    return replace(answer, tags=answer.scores >= torch.as_tensor(threshold, dtype=answer.scores.dtype))
 
 
 def to_json(answer: Annotation, classes: Sequence[str]) -> dict[str, Any]:
@@ -149,3 +150,8 @@ def likelihoods(model: nn.Module, targets: Sequence[Target], batch: Batch) -> Sc
         return classify.class_logits(model, changed).sigmoid()[:, labels]
 
     return probability
+
+
+def outputs(model: nn.Module, sees: Inputs, suppressed: bool = True) -> dict[str, Tensor]:
+    """`probabilities` [b, C], of each tag by itself."""
+    return {"probabilities": logits_of(model(sees.images)).float().sigmoid()}

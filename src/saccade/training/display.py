@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -12,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from saccade.machine.terminal import printable
 
+LOGGER = logging.getLogger("saccade.train")
 WAITING = 0.2  # share of an epoch's time spent waiting for images from which on its line says so
 
 
@@ -42,9 +45,15 @@ class LastingStderr:
 
 
 class Display:
-    """Progress on stderr; nothing at all if not `shown`. The bar appears on terminals only."""
+    """Progress on stderr; nothing at all if not `shown`. The bar appears on terminals only. Lines also go to the logger
+    `saccade.train`, shown or not.
 
-    def __init__(self, shown: bool) -> None:
+    Args:
+        on_epoch: called with each row of log.jsonl; what it raises ends the run.
+    """
+
+    def __init__(self, shown: bool, on_epoch: Callable[[dict[str, Any]], object] | None = None) -> None:
+        self.on_epoch = on_epoch
         self.console = Console(file=LastingStderr(), quiet=not shown, soft_wrap=True)  # type: ignore[arg-type]
         self.bar = Progress(
             TextColumn("{task.description}"),
@@ -67,6 +76,7 @@ class Display:
         self.bar.stop()
 
     def say(self, text: str) -> None:
+        LOGGER.info("%s", printable(text))
         self.console.print(printable(text), highlight=False, markup=False)
 
     def begin(self, stage: str) -> None:
@@ -96,3 +106,5 @@ class Display:
         rate, waiting = row["images_per_second"], row["waiting"]
         held_up = f" (waits for images {waiting:.0%} of the time: see --workers, cache)" if waiting >= WAITING else ""
         self.say(f"epoch {row['epoch']}  {row['minutes']:.1f} min  {losses}  {rate:.1f} images/s{held_up}{scored}")
+        if self.on_epoch is not None:
+            self.on_epoch(dict(row))

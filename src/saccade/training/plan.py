@@ -104,7 +104,7 @@ class Plan:
         }
 
     def checkpoint(self, model: nn.Module, metrics: Mapping[str, Any], thresholds: Sequence[float] = ()) -> Checkpoint:
-        """A network of this plan as it is written to a file; `thresholds` are those of tags, one a class."""
+        """A network of this plan as it is written to a file; `thresholds` are one a class, or none."""
         return Checkpoint(
             self.model,
             dataclasses.asdict(self.config),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import glob
-import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from saccade.data.formats.listing import images_to_look_at
 from saccade.data.image import decode, note_frames
 from saccade.data.loader import iter_images
 from saccade.data.types import Annotation
-from saccade.data.video import SUFFIXES, Footage, camera_number
+from saccade.data.video import Footage
 from saccade.errors import DataError, UsageError
 from saccade.inference.alike import Compared, beside
+from saccade.inference.answer import labels_of, of_classes
 from saccade.inference.cameras import cameras_for
 from saccade.inference.masks import COCO, CocoFile, check_masks, map_name, restate_masks
 from saccade.inference.predictor import Predictor, load
@@ -34,6 +32,8 @@ from saccade.inference.recording import (
     write_picture,
 )
 from saccade.inference.regions import answer_for_boxes, answer_in_frames, boxes_for, names_boxes
+from saccade.inference.saving import Saving, saved_forms
+from saccade.inference.sources import expand
 from saccade.inference.tiles import Tiling, check_tiles, predict_each_in_tiles, tiling_of
 from saccade.inference.video import Frame, Pace, behind, predict_frames
 from saccade.inference.window import Window
@@ -45,7 +45,6 @@ from saccade.plots.draw import draw, draw_enlarged
 from saccade.tasks.contract import task_of
 from saccade.training.interrupt import Interrupt, Stopped
 
-_ADDRESS = re.compile("[a-z][a-z0-9+.-]*://.*", re.DOTALL | re.IGNORECASE)
 ALONE = "no boxes are given: the whole picture is taken for one person (--proposals FILE or RUN)"
 
 
@@ -80,6 +79,8 @@ def predict(
     show: bool = False,
     weights: str | Path | None = None,
     names: str | Path | None = None,
+    classes: Sequence[str] | None = None,
+    save: str | Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Answers of a trained model; `answers` gives the same one after another, as they come.
 
@@ -96,6 +97,7 @@ def predict(
         instances, tile, overlap: the objects in a segmenter's class maps; images in tiles (`inference.tiles.Tiling`).
         nms, weights, names: as in `load`: how overlapping boxes suppress each other; the files of a `.cfg`.
         frames, fps: stop a video or camera after so many frames; draw the frames/s that are answered into videos.
+        classes, save: names of those that are asked for; what is written into `out` (`inference.saving.FORMS`).
         show: open a window that shows videos with their answers; `q` in it ends the one that is shown.
 
     Returns:
@@ -107,14 +109,14 @@ def predict(
     Raises:
         DataError: a source that matches nothing; not one image could be read.
         UsageError: a threshold out of range; `nms` for a model that finds no objects; `masks` that cannot be had
-            (`inference.masks.check_masks`); a picture in `out` would take the place of a source; an address;
-            `show` without a video, or without a display.
+            (`inference.masks.check_masks`); a picture in `out` would take the place of a source; an address; `show`.
         ResourceError: no space or permission in `out`.
         Stopped: a signal came; `out` holds the answers until then.
     """
     options = Options(threshold, proposals, masks, batch, workers, device, precision, frames, nms, fps, show)
     options = replace(options, weights=weights, names=names, camera=camera, tiling=tiling_of(tile, overlap))
-    return _as_far_as(answers(run, sources, out, replace(options, instances=instances)))
+    options = replace(options, instances=instances, classes=classes, save=save)
+    return _as_far_as(answers(run, sources, out, options))
 
 
 def _as_far_as(answers: Iterator[Answer]) -> list[dict[str, Any]]:
@@ -146,6 +148,8 @@ class Options:
     progress: bool = False  # show on stderr how far a video is, and at which rate
     weights: str | Path | None = None
     names: str | Path | None = None
+    classes: Sequence[str] | None = None
+    save: str | Sequence[str] | None = None
     instances: bool = False
     tiling: Tiling | None = None  # in which tiles images are looked at, if in any
     camera: str | Path | None = None
@@ -162,12 +166,12 @@ def answers(
     options: Options = Options(),
 ) -> Iterator[Answer]:
     """The answers of `predict` one after another, each when it is written. Arguments and errors are those of it; but
-    DataError also comes behind the answers of a video that is cut off, where there is no other source."""
+    DataError also comes behind the answers where an image could not be read, or a video is cut off."""
     sources = [sources] if isinstance(sources, str | Path) else list(sources)
     images, videos = expand([at_home(source) for source in sources])
     predictor = options.load(run)
-    form = _Form(_smallest_score(options.threshold, predictor), options.masks)
-    predictor.least_score = form.threshold or 0.0
+    form = _Form.of_options(options, predictor)
+    forms = saved_forms(options.save, predictor.task, out is not None)
     check_masks(options.masks, predictor.task, out is not None, videos)
     boxes = boxes_for(predictor, str(run), at_home(options.proposals), images)
     cameras = cameras_for(predictor.task, at_home(options.camera))
@@ -176,12 +180,12 @@ def answers(
     names, films = picture_names(images), film_names(videos)
     maps = [map_name(name) for name in names.values() if options.masks == "png"]
     written = [*names.values(), *maps, *films, *map(lines_name, films), LINES, WHOLE, COCO]
-    if options.show:
-        Window.check(videos)
+    Window.check(videos) if options.show else None
     folder = None if out is None else _folder(Path(at_home(out)), [*images, *map(Path, videos)], written)
+    saving = Saving(folder, forms, predictor.task, predictor.classes)
 
     def each(interrupt: Interrupt) -> Generator[Answer]:
-        compared = Compared(predictor, form.threshold)
+        also = _Also(saving, Compared(predictor, options.threshold))
         found = _of_images(predictor, images, options.batch, options.workers)
         if options.tiling is not None:
             found = predict_each_in_tiles(predictor, images, options.tiling)
@@ -189,7 +193,7 @@ def answers(
             found = answer_for_boxes(predictor, images, boxes, options.batch, cameras)
         for path, answer, notes in found:
             target = None if folder is None else folder / names[path]
-            yield _about_image(predictor, path, answer, form, target, notes, compared)
+            yield _about_image(predictor, path, answer, form, target, notes, also)
             if interrupt.number:
                 return
         for video, name in zip(videos, films, strict=True):
@@ -208,62 +212,55 @@ def answers(
             number += 1
             errors += [answer.json["error"]] if "error" in answer.json else []
             yield answer
+        saving.close()
     place = "" if folder is None else f"; they are in {folder / WHOLE}"
     if interrupt.number:
         raise Stopped(interrupt.number, f"stopped after {number} answers{place}")
-    if errors and len(errors) == number:
-        raise DataError("no image could be read. " + "; ".join(errors[:5]))
-    if errors and len(errors) == len(images) + len(videos):  # nothing is whole
-        raise DataError(f"{'; '.join(errors[:5])} ({number - len(errors)} frames are answered{place})")
+    if errors:
+        raise DataError(_refused(errors, number, len(images) + len(videos), place))
 
 
-def expand(sources: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
-    """Image files, and videos or cameras, in the order given. A number alone is a camera where no file has that name.
+def _refused(errors: Sequence[str], answers: int, sources: int, place: str) -> str:
+    """What could not be read of some sources, and that the rest is answered."""
+    what = "frames" if len(errors) == sources else "others"
+    others = f" ({answers - len(errors)} {what} are answered{place})" if answers > len(errors) else ""
+    return f"{'' if others else 'no image could be read. '}{'; '.join(errors[:5])}{others}"
 
-    Raises:
-        DataError: a source matches nothing.
-        UsageError: a camera without a number; an address, for what stands there is anyone's, and a playlist names
-            files and servers of its own.
-    """
-    images: list[Path] = []
-    videos: list[str] = []
-    for source in sources:
-        path, text = Path(source), str(source)
-        if re.fullmatch("[0-9]{1,3}", text) and not path.exists():
-            videos.append(f"camera:{int(text)}")
-        elif _ADDRESS.fullmatch(text) and not path.exists():
-            raise UsageError(f"{text}: addresses are not opened; save the video, or let the stream be a camera here")
-        elif text.startswith("camera:") and not path.exists():
-            if camera_number(text) is None:
-                raise UsageError(f"{text}: a camera is named by its number, such as camera:0")
-            videos.append(text)
-        elif path.is_dir():
-            images += images_to_look_at(path)
-        else:
-            found = [path] if path.is_file() else [Path(m) for m in sorted(glob.glob(text, recursive=True))]
-            files = [match for match in found if match.is_file()]
-            if not files:
-                raise DataError(f"{text}: no such image, folder or video, and no file matches it as a pattern")
-            videos += [str(file) for file in files if file.suffix.lower() in SUFFIXES]
-            images += [file for file in files if file.suffix.lower() not in SUFFIXES]
-    return images, videos
+
+@dataclass(frozen=True, slots=True)
+class _Also:
+    """What else is made of the answers for images."""
+
+    saving: Saving
+    compared: Compared
 
 
 @dataclass(frozen=True, slots=True)
 class _Form:
     """Which part of an answer is shown, and how."""
 
-    threshold: float | None
+    threshold: float | Sequence[float] | None
     masks: str
+    labels: Sequence[int] | None = None  # the classes that are asked for; None: all
 
+    @classmethod
+    def of_options(cls, options: Options, predictor: Predictor) -> _Form:
+        """What is asked for, of which the predictor computes no more; raises UsageError where it cannot be had."""
+        labels = None if options.classes is None else labels_of(options.classes, predictor.classes)
+        form = cls(predictor.shown_from(options.threshold), options.masks, labels)
+        predictor.least_score = form.least
+        return form
 
-def _smallest_score(threshold: float | None, predictor: Predictor) -> float | None:
-    """What was asked for, else that of the task; people whose boxes are given are all answered for."""
-    if threshold is None and not predictor.preprocessing.one_person:
-        threshold = task_of(predictor.task).SMALLEST_SCORE
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise UsageError(f"threshold {threshold} is not between 0 and 1")
-    return threshold
+    @property
+    def least(self) -> float:
+        """The smallest score that is shown of any class."""
+        threshold = self.threshold
+        return threshold or 0.0 if threshold is None or isinstance(threshold, float | int) else min(threshold)
+
+    def of(self, predictor: Predictor, answer: Annotation) -> Annotation:
+        """The part of an answer that is shown."""
+        kept = task_of(_kind(predictor, answer)).keep(answer, self.threshold)
+        return kept if self.labels is None else of_classes(kept, self.labels)
 
 
 def _folder(out: Path, sources: Sequence[Path], names: Sequence[str]) -> Path:
@@ -285,14 +282,17 @@ def _about_image(
     form: _Form,
     target: Path | None,
     notes: list[str],
-    compared: Compared,
+    also: _Also,
 ) -> Answer:
-    """What is to be said of one image, `compared` with those before; drawn into a picture `target`, if there is one."""
+    """What is to be said of one image, compared with those before; drawn into a picture `target`, if that is wanted."""
     if isinstance(answer, DataError):
         return _refusal(str(path), str(answer))
-    answer = task_of(_kind(predictor, answer)).keep(answer, form.threshold)
-    notes, more = [*notes, *note_frames(path)], compared.add(str(path), answer)
+    answer = form.of(predictor, answer)
+    saving, notes = also.saving, [*notes, *note_frames(path)]
+    more = also.compared.add(str(path), answer)
     if target is not None:
+        saving.add(path, target.stem, answer)
+    if target is not None and saving.pictures:
         try:
             pixels = beside(path, more) if more else draw_enlarged(decode(path), answer, predictor.classes)
             notes += write_picture(target, pixels)
@@ -373,7 +373,7 @@ def _of_video(
     recording = Recording(target, footage.rate)
 
     def finish(frame: Frame) -> Answer:
-        shown = task_of(_kind(predictor, frame.answer)).keep(frame.answer, form.threshold)
+        shown = form.of(predictor, frame.answer)
         corner = f"{frame.rate:.1f} frames/s" if options.fps else ""
         wanted = options.show or target is not None
         pixels = draw(frame.pixels, shown, predictor.classes, corner) if wanted else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -71,6 +71,7 @@ def train(
     device: str | None = None,
     proposals: str | Path | None = None,
     progress: bool = True,
+    on_epoch: Callable[[dict[str, Any]], object] | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
     """Train a model on a data set; leaves a run folder with checkpoints, log, metrics and report.
@@ -85,6 +86,7 @@ def train(
         join: data of images that have a class and no boxes, for models that learn from them too.
         recipe: "default", "paper", or of a classifier with weights "probe": its output layer is fitted first.
         resume, overwrite: go on with the run in `out`; replace it.
+        on_epoch: called in the first process with each row of log.jsonl; what it raises ends the run.
         proposals: of a model that takes some, a file (`data.proposals.FORMS`) or run in place of selective search.
         config, settings: a YAML or JSON file of fields of `config.Settings` or of the model's Config; such fields.
 
@@ -111,7 +113,7 @@ def train(
     with lock(run) as first:
         if first:
             run_folder(run, model, data, resume, overwrite)  # another run may have ended there since
-        display = Display(progress and is_main_process())
+        display = Display(progress and is_main_process(), on_epoch)
         return run_stages(plan, find_stages(plan, stored), run, _makers(device, display), resume=resume)
 
 

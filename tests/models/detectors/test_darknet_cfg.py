@@ -302,7 +302,7 @@ def test_published_files_find_what_opencv_finds(files: str, least: float, overla
         photo = decode(shared_data / "photos" / name)
         factor = torch.tensor([photo.shape[1] / size[1], photo.shape[0] / size[0]] * 2)
         small = cv2.resize(photo, size[::-1], interpolation=cv2.INTER_LINEAR)
-        answer = predictor.predict(small).objects
+        answer = predictor.answer(small).objects
         with torch.no_grad():
             scores, boxes = predictor.network.scored_boxes(torch.from_numpy(small).permute(2, 0, 1)[None] / 255)  # type: ignore[operator]
         assert answer is not None

@@ -199,13 +199,13 @@ def test_train_goes_through_its_stages_and_the_run_proposes_by_itself(
     assert not any("metrics" in row for row in rows)  # it is not measured
     predictor = saccade.load(run)
     path = data / "val" / "0.png"
-    found = predictor.predict(path).objects
+    found = predictor.answer(path).objects
     pixels = np.array(Image.open(path).convert("RGB"))
-    again = predictor.predict(pixels).objects
+    again = predictor.answer(pixels).objects
     assert found is not None
     assert again is not None
     assert torch.equal(found.boxes, again.boxes)
-    alone = predictor.predict(pixels, Objects(torch.tensor([[5.0, 5, 30, 30]]), torch.zeros(1, dtype=torch.int64)))
+    alone = predictor.answer(pixels, Objects(torch.tensor([[5.0, 5, 30, 30]]), torch.zeros(1, dtype=torch.int64)))
     assert len(alone.objects or ()) <= 2  # one box, two classes
 
 

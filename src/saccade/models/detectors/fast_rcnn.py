@@ -32,6 +32,7 @@ from saccade.layers.regions import (
     given_regions,
     region_losses,
     region_predictions,
+    scored_answers,
 )
 from saccade.layers.stages import BoxStage, SecondStage, aligned_bins, given_stage, pooled_bins
 from saccade.layers.targets import detection_targets
@@ -184,7 +185,7 @@ class RoIHeads(nn.Module):
 
     def forward(self, level: Tensor, regions: Tensor, trunk: Any) -> RegionOutputs:
         """The map [b, channels, h, w] and regions [b, r, 4] -> logits and offsets for each class."""
-        rois = to_rois(regions.unbind())
+        rois = to_rois(regions)
         if self.pooling == "pool":
             pooled = roi_pool(level, rois, self.side, self.scale)
         else:
@@ -244,6 +245,10 @@ class Model(nn.Module):
         targets = detection_targets(batch, self.config.classes)
         wanted = draw_regions(self._given(batch), targets, self.rules)
         return region_losses(self._outputs(batch, wanted.regions), wanted, self.rules)
+
+    def scored_regions(self, images: Tensor, sizes: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """What `predict` selects from (`contract.NetworkOffers`)."""
+        return scored_answers(RegionOutputs(*self(images, boxes)), boxes, sizes, self.rules)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[Annotation]:

@@ -24,7 +24,7 @@ from saccade.data.types import Annotation, Batch
 from saccade.layers.anchors import fit_anchors, reference_anchors, shapes_of, sides_of_boxes
 from saccade.layers.normalize import fill_padding, mean_colour
 from saccade.layers.proposing import AnchorOutputs, ProposalRules, RegionProposalNetwork, RPNHead
-from saccade.layers.regions import RegionRules, draw_regions, region_losses, region_predictions
+from saccade.layers.regions import RegionRules, draw_regions, region_losses, region_predictions, scored_answers
 from saccade.layers.stages import BoxStage, SecondStage, found_targets
 from saccade.layers.targets import detection_targets
 from saccade.models.contract import has_tail
@@ -265,6 +265,12 @@ class Model(nn.Module):
             wanted = draw_regions(proposals, targets, self.rules)
             losses |= region_losses(self.roi_heads(level, wanted.regions, self.trunk), wanted, self.rules)
         return losses
+
+    def scored_regions(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """What `predict` selects from (`contract.NetworkOffers`)."""
+        level = self.trunk.features(images)[-1]
+        proposals = self.rpn.propose(self._anchors(images, level), sizes, training=False)
+        return scored_answers(self.roi_heads(level, proposals, self.trunk), proposals, sizes, self.rules)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[Annotation]:

@@ -41,6 +41,7 @@ from saccade.layers.regions import (
     draw_regions,
     region_losses,
     region_predictions,
+    scored_answers,
 )
 from saccade.layers.stages import BoxStage, SecondStage, aligned_bins, found_targets
 from saccade.layers.targets import detection_targets
@@ -244,7 +245,7 @@ class RoIHeads(nn.Module):
 
     def forward(self, levels: Sequence[Tensor], regions: Tensor) -> RegionOutputs:
         """Levels, of which those added are not read, and regions [b, r, 4] -> logits and offsets for each class."""
-        hidden = self.box_head(self.pooling(levels, to_rois(regions.unbind()), 7))
+        hidden = self.box_head(self.pooling(levels, to_rois(regions), 7))
         logits, deltas = self.box_predictor(hidden)
         ious = None if self.iou_predictor is None else self.iou_predictor(hidden).float()
         shape = regions.shape[:2]
@@ -328,6 +329,13 @@ class Model(nn.Module):
             own = region_losses(outputs, wanted, self.rules_of_heads[i])
             losses |= {f"{name}_{i + 1}": loss / 2**i for name, loss in own.items()}
         return losses
+
+    def scored_regions(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """What `predict` selects from (`contract.NetworkOffers`)."""
+        levels = self.backbone(images)
+        proposals = self.rpn.propose(self.rpn(levels, images.shape[-2:]), sizes, training=False)
+        regions, outputs = self._answers(levels, proposals, sizes)
+        return scored_answers(outputs, regions, sizes, self.rules_of_heads[-1])
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[Annotation]:

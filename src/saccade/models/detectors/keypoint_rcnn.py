@@ -196,7 +196,7 @@ class RoIHeads(nn.Module):
 
     def forward(self, levels: Sequence[Tensor], regions: Tensor) -> RegionOutputs:
         """Levels, of which those added are not read, and regions [b, r, 4] -> logits and offsets for each class."""
-        logits, deltas = self.box_predictor(self.box_head(self.for_boxes(levels, to_rois(regions.unbind()), 7)))
+        logits, deltas = self.box_predictor(self.box_head(self.for_boxes(levels, to_rois(regions), 7)))
         shape = regions.shape[:2]
         return RegionOutputs(logits.unflatten(0, shape), deltas.unflatten(0, shape))
 
@@ -232,7 +232,7 @@ class Model(nn.Module):
         proposals = self.rpn.propose(anchors, sizes, training=False)
         regions = self.roi_heads(levels, proposals)
         best = best_answers(regions, proposals, sizes, self.rules)
-        logits = self.roi_heads.joints(levels, to_rois(best.boxes.unbind()))
+        logits = self.roi_heads.joints(levels, to_rois(best.boxes))
         joints = peaks(logits, best.boxes.flatten(0, 1)).unflatten(0, best.labels.shape)
         raw = (torch.cat(anchors.logits, 1), torch.cat(anchors.deltas, 1), proposals, regions.logits, regions.deltas)
         return (*raw, best.boxes, best.labels, best.scores, joints)
@@ -250,6 +250,15 @@ class Model(nn.Module):
         losses |= region_losses(self.roi_heads(levels, wanted.regions), wanted, self.rules)
         joints = keypoint_targets(wanted, batch.truth or [], self.config.joints, 4 * self.config.joint_side)
         return losses | {"joints": keypoint_loss(self.roi_heads.joints(levels, joints.rois), joints)}
+
+    def answers(self, images: Tensor, sizes: Tensor) -> dict[str, Tensor]:
+        """`predict` in fixed shapes (`contract.NetworkOffers`), but for joints [b, D, K, 3], which are placed to a cell
+        of their heat map, where `predict` reads them to a pixel."""
+        levels = self.backbone(images)
+        proposals = self.rpn.propose(self.rpn(levels, images.shape[-2:]), sizes, training=False)
+        best = best_answers(self.roi_heads(levels, proposals), proposals, sizes, self.rules)
+        joints = peaks(self.roi_heads.joints(levels, to_rois(best.boxes)), best.boxes.flatten(0, 1))
+        return best.named() | {"keypoints": joints.unflatten(0, best.labels.shape)}
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[Annotation]:

@@ -193,7 +193,7 @@ class RoIHeads(nn.Module):
 
     def forward(self, levels: Sequence[Tensor], regions: Tensor) -> RegionOutputs:
         """Levels, of which those added are not read, and regions [b, r, 4] -> logits and offsets for each class."""
-        logits, deltas = self.box_predictor(self.box_head(self.for_boxes(levels, to_rois(regions.unbind()), 7)))
+        logits, deltas = self.box_predictor(self.box_head(self.for_boxes(levels, to_rois(regions), 7)))
         shape = regions.shape[:2]
         return RegionOutputs(logits.unflatten(0, shape), deltas.unflatten(0, shape))
 
@@ -233,7 +233,7 @@ class Model(nn.Module):
         proposals = self.rpn.propose(anchors, sizes, training=False)
         regions = self.roi_heads(levels, proposals)
         best = best_answers(regions, proposals, sizes, self.rules)
-        masks = self.roi_heads.likely_masks(levels, to_rois(best.boxes.unbind()), best.labels.flatten())
+        masks = self.roi_heads.likely_masks(levels, to_rois(best.boxes), best.labels.flatten())
         found = (best.boxes, best.labels, best.scores, masks.unflatten(0, best.labels.shape))
         return (
             torch.cat(anchors.logits, 1),
@@ -257,6 +257,14 @@ class Model(nn.Module):
         losses |= region_losses(self.roi_heads(levels, wanted.regions), wanted, self.rules)
         masks = mask_targets(wanted, batch.truth or [], 2 * self.config.mask_side, self.config.aligned)
         return losses | {"mask": mask_loss(self.roi_heads.masks(levels, masks.rois), masks)}
+
+    def answers(self, images: Tensor, sizes: Tensor) -> dict[str, Tensor]:
+        """`predict` in fixed shapes (`contract.NetworkOffers`); masks [b, D, M, M] in [0, 1] lie within their boxes."""
+        levels = self.backbone(images)
+        proposals = self.rpn.propose(self.rpn(levels, images.shape[-2:]), sizes, training=False)
+        best = best_answers(self.roi_heads(levels, proposals), proposals, sizes, self.rules)
+        masks = self.roi_heads.likely_masks(levels, to_rois(best.boxes), best.labels.flatten())
+        return best.named() | {"masks": masks.unflatten(0, best.labels.shape)}
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[Annotation]:

@@ -27,7 +27,14 @@ from saccade.errors import DataError
 from saccade.layers.box_coding import encode_boxes
 from saccade.layers.matching import IGNORED
 from saccade.layers.normalize import fill_padding, mean_colour
-from saccade.layers.regions import RegionRules, TwoLayerHead, draw_regions, given_regions, scored_predictions
+from saccade.layers.regions import (
+    RegionRules,
+    TwoLayerHead,
+    decode_answers,
+    draw_regions,
+    given_regions,
+    scored_predictions,
+)
 from saccade.layers.solved_head import SolvedHead
 from saccade.layers.stages import BoxStage, SecondStage, given_stage
 from saccade.layers.targets import detection_targets, learnable
@@ -169,6 +176,12 @@ class Model(nn.Module):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The softmax loss of fine-tuning over regions drawn from the images, `sample` in all."""
         return {"class": fine_tuning_loss(self, batch)}
+
+    def scored_regions(self, images: Tensor, sizes: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """What `predict` selects from (`contract.NetworkOffers`)."""
+        scores, offsets = self(images, boxes)
+        places, scores = decode_answers(scores, offsets, boxes, sizes, self.rules)
+        return scores, places
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[Annotation]:

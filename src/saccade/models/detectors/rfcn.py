@@ -32,6 +32,7 @@ from saccade.layers.regions import (
     hardest_regions,
     region_losses,
     region_predictions,
+    scored_answers,
 )
 from saccade.layers.stages import BoxStage, SecondStage, aligned_bins, found_targets
 from saccade.layers.targets import detection_targets
@@ -221,7 +222,7 @@ class PositionSensitiveHead(nn.Module):
         return self.scores(hidden).float(), self.boxes(hidden).float()
 
     def forward(self, features: Tensor, regions: Tensor) -> RegionOutputs:
-        rois = to_rois(regions.unbind())
+        rois = to_rois(regions)
         votes = [ps_roi_pool(maps, rois, self.bins, self.scale).mean((2, 3)) for maps in self.maps(features)]
         logits, deltas = (vote.unflatten(0, regions.shape[:2]) for vote in votes)
         return RegionOutputs(logits, deltas)
@@ -289,6 +290,12 @@ class Model(nn.Module):
         if config.ohem:
             wanted = hardest_regions(outputs, wanted, self.rules, config.head_sample, config.ohem_nms)
         return losses | region_losses(outputs, wanted, self.rules)
+
+    def scored_regions(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """What `predict` selects from (`contract.NetworkOffers`)."""
+        proposing, features = self.backbone(images)
+        proposals = self.rpn.propose(self.rpn([proposing], images.shape[-2:]), sizes, training=False)
+        return scored_answers(self.head(features, proposals), proposals, sizes, self.rules)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[Annotation]:

@@ -31,7 +31,7 @@ from saccade.errors import UsageError
 from saccade.layers.anchors import fit_anchors, sides_of_boxes
 from saccade.layers.matching import IGNORED
 from saccade.layers.normalize import fill_padding, mean_colour
-from saccade.layers.regions import RegionOutputs, RegionRules, region_predictions
+from saccade.layers.regions import RegionOutputs, RegionRules, region_predictions, scored_answers
 from saccade.layers.sampling import sample_anchors
 from saccade.layers.stages import BoxStage, SecondStage, windows_stage
 from saccade.layers.targets import RegionTargets, Targets, detection_targets
@@ -274,7 +274,7 @@ class Model(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Class logits [b, A, C + 1] of all windows of images [b, 3, H, W] in [0, 1], background first."""
-        whole = images.new_tensor([0.0, 0.0, images.shape[3], images.shape[2]]).expand(len(images), 1, 4)
+        whole = images.new_tensor([0.0, 0.0, images.shape[3], images.shape[2]]).expand(images.shape[0], 1, 4)
         logits = []
         for counts in self.counts(images.shape[-2:]):
             sides = [self.config.window + (n - 1) * self.net.step for n in counts]
@@ -292,7 +292,7 @@ class Model(nn.Module):
 
     def scored_boxes(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Scores [b, A, C] of all windows and these, [b, A, 4] in pixels; exportable."""
-        return self(images).softmax(2)[..., 1:], self.windows(images).expand(len(images), -1, -1)
+        return self(images).softmax(2)[..., 1:], self.windows(images).expand(images.shape[0], -1, -1)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """`class`: the softmax loss of drawn windows, divided by their number."""
@@ -321,6 +321,11 @@ class Model(nn.Module):
         inside = (centre < sizes.flip(1)[:, None]).all(2, keepdim=True)
         return torch.where(inside, windows, 0)
 
+    def scored_regions(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """What `predict` selects from (`contract.NetworkOffers`)."""
+        regions = self._inside(self.windows(images), sizes)
+        return scored_answers(RegionOutputs(self(images), torch.zeros_like(regions)), regions, sizes, self.rules)
+
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[Annotation]:
         """At most `detections` objects an image, by falling score; on the CPU."""
@@ -346,7 +351,7 @@ def cut(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
     Four bilinear samples a pixel, so that a part of a part is the same pixels as a part cut out at once.
     """
-    return roi_align(images, to_rois(boxes.unbind()), size, 1.0, 2, True)
+    return roi_align(images, to_rois(boxes), size, 1.0, 2, True)
 
 
 def shake(boxes: Tensor, times: int) -> Tensor:

@@ -22,7 +22,7 @@ from saccade.data.types import Annotation, Batch
 from saccade.errors import UsageError
 from saccade.layers.frozen_norm import freeze_norms
 from saccade.layers.normalize import mean_colour
-from saccade.layers.regions import RegionRules, TwoLayerHead
+from saccade.layers.regions import RegionRules, TwoLayerHead, decode_answers
 from saccade.layers.solved_head import SolvedHead
 from saccade.layers.stages import BoxStage, given_stage, pooled_bins
 from saccade.models import model_config
@@ -176,7 +176,7 @@ class Model(nn.Module):
 
         A region is pooled from the scale at which its area is nearest to that of `window` (section 4.1).
         """
-        rois = to_rois(regions.unbind())
+        rois = to_rois(regions)
         nearest = self._scale_of(rois[:, 1:])
         pooled = None
         for i, (scale, features) in enumerate(zip(self.config.scales, seen, strict=True)):
@@ -200,6 +200,12 @@ class Model(nn.Module):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The softmax loss of fine-tuning over regions drawn from the images, `sample` in all."""
         return {"class": fine_tuning_loss(self, batch)}
+
+    def scored_regions(self, images: Tensor, sizes: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """What `predict` selects from (`contract.NetworkOffers`)."""
+        scores, offsets = self(images, boxes)
+        places, scores = decode_answers(scores, offsets, boxes, sizes, self.rules)
+        return scores, places
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[Annotation]:

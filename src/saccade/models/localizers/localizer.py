@@ -245,23 +245,44 @@ class Model(nn.Module):
 
         With a box for each class there are those of the (at most) 5 most probable classes, best first.
         """
-        logits, boxes = self(batch.images)
-        scores = logits.detach().float().softmax(1)
-        count = min(ANSWERS, self.config.classes) if self.config.per_class else 1
-        order = scores.argsort(dim=1, descending=True, stable=True)[:, :count]
-        rows = order if self.config.per_class else torch.zeros_like(order)
-        height, width = batch.images.shape[-2:]
-        chosen = corners(boxes.detach().gather(1, rows[:, :, None].expand(-1, -1, 4)), (height, width))
-        labels = order[:, 0].tolist()
+        found = self._best(batch.images)
+        labels = found.labels[:, 0].tolist()
         return [
             Annotation(
                 size,
                 label=labels[i],
-                scores=scores[i],
-                objects=Objects(clip_boxes(chosen[i], size), order[i], scores[i, order[i]]),
+                scores=found.probabilities[i],
+                objects=Objects(clip_boxes(found.boxes[i], size), found.labels[i], found.scores[i]),
             )
             for i, size in enumerate(batch.sizes)
         ]
+
+    def answers(self, images: Tensor, sizes: Tensor) -> dict[str, Tensor]:
+        """`predict` in fixed shapes (`contract.NetworkOffers`)."""
+        found = self._best(images)
+        boxes = clip_boxes(found.boxes, sizes[:, None])
+        named = {"boxes": boxes, "labels": found.labels, "scores": found.scores}
+        return {"probabilities": found.probabilities, **named}
+
+    @torch.no_grad()
+    def _best(self, images: Tensor) -> _Best:
+        logits, boxes = self(images)
+        scores = logits.float().softmax(1)
+        count = min(ANSWERS, self.config.classes) if self.config.per_class else 1
+        order = scores.argsort(dim=1, descending=True, stable=True)[:, :count]
+        rows = order if self.config.per_class else torch.zeros_like(order)
+        chosen = corners(boxes.gather(1, rows[:, :, None].expand(-1, -1, 4)), images.shape[-2:])
+        return _Best(scores, chosen, order, scores.gather(1, order))
+
+
+@dataclass(slots=True)
+class _Best:
+    """What is said of images: the probability of every class, and the k most probable with their boxes in pixels."""
+
+    probabilities: Tensor  # [b, classes]
+    boxes: Tensor  # [b, k, 4]
+    labels: Tensor  # [b, k]
+    scores: Tensor  # [b, k]
 
 
 def true_boxes(truth: Sequence[Annotation], size: tuple[int, int]) -> Tensor:
@@ -280,11 +301,10 @@ def true_boxes(truth: Sequence[Annotation], size: tuple[int, int]) -> Tensor:
     return torch.cat([(low + high) / 2 / sides, (high - low) / sides], 1)
 
 
-def corners(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+def corners(boxes: Tensor, size: Sequence[int]) -> Tensor:
     """[..., 4] centre x, centre y, width, height in shares of `size` (height, width) -> x1 y1 x2 y2 in pixels."""
-    sides = torch.tensor([size[1], size[0]], dtype=boxes.dtype).to(boxes.device, non_blocking=True)
-    centre, half = boxes[..., :2] * sides, boxes[..., 2:] * sides / 2
-    return torch.cat([centre - half, centre + half], -1)
+    x, y, w, h = (boxes[..., i] * size[1 - i % 2] for i in range(4))
+    return torch.stack((x - w / 2, y - h / 2, x + w / 2, y + h / 2), -1)
 
 
 def box_losses(prediction: Tensor, target: Tensor, kind: str, beta: float) -> Tensor:

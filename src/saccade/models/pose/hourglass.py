@@ -226,12 +226,23 @@ class Model(nn.Module):
     def predict(self, batch: Batch) -> list[Annotation]:
         """One person an image, whose box is all of it: K joints of x, y and the height of their heat maps; the score is
         the mean over these. On the CPU."""
-        maps = self(batch.images)[-1].float()
-        if self.config.flip_test:
-            mirrored = self(batch.images.flip(-1))[-1].float().flip(-1)
-            maps = (maps + self._exchanged(mirrored)) / 2
-        points = highest_cells(maps).cpu() * torch.tensor([STRIDE, STRIDE, 1.0])
+        points = self._joints(batch.images).cpu()
         return [Annotation(size, objects=_one_person(points[i : i + 1], size)) for i, size in enumerate(batch.sizes)]
+
+    def answers(self, images: Tensor, sizes: Tensor) -> dict[str, Tensor]:
+        """`predict` in fixed shapes (`contract.NetworkOffers`): one person an image."""
+        points = self._joints(images)[:, None]
+        boxes = torch.cat((torch.zeros_like(sizes), sizes.flip(1)), 1).to(points.dtype)[:, None]
+        labels = torch.zeros_like(sizes[:, :1])
+        return {"boxes": boxes, "labels": labels, "scores": points[..., 2].mean(2), "keypoints": points}
+
+    def _joints(self, images: Tensor) -> Tensor:
+        """[b, K, 3] of x, y and the height of its heat map."""
+        maps = self(images)[-1].float()
+        if self.config.flip_test:
+            mirrored = self(images.flip(-1))[-1].float().flip(-1)
+            maps = (maps + self._exchanged(mirrored)) / 2
+        return highest_cells(maps) * maps.new_tensor([STRIDE, STRIDE, 1.0])
 
     def _exchanged(self, maps: Tensor) -> Tensor:
         """Maps [b, K, h, w] of which those of left and right have changed places."""

@@ -1,0 +1,46 @@
+"""What `saccade predict` is asked to look at: images, folders, patterns, videos and cameras."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from saccade.data.formats.listing import images_to_look_at
+from saccade.data.video import SUFFIXES, camera_number
+from saccade.errors import DataError, UsageError
+
+_ADDRESS = re.compile("[a-z][a-z0-9+.-]*://.*", re.DOTALL | re.IGNORECASE)
+
+
+def expand(sources: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
+    """Image files, and videos or cameras, in the order given. A number alone is a camera where no file has that name.
+
+    Raises:
+        DataError: a source matches nothing.
+        UsageError: a camera without a number; an address, for what stands there is anyone's, and a playlist names
+            files and servers of its own.
+    """
+    images: list[Path] = []
+    videos: list[str] = []
+    for source in sources:
+        path, text = Path(source), str(source)
+        if re.fullmatch("[0-9]{1,3}", text) and not path.exists():
+            videos.append(f"camera:{int(text)}")
+        elif _ADDRESS.fullmatch(text) and not path.exists():
+            raise UsageError(f"{text}: addresses are not opened; save the video, or let the stream be a camera here")
+        elif text.startswith("camera:") and not path.exists():
+            if camera_number(text) is None:
+                raise UsageError(f"{text}: a camera is named by its number, such as camera:0")
+            videos.append(text)
+        elif path.is_dir():
+            images += images_to_look_at(path)
+        else:
+            found = [path] if path.is_file() else [Path(m) for m in sorted(glob.glob(text, recursive=True))]
+            files = [match for match in found if match.is_file()]
+            if not files:
+                raise DataError(f"{text}: no such image, folder or video, and no file matches it as a pattern")
+            videos += [str(file) for file in files if file.suffix.lower() in SUFFIXES]
+            images += [file for file in files if file.suffix.lower() not in SUFFIXES]
+    return images, videos
