@@ -1,9 +1,9 @@
 """The data of the lab sheet (docs/lessons/lab_sheet.md): pictures of four digits in class folders, with faults planted
-among them, as data have them: `python examples/lab_data.py lab-digits [--images 480] [--size 32]`.
+among them, as data have them: `python examples/lab_data.py lab-digits [--images 960] [--size 32]`.
 
-Planted: three training pictures in the folder of another class, a picture of the validation part that is also in the
-training part, a class folder whose name is misspelt, and a file that is no picture. `answers.txt` beside the folder
-names them, for the one who teaches.
+Planted: three pictures of the validation part in the folder of another class, one that is also in the training part, a
+class folder whose name is misspelt, and a file that is no picture. `answers.txt` beside the folder names them, for the
+one who teaches.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ MISSPELT = ("seven", "sevne")
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="the folder to make")
-    parser.add_argument("--images", type=int, default=480, help="to train on; a quarter as many to validate")
+    parser.add_argument("--images", type=int, default=960, help="to train on; a quarter as many to validate")
     parser.add_argument("--size", type=int, default=32, help="side of the pictures")
     options = parser.parse_args(arguments)
     for part, count in (("train", options.images), ("val", options.images // 4)):
         digits, made, seed = material(part), dict.fromkeys(CHOSEN, 0), 0
         while min(made.values()) < count // len(CHOSEN):
-            scene = compose(digits, np.random.default_rng([seed, part == "val"]), options.size, 1, (0.5, 0.8))
+            scene = compose(digits, np.random.default_rng([seed, part == "val"]), options.size, 1, (0.7, 0.95))
             seed += 1
             name = CLASSES[scene.labels[0]]
             if made.get(name, count) < count // len(CHOSEN):
@@ -48,9 +48,9 @@ def plant(root: Path) -> list[str]:
     """Put the faults into a sound data set; what each is, in words."""
     faults = []
     for number, (name, folder) in enumerate(SWAPPED):
-        moved = root / "train" / folder / f"1{number:03d}.png"
-        (root / "train" / name / f"{number:04d}.png").rename(moved)
-        faults.append(f"{moved.relative_to(root).as_posix()} shows a {name}")
+        moved = root / "val" / folder / f"1{number:03d}.png"
+        (root / "val" / name / f"{number + 5:04d}.png").rename(moved)
+        faults.append(f"{moved.relative_to(root).as_posix()} shows the digit {name}")
     twin = root / "train" / "two" / "2000.png"
     shutil.copy(root / "val" / "two" / "0000.png", twin)
     faults.append(f"{twin.relative_to(root).as_posix()} is val/two/0000.png, too")
