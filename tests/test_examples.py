@@ -105,7 +105,7 @@ def test_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
 def test_faults_of_the_lab_are_there_to_be_found(example: Printed, tmp_path: Path) -> None:
     """What `check` can see it says; the swapped pictures are for the worst mistakes of a report."""
-    example("lab_data.py", tmp_path / "lab", "--images", "96", "--size", "16")
+    example("lab_data.py", tmp_path / "lab", "--images", "160", "--size", "16")
     text = json.dumps(saccade.check(tmp_path / "lab"))
     for words in ("'sevne' (1 labels) are kept apart", "notes.png", "leak"):
         assert words in text
