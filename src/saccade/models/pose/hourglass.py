@@ -77,7 +77,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
             "jitter": 0.25,
             "color": 0.3,
         },
-        "hourglass_small": {"size": 128, "batch": 8, "lr": 5e-3, "ema": 0.995},
+        "hourglass_small": {"size": 128, "batch": 8, "lr": 2e-3, "ema": 0.995},
     },
     # Section 3.1: rmsprop at 2.5e-4, a fifth of it once the validation stands still; about three days on one GPU.
     # Batch and the decay of the squares are those of the released code. The number of epochs is ours.
