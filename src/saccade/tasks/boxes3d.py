@@ -136,8 +136,8 @@ def score_in_words(found: Mapping[str, Any]) -> list[str]:
         )
     if values["ap_3d"] is not None:
         lines.append(
-            f"KITTI's average precision in space, which asks for an IoU of 0.7 of vehicles, is {values['ap_3d']:.3f}; "
-            "from one image even good methods reach 0.1 to 0.2 on that benchmark, as depth is the hardest to see."
+            f"KITTI's average precision in space, which asks for an IoU of 0.7 of vehicles, is {values['ap_3d']:.3f}. "
+            "That is a hard demand on one image, in which depth is the hardest to see."
         )
     return lines
 
