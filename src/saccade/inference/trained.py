@@ -58,9 +58,8 @@ def open_run(
     Raises:
         UsageError: no such device; weights or names for what is no `.cfg`; Darknet's files that cannot be run.
         ModelFileError: no such run; the file is damaged, foreign or of a newer Saccade (`checkpoint.load`); its model
-            is unknown here, or a file of the user's own
-            that is changed, gone or not trusted (`models.own_file`), its weights do not fit
-            it, or its preprocessing or thresholds are not usable.
+            is unknown here, or a file of the user's own that is changed, gone or not trusted (`models.own_file`); its
+            weights do not fit it, or its preprocessing or thresholds are not usable.
     """
     path = checkpoint.find(at_home(run))
     if path.suffix == SUFFIX:

@@ -2,8 +2,7 @@
 
 A class is known by the name of its folder. With splits the classes are those of train; a class that val or test
 lacks is fine, one that only they have is an error, unless the classes are identities. Folders around all of it
-(`archive/pets/cats`) and doubled ones
-(`training_set/training_set/cats`) are passed through.
+(`archive/pets/cats`) and doubled ones (`training_set/training_set/cats`) are passed through.
 
 A folder that is named as a split and holds pictures itself is no class. Only a `train` beside two or more others is
 one, if no other split is there: the vehicle.
