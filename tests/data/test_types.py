@@ -23,6 +23,7 @@ def batch() -> Batch:
         original_sizes=[(16, 16)] * 3,
         to_original=[np.eye(3) * i for i in range(3)],
         given=[boxes(4), boxes(0), boxes(2)],
+        cameras=[np.eye(3, 4), None, np.eye(3, 4)],
     )
     assert all(getattr(filled, field.name) is not None for field in dataclasses.fields(Batch))
     return filled

@@ -58,7 +58,7 @@ def test_files_that_a_person_names(tmp_path: Path) -> None:
     again = saccade.load(tmp_path / "net.safetensors", "cpu", "fp32")
     assert again.classes == ["cat", "dog"]
     assert answer.objects is not None
-    assert torch.equal(again.predict(image).objects.boxes, answer.objects.boxes)  # type: ignore[union-attr]
+    assert torch.equal(again.answer(image).objects.boxes, answer.objects.boxes)  # type: ignore[union-attr]
     with pytest.raises(UsageError, match=r"weights and names are for a Darknet .cfg"):
         saccade.load(tmp_path / "net.safetensors", "cpu", weights=weights)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -93,6 +93,7 @@ class _Scores:
 
     metrics: dict[str, Any]
     per_class: tuple[()] = ()
+    curves: dict[str, Any] = field(default_factory=dict)
 
 
 def _end_an_epoch(counters: Progress, share: float, top1: float, rank: int) -> None:

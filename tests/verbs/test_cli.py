@@ -32,7 +32,7 @@ def _run(*arguments: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     [
         (["trian"], 2, "Did you mean"),
         (["train"], 2, "Missing argument"),
-        (["train", "resnet1", "{data}"], 2, "did you mean 'resnet"),
+        (["train", "resnet1", "{data}"], 2, "the nearest here: resnet"),
         (["train", "resnet20", "{data}", "--epochz", "3"], 2, "No such option"),
         (["train", "resnet20", "{data}", "--set", "learning_rate=1"], 2, "did you mean 'lr'"),
         (["train", "resnet20", "{data}", "--epochs", "0"], 2, "epochs is 0, allowed: at least 1"),

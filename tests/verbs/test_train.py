@@ -345,7 +345,7 @@ def test_weights_of_another_class_count_replace_all_but_the_head(
 
 def test_refusals(colours: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    with pytest.raises(UsageError, match="did you mean 'resnet"):
+    with pytest.raises(UsageError, match="the nearest here: resnet"):
         saccade.train("resnet19", colours, out=run, progress=False)
     with pytest.raises(UsageError, match="did you mean 'epochs'"):
         saccade.train("resnet20", colours, out=run, progress=False, epocs=3)

@@ -117,6 +117,8 @@ def mistake_in_words(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) 
     text = f"{classes[row['predicted']]}{best_score(rows)} misplaced in space"
     if n > 1:
         return f"{n} x {text}"
+    if "metres" not in row:  # of a kind of mistake, not of one
+        return text
     return f"{text}: {row['metres']:.1f} m and {row['degrees']:.0f} degrees off, IoU {row['iou']:.2f}"
 
 

@@ -280,7 +280,7 @@ def test_an_outline_beside_a_box_is_said(tmp_path: Path) -> None:
 def test_the_own_form_of_cvat_is_named(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
     (tmp_path / "annotations.xml").write_text("<annotations><image name='a.png'/></annotations>")
-    with pytest.raises(DataError, match=r"annotations\.xml holds <annotations>, CVAT's own form: export 'PASCAL VOC"):
+    with pytest.raises(DataError, match=r"annotations\.xml holds <annotations>, CVAT's own form: it is read as cvat:"):
         voc.read(tmp_path)
 
 
