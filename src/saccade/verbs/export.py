@@ -271,7 +271,7 @@ def _about(trained: Trained, network: Exported, made: _Made, sides: tuple[int, i
     colour = padding_colour(network.model)
     padding = [GRAY / 255] * 3 if colour is None else colour.flatten().expand(3).tolist()
     suppression = None
-    if kind.many_objects and not preprocessing.one_person:
+    if kind.many_objects and not kind.cuboids and not preprocessing.one_person:  # what finds objects by itself
         limits = limits_of(network.model)
         suppression = {"inside": network.suppressed, "iou": limits.nms_iou, "least_score": limits.threshold}
     threshold = task_of(trained.task).SMALLEST_SCORE
