@@ -101,7 +101,6 @@ def test_a_turned_photograph_is_upright_whatever_brings_it(finds: Predictor, tmp
         (torch.full((3, 4, 4), 200.0), r"\[0, 1\], got 200 to 200"),
         (torch.full((3, 4, 4), torch.nan), r"\[0, 1\], got nan"),
         (torch.zeros(3, 4, 4, dtype=torch.int64), "int64"),
-        (Image.new("F", (4, 4)), "mode F"),
         (io.StringIO("text"), "binary mode"),
         (42, "int is no picture"),
         (None, "NoneType is no picture"),
@@ -111,6 +110,12 @@ def test_a_turned_photograph_is_upright_whatever_brings_it(finds: Predictor, tmp
 def test_what_is_no_picture_is_our_error(finds: Predictor, picture: Any, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         finds.predict(picture)
+
+
+def test_gray_values_without_a_scale_are_refused_as_in_a_file(finds: Predictor) -> None:
+    for scale in ("F", "I"):
+        with pytest.raises(DataError, match=f"a PIL image of mode {scale}: .*300000"):
+            finds.predict(Image.new(scale, (4, 4), 300_000))
 
 
 def test_bytes_that_are_no_image(finds: Predictor, tmp_path: Path) -> None:

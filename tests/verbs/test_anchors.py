@@ -83,3 +83,14 @@ def test_a_run_whose_priors_fit_no_object_warns(tmp_path: Path) -> None:
         assert bool(found) is warned
         if warned:
             assert "--k 1 --size 416x416` finds some that do" in found[0]
+
+
+def test_priors_as_shares_of_the_side_are_held_against_the_boxes_in_pixels(tmp_path: Path) -> None:
+    data(tmp_path, {name: [(20, 40), (22, 44)] for name in "abcdefgh"})  # 42 x 84 of 416: 0.1 x 0.2
+    for first, warned in (([0.9, 0.9], True), ([0.1, 0.2], False)):
+        flags = {"size": 416, "priors": [[first], [[0.6, 0.6]], [[0.8, 0.8]], [[1.0, 1.0]]], "fit_priors": False}
+        plan = make_plan("atss_small", tmp_path, task="detect", flags=flags)
+        found = [line for line in plan.dataset.ledger.warnings if "the priors overlap" in line]
+        assert bool(found) is warned
+        if warned:
+            assert "in pixels; those of this model are shares of 416" in found[0]

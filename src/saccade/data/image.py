@@ -123,7 +123,7 @@ def probe_and_decode(path: Path | bytes, min_side: int | None = None) -> tuple[P
                 image.draft(None, (min_side, min_side))
             with _named(name):
                 image.load()
-            pixels = _to_rgb(image, name)
+            pixels = to_rgb(image, name)
     return found, np.require(_upright(pixels, turn), requirements=["C", "W"])
 
 
@@ -332,8 +332,12 @@ def _color_jpeg(image: Image.Image, reduction: int) -> np.ndarray | None:
     return pixels if pixels is not None and pixels.shape == shape else None
 
 
-def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
-    """[H, W, 3] uint8 of a loaded image in any mode."""
+def to_rgb(image: Image.Image, name: str) -> np.ndarray:
+    """[H, W, 3] uint8 of a loaded image in any mode; what shines through is white.
+
+    Raises:
+        DataError: gray values of more than 8 bits without an agreed scale, or damage that shows only now.
+    """
     mode = image.mode
     if mode == "RGB" and "transparency" not in image.info:
         return np.asarray(image)

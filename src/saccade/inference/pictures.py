@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from torch import Tensor, is_floating_point
 
-from saccade.data.image import decode
+from saccade.data.image import decode, to_rgb
 from saccade.errors import DataError, UsageError
 from saccade.machine.paths import at_home
 
@@ -48,13 +48,7 @@ def _of_pil(picture: Image.Image) -> np.ndarray:
     if not picture.width or not picture.height:
         raise UsageError(f"a PIL image of {picture.width}x{picture.height} pixels has none to look at")
     try:
-        upright = ImageOps.exif_transpose(picture)
-        if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
-            upright = upright.convert("RGBA")
-            upright = Image.alpha_composite(Image.new("RGBA", upright.size, (255, 255, 255, 255)), upright)
-        elif upright.mode.startswith(("I", "F")):
-            raise UsageError(f"a PIL image of mode {upright.mode} has no agreed scale; give 8 bits (mode L or RGB)")
-        return np.array(upright.convert("RGB"))
+        return np.array(to_rgb(ImageOps.exif_transpose(picture), f"a PIL image of mode {picture.mode}"))
     except (OSError, ValueError, SyntaxError) as error:  # a file that is read only now
         raise DataError(f"the PIL image cannot be read: {error}") from error
 

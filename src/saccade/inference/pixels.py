@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saccade.data.borders import BACKGROUND
 from saccade.data.types import Annotation, Objects
 from saccade.errors import ResourceError, UsageError
+from saccade.plots.draw import is_background
 
 SMALLEST = 8  # pixels of a part that is taken for an object
 DEPTH = 1.0  # pixels by which two summits of the distance to the edge must rise above their pass to be two objects
@@ -65,7 +65,7 @@ class PixelObjects:
 
     def __init__(self, classes: Sequence[str], border: bool) -> None:
         self.border = len(classes) - 1 if border else None
-        self.things = [k for k, name in enumerate(classes) if k != self.border and name.lower() != BACKGROUND]
+        self.things = [k for k, name in enumerate(classes) if k != self.border and not is_background(name)]
         self.names = [classes[k] for k in self.things]
         if not self.things:
             raise UsageError(f"instances: none of the classes {', '.join(classes)} has objects")

@@ -61,6 +61,8 @@ class RoomOffers(Protocol):
     """True where the model reads the boxes of `Batch.given`, which are then computed for each image."""
     ONE_PERSON: bool
     """True where the model answers for one person: an image is then the surroundings of a box (data/people.py)."""
+    PRIORS_AS_SHARES: bool
+    """True where the `priors` of the Config are shares of the image's longer side, not pixels."""
     TAKES_OBJECTS: bool
     """True where the model answers for objects that something else has found: `Batch.given` holds their boxes, classes
     and perhaps scores, those of the truth where nobody gives others."""
@@ -239,6 +241,11 @@ def proposals_of(room: Room) -> str | None:
 def one_person(room: Room) -> bool:
     """Whether the room's model is shown one person in each image."""
     return bool(getattr(room, "ONE_PERSON", False))
+
+
+def priors_as_shares(room: Room) -> bool:
+    """Whether the `priors` of the room's Config are shares of the image's longer side, not pixels."""
+    return bool(getattr(room, "PRIORS_AS_SHARES", False))
 
 
 def takes_labels(room: Room) -> bool:

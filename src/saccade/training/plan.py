@@ -26,7 +26,17 @@ from saccade.errors import UsageError
 from saccade.losses.classification import Objective
 from saccade.models import model_config, model_module
 from saccade.models.configs import config_from_json, free_fields
-from saccade.models.contract import Room, adapt, adapts, example_inputs, one_person, proposals_of, recipe_of, size_of
+from saccade.models.contract import (
+    Room,
+    adapt,
+    adapts,
+    example_inputs,
+    one_person,
+    priors_as_shares,
+    proposals_of,
+    recipe_of,
+    size_of,
+)
 from saccade.models.dry_run import model_of_shapes
 from saccade.models.own_file import digest_of
 from saccade.models.recipes import PROBE
@@ -299,7 +309,7 @@ def _fit_to_data(
     """A Config fitted to the training images, and the fields that changed; what a person or recipe gave stays."""
     examples = _examples(dataset, training, task, shape)
     adapted = adapt(module, config, examples, given)
-    dataset.ledger.warnings += poor_priors(adapted, examples, dataset.root, shape)
+    dataset.ledger.warnings += poor_priors(adapted, examples, dataset.root, shape, priors_as_shares(module))
     names = [field.name for field in dataclasses.fields(config)]
     return adapted, [name for name in names if getattr(adapted, name) != getattr(config, name)]
 

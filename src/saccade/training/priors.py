@@ -15,19 +15,29 @@ from saccade.layers.anchors import best_overlaps, sides_of_boxes
 GOOD, FEW = 0.5, 0.1  # IoU from which a prior fits a box, and the share of boxes below which a run warns
 
 
-def poor_priors(config: Any, examples: list[Annotation], data: Path, shape: Preprocessing) -> list[str]:
-    """A warning where the priors (width, height) of a Config, in lists or not, fit hardly any of the boxes."""
+def poor_priors(
+    config: Any, examples: list[Annotation], data: Path, shape: Preprocessing, as_shares: bool
+) -> list[str]:
+    """A warning where the priors (width, height) of a Config, in lists or not, fit hardly any of the boxes.
+
+    Args:
+        examples: their boxes in pixels of the network's input.
+        as_shares: the priors are shares of the input's longer side, not pixels.
+    """
     sides = sides_of_boxes(examples)
     priors = torch.tensor(list(_flat(getattr(config, "priors", ())))).view(-1, 2)
     if not len(sides) or not len(priors) or shape.size is None:
         return []
+    if as_shares:
+        priors = priors * max(shape.size)
     good = float((best_overlaps(sides, priors) > GOOD).float().mean())
     if good >= FEW:
         return []
     size = "x".join(map(str, shape.size))
+    unit = f" in pixels; those of this model are shares of {max(shape.size)}" if as_shares else ""
     return [
         f"the priors overlap only {good:.1%} of the boxes by more than {GOOD}, so that hardly any object has one that "
-        f"could learn it: `saccade anchors {data} --k {len(priors)} --size {size}` finds some that do"
+        f"could learn it: `saccade anchors {data} --k {len(priors)} --size {size}` finds some that do{unit}"
     ]
 
 

@@ -1,7 +1,7 @@
 """`saccade faces`: enroll people in a database, verify that two pictures show one person, identify, remove, list.
 
 Works for anything of which a model embeds pictures, not for faces alone. What such a system must not be used for stands
-in docs/tasks/faces.md.
+in docs/reference/faces.md.
 """
 
 from __future__ import annotations

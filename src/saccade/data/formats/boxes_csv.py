@@ -147,11 +147,7 @@ def _take(
     names = _descriptions(table.path.parent)
     above = relative(file.base, base)
     rows: list[tuple[str, list[str], list[float] | None, str]] = []
-    for line, cells in table.rows:
-        where = f"{place}:{line}"
-        if len(cells) != len(table.header):
-            ledger.refuse_label(where, f"{len(cells)} cells, the header has {len(table.header)}")
-            continue
+    for where, cells in table.whole_rows(place, ledger):
         try:
             rows.append((where, cells, _box(cells, columns), ""))
         except DataError as error:

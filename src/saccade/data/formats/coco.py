@@ -26,7 +26,7 @@ from saccade.data.formats.coco_objects import (
     warn_of_repeats,
 )
 from saccade.data.formats.folder import PICTURES
-from saccade.data.formats.listing import list_files, list_images, measure, relative
+from saccade.data.formats.listing import files_with, list_images, measure, relative
 from saccade.data.formats.splits import SPLITS, split_of_file, split_of_folder
 from saccade.errors import DataError
 from saccade.tasks.table import find_task
@@ -87,9 +87,7 @@ def read(root: Path, task: str | None = None) -> DataSet:
 
 
 def _candidates(root: Path) -> list[Path]:
-    if not root.is_dir():
-        return []
-    paths = [p for p in list_files(root) if p.suffix.lower() == ".json" and len(p.relative_to(root).parts) <= 3]
+    paths = files_with(root, ".json", depth=3)
     return [p for p in paths if not any(kind in p.name.lower() for kind in _OTHER_KINDS) and is_coco(p)]
 
 

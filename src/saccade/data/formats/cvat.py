@@ -16,8 +16,8 @@ import numpy as np
 
 from saccade.data.dataset import DataSet, Ledger
 from saccade.data.formats.boxes import check_numbers
-from saccade.data.formats.drawn import Drawn, Page, box_around, check_window, ellipse, make_dataset, turned
-from saccade.data.formats.listing import list_files, relative
+from saccade.data.formats.drawn import Drawn, Page, check_window, ellipse, make_dataset, take_upright
+from saccade.data.formats.listing import files_with, relative
 from saccade.data.formats.splits import split_of_file, split_of_folder
 from saccade.data.formats.voc import parse_xml
 from saccade.errors import DataError
@@ -34,9 +34,9 @@ def looks_like(root: Path) -> bool:
 
 
 def _files(root: Path) -> list[Path]:
-    paths = [root] if root.is_file() else list_files(root) if root.is_dir() else []
-    near = [p for p in paths if p.suffix.lower() == ".xml" and (p == root or len(p.relative_to(root).parts) <= _DEPTH)]
-    return [path for path in near if _is_cvat(path)]
+    if root.is_file():
+        return [root] if root.suffix.lower() == ".xml" and _is_cvat(root) else []
+    return [path for path in files_with(root, ".xml", _DEPTH) if _is_cvat(path)]
 
 
 def _is_cvat(path: Path) -> bool:
@@ -102,8 +102,7 @@ def _drawn(element: ET.Element, label: str, where: str) -> Drawn:
             (degrees,) = _numbers(element, "rotation") if element.get("rotation") else (0.0,)
             if degrees:
                 corners = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
-                drawn.box = box_around(turned(((x1 + x2) / 2, (y1 + y2) / 2), corners, degrees))
-                drawn.note = f"turned by {degrees:g} degrees: the upright box around it is taken"
+                take_upright(drawn, ((x1 + x2) / 2, (y1 + y2) / 2), corners, degrees)
         elif element.tag == "polygon":
             drawn.polygons = [check_numbers(re.split(r"[;,]", element.get("points", "")), "points")]
         elif element.tag == "ellipse":

@@ -77,9 +77,10 @@ def turned(around: tuple[float, float], points: np.ndarray, degrees: float) -> l
     return [float(v) for v in moved.reshape(-1)]
 
 
-def box_around(points: Sequence[float]) -> tuple[float, float, float, float]:
-    """x1 y1 x2 y2 around x1 y1 x2 y2 ..."""
-    return polygon_box([list(points)])
+def take_upright(drawn: Drawn, around: tuple[float, float], corners: np.ndarray, degrees: float) -> None:
+    """Give an object the upright box around its box of `corners` [4, 2] in pixels, turned clockwise around a point."""
+    drawn.box, drawn.unit = polygon_box([turned(around, corners, degrees)]), 0.0
+    drawn.note = f"turned by {degrees:g} degrees: the upright box around it is taken"
 
 
 def make_dataset(

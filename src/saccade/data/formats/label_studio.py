@@ -19,8 +19,8 @@ import numpy as np
 from saccade.data.dataset import DataSet, Ledger
 from saccade.data.formats.boxes import check_numbers
 from saccade.data.formats.coco_json import read_json
-from saccade.data.formats.drawn import Drawn, Page, box_around, check_window, ellipse, make_dataset, turned
-from saccade.data.formats.listing import is_image, list_files, relative
+from saccade.data.formats.drawn import Drawn, Page, check_window, ellipse, make_dataset, take_upright
+from saccade.data.formats.listing import files_with, is_image, relative
 from saccade.data.formats.splits import split_of_file, split_of_folders
 from saccade.errors import DataError
 
@@ -37,9 +37,9 @@ def looks_like(root: Path) -> bool:
 
 
 def _files(root: Path) -> list[Path]:
-    paths = [root] if root.is_file() else list_files(root) if root.is_dir() else []
-    near = [p for p in paths if p.suffix.lower() == ".json" and (p == root or len(p.relative_to(root).parts) <= _DEPTH)]
-    return [path for path in near if _is_export(path)]
+    if root.is_file():
+        return [root] if root.suffix.lower() == ".json" and _is_export(root) else []
+    return [path for path in files_with(root, ".json", _DEPTH) if _is_export(path)]
 
 
 def _is_export(path: Path) -> bool:
@@ -207,8 +207,7 @@ def _rectangle(drawn: Drawn, shape: dict[str, Any], page: Page) -> None:
         return
     across, down = _sides(page)  # turned in pixels, around its upper left corner
     corners = np.array([[x, y], [x + width, y], [x + width, y + height], [x, y + height]]) * (across, down)
-    drawn.box, drawn.unit = box_around(turned((x * across, y * down), corners, degrees)), 0.0
-    drawn.note = f"turned by {degrees:g} degrees: the upright box around it is taken"
+    take_upright(drawn, (x * across, y * down), corners, degrees)
 
 
 def _ellipse(drawn: Drawn, shape: dict[str, Any], page: Page) -> None:

@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image
 
 from saccade.data.dataset import DataSet, Ledger
-from saccade.data.formats.boxes import check_numbers
+from saccade.data.formats.boxes import check_numbers, polygon_box
 from saccade.data.formats.coco_json import read_json
-from saccade.data.formats.drawn import Drawn, Page, box_around, check_window, ellipse, make_dataset
+from saccade.data.formats.drawn import Drawn, Page, check_window, ellipse, make_dataset
 from saccade.data.formats.listing import list_files, relative
 from saccade.errors import DataError
 
@@ -33,11 +33,10 @@ def looks_like(root: Path) -> bool:
     if root.is_file():
         return root.suffix.lower() == ".json" and _is_page(root)
     seen: dict[Path, int] = {}
-    for path in list_files(root) if root.is_dir() else []:
-        if path.suffix.lower() == ".json":
-            seen[path.parent] = seen.get(path.parent, 0) + 1
-            if seen[path.parent] <= _PER_FOLDER and _is_page(path):
-                return True
+    for path in list_files(root, ".json") if root.is_dir() else []:
+        seen[path.parent] = seen.get(path.parent, 0) + 1
+        if seen[path.parent] <= _PER_FOLDER and _is_page(path):
+            return True
     return False
 
 
@@ -56,7 +55,7 @@ def read(root: Path, task: str | None = None) -> DataSet:
         DataError: nothing that can be used.
     """
     ledger, base = Ledger(), root if root.is_dir() else root.parent
-    files = [root] if root.is_file() else [p for p in list_files(root) if p.suffix.lower() == ".json"]
+    files = [root] if root.is_file() else list_files(root, ".json")
     pages = []
     for path in files:
         place = relative(path, base)
@@ -111,7 +110,7 @@ def _drawn(shape: object, where: str) -> Drawn:
         if kind == "mask":
             drawn.mask = _mask(shape.get("mask"), points)
         elif kind == "rectangle":
-            drawn.box = box_around(points)
+            drawn.box = polygon_box([points])
         elif kind == "circle" and len(points) == 4:
             radius = float(np.hypot(points[2] - points[0], points[3] - points[1]))
             drawn.polygons = [ellipse(points[0], points[1], radius, radius)]

@@ -60,8 +60,11 @@ def list_folders(root: Path) -> list[Path]:
     )
 
 
-def list_files(root: Path) -> list[Path]:
+def list_files(root: Path, suffix: str = "") -> list[Path]:
     """All files below `root` that are not foreign, sorted by code point of the path relative to `root` (with '/').
+
+    With a suffix (`.json`, in any case) those alone that end in it; of the others nothing is asked but their names,
+    so that a folder of many pictures is soon searched for its few label files.
 
     Links are followed. A folder is entered once, however many links lead to it, so that a link to a parent ends
     the walk and no picture is counted twice; the real place wins over links. Pipes, sockets and broken links are
@@ -85,14 +88,28 @@ def list_files(root: Path) -> list[Path]:
         for entry in sorted(os.scandir(folder), key=lambda e: e.name):
             if is_foreign(entry.name):
                 continue
+            if suffix and not entry.name.lower().endswith(suffix) and not _may_be_folder(entry):
+                continue
             path = folder / entry.name
             if len(path.parts) > deepest:
                 raise DataError(f"{folder}: more than {_MAX_DEPTH} folders in each other; give a folder further down")
             if os.path.isdir(entry.path):  # not entry.is_dir(), which raises on a link to itself
                 (links if entry.is_symlink() else waiting).append(path)
-            elif os.path.isfile(entry.path) or is_image(entry.name):
+            elif path.suffix.lower().endswith(suffix) and (os.path.isfile(entry.path) or is_image(entry.name)):
                 found.append(path)
     return sorted(found, key=lambda p: p.relative_to(root).as_posix())
+
+
+def _may_be_folder(entry: os.DirEntry[str]) -> bool:
+    """False where the folder's own list says that the entry is a file, without a look at it."""
+    return entry.is_symlink() or entry.is_dir(follow_symlinks=False)
+
+
+def files_with(root: Path, suffix: str, depth: int) -> list[Path]:
+    """`list_files` of a suffix, at most `depth` names below `root`; [] where that is no folder."""
+    if not root.is_dir():
+        return []
+    return [path for path in list_files(root, suffix) if len(path.relative_to(root).parts) <= depth]
 
 
 def list_images(root: Path) -> list[Path]:

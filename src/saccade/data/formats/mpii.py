@@ -16,7 +16,7 @@ from typing import Any
 from saccade.data.dataset import DataSet, Ledger, Record, Thing
 from saccade.data.formats.boxes import check_numbers, finish, fit_box
 from saccade.data.formats.coco_json import read_json
-from saccade.data.formats.listing import Pictures, list_files, list_images, measure, relative
+from saccade.data.formats.listing import Pictures, files_with, list_images, measure, relative
 from saccade.data.formats.pose import person_around
 from saccade.data.formats.splits import split_of_file
 from saccade.data.joints import MPII
@@ -68,10 +68,7 @@ def _base(path: Path) -> Path:
 def _files(root: Path) -> list[Path]:
     if root.is_file():
         return [root] if root.suffix.lower() == ".json" and _lists_people(root) else []
-    if not root.is_dir():
-        return []
-    paths = [p for p in list_files(root) if p.suffix.lower() == ".json" and len(p.relative_to(root).parts) <= 2]
-    return [path for path in paths if _lists_people(path)]
+    return [path for path in files_with(root, ".json", depth=2) if _lists_people(path)]
 
 
 def _lists_people(path: Path) -> bool:

@@ -89,11 +89,7 @@ def _take(
     behind = table.names[image] == "imageidclassid"
     if label is None and not behind:
         ledger.warnings.append(f"{place}: no column names the class: all masks are of one, {UNNAMED!r}")
-    for line, cells in table.rows:
-        where = f"{place}:{line}"
-        if len(cells) != len(table.header):
-            ledger.refuse_label(where, f"{len(cells)} cells, the header has {len(table.header)}")
-            continue
+    for where, cells in table.whole_rows(place, ledger):
         stated, name = cells[image].strip(), UNNAMED if label is None else cells[label].strip()
         if behind and (parts := _BEHIND.fullmatch(stated)):
             stated, name = parts[1], parts[2]

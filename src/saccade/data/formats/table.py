@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from saccade.data.dataset import Ledger
 from saccade.data.formats.listing import is_foreign, is_image
 from saccade.errors import DataError
 
@@ -32,6 +33,15 @@ class Table:
     def cells(self, column: int) -> list[str]:
         """The cells of a column, without those of rows that are too short."""
         return [row[column].strip() for _, row in self.rows if column < len(row)]
+
+    def whole_rows(self, place: str, ledger: Ledger) -> Iterator[tuple[str, list[str]]]:
+        """The place (`labels.csv:7`) and the cells of each row; one of more or fewer cells than the header is
+        refused."""
+        for line, cells in self.rows:
+            if len(cells) == len(self.header):
+                yield f"{place}:{line}", cells
+            else:
+                ledger.refuse_label(f"{place}:{line}", f"{len(cells)} cells, the header has {len(self.header)}")
 
     def describe(self) -> str:
         """`labels.csv with the columns 'a', 'b'`."""

@@ -291,11 +291,7 @@ class _Reader:
         if columns.left_aside:
             shown = ", ".join(repr(name[:40]) for name in columns.left_aside[:10])
             self.ledger.warnings.append(f"{place}: columns that are not used: {shown}")
-        for line, cells in table.rows:
-            where = f"{place}:{line}"
-            if len(cells) != len(table.header):
-                self.ledger.refuse_label(where, f"{len(cells)} cells, the header has {len(table.header)}")
-                continue
+        for where, cells in table.whole_rows(place, self.ledger):
             try:
                 path = pictures.find(_from(file, cells[columns.image]))
                 names = cell_reader.names(cells)

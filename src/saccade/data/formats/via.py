@@ -17,7 +17,7 @@ from saccade.data.dataset import DataSet, Ledger
 from saccade.data.formats.boxes import check_numbers
 from saccade.data.formats.coco_json import read_json
 from saccade.data.formats.drawn import UNNAMED, Drawn, Page, ellipse, make_dataset
-from saccade.data.formats.listing import list_files, relative
+from saccade.data.formats.listing import files_with, relative
 from saccade.data.formats.splits import split_of_file, split_of_folders
 from saccade.errors import DataError
 
@@ -34,9 +34,7 @@ def looks_like(root: Path) -> bool:
 def _files(root: Path) -> list[Path]:
     if root.is_file():
         return [root] if root.suffix.lower() == ".json" and _is_via(root) else []
-    paths = list_files(root) if root.is_dir() else []
-    near = [p for p in paths if p.suffix.lower() == ".json" and len(p.relative_to(root).parts) <= _DEPTH]
-    return [path for path in near if _is_via(path)]
+    return [path for path in files_with(root, ".json", _DEPTH) if _is_via(path)]
 
 
 def _is_via(path: Path) -> bool:

@@ -40,6 +40,7 @@ PAPER = Paper(
     where="CVPR 2020, arXiv 1912.02424",
 )
 TASKS = ("detect",)
+PRIORS_AS_SHARES = True
 NEAREST = 9  # priors of each shape on each map that an object chooses from (k of section 4.1)
 START = -4.595  # logit of 0.01: background does not drown the first steps (RetinaNet, Lin et al. 2017, section 4.1)
 _SQUARES = tuple(tuple((f * s / 320, f * s / 320) for f in (4.0, 4 * 2**0.5)) for s in (8, 16, 32, 64))

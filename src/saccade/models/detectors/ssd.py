@@ -36,6 +36,7 @@ PAPER = Paper(
     where="ECCV 2016, arXiv 1512.02325",
 )
 TASKS = ("detect",)
+PRIORS_AS_SHARES = True
 VARIANCES = (10.0, 10.0, 5.0, 5.0)  # released code: offsets divided by 0.1, 0.1, 0.2, 0.2
 Sizes = tuple[tuple[tuple[float, float], ...], ...]
 
