@@ -333,7 +333,8 @@ class Predictor:
     def decide(self, answer: Annotation) -> None:
         """Give the tags whose probability reaches their threshold, where the model has thresholds."""
         if self.thresholds and answer.tags is not None and answer.scores is not None:
-            answer.tags = answer.scores >= torch.tensor(self.thresholds)
+            answer.thresholds = torch.tensor(self.thresholds)
+            answer.tags = answer.scores >= answer.thresholds
 
 
 def load(

@@ -102,7 +102,8 @@ def is_background(name: str) -> bool:
 
 
 def caption(annotation: Annotation, classes: Sequence[str]) -> str:
-    """Label or tags as a line of text, with probabilities where they are known; "" for other tasks."""
+    """Label or tags as a line of text, with probabilities where they are known, and with the threshold of a tag that is
+    improbable and given all the same; "" for other tasks."""
     if annotation.label is not None:
         return _name(annotation.label, classes) + _score(annotation, annotation.label)
     if annotation.tags is None:
@@ -111,7 +112,7 @@ def caption(annotation: Annotation, classes: Sequence[str]) -> str:
     if annotation.scores is not None:
         scores = annotation.scores.tolist()
         given.sort(key=lambda k: -scores[k])
-    return ", ".join(_name(k, classes) + _score(annotation, k) for k in given) or "no tag"
+    return ", ".join(_name(k, classes) + _score(annotation, k) + _threshold(annotation, k) for k in given) or "no tag"
 
 
 def _name(label: int, classes: Sequence[str]) -> str:
@@ -125,6 +126,12 @@ def _is_background(label: int, classes: Sequence[str]) -> bool:
 def _score(annotation: Annotation, label: int) -> str:
     known = annotation.scores is not None and 0 <= label < len(annotation.scores)
     return f" {float(annotation.scores[label]):.2f}" if known and annotation.scores is not None else ""
+
+
+def _threshold(annotation: Annotation, label: int) -> str:
+    if annotation.thresholds is None or annotation.scores is None or annotation.scores[label] >= 0.5:
+        return ""
+    return f" (given from {float(annotation.thresholds[label]):.2f})"
 
 
 def _letter_size(height: int, width: int) -> int:

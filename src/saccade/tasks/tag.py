@@ -111,19 +111,29 @@ def keep(answer: Annotation, threshold: float | Sequence[float] | None) -> Annot
     """The tags of at least this probability; without a threshold those that the model gives."""
     if threshold is None or answer.scores is None:
         return answer
-    return replace(answer, tags=answer.scores >= torch.as_tensor(threshold, dtype=answer.scores.dtype))
+    thresholds = torch.as_tensor(threshold, dtype=answer.scores.dtype).expand(answer.scores.shape)
+    return replace(answer, tags=answer.scores >= thresholds, thresholds=thresholds)
 
 
 def to_json(answer: Annotation, classes: Sequence[str]) -> dict[str, Any]:
-    """{tags: [{name, score}]} in the order of the classes."""
+    """{tags: [{name, score, threshold}]} in the order of the classes; the threshold where it is known."""
     assert answer.tags is not None
     assert answer.scores is not None
-    return {"tags": named_scores(answer.scores, answer.tags.nonzero().flatten().tolist(), classes)}
+    rows = answer.tags.nonzero().flatten().tolist()
+    tags = named_scores(answer.scores, rows, classes)
+    if answer.thresholds is not None:
+        for tag, k in zip(tags, rows, strict=True):
+            tag["threshold"] = round(float(answer.thresholds[k]), 5)
+    return {"tags": tags}
 
 
 def short_line(described: Mapping[str, Any]) -> str:
-    """The tags with their probabilities."""
-    return ", ".join(f"{tag['name']} {tag['score']:.2f}" for tag in described["tags"]) or "no tag"
+    """The tags with their probabilities; where an improbable one is given, with its threshold."""
+    return ", ".join(f"{tag['name']} {tag['score']:.2f}{_from(tag)}" for tag in described["tags"]) or "no tag"
+
+
+def _from(tag: Mapping[str, Any]) -> str:
+    return f" (given from {tag['threshold']:.2f})" if tag["score"] < 0.5 and "threshold" in tag else ""
 
 
 def choose_targets(answer: Annotation, labels: Sequence[int], count: int) -> list[Target]:

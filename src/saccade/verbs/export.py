@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,6 +39,7 @@ from saccade.tasks.contract import task_of
 from saccade.tasks.table import find_task
 from saccade.training.state import read_config
 
+LOGGER = logging.getLogger("saccade.export")
 ANY_SIZE = 256  # pixels a side, where the model takes images of any size
 LOOKED_AT = 4  # images on which a file is compared with the model
 OTHER_SIZE = 32  # pixels by which a side grows for the proof that a file takes images of other sizes
@@ -183,8 +185,9 @@ def _write(network: Exported, shown: _Shown, target: Path, freedom: _Freedom) ->
             return _written(network, shown, target, one)
         except ResourceError:
             raise
-        except Exception:  # torch has a kind of error for each reason why a side cannot stay open
-            continue
+        except Exception as error:  # torch has a kind of error for each reason why a side cannot stay open
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            LOGGER.info("%s cannot stay open: %s", "other sizes" if one.sides else "the number of images", reason)
     return _written(network, shown, target, tries[-1])
 
 
