@@ -46,6 +46,12 @@ class Settings:
     patience: float | None = _run(None, "stop when the metric has not risen for this share of the run", low=0, high=1)
     batch: int = _run(16, "images a step over all processes; 0 finds the largest that fits", low=0)
     accumulate: int = _run(1, "split every batch into this many forward passes (same gradients, less memory)", low=1)
+    curve_images: int = _run(
+        1000,
+        "at most so many images show at each evaluation the validation loss and the score on training images, by which "
+        "overfitting is seen; fewer where they would take more than about a twentieth of the time; 0 for none",
+        low=0,
+    )
     # optimiser
     optimizer: Literal["sgd", "adamw", "rmsprop"] = _optimiser(
         "sgd", "sgd with momentum, adamw (Loshchilov & Hutter 2019), or rmsprop with momentum"

@@ -10,6 +10,7 @@ import ast
 import dataclasses
 import functools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from saccade.models.dry_run import model_of_shapes
 from saccade.models.make_catalogue import entry_of, model_modules
 from saccade.ops.boxes import box_iou
 from saccade.tasks.table import TASKS
+from saccade.training.measure import mean_losses
 
 SLOW = pytest.mark.slow
 ROOMS = model_modules()
@@ -313,6 +315,27 @@ def test_the_loss_reaches_every_parameter(form: Form) -> None:
         if task not in BOXES:  # a map on which no object lies has nothing to learn about boxes
             assert [name for name, grad in found.items() if not grad.any()] == []
         assert model.eval().loss(shown(form, task, 2)).keys() == losses.keys()
+
+
+def test_the_loss_on_validation_images_leaves_no_trace(one_form: Form) -> None:
+    """As it is measured in the middle of a training: the same twice, and nothing of the run has moved."""
+    form = one_form
+    for task in model_module(form.name).TASKS:
+        model = (make(form) if task == task_of(form) else make(form, task=task)).train()
+        still = next(model.children(), torch.nn.Identity())
+        still.eval()  # as a frozen part is
+        batch = shown(form, task, 4)
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        random = torch.get_rng_state()
+        found = [mean_losses(model, [batch[:2], batch], torch.device("cpu"), "fp32", seed=3) for _ in range(2)]
+        assert found[0] == found[1]
+        assert found[0]
+        assert all(math.isfinite(value) for value in found[0].values())
+        assert torch.equal(random, torch.get_rng_state())
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+        assert model.training
+        assert not still.training
+        assert all(p.grad is None for p in model.parameters())
 
 
 @pytest.mark.parametrize("images", ["none", "one of two"])

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import warnings
-from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from saccade.plots.curves import plot_calibration, plot_class_bars, plot_precision_recall, plot_training
+from saccade.plots.curves import plot_calibration, plot_class_bars, plot_precision_recall
 from saccade.plots.figures import short_names, shown_size, to_png
 from saccade.plots.matrices import plot_confusion
 
@@ -26,35 +25,6 @@ def _pixels(figure: Figure) -> np.ndarray:
     assert 100 < width < 1100
     assert height > 50
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
-
-
-def _row(step: int, **more: Any) -> dict[str, Any]:
-    return {"step": step, "lr": 0.1, "losses": {"class": 2.0 / step, "box": 1.0 / step}, **more}
-
-
-@pytest.mark.parametrize("count", [0, 1, 2, 60])
-def test_training_curves(count: int) -> None:
-    rows = [_row(i + 1, metrics={"ap": i / 60, "ap50": None}) if i % 2 == 0 else _row(i + 1) for i in range(count)]
-    figure = plot_training(rows, "ap")
-    assert _pixels(figure).std() > 5
-    losses, scores, rates = figure.axes
-    assert [len(line.get_xdata()) for line in losses.lines] == ([count] * 3 if count else [])
-    assert all(len(line.get_xdata()) == (count + 1) // 2 for line in scores.lines)
-    assert len(rates.lines) == min(1, count)
-
-
-def test_losses_over_decades_are_labelled_in_plain_numbers() -> None:
-    figure = plot_training([{"step": i, "lr": 0.1, "losses": {"joints": 10.0**-i}} for i in range(1, 5)], "ap")
-    _pixels(figure)
-    labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
-    assert {"0.1", "0.001"} <= set(labels)
-    assert not any("$" in label for label in labels)
-
-
-def test_training_without_validation_says_so() -> None:
-    figure = plot_training([_row(1), _row(2)], "ap")
-    assert "no validation" in [text.get_text() for text in figure.axes[1].texts]
-    _pixels(figure)
 
 
 def test_precision_recall_names_every_class_of_a_few() -> None:

@@ -20,7 +20,7 @@ from saccade.data.types import Annotation, Objects
 from saccade.reports.evaluation import write_evaluation_report
 from saccade.reports.gallery import Gallery
 from saccade.reports.training import write_training_report
-from saccade.reports.words import cautions
+from saccade.reports.words import cautions, explain_course
 from saccade.tasks.contract import task_of
 from saccade.training.plan import make_plan
 
@@ -182,3 +182,37 @@ def test_a_score_at_the_level_of_guessing_is_said() -> None:
     assert cautions("classify", found) == ["Not surely better than always answering cat, which is right for 80 %."]
     metrics["top1"]["low"] = 0.81
     assert cautions("classify", found) == []
+
+
+def _course(validation: list[float], training: list[float]) -> list[dict[str, Any]]:
+    each = zip(validation, training, strict=True)
+    return [{"epoch": i, "losses": {"a": t}, "validation_losses": {"a": v}} for i, (v, t) in enumerate(each, 1)]
+
+
+@pytest.mark.parametrize(
+    ("validation", "training", "says", "overfits"),
+    [
+        ([3, 2, 1], [3, 2, 1], "lowest after epoch 3 of 3 (1), at the last evaluation", False),
+        (
+            [3, 1, 2],
+            [3, 2, 1],
+            "lowest after epoch 2 of 3 (1) and 2 at the last evaluation, after epoch 3, while",
+            True,
+        ),
+        ([3, 1, 2], [3, 1, 2], "the training loss rose as well, from 1 to 2", False),
+        ([3, 1, 1.01], [3, 2, 1], "stayed within 2 % of the lowest", False),
+    ],
+)
+def test_overfitting_is_said_where_the_numbers_show_it(
+    validation: list[float], training: list[float], says: str, overfits: bool
+) -> None:
+    [sentence] = explain_course(_course(validation, training), "ap")
+    assert says in sentence
+    assert ("(overfitting)" in sentence) is overfits
+
+
+def test_a_course_without_measurements_says_nothing() -> None:
+    assert explain_course([{"epoch": 1, "losses": {"a": 1.0}, "metrics": {"ap": 0.5}}], "ap") == []
+    rows = [{"epoch": 4, "losses": {"a": 1.0}, "metrics": {"ap": 0.5}, "training_metrics": {"ap": 0.75}}]
+    [sentence] = explain_course(rows, "ap")
+    assert "After epoch 4 the score ap was 0.750 on training images" in sentence

@@ -37,8 +37,10 @@ def test_an_error_of_the_callable_ends_the_run(colours: Path, tmp_path: Path) ->
 
 
 def test_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    row = {"step": 3, "losses": {"class": 0.5}, "metrics": {"top1": 0.25, "other": None}, "lr": 0.1}
+    row: dict[str, Any] = {"step": 3, "losses": {"class": 0.5}, "metrics": {"top1": 0.25, "other": None}, "lr": 0.1}
     row |= {"images_per_second": 9.0, "waiting": 0.0, "minutes": 0.1}
+    row |= {"validation_losses": {"class": 0.75}, "training_metrics": {"top1": 0.5}}
+    row |= {"points": [{"step": 2, "lr": 0.1, "losses": {"class": 0.625}}]}
     if importlib.util.find_spec("tensorboard") is not None:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -46,6 +48,9 @@ def test_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         events = EventAccumulator(str(tmp_path)).Reload()
         assert [(e.step, e.value) for e in events.Scalars("score/top1")] == [(3, 0.25)]
         assert "loss/class" in events.Tags()["scalars"]
+        assert [(e.step, e.value) for e in events.Scalars("validation_loss/class")] == [(3, 0.75)]
+        assert [(e.step, e.value) for e in events.Scalars("training_score/top1")] == [(3, 0.5)]
+        assert [(e.step, e.value) for e in events.Scalars("step_loss/class")] == [(2, 0.625)]
         assert "score/other" not in events.Tags()["scalars"]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError) as error:

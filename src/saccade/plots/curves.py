@@ -1,4 +1,4 @@
-"""Lines and bars: the course of a training, precision against recall, reliability, values by class."""
+"""Lines and bars: precision against recall, reliability, values by class."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from saccade.plots.figures import ACCENT, FAINT, INK, new_figure, short_names, style
 from saccade.plots.palette import class_colour
@@ -17,64 +16,10 @@ NAMED = 10  # classes with a colour and a name of their own in a plot; the other
 BARS = 40  # classes shown as bars: the weakest and the best
 
 
-def plot_training(rows: Sequence[Mapping[str, Any]], metric: str) -> Figure:
-    """Losses, validation metrics and learning rate over steps, side by side; also for a single row.
-
-    Args:
-        rows: lines of log.jsonl: {step, lr, losses: {name: value}, metrics: {name: value or None} in some}.
-        metric: the name of the metric that ranks checkpoints, drawn bold.
-    """
-    scored = [row for row in rows if row.get("metrics")]
-    figure = new_figure(12, 3.3)
-    losses, scores, rates = figure.subplots(1, 3)
-    _plot_losses(losses, rows)
-    style(scores, "Validation metrics", "step", "")
-    prefix = "mask_" if metric.startswith("mask_") else ""
-    known_names = dict.fromkeys(name for row in scored for name in row["metrics"] if name.startswith(prefix))
-    names = sorted(known_names, key=lambda n: n != metric)[:3]  # the log has them in order of importance
-    for i, name in enumerate(names):
-        points = [(row["step"], row["metrics"].get(name)) for row in scored]
-        known = [(x, y) for x, y in points if y is not None]
-        _line(scores, known, name, 2.2 if name == metric else 1.0, _colour(i))
-    if any(row["metrics"].get(name) is not None for row in scored for name in names):
-        scores.legend(fontsize=8, frameon=False)
-        scores.set_ylim(0, 1.02)
-    else:
-        scores.text(0.5, 0.5, "no validation", ha="center", va="center", transform=scores.transAxes, color=INK)
-    style(rates, "Learning rate", "step", "")
-    _line(rates, [(row["step"], row["lr"]) for row in rows], "", 1.8, ACCENT)
-    for axes in (losses, scores, rates):
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    return figure
-
-
-def _plot_losses(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
-    style(axes, "Training losses (mean of an epoch)", "step", "")
-    names = list(dict.fromkeys(name for row in rows for name in row["losses"]))
-    if len(names) > 1:
-        _line(axes, [(row["step"], sum(row["losses"].values())) for row in rows], "sum", 2.2, INK)
-    for i, name in enumerate(names):
-        points = [(row["step"], row["losses"][name]) for row in rows if name in row["losses"]]
-        _line(axes, points, name.replace("_", " "), 1.3 if len(names) > 1 else 2.0, _colour(i))
-    values = [value for row in rows for value in row["losses"].values()]
-    if values and min(values) > 0 and max(values) / min(values) > 50:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:g}")  # powers of ten would be written as mathematics, which is not parsed
-        axes.yaxis.set_minor_formatter(NullFormatter())
-    elif values and min(values) >= 0:
-        axes.set_ylim(bottom=0)
-    if names:
-        axes.legend(fontsize=8, frameon=False)
-
-
 def _line(axes: Axes, points: Sequence[tuple[float, float]], name: str, width: float, colour: Any) -> None:
     if points:
         mark = "o" if len(points) < 25 else None
         axes.plot(*zip(*points, strict=True), label=name or " ", linewidth=width, color=colour, marker=mark, ms=3)
-
-
-def _colour(index: int) -> tuple[float, ...]:
-    return tuple(v / 255 for v in class_colour((5, 3, 2, 0, 4, 1)[index] if index < 6 else index))
 
 
 def plot_precision_recall(

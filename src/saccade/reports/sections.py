@@ -70,6 +70,7 @@ class Plot:
     height: int
     photo: bool = False  # mostly photographs: the page holds it as JPEG, a sixth of the size
     title: str = ""  # above it
+    alt: str = ""  # what it shows, for who cannot see it; by default its name
 
 
 @dataclass
@@ -89,10 +90,10 @@ class Section:
     commands: list[tuple[str, str]] = field(default_factory=list)
 
 
-def picture(name: str, figure: Figure) -> Plot:
-    """A figure as the report shows it; `name` is also that of its file in plots/."""
+def picture(name: str, figure: Figure, alt: str = "") -> Plot:
+    """A figure as the report shows it; `name` is also that of its file in plots/, `alt` says what it shows."""
     png = to_png(figure)
-    return Plot(name, png, *shown_size(png))
+    return Plot(name, png, *shown_size(png), alt=alt)
 
 
 def scores_section(task: str, metrics: Mapping[str, Mapping[str, float | None]]) -> Section:

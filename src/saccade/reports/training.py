@@ -16,7 +16,7 @@ from saccade.config import Settings
 from saccade.models.configs import flat_values
 from saccade.models.contract import paper_of
 from saccade.models.own_file import COPY, digest_of, short_name
-from saccade.plots.curves import plot_training
+from saccade.plots.course import plot_training
 from saccade.reports.evaluation import add_result
 from saccade.reports.gallery import Gallery
 from saccade.reports.page import Page, headline, write_page
@@ -27,11 +27,17 @@ from saccade.reports.sections import (
     scores_section,
     settings_section,
 )
+from saccade.reports.words import explain_course
 from saccade.tasks.contract import task_of
 from saccade.tasks.table import TASKS
 from saccade.training.plan import Plan
 from saccade.version import __version__
 
+HOW_MEASURED = (
+    "The training loss is that of the steps, with augmentation, dropout and the statistics of each batch, drawn in the "
+    "middle of the steps of which it is the mean; the validation loss is that of the network as it answers, on the "
+    "same images every time. It may lie below the training loss: what counts is whether it still falls."
+)
 # flags of `saccade train` that have a name of their own; others are given by --set
 OWN_FLAGS = ("epochs", "minutes", "batch", "size", "seed", "precision", "workers")
 
@@ -65,8 +71,7 @@ def write_training_report(
         )
     )
     if rows:
-        figure = plot_training(rows, TASKS[plan.task].metric)
-        page.sections.append(Section("training", "Training", plots=[picture("training", figure)]))
+        page.sections.append(training_section(rows, TASKS[plan.task].metric))
     if gallery is None:
         page.sentences.append(
             "There are no validation images, so nothing was measured. Add some, or a split, to get scores."
@@ -80,6 +85,14 @@ def write_training_report(
     page.sections.append(settings_section(plan))
     page.sections.append(_next_steps(plan, run))
     write_page(run, page)
+
+
+def training_section(rows: Sequence[Mapping[str, Any]], metric: str) -> Section:
+    """The curves of a run, and what they say of overfitting; `rows` are of log.jsonl."""
+    words = explain_course(rows, metric)
+    alt = "Loss, score and learning rate by epoch. " + " ".join(words)
+    texts = [*words, *([HOW_MEASURED] if any(row.get("validation_losses") for row in rows) else [])]
+    return Section("training", "Training", texts, plots=[picture("training", plot_training(rows, metric), alt)])
 
 
 def _add_test(page: Page, plan: Plan, found: Mapping[str, Any]) -> None:

@@ -102,7 +102,9 @@ class Display:
         """A line of what an epoch's row of the log holds; `metric` is the one of `metrics` that ranks the task."""
         losses = "  ".join(f"{name} {value:.4f}" for name, value in row["losses"].items())
         value = row.get("metrics", {}).get(metric)
-        scored = "" if value is None else f"  {metric} {value:.4f}"
+        held_out = row.get("validation_losses", {})
+        scored = f"  validation loss {sum(held_out.values()):.4f}" if held_out else ""
+        scored += "" if value is None else f"  {metric} {value:.4f}"
         rate, waiting = row["images_per_second"], row["waiting"]
         held_up = f" (waits for images {waiting:.0%} of the time: see --workers, cache)" if waiting >= WAITING else ""
         self.say(f"epoch {row['epoch']}  {row['minutes']:.1f} min  {losses}  {rate:.1f} images/s{held_up}{scored}")

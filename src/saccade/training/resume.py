@@ -11,7 +11,7 @@ from saccade.config import height_width, resolve
 from saccade.errors import UsageError
 from saccade.models.own_file import COPY
 
-CHANGEABLE = {"epochs", "minutes", "patience", "workers", "save_every", "cache", "keep_state"}
+CHANGEABLE = {"epochs", "minutes", "patience", "workers", "save_every", "cache", "keep_state", "curve_images"}
 
 
 def changed_settings(stored: Mapping[str, Any], given: Mapping[str, Any], free: set[str]) -> dict[str, Any]:

@@ -97,6 +97,11 @@ class Progress:
     seconds: float = 0.0  # spent on steps in this epoch
     waited: float = 0.0  # of these, until their images came
     evaluated: float = 0.0  # share of the run at the last evaluation
+    measured: int = 0  # images of validation loss and training score (training/measure.py); 0: not settled yet
+    points: list[dict[str, Any]] = field(default_factory=list)  # of the current epoch (training/points.py)
+    point_sums: dict[str, float] = field(default_factory=dict)  # losses since the last point, summed over its steps
+    point_steps: int = 0
+    pointed: float = 0.0  # share of the run at the last point
     finished: bool = False
     log_size: int = 0  # bytes of the log when this was saved
     log_sha256: str = hashlib.sha256().hexdigest()  # of these bytes

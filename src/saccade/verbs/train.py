@@ -24,13 +24,12 @@ from saccade.data.loader import Loader
 from saccade.data.types import Batch
 from saccade.errors import DivergedError, memory_errors
 from saccade.inference.predictor import Predictor, load
-from saccade.inference.score import Pass, score, score_together
+from saccade.inference.score import Pass, score
 from saccade.machine.device import describe_hardware, only_deterministic, timed_convolutions
 from saccade.machine.files import write_whole
 from saccade.machine.memory import hand_back_memory
 from saccade.machine.paths import at_home
-from saccade.machine.processes import from_first, is_main_process, join_processes, largest, own_device, share_buffers
-from saccade.metrics import Result
+from saccade.machine.processes import from_first, is_main_process, join_processes, largest, own_device
 from saccade.models import known_model
 from saccade.models.weights import weights_path
 from saccade.reports.gallery import Gallery
@@ -39,9 +38,11 @@ from saccade.training.display import Display
 from saccade.training.interrupt import Interrupt, Stopped
 from saccade.training.joint import Sources
 from saccade.training.lock import lock
+from saccade.training.measure import images_of_curves, measure
 from saccade.training.mixup import mix
 from saccade.training.optimizer import learning_rate
 from saccade.training.plan import Plan, asked_trunk, make_plan, resume_plan
+from saccade.training.points import add_to_point
 from saccade.training.prepare import Parts, make_loader, prepare
 from saccade.training.proposals import with_proposals
 from saccade.training.rescale import random_scale
@@ -250,6 +251,7 @@ def _settle(parts: Parts, counters: Progress, taken: Taken | None) -> None:
     counters.steps += 1
     for name, value in taken.losses.items():
         counters.sums[name] = counters.sums.get(name, 0.0) + value
+    add_to_point(counters, taken.losses, taken.rate, parts.share(counters))
 
 
 def _agree(elapsed: float, signal: int) -> tuple[float, int]:
@@ -270,10 +272,14 @@ def _end_of_epoch(parts: Parts, counters: Progress) -> None:
         "images_per_second": counters.images / max(counters.seconds, 1e-9),
         "waiting": counters.waited / max(counters.seconds, 1e-9),
         "minutes": counters.elapsed / 60,
+        "steps_an_epoch": parts.steps_an_epoch,
+        "points": counters.points,
     }
     due = math.floor(share * EVALUATIONS) > math.floor(counters.evaluated * EVALUATIONS)
     if parts.plan.validation and (due or counters.finished):
-        result = _evaluate(parts)
+        found = measure(parts, images_of_curves(parts, counters, share))
+        row |= found.beside()
+        result = found.result
         if result is not None:
             metrics = {name: value.value for name, value in result.metrics.items()}
             row["metrics"] = metrics
@@ -286,21 +292,10 @@ def _end_of_epoch(parts: Parts, counters: Progress) -> None:
         patience = parts.plan.settings.patience
         counters.finished |= patience is not None and share - counters.best_at > patience
     counters.sums, counters.steps, counters.images, counters.seconds, counters.waited = {}, 0, 0, 0.0, 0.0
+    counters.points = []
     if parts.accelerator.is_main_process:
         parts.log.add(row)
         parts.display.epoch(row, TASKS[parts.plan.task].metric)
-
-
-def _evaluate(parts: Parts) -> Result | None:
-    """Score the weights that would be saved on the validation images; None in all processes but the first."""
-    plan = parts.plan
-    model = parts.model if parts.averaged is None else parts.averaged.model
-    share_buffers(model)
-    precision = "bf16" if parts.precision == "bf16" else "fp32"
-    device = parts.accelerator.device
-    predictor = Predictor(model, plan.task, plan.dataset.classes, plan.preprocessing, device, precision)
-    with timed_convolutions(torch.backends.cudnn.benchmark and plan.preprocessing.size is not None):
-        return score_together(predictor, plan.dataset, plan.validation, plan.settings.workers)
 
 
 def _save(parts: Parts, counters: Progress) -> None:
