@@ -16,6 +16,7 @@ from saccade.ops.selective_search import (
     FILL,
     MIN_SIDE,
     MODES,
+    NEAR,
     SIZE,
     WIDTH,
     WITHOUT_COLOUR,
@@ -131,6 +132,16 @@ def test_a_huge_image_costs_no_more_than_a_small_one() -> None:
     boxes = selective_search(huge)
     assert boxes.max(axis=0).tolist() == [*boxes.max(axis=0)[:2].tolist(), 8000, 6000]
     np.testing.assert_array_equal(boxes, 16 * selective_search(small))
+
+
+def test_boxes_that_are_nearly_the_same_wait_behind_the_others() -> None:
+    boxes = torch.from_numpy(selective_search(scene(6, 375, 500), "quality"))
+    overlaps = box_iou(boxes, boxes).triu(1)
+    near = (overlaps > NEAR).any(0)
+    front = int((~near).cumprod(0).sum())  # until the first that is nearly one before it
+    assert 20 < front < len(boxes)
+    assert (overlaps[:front, front:] > NEAR).any(0).all()
+    assert len(boxes.unique(dim=0)) == len(boxes)
 
 
 def test_objects_that_stand_apart_are_found() -> None:

@@ -60,8 +60,8 @@ class SelectiveSearch:
 
     @property
     def version(self) -> str:
-        """2 is raised when other boxes come out of the same image and arguments."""
-        return f"2-{self.mode}-{self.seed}-{self.width}"
+        """3 is raised when other boxes come out of the same image and arguments."""
+        return f"3-{self.mode}-{self.seed}-{self.width}"
 
     def __call__(self, image: np.ndarray) -> Objects:
         boxes = torch.from_numpy(selective_search(image, self.mode, self.seed, self.width))
