@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -74,23 +75,34 @@ def test_what_cannot_be_fitted(tmp_path: Path) -> None:
         saccade.anchors(tmp_path, k=1, size=0)
 
 
-def test_a_run_whose_priors_fit_no_object_warns(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("model", "given"),
+    [
+        ("yolo2_small", {"priors": [[400, 400]], "fit_priors": False}),
+        ("faster_rcnn_c4_small", {"anchors": [[400, 400]]}),
+        ("retinanet_small", {"anchors": [[[400, 400]]] * 3, "fit_anchors": False}),
+    ],
+)
+def test_priors_that_a_person_gives_and_that_fit_no_object_are_refused(model: str, given: Any, tmp_path: Path) -> None:
     data(tmp_path, {name: [(20, 40), (22, 44)] for name in "abcdefgh"})
-    for priors, warned in (([[400, 400]], True), ([[42, 84]], False)):
-        flags = {"size": 416, "priors": priors, "fit_priors": False}
+    with pytest.raises(UsageError, match=r"overlap only 0.0% .* --k \d --size 416x416` finds some that do"):
+        make_plan(model, tmp_path, task="detect", flags={"size": 416} | given)
+
+
+def test_a_run_whose_priors_fit_few_objects_warns(tmp_path: Path) -> None:
+    data(tmp_path, {name: [(2, 4), (3, 4)] for name in "abcdefgh"})
+    for priors, warned in (({}, True), ({"priors": [[4, 8]]}, False)):
+        flags = {"size": 416, "fit_priors": False} | priors
         plan = make_plan("yolo2_small", tmp_path, task="detect", flags=flags)
         found = [line for line in plan.dataset.ledger.warnings if "the priors overlap only 0.0%" in line]
         assert bool(found) is warned
-        if warned:
-            assert "--k 1 --size 416x416` finds some that do" in found[0]
 
 
 def test_priors_as_shares_of_the_side_are_held_against_the_boxes_in_pixels(tmp_path: Path) -> None:
     data(tmp_path, {name: [(20, 40), (22, 44)] for name in "abcdefgh"})  # 42 x 84 of 416: 0.1 x 0.2
-    for first, warned in (([0.9, 0.9], True), ([0.1, 0.2], False)):
-        flags = {"size": 416, "priors": [[first], [[0.6, 0.6]], [[0.8, 0.8]], [[1.0, 1.0]]], "fit_priors": False}
-        plan = make_plan("atss_small", tmp_path, task="detect", flags=flags)
-        found = [line for line in plan.dataset.ledger.warnings if "the priors overlap" in line]
-        assert bool(found) is warned
-        if warned:
-            assert "in pixels; those of this model are shares of 416" in found[0]
+    rest = {"fit_priors": False, "size": 416}
+    others = [[[0.6, 0.6]], [[0.8, 0.8]], [[1.0, 1.0]]]
+    with pytest.raises(UsageError, match="in pixels; those of this model are shares of 416"):
+        make_plan("atss_small", tmp_path, task="detect", flags=rest | {"priors": [[[0.9, 0.9]], *others]})
+    plan = make_plan("atss_small", tmp_path, task="detect", flags=rest | {"priors": [[[0.1, 0.2]], *others]})
+    assert not [line for line in plan.dataset.ledger.warnings if "the priors overlap" in line]

@@ -21,6 +21,7 @@ from saccade.models.contract import Room, recipe_of
 _UNIONS = (types.UnionType, typing.Union)  # int | None, and what Python makes of Literal[...] | None
 
 OBJECTIVE = "objective"  # the field of a Config that holds `losses.classification.Objective`
+SHAPES = ("priors", "anchors", "shapes")  # fields that hold widths and heights of boxes, in lists of any depth
 WEIGHTS = {"class_weights"}  # of an objective, filled by the plan
 
 
@@ -52,6 +53,8 @@ def with_changes(config: Any, changes: Mapping[str, Any], model: str) -> Any:
             values[name] = _coerce(hints[name], value, getattr(config, name))
             values[name] = limits[name].get("read", _as_it_is)(values[name])
             _refuse_outside(values[name], limits[name])
+            if name in SHAPES:
+                _refuse_flat(values[name])
         except ValueError as error:
             form = f"; expected {describe_type(hints[name])}, such as {_short(getattr(config, name))}"
             what = "" if typing.get_origin(hints[name]) is Literal else form  # which lists the words
@@ -81,6 +84,15 @@ def _refuse_outside(value: Any, limits: Mapping[str, Any]) -> None:
     """Raises ValueError for a number that the field does not allow."""
     if "low" in limits and not limits["low"] <= value <= limits["high"]:
         raise ValueError(f"allowed: {limits['low']} to {limits['high']}")
+
+
+def _refuse_flat(shapes: Any) -> None:
+    """Raises ValueError for a side of a box that is not above 0."""
+    if isinstance(shapes, tuple):
+        for each in shapes:
+            _refuse_flat(each)
+    elif shapes <= 0:
+        raise ValueError(f"a side of {shapes:g}; widths and heights of boxes are above 0")
 
 
 def _coerce(hint: Any, value: Any, now: Any) -> Any:

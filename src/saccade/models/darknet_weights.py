@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from saccade.errors import ModelFileError, UsageError
+from saccade.errors import ModelFileError, SaccadeError, UsageError
 from saccade.layers.locally_connected import LocallyConnected2d
 
 
@@ -72,17 +72,18 @@ def read_for_model(path: Path, model: nn.Module, exact: bool = False) -> dict[st
     (`darknet53.conv.74`), is absent.
 
     Args:
-        exact: the file must have the model's classes.
+        exact: the file must have the model's classes, whose layers a person named as well: which of the two is at fault
+            where it is shorter is then not known.
 
     Raises:
         ModelFileError: unreadable, not of this format, shorter than the layers need, or not finite.
-        UsageError: longer than the layers need: of another network.
+        UsageError: longer than the layers need: of another network; if `exact`, shorter too.
     """
     numbers, layers = _read_numbers(path), file_layers(model)
     last = layers[-1]
     left, each = len(numbers) - sum(layer.numbers for layer in layers[:-1]), 1 + math.prod(last.shape[1:])
     if exact:
-        return _cut(path, numbers, layers)
+        return _cut(path, numbers, layers, short=UsageError)
     if last.norm is None and left == 0:
         layers = layers[:-1]
     elif last.norm is None and left > 0 and left % each == 0:
@@ -111,11 +112,13 @@ def _read_numbers(path: Path) -> NDArray[np.float32]:
     return np.frombuffer(content, "<f4", offset=head)
 
 
-def _cut(path: Path, numbers: NDArray[np.float32], layers: Sequence[Layer]) -> dict[str, Tensor]:
-    """The numbers as the tensors of the layers, which must use them up."""
+def _cut(
+    path: Path, numbers: NDArray[np.float32], layers: Sequence[Layer], short: type[SaccadeError] = ModelFileError
+) -> dict[str, Tensor]:
+    """The numbers as the tensors of the layers, which must use them up; raises `short` where they are too few."""
     wanted = sum(layer.numbers for layer in layers)
     if len(numbers) != wanted:
-        kind = UsageError if len(numbers) > wanted else ModelFileError  # too short may be cut short
+        kind = UsageError if len(numbers) > wanted else short
         raise kind(
             f"{path}: {len(numbers):,} numbers, where the {len(layers)} layers of the network need {wanted:,}: "
             f"{_length_fault(len(numbers), layers)}"

@@ -306,10 +306,14 @@ def _fit_to_data(
     shape: Preprocessing,
     given: set[str],
 ) -> tuple[Any, list[str]]:
-    """A Config fitted to the training images, and the fields that changed; what a person or recipe gave stays."""
+    """A Config fitted to the training images, and the fields that changed; what a person or recipe gave stays.
+
+    Raises:
+        UsageError: a person's priors fit not one object.
+    """
     examples = _examples(dataset, training, task, shape)
     adapted = adapt(module, config, examples, given)
-    dataset.ledger.warnings += poor_priors(adapted, examples, dataset.root, shape, priors_as_shares(module))
+    dataset.ledger.warnings += poor_priors(adapted, examples, dataset.root, shape, priors_as_shares(module), given)
     names = [field.name for field in dataclasses.fields(config)]
     return adapted, [name for name in names if getattr(adapted, name) != getattr(config, name)]
 

@@ -1,8 +1,8 @@
-"""Whether the priors of a detector fit the boxes that it is to learn."""
+"""Whether the priors (anchors) of a detector fit the boxes that it is to learn."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +10,27 @@ import torch
 
 from saccade.data.pipelines import Preprocessing
 from saccade.data.types import Annotation
+from saccade.errors import UsageError
 from saccade.layers.anchors import best_overlaps, sides_of_boxes
 
 GOOD, FEW = 0.5, 0.1  # IoU from which a prior fits a box, and the share of boxes below which a run warns
 
 
 def poor_priors(
-    config: Any, examples: list[Annotation], data: Path, shape: Preprocessing, as_shares: bool
+    config: Any, examples: list[Annotation], data: Path, shape: Preprocessing, as_shares: bool, given: Collection[str]
 ) -> list[str]:
     """A warning where the priors (width, height) of a Config, in lists or not, fit hardly any of the boxes.
 
     Args:
         examples: their boxes in pixels of the network's input.
         as_shares: the priors are shares of the input's longer side, not pixels.
+        given: the fields of the Config that a person gave.
+
+    Raises:
+        UsageError: a person gave the priors, and they fit not one box.
     """
-    sides = sides_of_boxes(examples)
-    priors = torch.tensor(list(_flat(getattr(config, "priors", ())))).view(-1, 2)
+    sides, field = sides_of_boxes(examples), "priors" if hasattr(config, "priors") else "anchors"
+    priors = torch.tensor(list(_flat(getattr(config, field, ())))).view(-1, 2)
     if not len(sides) or not len(priors) or shape.size is None:
         return []
     if as_shares:
@@ -35,10 +40,13 @@ def poor_priors(
         return []
     size = "x".join(map(str, shape.size))
     unit = f" in pixels; those of this model are shares of {max(shape.size)}" if as_shares else ""
-    return [
-        f"the priors overlap only {good:.1%} of the boxes by more than {GOOD}, so that hardly any object has one that "
+    words = (
+        f"the {field} overlap only {good:.1%} of the boxes by more than {GOOD}, so that hardly any object has one that "
         f"could learn it: `saccade anchors {data} --k {len(priors)} --size {size}` finds some that do{unit}"
-    ]
+    )
+    if good == 0 and field in given:
+        raise UsageError(words)
+    return [words]
 
 
 def _flat(numbers: Any) -> Iterator[float]:

@@ -16,7 +16,7 @@ from torch import nn
 from darknet_files import CfgNetwork, cfg_text, write_weights
 from saccade.data.image import decode
 from saccade.data.types import Annotation, Batch, Objects
-from saccade.errors import ModelFileError, UsageError
+from saccade.errors import UsageError
 from saccade.inference.predictor import load
 from saccade.models.configs import with_changes
 from saccade.models.darknet_network import MaxPool, Network
@@ -270,7 +270,7 @@ def test_a_file_of_the_user_becomes_the_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "kind", "says"), [(-1, ModelFileError, "truncated"), (1, UsageError, "another network")]
+    ("change", "kind", "says"), [(-1, UsageError, "truncated"), (1, UsageError, "another network")]
 )
 def test_weights_of_another_length(change: int, kind: type[Exception], says: str, tmp_path: Path) -> None:
     """Though the last layer could be one of other classes."""

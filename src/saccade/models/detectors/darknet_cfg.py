@@ -297,8 +297,8 @@ def _read(path: Path, model: nn.Module) -> dict[str, Tensor]:
     """The tensors of the `.weights` that belong to the model's file, heads of the file's own classes included.
 
     Raises:
-        ModelFileError: unreadable, or shorter than the file's layers need.
-        UsageError: longer.
+        ModelFileError: unreadable, damaged.
+        UsageError: shorter or longer than the file's layers need.
     """
     network = network_of_shapes(read_sections(model.config.cfg))  # type: ignore[union-attr, arg-type]
     state = read_for_model(path, network, exact=True)
