@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import saccade
 from saccade.data.borders import interiors
 from saccade.data.image import decode_values
+from saccade.data.loader import collate
 from saccade.data.pipelines import Preprocessing
 from saccade.data.types import Annotation, Batch
 from saccade.errors import ResourceError, UsageError
@@ -126,6 +127,31 @@ def test_a_segmenter_answers_as_a_model_to_instances() -> None:
     assert tiled.masks is not None
     assert torch.equal(whole.masks.any(0), torch.from_numpy(numbers > 0))
     assert torch.equal(tiled.masks.any(0), whole.masks.any(0))
+
+
+@pytest.mark.parametrize(("name", "changes"), [("unet", {}), ("unet_paper", {"tile": 40}), ("fcn8s_small", {})])
+def test_answers_do_not_hang_on_the_pictures_beside(name: str, changes: dict[str, int]) -> None:
+    """Pictures of several sizes in one batch get the answers that each gets alone, up to their borders."""
+    torch.manual_seed(0)
+    width = {"width": 4, "levels": 2} if name.startswith("unet") else {}
+    network = saccade.create(name, classes=3, **width, **changes).eval()
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((40, 52), (72, 64), (72, 64), (50, 70))]
+    predictor = Predictor(
+        network, "segment", ["background", "cell", "border"], Preprocessing(None, "stretch", border=2)
+    )
+    for of_objects in (False, True):
+        if of_objects:
+            predictor.find_instances()
+        batch = collate([predictor.see(picture) for picture in pictures])
+        together = [answer for _, answer in predictor.predict_batches([batch])]
+        for answer, alone in zip(together, map(predictor.answer, pictures), strict=True):
+            assert answer.size == alone.size
+            if answer.semantic is not None and alone.semantic is not None:
+                assert torch.equal(answer.semantic, alone.semantic)
+            if answer.objects is not None and alone.objects is not None:
+                assert torch.equal(answer.objects.boxes, alone.objects.boxes)
+                assert len(answer.objects)
 
 
 def test_what_has_no_instances(run: Path) -> None:

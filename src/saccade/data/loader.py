@@ -7,10 +7,11 @@ index) alone. So a run can go on at any step, and 0, 1 or 4 workers give the sam
 from __future__ import annotations
 
 import gc
+import itertools
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,16 @@ def collate(samples: Sequence[Sample]) -> Batch:
         given=_given(samples),
         cameras=[sample.truth.camera for sample in samples],
     )
+
+
+def without_padding(batch: Batch) -> Iterator[Batch]:
+    """A batch as neighbours of one size, in order, each without padding: what a network says near the border of an
+    image then does not hang on which images it was shown beside."""
+    start = 0
+    for (height, width), alike in itertools.groupby(batch.sizes):
+        part = batch[start : start + len(list(alike))]
+        start += len(part)
+        yield replace(part, images=part.images[:, :, :height, :width])
 
 
 def _given(samples: Sequence[Sample]) -> list[Objects] | None:

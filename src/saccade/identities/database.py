@@ -37,6 +37,7 @@ class Face:
 
     embedding: np.ndarray  # [d], brought to length 1
     digest: bytes  # of the pixels (`digest_of`)
+    source: str = "a picture"  # what messages call it, such as its file; not kept
 
 
 @dataclass(frozen=True)
@@ -129,23 +130,25 @@ class Database:
         """
         self.check_model(model)
         self._clear()  # of a removal that was interrupted
-        rows = [(checked_name(name), face.digest, self._bytes(face, name)) for name, faces in people for face in faces]
+        given = [(checked_name(name), face) for name, faces in people for face in faces]
+        rows = [(name, face, self._bytes(face, name)) for name, face in given]
         added = 0
         with self._change() as connection:
-            for name, digest, embedding in rows:
+            for name, face, embedding in rows:
                 connection.execute("INSERT OR IGNORE INTO people (name) VALUES (?)", (name,))
                 person = connection.execute("SELECT id FROM people WHERE name = ?", (name,)).fetchone()[0]
-                there = connection.execute("SELECT person FROM pictures WHERE digest = ?", (digest,)).fetchone()
+                there = connection.execute("SELECT person FROM pictures WHERE digest = ?", (face.digest,)).fetchone()
                 if there is None:
                     connection.execute(
-                        "INSERT INTO pictures (person, digest, embedding) VALUES (?, ?, ?)", (person, digest, embedding)
+                        "INSERT INTO pictures (person, digest, embedding) VALUES (?, ?, ?)",
+                        (person, face.digest, embedding),
                     )
                     added += 1
                 elif there[0] != person:
                     other = connection.execute("SELECT name FROM people WHERE id = ?", there).fetchone()[0]
                     raise DataError(
-                        f"{self.path}: a picture given for {name!r} is enrolled as one of {other!r}; one face is one "
-                        "person's. Nothing was enrolled"
+                        f"{self.path}: {face.source}, given for {name!r}, is enrolled as one of {other!r}; one face is "
+                        f"one person's. None of the {len(rows)} pictures given with it was enrolled"
                     )
         return Enrolled(added, len(rows) - added)
 
@@ -251,13 +254,13 @@ class Database:
         row = np.asarray(face.embedding, dtype=np.float64)
         if row.shape != (self.length,):
             raise DataError(
-                f"{self.path}: a picture of {name!r} has an embedding of shape {list(row.shape)}; those here have "
+                f"{self.path}: {face.source} of {name!r} has an embedding of shape {list(row.shape)}; those here have "
                 f"{self.length} numbers"
             )
         length = float(np.linalg.norm(row))
         if not np.isfinite(length) or length == 0:
             raise DataError(
-                f"{self.path}: a picture of {name!r} has an embedding of length {length}, without direction"
+                f"{self.path}: {face.source} of {name!r} has an embedding of length {length}, without direction"
             )
         return (row / length).astype("<f4").tobytes()
 

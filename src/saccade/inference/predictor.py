@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from saccade.data.image import decode
-from saccade.data.loader import collate
+from saccade.data.loader import collate, without_padding
 from saccade.data.packing import pack, unpack
 from saccade.data.people import inside, joined
 from saccade.data.pipelines import Preprocessing, to_original
@@ -308,11 +308,17 @@ class Predictor:
                 yield batch.ids[index], to_original(answer, batch, index)
 
     def _answers(self, batch: Batch) -> list[Annotation]:
+        if self.pixels is None:
+            found: list[Annotation] = self.network.predict(batch.to(self.device))  # type: ignore[operator]
+            return found
+        return [answer for part in without_padding(batch) for answer in self._maps(part)]
+
+    def _maps(self, batch: Batch) -> list[Annotation]:
+        """A segmenter's answers for images of one size."""
         if not isinstance(self.pixels, PixelObjects):
             found: list[Annotation] = self.network.predict(batch.to(self.device))  # type: ignore[operator]
             return found
-        planes = self.pixels.planes(self.pixel_scores(batch)).cpu()
-        return [self.pixels.answer(each[:, :h, :w]) for each, (h, w) in zip(planes, batch.sizes, strict=True)]
+        return [self.pixels.answer(each) for each in self.pixels.planes(self.pixel_scores(batch)).cpu()]
 
     @torch.inference_mode()
     def pixel_scores(self, batch: Batch) -> torch.Tensor:

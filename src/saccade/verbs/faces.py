@@ -241,7 +241,7 @@ def _parts(seen: Iterator[Seen], people: Sequence[str]) -> Iterator[list[tuple[s
 def _as_face(seen: Seen) -> Face:
     assert seen.embedding is not None
     assert seen.face is not None
-    return Face(seen.embedding, digest_of(seen.face))
+    return Face(seen.embedding, digest_of(seen.face), str(seen.path))
 
 
 def _identified(seen: Seen, searcher: Searcher, limit: float, top: int) -> dict[str, Any]:
