@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from saccade.data.types import Annotation, Objects
 from saccade.errors import ResourceError, UsageError
+from saccade.ops.distance import distance_inside
 from saccade.plots.draw import is_background
 
 SMALLEST = 8  # pixels of a part that is taken for an object
@@ -109,8 +109,8 @@ class PixelObjects:
             region = (kind > 0) & (labels == k)
             if not region.any():
                 continue
-            framed = np.pad(region, 1, mode="edge").astype(np.uint8)  # the edge of the image is none of the class
-            distance = cv2.distanceTransform(framed, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+            framed = np.pad(region, 1, mode="edge")  # the edge of the image is none of the class
+            distance = distance_inside(framed)[1:-1, 1:-1]
             seeds = label(h_maxima(distance, DEPTH), connectivity=2)
             found = _grown(seeds, -distance, region)
             numbers[region] = np.where(found > 0, found + numbers.max(), 0)[region]

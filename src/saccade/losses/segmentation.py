@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from saccade.data.types import IGNORE, Annotation
 from saccade.losses.across import mean_over_processes
+from saccade.ops.distance import distance_inside
 
 TINY = 1e-7  # a pixel that is right beyond doubt: powers below 1 keep a finite gradient
 
@@ -201,7 +202,7 @@ def border_weights(target: np.ndarray, strength: float = 10.0, sigma: float = 5.
     nearest = np.full(target.shape, np.inf, dtype=np.float32)
     second = nearest.copy()
     for i in range(1, count):
-        away = cv2.distanceTransform((components != i).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        away = distance_inside(components != i)
         second = np.minimum(second, np.maximum(nearest, away))
         nearest = np.minimum(nearest, away)
     weights = strength * np.exp(-np.square(nearest + second) / (2 * sigma * sigma))
