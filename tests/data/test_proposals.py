@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import torch
 from PIL import Image
 
 from saccade.data.dataset import DataSet, Record
+from saccade.data.image import decode
 from saccade.data.loader import Loader, Work, iter_images
 from saccade.data.orders import InOrder
-from saccade.data.pipelines import Preprocessing
+from saccade.data.pipelines import PROPOSALS, Preprocessing
 from saccade.data.proposals import SOURCES, SelectiveSearch, proposals_for, propose, read_proposals
 from saccade.data.types import Objects
 from saccade.data.views import inference_view
@@ -197,6 +199,23 @@ def test_selective_search_is_a_source_whose_version_tells_its_arguments(tmp_path
     near = (found.boxes - torch.tensor([20.0, 10, 50, 40])).abs().amax(1)
     assert near.min() < 4  # the square
     assert len({SelectiveSearch(mode, seed).version for mode in ("fast", "quality") for seed in (0, 1)}) == 4
+
+
+def test_the_quality_mode_is_a_source_of_its_own(tmp_path: Path) -> None:
+    """`--proposals selective_search_quality`, which a checkpoint may name too."""
+    path, word = squares(tmp_path)[0], "selective_search_quality"
+    shape = Preprocessing.from_json(replace(SHAPE, proposals=word).to_json())
+    view = inference_view("detect", shape)
+    assert set(SOURCES) < set(PROPOSALS)
+    found, fast = (
+        proposals_for(path, SOURCES[word], tmp_path),
+        proposals_for(path, SOURCES["selective_search"], tmp_path),
+    )
+    assert len(found) > len(fast)
+    pixels = decode(path)
+    given = view.propose(pixels)
+    assert given is not None
+    assert torch.equal(given.boxes, found.boxes)
 
 
 def test_a_region_of_a_picture_has_boxes_of_its_own(tmp_path: Path) -> None:

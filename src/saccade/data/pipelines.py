@@ -45,9 +45,9 @@ Transform = Callable[..., Sample]
 """transform(sample, rng) -> Sample; one with the attribute `needs_others = True` is called as transform(sample, rng,
 fetch), where fetch() -> Sample gives a random other image as it stands in front of that transform."""
 
-# file: the user brings them with each image; selective_search: computed from its pixels (`data.proposals.SOURCES`);
-# objects: found and named by something else, by the truth where nobody says more
-PROPOSALS = ("file", "selective_search", "objects")
+# file: the user brings them with each image; objects: found and named by something else, by the truth where nobody says
+# more; the others are computed from its pixels (`data.proposals.SOURCES`)
+PROPOSALS = ("file", "objects", "selective_search", "selective_search_quality")
 WIDEST = 1024  # pixels of a border that a checkpoint may ask for
 
 

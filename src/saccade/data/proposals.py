@@ -68,7 +68,11 @@ class SelectiveSearch:
         return Objects(boxes, torch.zeros(len(boxes), dtype=torch.int64))
 
 
-SOURCES: dict[str, Source] = {"selective_search": SelectiveSearch()}  # those that `Preprocessing.proposals` can name
+# Those that `Preprocessing.proposals` can name; the word of each is also what `--proposals` takes for it.
+SOURCES: dict[str, Source] = {
+    "selective_search": SelectiveSearch(),
+    "selective_search_quality": SelectiveSearch("quality"),
+}
 
 
 def propose(image: np.ndarray, source: Source) -> Objects:

@@ -56,7 +56,7 @@ def stage_pictures(
         to_picture: [3, 3], pixels of the network's input to pixels of `picture`.
         proposals: where the boxes come from that the model is given (`Preprocessing.proposals`).
     """
-    found = list(growth_pictures(picture)) if proposals == "selective_search" else []
+    found = list(growth_pictures(picture)) if (proposals or "").startswith("selective_search") else []
     with torch.no_grad():
         stages = answer_stages(model, batch)
     for stage in stages:

@@ -79,6 +79,27 @@ def test_boxes_polygons_run_lengths_and_crowds(tmp_path: Path) -> None:
         assert "1 background" in dataset.ledger.warnings[0]
 
 
+def test_outlines_that_do_not_match_their_box_are_counted(tmp_path: Path) -> None:
+    square = [[1, 2, 11, 2, 11, 22, 1, 22]]
+    beyond = [[-30, 2, 5, 2, 5, 22, -30, 22]]  # of which the image shows 0 to 5
+    mask = np.zeros((30, 40), dtype=bool)
+    mask[3:9, 5:20] = True
+    made = content(
+        {"bbox": [1, 2, 10, 20], "segmentation": square},
+        {"bbox": [0, 2, 5, 20], "segmentation": beyond},
+        {"bbox": [5, 5, 1, 1], "segmentation": [[5, 5, 7, 5, 7, 7, 5, 7]]},  # within a pixel
+        {"segmentation": encode_mask(mask)},
+    )
+    assert not any("outline" in line for line in coco.read(build(tmp_path, made)).ledger.warnings)
+    made["annotations"][0]["bbox"] = [25, 2, 10, 20]
+    made["annotations"][3]["bbox"] = [5, 10, 15, 6]
+    dataset = coco.read(build(tmp_path, made))
+    [line] = [line for line in dataset.ledger.warnings if "outline" in line]
+    assert line.startswith("2 objects have an outline that does not match their box")
+    assert "(first: images/a.png, annotation 1000)" in line
+    assert len(dataset.records[0].things or []) == 4
+
+
 def test_only_crowds_ignore_flag_and_text_ids(tmp_path: Path) -> None:
     made = content({"bbox": [1, 2, 10, 20], "ignore": 1, "image_id": "x", "category_id": "k"})
     made["images"][0]["id"] = "x"

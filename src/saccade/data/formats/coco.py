@@ -23,6 +23,7 @@ from saccade.data.formats.coco_objects import (
     read_object,
     settle_crowds,
     warn_of_corners,
+    warn_of_outlines,
     warn_of_repeats,
 )
 from saccade.data.formats.folder import PICTURES
@@ -77,6 +78,7 @@ def read(root: Path, task: str | None = None) -> DataSet:
         warn_of_corners(labels, ledger)
     _refuse_shared_images(records)
     settle_crowds(records, ledger)
+    warn_of_outlines(records, ledger)
     dataset = DataSet(base, "coco", "detect", classes, sorted(records, key=lambda r: r.id), ledger)
     dataset.category_ids = list(ids)
     read_joints(dataset, [category for labels in files for category in labels.categories.values()])

@@ -138,6 +138,31 @@ def settle_crowds(records: list[Record], ledger: Ledger) -> None:
     )
 
 
+def warn_of_outlines(records: list[Record], ledger: Ledger) -> None:
+    """Warn of objects whose outline lies elsewhere than their box; they stay, and a mask is learned within the box."""
+    apart = [(record, thing) for record in records for thing in record.things or [] if _apart(thing, record.size)]
+    if apart:
+        record, thing = apart[0]
+        first = record.id if thing.id is None else f"{record.id}, annotation {thing.id}"
+        ledger.warnings.append(
+            f"{len(apart)} objects have an outline that does not match their box: the box around it and theirs overlap "
+            f"by an IoU below 0.5 (first: {first}); both are kept, and what of a mask lies within the box is learned"
+        )
+
+
+def _apart(thing: Thing, size: tuple[int, int]) -> bool:
+    """Whether the box and that around the outline in an image of `size` (height, width), each a pixel larger on every
+    side, overlap by an IoU below 0.5."""
+    if not thing.polygons and thing.rle is None:
+        return False
+    x1, y1, x2, y2 = polygon_box(thing.polygons) if thing.polygons else rle_box(thing.rle or {})
+    x1, y1, x2, y2 = max(x1, 0), max(y1, 0), min(x2, size[1]), min(y2, size[0])
+    a1, b1, a2, b2 = thing.box
+    common = max(0, min(x2, a2) - max(x1, a1) + 2) * max(0, min(y2, b2) - max(y1, b1) + 2)
+    areas = (x2 - x1 + 2) * (y2 - y1 + 2) + (a2 - a1 + 2) * (b2 - b1 + 2)
+    return common < areas / 3  # IoU = common / (areas - common)
+
+
 def judge_fractions(labels: Labels, ledger: Ledger) -> None:
     """Warn where no box reaches beyond 1 pixel. Raises DataError where there are many: those are fractions."""
     boxes = [box for a in labels.annotations if (box := _plain(a.get("bbox"))) is not None]
