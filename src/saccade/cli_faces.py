@@ -1,4 +1,4 @@
-"""The commands about people: `saccade faces enroll | verify | identify | remove | list | evaluate`."""
+"""The commands about people: `saccade faces enroll | verify | identify | remove | list | crop | evaluate`."""
 
 from __future__ import annotations
 
@@ -137,6 +137,27 @@ def list_people(database: DatabaseFile, as_json: Json = False) -> None:
     lines = [f"{each['pictures']:>6}  {each['name']}" for each in found["people"]]
     total = f"{len(lines)} people; embeddings of {found['length']} numbers of the model {found['model'][:12]}"
     print_json(found) if as_json else say("\n".join([*lines, total]))
+
+
+@app.command()
+def crop(
+    source: Annotated[Path, typer.Argument(metavar="PEOPLE", help="folder of people, or boxes of them")],
+    out: Annotated[Path, typer.Option(help="folder of people that is written, to train on")],
+    detector: Detector = None,
+    landmarks: LandmarksOf = None,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Cut faces out of pictures of people, as the other commands do, to train on them."""
+    from saccade.verbs.faces import crop as run_crop
+
+    done = run_crop(source, out, detector=detector, landmarks=landmarks, device=device)
+    if as_json:
+        return print_json(done)
+    for entry in done["refused"]:
+        say(f"refused: {entry['where']}: {entry['why']}", err=True)
+    say(f"{done['pictures']} faces of {done['people']} people: {done['folder']}")
+    return None
 
 
 @app.command()

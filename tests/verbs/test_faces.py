@@ -14,6 +14,8 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
+from saccade.data.alignment import align
+from saccade.data.joints import Joints
 from saccade.data.pipelines import Preprocessing
 from saccade.data.types import Annotation, Batch, Objects
 from saccade.inference.predictor import Predictor
@@ -51,6 +53,23 @@ class Finder(nn.Module):
         return found
 
 
+class Eyes(nn.Module):
+    """Finds the eyes of one person at 3 and 7 tenths of what it is shown, halfway down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def predict(self, batch: Batch) -> list[Annotation]:
+        found = []
+        for height, width in batch.sizes:
+            points = torch.tensor([[[0.3 * width, height / 2, 1.0], [0.7 * width, height / 2, 1.0]]])
+            box = torch.tensor([[0.0, 0.0, width, height]])
+            objects = Objects(box, torch.zeros(1, dtype=torch.int64), torch.ones(1), keypoints=points)
+            found.append(Annotation((height, width), objects=objects))
+        return found
+
+
 @pytest.fixture(autouse=True)
 def models(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(run: str | Path, *_: Any, **__: Any) -> Predictor:
@@ -59,6 +78,9 @@ def models(monkeypatch: pytest.MonkeyPatch) -> None:
             return Predictor(
                 Finder(), "detect", ["body", "face"], Preprocessing((64, 64), "letterbox"), precision="fp32"
             )
+        if name == "eyes":
+            shape = Preprocessing((32, 32), "letterbox", joints=Joints(("right_eye", "left_eye")), one_person=True)
+            return Predictor(Eyes(), "pose", ["face"], shape, precision="fp32")
         task = "classify" if name == "classifier" else "embed"
         return Predictor(Grid(), task, ["a", "b"], Preprocessing((32, 32), "stretch"), precision="fp32")
 
@@ -199,6 +221,65 @@ def test_faces_are_found_and_aligned(tmp_path: Path, shell: Shell) -> None:
     code, _, err = shell("faces", "enroll", database, "embedder", sources[1], "--name", "Bea", "--detector", "finder")
     assert (code, "no face found" in err) == (3, True)
     assert [each["name"] for each in run_json(shell, "list", database)["people"]] == ["Ada"]
+
+
+def test_faces_are_cut_out_to_train_on(tmp_path: Path, shell: Shell) -> None:
+    """By a detector into folders of people, as `enroll` sees them; what shows no face is named."""
+    folder = tmp_path / "photos"
+    for split, name, number, corner in (
+        ("train", "Ada", 0, None),
+        ("train", "Ada", 1, (0, 0)),
+        ("val", "Bea", 2, None),
+    ):
+        (folder / split / name).mkdir(parents=True, exist_ok=True)
+        pixels = np.zeros((64, 64, 3), np.uint8)
+        pixels[:32, :32] = picture(5, number)
+        if corner is not None:
+            pixels[corner] = 255
+        Image.fromarray(pixels).save(folder / split / name / f"{number}.png")
+    words = ("crop", folder, "--out", tmp_path / "faces", "--detector", "finder")
+    done = run_json(shell, *words)
+    assert (done["people"], done["pictures"]) == (2, 2)
+    assert [(each["where"], "no face found" in each["why"]) for each in done["refused"]] == [("train/Ada/1.png", True)]
+    assert run_json(shell, *words) == done
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "faces" / "train" / "Ada" / "0.png")), picture(5, 0))
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "faces" / "val" / "Bea" / "2.png")), picture(5, 2))
+    assert len(list((tmp_path / "faces").rglob("*.*"))) == 2
+
+
+def test_landmarks_by_a_model_for_one_person_are_those_of_the_face_that_was_found(tmp_path: Path, shell: Shell) -> None:
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    pixels[:32, :32] = picture(5, 0)
+    for name in ("Ada", "Bea"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / "photos" / name / "0.png")
+    words = ("--out", tmp_path / "faces", "--detector", "finder", "--landmarks", "eyes")
+    assert run_json(shell, "crop", tmp_path / "photos", *words)["pictures"] == 2
+    found = np.asarray(Image.open(tmp_path / "faces" / "Ada" / "0.png"))
+    # the box of 32 pixels is seen enlarged by 1.25, from -4 to 36
+    assert np.array_equal(found, align(pixels, {"right_eye": (8.0, 16.0), "left_eye": (24.0, 16.0)}))
+
+
+def test_boxes_of_people_are_their_faces(tmp_path: Path, shell: Shell) -> None:
+    """Two people in one picture are enrolled, and cut out, each by their own box."""
+    pixels = np.zeros((32, 64, 3), np.uint8)
+    pixels[:, :32], pixels[:, 32:] = picture(1, 0), picture(2, 0)
+    (tmp_path / "group").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "group" / "both.png")
+    boxes = [
+        {"id": i, "image_id": 1, "category_id": i, "bbox": [32 * (i - 1), 0, 32, 32], "area": 1024} for i in (1, 2)
+    ]
+    stated = {"images": [{"id": 1, "file_name": "both.png", "width": 64, "height": 32}], "annotations": boxes}
+    stated["categories"] = [{"id": 1, "name": "Ada"}, {"id": 2, "name": "../Bea"}]
+    (tmp_path / "group" / "people.json").write_text(json.dumps(stated))
+    database = tmp_path / "people.db"
+    assert run_json(shell, "enroll", database, "embedder", tmp_path / "group")["added"] == 2
+    Image.fromarray(picture(1, 0)).save(tmp_path / "ada.png")
+    answer = run_json(shell, "identify", database, "embedder", tmp_path / "ada.png", "--threshold", "0.99")
+    assert answer["answers"][0]["name"] == "Ada"
+    assert run_json(shell, "crop", tmp_path / "group", "--out", tmp_path / "faces")["pictures"] == 2
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "faces" / "Ada" / "both.png")), picture(1, 0))
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "faces" / ".._Bea" / "both.png")), picture(2, 0))
 
 
 def test_wrong_words_and_files(tmp_path: Path, shell: Shell) -> None:

@@ -15,6 +15,7 @@ from saccade import checkpoint
 from saccade.data.alignment import TEMPLATE, Landmarks, align, read_landmarks
 from saccade.data.image import decode
 from saccade.data.loader import collate
+from saccade.data.types import Objects
 from saccade.errors import DataError, UsageError
 from saccade.inference.predictor import Predictor, load
 from saccade.machine.paths import at_home
@@ -27,6 +28,14 @@ _JOINTS = {"mouth_left": "left_mouth", "mouth_right": "right_mouth"}  # other na
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A file, or the box of its upright picture (x1 y1 x2 y2, whole pixels) in which the one who is named stands."""
+
+    path: Path
+    box: tuple[int, int, int, int] | None = None
+
+
+@dataclass(frozen=True)
 class Seen:
     """The face of a picture, or why there is none to use."""
 
@@ -36,18 +45,52 @@ class Seen:
     fault: str = ""
 
 
+class FaceCutter:
+    """The one face of each picture, cut out.
+
+    Args:
+        detector: run of a detector whose boxes are faces: one of its classes is called "face", or it has one alone. By
+            default the picture is the face. Where a picture has a box, that is the face.
+        landmarks: a file (`data.alignment.read_landmarks`), or the run of a model of poses with eyes among its joints.
+        device: where to compute.
+
+    Raises:
+        UsageError: a detector that knows no faces, joints without eyes.
+    """
+
+    def __init__(
+        self, detector: str | Path | None = None, landmarks: str | Path | None = None, device: str | None = None
+    ) -> None:
+        self._finder = None if detector is None else FaceFinder(detector, device)
+        self._aligner = None if landmarks is None else _Aligner(Path(at_home(landmarks)), device)
+
+    def face(self, picture: Picture) -> np.ndarray:
+        """The face of a picture, [H, W, 3] uint8, aligned where there are landmarks.
+
+        Raises:
+            DataError: the picture cannot be read; no face in it, or several; no landmarks for it.
+        """
+        path, box, pixels = picture.path, picture.box, decode(picture.path)
+        if box is None and self._finder is not None:
+            box = self._finder.one_box(path, pixels)
+        if self._aligner is not None:
+            return align(pixels, self._aligner.landmarks(path, pixels, box))
+        if box is None:
+            return pixels
+        x1, y1, x2, y2 = box
+        return np.ascontiguousarray(pixels[y1:y2, x1:x2])
+
+
 class FaceReader:
     """Pictures to embeddings. Each picture is to show one face.
 
     Args:
         run: of a model to embed.
-        detector: run of a detector whose boxes are faces: one of its classes is called "face", or it has one alone. By
-            default the picture is the face.
-        landmarks: a file (`data.alignment.read_landmarks`), or the run of a model of poses with eyes among its joints.
+        detector, landmarks: as in `FaceCutter`.
         device: where to compute.
 
     Raises:
-        UsageError: a model of another task, a detector that knows no faces, joints without eyes.
+        UsageError: a model of another task, and as `FaceCutter`.
     """
 
     def __init__(
@@ -62,34 +105,16 @@ class FaceReader:
             raise UsageError(f"{run}: a model to {self.predictor.task}; faces are compared by one that embeds")
         own = callable(getattr(self.predictor.network, "similarity", None))
         self.compare = self.predictor.similarity if own else None  # None: by the cosine
-        self.finder = None if detector is None else FaceFinder(detector, device)
-        self._aligner = None if landmarks is None else _Aligner(Path(at_home(landmarks)), device)
+        self._cutter = FaceCutter(detector, landmarks, device)
 
-    def face(self, path: Path) -> np.ndarray:
-        """The one face of a picture, [H, W, 3] uint8, aligned where there are landmarks.
-
-        Raises:
-            DataError: the picture cannot be read; no face in it, or several; no landmarks for it.
-        """
-        pixels = decode(path)
-        if self._aligner is not None and self.finder is None:
-            return align(pixels, self._aligner.landmarks(path, pixels))
-        if self.finder is None:
-            return pixels
-        box = self.finder.one_box(path, pixels)
-        if self._aligner is not None:
-            return align(pixels, self._aligner.landmarks(path, pixels, box))
-        x1, y1, x2, y2 = box
-        return np.ascontiguousarray(pixels[y1:y2, x1:x2])
-
-    def read(self, paths: Iterable[Path]) -> Iterator[Seen]:
+    def read(self, pictures: Iterable[Picture]) -> Iterator[Seen]:
         """Faces and embeddings of pictures, in order; what cannot be used comes with its fault."""
         waiting: list[Seen] = []
-        for path in paths:
+        for picture in pictures:
             try:
-                waiting.append(Seen(path, self.face(path)))
+                waiting.append(Seen(picture.path, self._cutter.face(picture)))
             except DataError as error:
-                waiting.append(Seen(path, fault=str(error)))
+                waiting.append(Seen(picture.path, fault=str(error)))
             if len(waiting) == BATCH:
                 yield from self._described(waiting)
                 waiting = []
@@ -97,7 +122,7 @@ class FaceReader:
 
     def read_one(self, path: Path) -> Seen:
         """`read` of one picture. Raises DataError where it cannot be used."""
-        seen = next(iter(self.read([path])))
+        seen = next(iter(self.read([Picture(path)])))
         if seen.embedding is None:
             raise DataError(seen.fault)
         return seen
@@ -166,7 +191,8 @@ class _Aligner:
         self.names = names
 
     def landmarks(self, path: Path, pixels: np.ndarray, box: tuple[int, int, int, int] | None = None) -> Landmarks:
-        """Those of one picture. Raises DataError where there are none."""
+        """Those of one picture, by a model for one person those of the face in the box. Raises DataError where there
+        are none."""
         if self.pose is None:
             parts = path.parts
             for start in range(len(parts)):  # the longest end of the path that the file names
@@ -174,7 +200,10 @@ class _Aligner:
                 if found is not None:
                     return found
             raise DataError(f"{path}: {self.source} has no landmarks for it")
-        objects = self.pose.answer(pixels).objects
+        given = None
+        if box is not None and self.pose.preprocessing.one_person:
+            given = Objects(torch.tensor([box], dtype=torch.float32), torch.zeros(1, dtype=torch.int64))
+        objects = self.pose.answer(pixels, given).objects
         people = 0 if objects is None or objects.keypoints is None else len(objects)
         if people != 1:
             raise DataError(f"{path}: {people} poses found where one is expected; landmarks come from one")

@@ -1,4 +1,4 @@
-"""`saccade faces`: enroll people in a database, verify that two pictures show one person, identify, remove, list.
+"""`saccade faces`: enroll people in a database, verify that two pictures show one person, identify, remove, list, crop.
 
 Works for anything of which a model embeds pictures, not for faces alone. What such a system must not be used for stands
 in docs/reference/faces.md.
@@ -6,20 +6,24 @@ in docs/reference/faces.md.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
+from saccade.data.dataset import DataSet, Record
 from saccade.data.formats import read
 from saccade.data.formats.listing import images_to_look_at
 from saccade.errors import DataError, UsageError
 from saccade.identities.database import Database, Face, create_database, digest_of, open_database
 from saccade.identities.search import Searcher, update_index
 from saccade.identities.threshold import of_one_of, of_people, of_run, of_strangers, per_comparison
-from saccade.inference.faces import FaceReader, Seen, model_of
+from saccade.inference.faces import FaceCutter, FaceReader, Picture, Seen, model_of
+from saccade.machine.files import inside, make_folder, write_whole
 from saccade.machine.paths import at_home
 from saccade.metrics import plain
 from saccade.metrics.identification import unit
@@ -61,7 +65,7 @@ def enroll(
     added = known = 0
     opened: Database | None = None
     try:
-        for part in _parts(reader.read(path for path, _ in pictures), [who for _, who in pictures]):
+        for part in _parts(reader.read(picture for picture, _ in pictures), [who for _, who in pictures]):
             usable = [(who, seen) for who, seen in part if seen.embedding is not None]
             refused += [{"where": str(seen.path), "why": seen.fault} for _, seen in part if seen.embedding is None]
             if usable and opened is None:
@@ -208,22 +212,35 @@ def list_people(database: str | Path) -> dict[str, Any]:
 
 def _pictures_of(
     sources: Sequence[str | Path], name: str | None
-) -> tuple[list[tuple[Path, str]], list[dict[str, str]]]:
+) -> tuple[list[tuple[Picture, str]], list[dict[str, str]]]:
     """Pictures with the names of the people on them, and what of a data set was refused."""
     if name is not None:
-        return [(path, name) for path in _images(sources)], []
+        return [(picture, name) for picture in _images(sources)], []
     if len(sources) != 1:
         raise UsageError("give one folder with a folder of pictures for each person, or the person's --name")
     dataset = read(at_home(sources[0]), "embed")
     refused = [{"where": entry.where, "why": entry.what} for entry in dataset.ledger.refused]
-    labelled = [(dataset.root / r.path, dataset.classes[r.label]) for r in dataset.records if r.label is not None]
-    return labelled, refused
+    return [(_picture_of(record, dataset), dataset.classes[record.label or 0]) for record in _named(dataset)], refused
 
 
-def _images(sources: Iterable[str | Path]) -> Iterator[Path]:
+def _named(dataset: DataSet) -> list[Record]:
+    """The records of which is stated whom they show."""
+    return [record for record in dataset.records if record.label is not None]
+
+
+def _picture_of(record: Record, dataset: DataSet) -> Picture:
+    return Picture(dataset.root / record.path, record.region)
+
+
+def _as_folder(name: str) -> str:
+    """A name as that of one folder; names of folders stay as they are."""
+    return "_" * len(name) if name in (".", "..") else name.replace("/", "_").replace("\\", "_")
+
+
+def _images(sources: Iterable[str | Path]) -> Iterator[Picture]:
     for source in sources:
         path = Path(at_home(source))
-        yield from images_to_look_at(path) if path.is_dir() else [path]
+        yield from (Picture(each) for each in (images_to_look_at(path) if path.is_dir() else [path]))
 
 
 def _parts(seen: Iterator[Seen], people: Sequence[str]) -> Iterator[list[tuple[str, Seen]]]:
@@ -236,6 +253,55 @@ def _parts(seen: Iterator[Seen], people: Sequence[str]) -> Iterator[list[tuple[s
             part = []
     if part:
         yield part
+
+
+def crop(
+    source: str | Path,
+    out: str | Path,
+    *,
+    detector: str | Path | None = None,
+    landmarks: str | Path | None = None,
+    device: str | None = None,
+) -> dict[str, Any]:
+    """Cut the faces out of a data set of people, as `enroll` and the others do before they look at them, and write
+    them into a folder to train on: `NAME/PICTURE.png`, below `train/` or `val/` where the data set says so. Files of
+    these names are written anew.
+
+    Args:
+        source: a folder of people (a folder each, or any data set with a class an image).
+        out: the folder.
+        detector, landmarks: as in `FaceCutter`.
+
+    Returns:
+        `{folder, people, pictures, refused: [{where, why}]}`.
+
+    Raises:
+        DataError: no face at all was found.
+    """
+    cutter, dataset, folder = (
+        FaceCutter(detector, landmarks, device),
+        read(at_home(source), "embed"),
+        Path(at_home(out)),
+    )
+    refused = [{"where": entry.where, "why": entry.what} for entry in dataset.ledger.refused]
+    written: set[Path] = set()
+    for record in _named(dataset):
+        try:
+            face = cutter.face(_picture_of(record, dataset))
+        except DataError as error:
+            refused.append({"where": record.id, "why": str(error)})
+            continue
+        person = inside(folder, record.split or "", _as_folder(dataset.classes[record.label or 0]))
+        stem = Path(record.path).stem
+        names = itertools.chain([f"{stem}.png"], (f"{stem}-{i}.png" for i in itertools.count(2)))
+        place = next(person / name for name in names if person / name not in written)
+        make_folder(person)
+        write_whole(place, cv2.imencode(".png", face[..., ::-1])[1].tobytes())
+        written.add(place)
+    if not written:
+        raise DataError(f"none of {len(refused)} pictures has a face to cut out; the first: {refused[0]['why']}")
+    people = {place.parent.name for place in written}
+    return {"folder": str(folder), "people": len(people), "pictures": len(written), "refused": refused}
 
 
 def _as_face(seen: Seen) -> Face:
@@ -260,7 +326,7 @@ def _identified(seen: Seen, searcher: Searcher, limit: float, top: int) -> dict[
 def _embedded(reader: FaceReader, folder: str | Path) -> tuple[np.ndarray, list[str]]:
     """Embeddings [n, d] and names of a folder of people; pictures that cannot be used are left out."""
     pictures, _ = _pictures_of([folder], None)
-    seen = zip(reader.read(path for path, _ in pictures), [who for _, who in pictures], strict=True)
+    seen = zip(reader.read(picture for picture, _ in pictures), [who for _, who in pictures], strict=True)
     usable = [(each.embedding, who) for each, who in seen if each.embedding is not None]
     if not usable:
         raise DataError(f"--calibrate {folder}: none of its {len(pictures)} pictures can be used")

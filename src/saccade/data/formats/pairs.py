@@ -51,7 +51,7 @@ def read_pairs(file: Path, dataset: DataSet) -> Pairs:
         raise DataError(f"{file}: no list of pairs that can be read ({error})") from error
     ids = {dataset.root / record.path: record.id for record in dataset.records}
     pictures = Pictures(dataset.root, ids)
-    pairs = Pairs()
+    pairs, kinds = Pairs(), {True: 0, False: 0}
     for number, first, second, same, fold in _rows_of_csv(file, text) if _is_csv(text) else _rows_of_lfw(file, text):
         try:
             found = [ids[pictures.find(name)] for name in (first, second)]
@@ -59,7 +59,8 @@ def read_pairs(file: Path, dataset: DataSet) -> Pairs:
             raise DataError(f"{file}:{number}: {error}") from error
         if found[0] == found[1]:
             raise DataError(f"{file}:{number}: a pair of {first!r} with itself says nothing of a model")
-        dealt = sum(each == same for each in pairs.same) % FOLDS if fold is None else fold
+        dealt = kinds[same] % FOLDS if fold is None else fold
+        kinds[same] += 1
         pairs.first.append(found[0])
         pairs.second.append(found[1])
         pairs.same.append(same)
