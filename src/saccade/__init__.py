@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from saccade.training.tensorboard import TensorBoard as TensorBoard
     from saccade.verbs.anchors import anchors as anchors
     from saccade.verbs.check import check as check
+    from saccade.verbs.compare import compare as compare
     from saccade.verbs.convert import convert as convert
     from saccade.verbs.evaluate import evaluate as evaluate
     from saccade.verbs.explain import explain as explain
@@ -58,6 +59,7 @@ _PUBLIC = {
     "UsageError": "saccade.errors",
     "anchors": "saccade.verbs.anchors",
     "check": "saccade.verbs.check",
+    "compare": "saccade.verbs.compare",
     "convert": "saccade.verbs.convert",
     "create": "saccade.models",
     "evaluate": "saccade.verbs.evaluate",

@@ -46,6 +46,7 @@ from saccade.cli_options import (
     words_of,
 )
 from saccade.cli_output import (
+    comparison_lines,
     explained,
     map_lines,
     print_json,
@@ -242,6 +243,26 @@ def evaluate(
     )
     footer = f"{result['images']} images of {result['split']}" + ("" if out is None else f"; report: {out}/report.html")
     print_json(result) if as_json else show_scores(result, footer)
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN RUN...", help="run folders that have ended; the first is the measure")
+    ],
+    out: Annotated[Path | None, typer.Option(help="folder for report.html, compare.json and plots")] = None,
+    model: OwnFile = None,
+    workers: Workers = None,
+    device: Device = None,
+    precision: Precision = "auto",
+    as_json: Json = False,
+) -> None:
+    """Put runs beside each other: settings, curves, scores with the interval of their difference, cost, pictures."""
+    from saccade.verbs.compare import compare as run
+
+    trust_file(model)
+    result = run(runs, out=out, workers=workers, device=device, precision=precision, progress=not as_json)
+    print_json(result) if as_json else say(comparison_lines(result, None if out is None else f"{out}/report.html"))
 
 
 @app.command()

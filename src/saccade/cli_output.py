@@ -126,6 +126,22 @@ def plain(result: dict[str, Any]) -> str:
     return "\n".join(f"{name}: {value}" for name, value in result.items())
 
 
+def comparison_lines(result: dict[str, Any], report: str | None) -> str:
+    """Score and cost of each run, what differs between them, and the findings; `report` is the page with all of it."""
+    metric = result["metric"]
+    lines = [f"{'run':<28} {metric:>10}   {'parameters':>12} {'G multiply-adds':>16} {'ms an image':>12}"]
+    for run in result["runs"]:
+        value = run["metrics"][metric]["value"]
+        score = "-" if value is None else f"{value:.4f}"
+        cost = f"{run['parameters']:>12,} {run['macs'] / 1e9:>16.3f} {1000 * run['seconds_per_image']:>12.1f}"
+        lines.append(f"{run['name']:<28} {score:>10}   {cost}")
+    for row in result["settings"]:
+        lines.append(f"{row['name']}: {' | '.join(_value(value) for value in row['values'])}")
+    lines += [*(f"warning: {warning}" for warning in result["warnings"]), *result["findings"]]
+    lines.append(f"{result['images']} validation images, {result['seconds']:.1f} s")
+    return "\n".join(lines + ([] if report is None else [f"report: {report}"]))
+
+
 def show_scores(result: dict[str, Any], footer: str) -> None:
     """A table of the metrics with their intervals."""
     for name, m in result["metrics"].items():

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from saccade.data.types import Annotation
 from saccade.metrics import Value
-from saccade.metrics.bootstrap import estimate, resampled_as, resamples
+from saccade.metrics.bootstrap import difference, estimate, resampled_as, resamples
 from saccade.tasks.contract import task_of
 
 
@@ -63,3 +64,28 @@ def test_every_metric_takes_recordings() -> None:
     assert alone.value == together.value == 0.5
     assert (alone.low or 0) > 0.3
     assert together.low == 0
+
+
+def test_a_difference_is_paired() -> None:
+    """Images that are hard for both models say nothing about which is better."""
+    rng = np.random.default_rng(0)
+    hard, units = rng.random(100), np.arange(100)
+    first, second = (estimate(_mean(values), units, 500, 0)["mean"] for values in (hard, hard + 0.1))
+    found = difference(first, second)
+    assert found.value is not None
+    assert (found.value, found.low, found.high) == pytest.approx((0.1, 0.1, 0.1))
+    noisy = estimate(_mean(hard + rng.normal(0, 0.05, 100)), units, 500, 0)["mean"]
+    apart = difference(first, noisy)
+    assert apart.low is not None
+    assert apart.high is not None
+    assert apart.low < 0 < apart.high
+    assert first.high is not None
+    assert first.low is not None
+    assert apart.high - apart.low < 0.5 * (first.high - first.low)
+
+
+def test_a_difference_without_pairs() -> None:
+    assert difference(Value(None), Value(0.5)) == Value(None)
+    assert difference(Value(0.25), Value(0.5)) == Value(0.25)
+    with pytest.raises(ValueError, match="have no pairs"):
+        difference(Value(0.0, drawn=np.zeros(3)), Value(0.0, drawn=np.zeros(4)))

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from saccade.plots.course import Course, plot_training
+from saccade.plots.course import Course, plot_runs, plot_training
 from saccade.plots.figures import shown_size, to_png
 
 
@@ -94,3 +94,17 @@ def test_training_without_validation_says_so() -> None:
     figure = plot_training([_row(1), _row(2)], "ap")
     assert "no validation" in [text.get_text() for text in figure.axes[1].texts]
     _pixels(figure)
+
+
+def test_runs_lie_over_each_other_in_epochs_and_minutes() -> None:
+    rows = [_new(i, validation_losses={"class": 4.0 / i}, metrics={"ap": i / 10}) for i in range(1, 7)]
+    slower = [row | {"minutes": 2 * row["minutes"]} for row in rows[:2]]
+    figure = plot_runs({"$first_": rows, "_second": slower}, "ap")
+    _pixels(figure)
+    by_epoch, by_minute = _titled(figure, "ap by epoch"), _titled(figure, "ap by minute")
+    solid = [[drawn for drawn in axes.lines if drawn.get_linestyle() == "-"] for axes in (by_epoch, by_minute)]
+    assert [list(drawn.get_xdata()) for drawn in solid[0]] == [[1, 2, 3, 4, 5, 6], [1, 2]]
+    assert [list(drawn.get_xdata()) for drawn in solid[1]] == [[4, 8, 12, 16, 20, 24], [8, 16]]
+    losses = [drawn for drawn in _titled(figure, "Loss by epoch").lines if drawn.get_linestyle() == "-"]
+    assert list(losses[1].get_ydata()) == [4, 2]
+    _pixels(plot_runs({"empty": []}, "ap"))

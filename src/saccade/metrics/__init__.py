@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -24,6 +24,12 @@ class Value:
     value: float | None
     low: float | None = None
     high: float | None = None
+    # [count], of each resample, NaN where undefined; of another model on the same images the resamples are the same
+    drawn: np.ndarray | None = field(default=None, compare=False, repr=False)
+
+    def to_json(self) -> dict[str, float | None]:
+        """The number and its interval."""
+        return {"value": self.value, "low": self.low, "high": self.high}
 
 
 @dataclass
@@ -37,8 +43,10 @@ class Result:
     recordings: int = 0  # that they are pictures of, where these are known (data/recordings.py)
 
     def to_json(self) -> dict[str, Any]:
-        state: dict[str, Any] = plain(asdict(self))
-        return state
+        metrics = {name: value.to_json() for name, value in self.metrics.items()}
+        state = {"metrics": metrics, "per_class": self.per_class, "curves": self.curves, "images": self.images}
+        whole: dict[str, Any] = plain(state | {"recordings": self.recordings})
+        return whole
 
 
 class Metric(Protocol):

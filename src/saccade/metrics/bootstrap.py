@@ -65,7 +65,26 @@ def interval(value: float, drawn: np.ndarray) -> Value:
     if not len(known):
         return Value(value)
     low, high = np.percentile(known, [2.5, 97.5])
-    return Value(value, float(low), float(high))
+    return Value(value, float(low), float(high), drawn)
+
+
+def difference(first: Value, second: Value) -> Value:
+    """How much larger `second` is than `first`, with its interval from the difference in each resample: paired, so that
+    images that are hard for both widen it less than they widen either.
+
+    Args:
+        first, second: one metric of two models on the same images (ids and recordings), drawn by the same seed.
+
+    Raises:
+        ValueError: they have not as many resamples.
+    """
+    if first.value is None or second.value is None:
+        return Value(None)
+    if first.drawn is None or second.drawn is None:
+        return Value(second.value - first.value)
+    if first.drawn.shape != second.drawn.shape:
+        raise ValueError(f"{len(first.drawn)} and {len(second.drawn)} resamples have no pairs")
+    return interval(second.value - first.value, second.drawn - first.drawn)
 
 
 def ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:

@@ -169,7 +169,7 @@ class Detection:
             for name, values in coco_numbers(ap[None], recall[None], _prefix(kind)).items():
                 value = float(values[0])
                 old = metrics[name]
-                metrics[name] = Value(value, old.low, old.high) if np.isfinite(value) else Value(None)
+                metrics[name] = Value(value, old.low, old.high, old.drawn) if np.isfinite(value) else Value(None)
             for k, row in enumerate(per_class):
                 row |= _class_numbers(ap[:, k], recall[:, :, k], _prefix(kind))
             curves[f"{_prefix(kind)}precision_recall"] = self._curves(found)

@@ -185,7 +185,7 @@ class Pose:
         ap, recall = self._reference(ids)
         for name, values in oks_numbers(ap[None], recall[None]).items():
             value, old = float(values[0]), metrics[name]
-            metrics[name] = Value(value, old.low, old.high) if np.isfinite(value) else Value(None)
+            metrics[name] = Value(value, old.low, old.high, old.drawn) if np.isfinite(value) else Value(None)
         for k, row in enumerate(result.per_class):
             row |= {n: _known(v[0]) for n, v in oks_numbers(ap[None, :, k : k + 1], recall[None, :, k : k + 1]).items()}
             own = self._pooled(k)

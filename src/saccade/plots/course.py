@@ -12,10 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from saccade.plots.figures import ACCENT, INK, new_figure, style
+from saccade.plots.figures import ACCENT, INK, new_figure, short_names, style
+from saccade.plots.palette import class_colour
 
 TRAINING, VALIDATION = ACCENT, "#c8501e"  # blue and orange: told apart by every kind of eye
 GRAYS = ("#8a939d", "#b5bcc4")  # further metrics
+DARK = (5, 3, 2, 0, 4, 1)  # of the palette, dark ones first
 PARTS = 5  # parts of the loss that have a panel of their own
 TIMES = "#68727c"
 CLOSE = 0.05  # of the axis: times nearer to each other are not written
@@ -23,7 +25,7 @@ SMOOTH = 5  # epochs from which on their means are drawn over the points
 
 Row = Mapping[str, Any]
 """A line of log.jsonl: {epoch, step, lr, losses: {name: value}, minutes}, of newer runs {steps_an_epoch, points}; in
-some {metrics, validation_losses, training_metrics}, each {name: value or None}."""
+some {metrics, validation_losses, training_metrics}, each {name: value or None}, and {training_images}, their number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,43 @@ def plot_training(rows: Sequence[Row], metric: str) -> Figure:
     return figure
 
 
+def plot_runs(runs: Mapping[str, Sequence[Row]], metric: str) -> Figure:
+    """The losses and the score of several runs over each other, on the left over epochs, on the right over minutes.
+
+    Args:
+        runs: rows of log.jsonl by the name of the run.
+        metric: as in `plot_training`.
+    """
+    figure = new_figure(11, 6.6)
+    panels = figure.subplots(2, 2)
+    for i, (name, rows) in enumerate(zip(short_names(list(runs), 34), runs.values(), strict=True)):
+        course = Course(rows)
+        colour = tuple(v / 255 for v in class_colour(DARK[i] if i < len(DARK) else i))
+        points = course.means() if len(rows) >= SMOOTH else course.points()
+        curves = [(0, [(p.at, p.total) for p in points], "--", 1.0), (1, course.scores(metric), "-", 2.0)]
+        curves += [(0, [(p.at, p.total) for p in course.held_out()], "-", 2.0)]
+        curves += [(1, course.scores(metric, "training_metrics"), "--", 1.0)]
+        for row, known, pattern, width in curves:
+            x, y = [x for x, _ in known], [y for _, y in known]
+            look: dict[str, Any] = {"color": colour, "linestyle": pattern, "linewidth": width}
+            look |= {"marker": "o", "ms": 3} if pattern == "-" and len(x) < 25 else {}
+            label = name if (row, pattern) == (1, "-") else None
+            panels[row, 0].plot(x, y, label=label, **look)
+            panels[row, 1].plot(course.minutes(x), y, **look)
+    for row, title in ((0, "Loss"), (1, metric)):
+        for column, unit in ((0, "epoch"), (1, "minute")):
+            axes = panels[row, column]
+            style(axes, f"{title} by {unit}", f"{unit}s", "")
+            if row:
+                set_score_scale(axes)
+            else:
+                set_loss_scale(axes, [float(y) for drawn in axes.lines for y in np.asarray(drawn.get_ydata())])
+            axes.set_xlim(left=0)
+    panels[0, 1].set_title("solid: validation, dashed: training", loc="right", fontsize=8, color=TIMES)
+    panels[1, 0].legend(fontsize=8, frameon=False)
+    return figure
+
+
 def _plot_loss(axes: Axes, course: Course) -> None:
     style(axes, "Loss", "epoch", "")
     points, means, held_out = course.points(), course.means(), course.held_out()
@@ -166,7 +205,9 @@ def _plot_scores(axes: Axes, course: Course, metric: str) -> None:
     others = [name for name in listed if course.scores(name)][: len(GRAYS)]  # the log has them in order of importance
     for name, gray in zip(others, GRAYS, strict=False):
         line(axes, course.scores(name), f"{name}, validation", 1.0, gray, marked=False)
-    line(axes, course.scores(metric, "training_metrics"), f"{metric}, training images", 1.6, TRAINING)
+    counts = [f"{row['training_images']:,} " for row in course.rows if row.get("training_images")]
+    name = f"{metric}, {counts[-1] if counts else ''}training images"
+    line(axes, course.scores(metric, "training_metrics"), name, 1.6, TRAINING)
     line(axes, course.scores(metric), f"{metric}, validation", 2.2, VALIDATION)
     if axes.lines:
         axes.legend(fontsize=8, frameon=False)
@@ -197,7 +238,7 @@ def set_loss_scale(axes: Axes, values: Sequence[float]) -> None:
 
 def set_score_scale(axes: Axes) -> None:
     """From zero to a little above the highest of the lines, at most to 1."""
-    highest = max((float(np.max(np.asarray(drawn.get_ydata()))) for drawn in axes.lines), default=0.0)
+    highest = max((float(y) for drawn in axes.lines for y in np.asarray(drawn.get_ydata())), default=0.0)
     axes.set_ylim(0, min(1.02, 1.2 * highest) or 1.02)
 
 

@@ -146,10 +146,15 @@ class Gallery:
         """The classes of the class maps that are kept, in their order, each with its colour as CSS has it; none for
         other tasks, whose pictures say the classes."""
         kept = [*self._sampled.values(), *(each for _, _, each in self._worst)]
-        maps = [one.semantic for each in kept for one in (each.truth, each.prediction) if one.semantic is not None]
-        present = sorted({int(k) for one in maps for k in one.unique()} & set(range(len(self.dataset.classes))))
-        names = [(self.dataset.classes[k], class_colour(k)) for k in present]
-        return [(name, "rgb({}, {}, {})".format(*colour)) for name, colour in names if not is_background(name)]
+        return legend_of([one for each in kept for one in (each.truth, each.prediction)], self.dataset.classes)
+
+
+def legend_of(annotations: Iterable[Annotation], classes: Sequence[str]) -> list[tuple[str, str]]:
+    """The classes that occur in class maps but for the background, each with its colour as CSS has it."""
+    maps = [one.semantic for one in annotations if one.semantic is not None]
+    present = sorted({int(k) for one in maps for k in one.unique()} & set(range(len(classes))))
+    names = [(classes[k], class_colour(k)) for k in present]
+    return [(name, "rgb({}, {}, {})".format(*colour)) for name, colour in names if not is_background(name)]
 
 
 def _errors(image: Any, truth: Annotation, answer: Annotation) -> list[tuple[str, Any]]:

@@ -66,8 +66,9 @@ def explain_course(rows: Sequence[Mapping[str, Any]], metric: str) -> list[str]:
     known = [(ours, theirs, row) for ours, theirs, row in pairs if ours is not None and theirs is not None]
     if known:
         ours, theirs, row = known[-1]
+        count = f"{row['training_images']:,} " if row.get("training_images") else ""
         sentences.append(
-            f"After epoch {row['epoch']} the score {metric} was {ours:.3f} on training images, shown without "
+            f"After epoch {row['epoch']} the score {metric} was {ours:.3f} on {count}training images, shown without "
             f"augmentation, and {theirs:.3f} on the validation images."
         )
     return sentences

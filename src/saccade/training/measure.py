@@ -56,10 +56,12 @@ class Measured:
     result: Result | None  # of the validation images; None in all processes but the first
     validation_losses: dict[str, float]  # by name, as means over images; empty where there are none
     training_metrics: dict[str, float | None]  # of the fixed training images; empty where there are none
+    training_images: int = 0  # how many those are
 
     def beside(self) -> dict[str, Any]:
         """What the row of the log holds besides the metrics of the validation images."""
-        found = {"validation_losses": self.validation_losses, "training_metrics": self.training_metrics}
+        found: dict[str, Any] = {"validation_losses": self.validation_losses, "training_metrics": self.training_metrics}
+        found |= {"training_images": self.training_images}
         return {name: values for name, values in found.items() if values}
 
 
@@ -90,6 +92,7 @@ def measure(parts: Parts, images: int) -> Measured:
     predictor = Predictor(model, plan.task, plan.dataset.classes, plan.preprocessing, device, precision)
     losses: dict[str, float] = {}
     training: Result | None = None
+    learnt: list[Record] = []
     with timed_convolutions(torch.backends.cudnn.benchmark and plan.preprocessing.size is not None):
         result = score_together(predictor, plan.dataset, plan.validation, plan.settings.workers)
         if images:
@@ -99,7 +102,7 @@ def measure(parts: Parts, images: int) -> Measured:
             learnt = fixed_part(plan, learnt, min(images, len(plan.validation)))
             training = score_together(predictor, plan.dataset, learnt, plan.settings.workers)
     metrics = {} if training is None else {name: value.value for name, value in training.metrics.items()}
-    return Measured(result, losses, metrics)
+    return Measured(result, losses, metrics, len(learnt))
 
 
 def fixed_part(plan: Plan, records: Sequence[Record], count: int) -> list[Record]:
