@@ -32,7 +32,7 @@ PLAIN = {  # public names of those folders without a formula of anybody's: check
     },
     "layers/targets.py": {"RegionTargets", "Learnable", "detection_targets", "learnable"},
     "losses/classification.py": {"Objective", "parts_of", "label_tensor", "tag_tensor", "label_loss", "tag_loss"},
-    "losses/embedding.py": {"squared_distances", "same_identity", "mean_over_kinds"},
+    "losses/embedding.py": {"products", "squared_distances", "same_identity", "mean_over_kinds"},
     "losses/heatmap.py": {"stack_joints"},
     "losses/segmentation.py": {"stack_targets"},
     "ops/allocation.py": {"empty"},

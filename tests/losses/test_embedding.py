@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from saccade.losses.embedding import (
     Mining,
+    _chosen_negatives,
     angular_margin,
     contrastive,
     contrastive_loss,
@@ -108,6 +109,20 @@ def test_without_a_triplet_the_loss_is_0_and_reaches_the_vectors(mining: str, la
     assert loss.item() == 0
     assert x.grad is not None
     assert bool(x.grad.isfinite().all())
+
+
+def test_random_negatives_are_all_of_the_others_alike_often() -> None:
+    labels, distances = torch.tensor([0, 0, 1, 1, 2]), torch.arange(25.0).view(5, 5)
+    found = torch.cat([_chosen_negatives(distances, same_identity(labels)[1], "random")[0] for _ in range(600)])
+    values, counts = found.unique(return_counts=True)
+    assert values.tolist() == [2, 3, 4]
+    assert bool(((counts - 1000).abs() < 150).all())
+
+
+def test_near_vectors_are_apart_in_bfloat16_too() -> None:
+    x = F.normalize(torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.01, 0.0]]))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert float(squared_distances(x, x)[0, 1]) == pytest.approx(1e-4, rel=0.01)
 
 
 def test_equal_vectors_have_finite_gradients() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from saccade.data.types import Annotation, Batch
-from saccade.errors import DataError
+from saccade.errors import DataError, UsageError
 from saccade.models import create
 from saccade.models.faces import deepface
 from saccade.models.stage import Given
@@ -30,6 +30,12 @@ def test_the_sizes_are_those_of_figure_2() -> None:
     assert parts["f8"] == 16_510_910
     local = [sum(p.numel() for p in layer.parameters()) for layer in model.local if "Local" in type(layer).__name__]
     assert local == [62_774_800, 7_850_000, 2_829_456]
+
+
+def test_images_too_small_for_the_local_layers_are_told() -> None:
+    with pytest.raises(UsageError, match="size 48 x 60 leaves the local layers no place; 55 pixels a side are needed"):
+        create("deepface_small", size=(48, 60))
+    assert create("deepface_small", size=(55, 60), classes=2)(torch.rand(1, 3, 55, 60)).shape == (1, 256)
 
 
 def coloured(n: int = 12) -> Batch:

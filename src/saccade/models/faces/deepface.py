@@ -10,8 +10,9 @@ Letters: b images of H x W pixels, d numbers of a vector.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch
-from saccade.errors import DataError
+from saccade.errors import DataError, UsageError
 from saccade.layers.embedding import LearnedSimilarity, embedding_answers, parts_apart
 from saccade.layers.locally_connected import LocallyConnected2d
 from saccade.losses.classification import label_tensor
@@ -115,8 +116,10 @@ class Model(nn.Module):
     largest: Tensor
 
     def __init__(self, config: Config) -> None:
+        """Raises UsageError where images are so small that a layer finds no place in them."""
         super().__init__()
         self.config = config
+        _check_size(config)
         self.layers = nn.Sequential(
             nn.Conv2d(3, config.first, config.first_kernel, config.first_stride),
             nn.ReLU(inplace=True),
@@ -124,14 +127,13 @@ class Model(nn.Module):
             nn.Conv2d(config.first, config.second, config.second_kernel),
             nn.ReLU(inplace=True),
         )
-        channels, side = config.second, map_side(config)
-        self.side = side
+        channels, sides = config.second, map_sides(config)
+        self.side, side = sides[0], sides[-1]
         self.local = nn.Sequential()
-        for plan in (Local(*row) for row in config.local):
-            self.local.append(LocallyConnected2d(channels, plan.channels, side, plan.kernel, plan.stride))
+        for seen, plan in zip(sides, (Local(*row) for row in config.local), strict=False):
+            self.local.append(LocallyConnected2d(channels, plan.channels, seen, plan.kernel, plan.stride))
             self.local.append(nn.ReLU(inplace=True))
             channels = plan.channels
-            side = ((side[0] - plan.kernel) // plan.stride + 1, (side[1] - plan.kernel) // plan.stride + 1)
         self.f7 = nn.Linear(channels * side[0] * side[1], config.hidden)
         self.f8 = nn.Linear(config.hidden, config.classes)
         self.register_buffer("largest", torch.ones(config.hidden))
@@ -177,13 +179,29 @@ class Model(nn.Module):
         return embedding_answers(self.embed(batch.images), batch.sizes)
 
 
-def map_side(config: Config) -> tuple[int, int]:
-    """(height, width) of the map of C3: 152 -> C1 142 -> M2 71 -> C3 63."""
+def map_sides(config: Config) -> list[tuple[int, int]]:
+    """(height, width) of the map of C3, and of those behind each local layer: 152 -> C1 142 -> M2 71 -> C3 63, 55, 25,
+    21. Below 1 where a layer finds no place."""
     sides = []
     for side in config.size:
         side = (side - config.first_kernel) // config.first_stride + 1
-        sides.append(-(-(side - 3) // 2) + 1 - config.second_kernel + 1)
-    return sides[0], sides[1]
+        line = [-(-(side - 3) // 2) + 1 - config.second_kernel + 1]
+        for plan in (Local(*row) for row in config.local):
+            line.append((line[-1] - plan.kernel) // plan.stride + 1)
+        sides.append(line)
+    return list(zip(*sides, strict=True))
+
+
+def _check_size(config: Config) -> None:
+    def fits(size: tuple[int, int]) -> bool:
+        return min(min(sides) for sides in map_sides(replace(config, size=size))) >= 1
+
+    if not fits(config.size):
+        least = next(side for side in itertools.count(1) if fits((side, side)))
+        raise UsageError(
+            f"size {config.size[0]} x {config.size[1]} leaves the local layers no place; {least} pixels a side are "
+            "needed (--size)"
+        )
 
 
 def solve_vectors(given: Given) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ from saccade.layers.layout import adaptive_pool, join
 from saccade.layers.normalize import Normalize
 from saccade.layers.response_norm import LocalResponseNorm
 from saccade.losses.classification import label_tensor
-from saccade.losses.embedding import Mining, angular_margin, triplet_loss
+from saccade.losses.embedding import Mining, angular_margin, products, triplet_loss
 from saccade.models.backbones import Extractor, create_extractor, create_trunk
 from saccade.models.faces.siamese import Averaged
 from saccade.models.paper import Paper
@@ -326,7 +326,7 @@ class Model(nn.Module):
         if config.loss == "softmax":
             logits = numbers @ self.identities.float().T
         else:
-            cosines = F.normalize(numbers) @ F.normalize(self.identities.float()).T
+            cosines = products(F.normalize(numbers), F.normalize(self.identities.float()))
             logits = angular_margin(cosines, labels, config.angle, config.scale)
         return {"softmax": F.cross_entropy(logits, labels)}
 
