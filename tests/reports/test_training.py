@@ -199,6 +199,7 @@ def _course(validation: list[float], training: list[float]) -> list[dict[str, An
             "lowest after epoch 2 of 3 (1) and 2 at the last evaluation, after epoch 3, while",
             True,
         ),
+        ([3, 1, 1.05], [3, 2, 1], "so small a rise", True),
         ([3, 1, 2], [3, 1, 2], "the training loss rose as well, from 1 to 2", False),
         ([3, 1, 1.01], [3, 2, 1], "stayed within 2 % of the lowest", False),
     ],
@@ -208,7 +209,8 @@ def test_overfitting_is_said_where_the_numbers_show_it(
 ) -> None:
     [sentence] = explain_course(_course(validation, training), "ap")
     assert says in sentence
-    assert ("(overfitting)" in sentence) is overfits
+    assert ("what overfitting looks like" in sentence) is overfits
+    assert ("may be chance" in sentence) is (validation[-1] == 1.05)
 
 
 def test_a_course_without_measurements_says_nothing() -> None:

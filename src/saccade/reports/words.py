@@ -8,6 +8,7 @@ from typing import Any
 from saccade.tasks.contract import task_of
 
 STEADY = 0.02  # of its lowest value: by less than this a validation loss is not said to have risen
+SMALL = 0.1  # of its lowest value: a smaller rise on few images may be chance
 FEW = 100  # images below which an interval is usually too wide to rank two models
 
 
@@ -88,8 +89,9 @@ def _course_of_loss(rows: Sequence[Mapping[str, Any]], measured: Sequence[Mappin
     if values[-1] <= values[place] + STEADY * abs(values[place]):
         return f"{risen}: it has stayed within {100 * STEADY:.0f} % of the lowest."
     if after < before:
+        small = values[-1] <= values[place] + SMALL * abs(values[place])
         return (
-            f"{risen}, while the training loss fell from {before:.4g} to {after:.4g}: what was learned since then "
-            "holds for the training images and not for others (overfitting)."
+            f"{risen}, while the training loss fell from {before:.4g} to {after:.4g}: that is what overfitting looks "
+            f"like{'; so small a rise may be chance' if small else ''}."
         )
     return f"{risen}; the training loss rose as well, from {before:.4g} to {after:.4g}, so that is no overfitting."
