@@ -43,6 +43,7 @@ PLAIN = {  # public names of those folders without a formula of anybody's: check
         *("offsets", "corners", "project", "edges_seen", "projected_boxes", "wrap", "mirrored", "turns_over"),
         *("moved_camera", "observation_angles"),
     },
+    "ops/distance.py": {"distance_inside", "settled"},
     "ops/fused_conv.py": {"FusedConv2d", "activate", "can_fuse", "has_fused_operators"},
     "ops/roi_align.py": {"to_rois", "check_values"},
     "ops/roi_pool.py": {"Maxima"},

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from saccade.data.types import IGNORE, Annotation
 from saccade.losses.across import mean_over_processes
-from saccade.ops.distance import distance_inside
+from saccade.ops.distance import nearly_distance_inside, settled
 
 TINY = 1e-7  # a pixel that is right beyond doubt: powers below 1 keep a finite gradient
 
@@ -202,10 +202,10 @@ def border_weights(target: np.ndarray, strength: float = 10.0, sigma: float = 5.
     nearest = np.full(target.shape, np.inf, dtype=np.float32)
     second = nearest.copy()
     for i in range(1, count):
-        away = distance_inside(components != i)
+        away = nearly_distance_inside(components != i)
         second = np.minimum(second, np.maximum(nearest, away))
         nearest = np.minimum(nearest, away)
-    weights = strength * np.exp(-np.square(nearest + second) / (2 * sigma * sigma))
+    weights = strength * np.exp(-np.square(settled(nearest) + settled(second)) / (2 * sigma * sigma))
     return np.where(target == 0, weights, 0).astype(np.float32)
 
 
