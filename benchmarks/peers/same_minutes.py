@@ -40,6 +40,7 @@ from saccade.data.truth import read_truth
 from saccade.data.types import Annotation
 from saccade.inference.score import records_of
 from saccade.machine.device import describe_hardware
+from saccade.models import model_module
 from saccade.tasks.contract import task_of
 from saccade.verbs.evaluate import evaluate
 from saccade.version import __version__
@@ -63,19 +64,13 @@ class Task:
 _DETECT = ("atss_small", "faster_rcnn_small")
 _YOLO = {"yolo11n": ("--size", "320")}
 _MASK_RCNN = {f"maskrcnn_{trunk}_fpn": ("--size", "320", "--trunk", trunk) for trunk in ("resnet50", "resnet18")}
-_INSTANCES = Task(
-    minutes=8,
-    metrics=("mask_ap", "mask_ap50", "ap", "ap50"),
-    peers=_MASK_RCNN,
-    script="train_mask_rcnn.py",
-    models=("mask_rcnn_small",),
-    flags=("--size", "320"),
-)
+_OBJECTS = ("mask_ap", "mask_ap50", "ap", "ap50")
+_320 = ("--size", "320")
 TASKS = {
-    "bccd": Task(15, ("ap", "ap50"), _YOLO, "train_yolo.py", _DETECT, ("--size", "320")),
-    "raccoon": Task(8, ("ap", "ap50"), _YOLO, "train_yolo.py", _DETECT, ("--size", "320")),
-    "penn_fudan": _INSTANCES,
-    "nuclei": _INSTANCES,
+    "bccd": Task(15, ("ap", "ap50"), _YOLO, "train_yolo.py", _DETECT, _320),
+    "raccoon": Task(8, ("ap", "ap50"), _YOLO, "train_yolo.py", _DETECT, _320),
+    "penn_fudan": Task(8, _OBJECTS, _MASK_RCNN, "train_mask_rcnn.py", ("mask_rcnn_small",), _320),
+    "nuclei": Task(8, _OBJECTS, _MASK_RCNN, "train_mask_rcnn.py", ("mask_rcnn_small", "unet"), _320),
     "camvid": Task(
         minutes=12,
         metrics=("mean_iou", "pixel_accuracy"),
@@ -118,8 +113,8 @@ def main() -> None:
                 given += [*task.peers[name], *arguments.peer_flag]
                 found = run_peer(task, data, out, folder, given, arguments.threads)
             else:
-                flags = [*task.flags, *(part for value in arguments.set for part in ("--set", value))]
-                found = run_saccade(name, data, folder, [*given, *flags], arguments.threads)
+                given += [part for value in arguments.set for part in ("--set", value)]
+                found = run_saccade(name, task, data, folder, given, arguments.threads)
             facts = {"task": arguments.task, "side": side, "name": name, "minutes": minutes, "seed": seed}
             write(folder / "result.json", facts | {"threads": arguments.threads} | found | circumstances())
     rows = summarise(task, out, minutes)
@@ -256,12 +251,22 @@ def score_peer(data: Path, folder: Path) -> dict[str, Any]:
     return {"metrics": result["metrics"], "per_class": result["per_class"], "images": len(records)}
 
 
-def run_saccade(model: str, data: Path, folder: Path, flags: list[str], threads: int) -> dict[str, Any]:
-    saccade = [sys.executable, "-m", "saccade"]
+def commands(model: str, task: Task, data: Path, folder: Path, given: list[str]) -> tuple[list[str], list[str]]:
+    """What trains one of Saccade's models, and what scores it. Where objects with masks are asked of a model that
+    segments, it learns class maps with borders, from crops of images of their own size, and watershed finds them."""
+    saccade, run = [sys.executable, "-m", "saccade"], str(folder / "run")
+    of_pixels = task.metrics == _OBJECTS and "segment" in model_module(model).TASKS
+    flags = ("--set", "border_class=2") if of_pixels else task.flags
+    train = [*saccade, "train", model, str(data), f"--out={run}", "--device=cpu", *flags, *given]
+    score = [*saccade, "evaluate", run, str(data), f"--out={folder / 'scored'}", "--device=cpu"]
+    return train, [*score, "--instances"] if of_pixels else score
+
+
+def run_saccade(model: str, task: Task, data: Path, folder: Path, given: list[str], threads: int) -> dict[str, Any]:
     run = folder / "run"
-    command = [*saccade, "train", model, str(data), f"--out={run}", "--device=cpu", *flags]
-    cores = timed(command, folder, threads)
-    timed([*saccade, "evaluate", str(run), str(data), f"--out={folder / 'scored'}", "--device=cpu"], folder, threads)
+    train, scoring = commands(model, task, data, folder, given)
+    cores = timed(train, folder, threads)
+    timed(scoring, folder, threads)
     found = json.loads((folder / "scored" / "metrics.json").read_text(encoding="utf-8"))
     trained = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     epochs = len((run / "log.jsonl").read_text(encoding="utf-8").splitlines())
