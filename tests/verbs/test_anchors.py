@@ -81,6 +81,7 @@ def test_what_cannot_be_fitted(tmp_path: Path) -> None:
         ("yolo2_small", {"priors": [[400, 400]], "fit_priors": False}),
         ("faster_rcnn_c4_small", {"anchors": [[400, 400]]}),
         ("retinanet_small", {"anchors": [[[400, 400]]] * 3, "fit_anchors": False}),
+        ("sliding_window_small", {"shapes": [[400, 400]]}),
     ],
 )
 def test_priors_that_a_person_gives_and_that_fit_no_object_are_refused(model: str, given: Any, tmp_path: Path) -> None:

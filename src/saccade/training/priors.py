@@ -1,4 +1,4 @@
-"""Whether the priors (anchors) of a detector fit the boxes that it is to learn."""
+"""Whether the priors (anchors, shapes of windows) of a detector fit the boxes that it is to learn."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from saccade.data.pipelines import Preprocessing
 from saccade.data.types import Annotation
 from saccade.errors import UsageError
 from saccade.layers.anchors import best_overlaps, sides_of_boxes
+from saccade.models.configs import SHAPES
 
 GOOD, FEW = 0.5, 0.1  # IoU from which a prior fits a box, and the share of boxes below which a run warns
 
@@ -29,7 +30,7 @@ def poor_priors(
     Raises:
         UsageError: a person gave the priors, and they fit not one box.
     """
-    sides, field = sides_of_boxes(examples), "priors" if hasattr(config, "priors") else "anchors"
+    sides, field = sides_of_boxes(examples), next((name for name in SHAPES if hasattr(config, name)), SHAPES[0])
     priors = torch.tensor(list(_flat(getattr(config, field, ())))).view(-1, 2)
     if not len(sides) or not len(priors) or shape.size is None:
         return []
