@@ -53,6 +53,7 @@ def test_a_value_is_taken_in_the_type_of_its_field(model: str, field: str, value
         ("atss_small", "trunk_norm", "group", "allowed: batch, frozen"),
         ("yolo2_small", "priors", [[3, 4], [-1, 5]], "a side of -1; widths and heights of boxes are above 0"),
         ("faster_rcnn_c4_small", "anchors", [[0, 5]], "a side of 0; widths and heights"),
+        ("yolo3_small", "priors", [[[3, 4]], []], "a list without boxes; expected a list of lists of lists"),
         ("sliding_window_small", "shapes", [[0, 5]], "a side of 0; widths and heights"),
         ("atss_small", "fit_priors", 1, "1 is not true or false"),
         ("resnet20", "width", 4.5, "4.5 is no whole number from 0 on"),

@@ -53,7 +53,7 @@ def with_changes(config: Any, changes: Mapping[str, Any], model: str) -> Any:
             values[name] = _coerce(hints[name], value, getattr(config, name))
             values[name] = limits[name].get("read", _as_it_is)(values[name])
             _refuse_outside(values[name], limits[name])
-            if name in SHAPES:
+            if name in SHAPES and values[name] != getattr(config, name):
                 _refuse_flat(values[name])
         except ValueError as error:
             form = f"; expected {describe_type(hints[name])}, such as {_short(getattr(config, name))}"
@@ -87,8 +87,10 @@ def _refuse_outside(value: Any, limits: Mapping[str, Any]) -> None:
 
 
 def _refuse_flat(shapes: Any) -> None:
-    """Raises ValueError for a side of a box that is not above 0."""
+    """Raises ValueError for a side of a box that is not above 0, or a list without boxes."""
     if isinstance(shapes, tuple):
+        if not shapes:
+            raise ValueError("a list without boxes")
         for each in shapes:
             _refuse_flat(each)
     elif shapes <= 0:
