@@ -65,7 +65,9 @@ def main() -> None:
             print(f"{maps.title}: {scores}", file=sys.stderr, flush=True)
         nothing = [float("nan")] * len(SCORES)
         found[maps.title] = [statistics.fmean(each) for each in zip(*scores, strict=True)] if scores else nothing
-    rows = [[title, *(f"{value:.3f}" for value in values)] for title, values in found.items()]
+    rows = [
+        [title, *("-" if value != value else f"{value:.3f}" for value in values)] for title, values in found.items()
+    ]
     print(markdown(["boxes from", *SCORES.values()], rows))
     (options.out / "scales.png").write_bytes(plot(found))
 
