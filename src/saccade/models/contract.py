@@ -333,6 +333,11 @@ def pixel_scores(model: nn.Module, images: Tensor) -> Tensor:
     return cast("Tensor", cast("Any", getattr(model, "dense", model))(images))
 
 
+def every_pixel(model: nn.Module) -> Callable[..., Any]:
+    """A segmenter's `dense`; the `forward` of a network that has none."""
+    return cast("Callable[..., Any]", getattr(model, "dense", model))
+
+
 def answer_stages(model: nn.Module, batch: Batch) -> list[BoxStage]:
     """The boxes of each stage of a detector's answer for a batch of one image. Of a network without `answer_stages`
     the boxes that it scores, where it has `scored_boxes`, and its answer."""

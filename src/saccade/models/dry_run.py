@@ -14,8 +14,10 @@ from torch.nn.modules.module import (
 )
 
 from saccade.errors import UsageError
-from saccade.models.contract import Room, example_inputs
+from saccade.models.contract import Room, every_pixel, example_inputs
 
+# What constructors and torch raise at values and sizes that do not fit; its words differ by operation.
+FAULTS = (RuntimeError, ValueError, TypeError, IndexError, ZeroDivisionError, AssertionError, UsageError)
 SPARE = 5000  # modules and weights that a network may have besides two for each tensor of its state dict
 
 
@@ -49,14 +51,21 @@ def model_of_shapes(module: Room, config: Any, tensors: int | None = None) -> nn
     return model.eval()
 
 
-def takes(room: Room, model: nn.Module, height: int, width: int) -> bool:
-    """Whether one image [3, height, width] goes through a room's model of `model_of_shapes`."""
+def fault_at(room: Room, model: nn.Module, height: int, width: int) -> Exception | None:
+    """What stops one image [3, height, width] on its way through a room's model of `model_of_shapes`; None where it
+    goes through. Where `forward` answers for fewer pixels than it is given, all of them are asked for, as in training.
+    """
     try:
         with torch.no_grad(), torch.device("meta"):
-            model(*example_inputs(room, model.config, height, width))
-    except (RuntimeError, ValueError, TypeError, IndexError, UsageError):  # torch's words for it differ by operation
-        return False
-    return True
+            every_pixel(model)(*example_inputs(room, model.config, height, width))
+    except FAULTS as error:
+        return error
+    return None
+
+
+def takes(room: Room, model: nn.Module, height: int, width: int) -> bool:
+    """Whether one image [3, height, width] goes through a room's model of `model_of_shapes`."""
+    return fault_at(room, model, height, width) is None
 
 
 def smallest_side(room: Room, model: nn.Module, known: int) -> int:

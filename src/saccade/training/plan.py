@@ -30,20 +30,18 @@ from saccade.models.contract import (
     Room,
     adapt,
     adapts,
-    example_inputs,
     one_person,
     priors_as_shares,
     proposals_of,
     recipe_of,
-    size_of,
 )
-from saccade.models.dry_run import model_of_shapes
 from saccade.models.own_file import digest_of
 from saccade.models.recipes import PROBE
 from saccade.models.standing import trunk_of
 from saccade.models.weights import recognise
 from saccade.tasks.contract import task_of
 from saccade.tasks.table import TASKS
+from saccade.training.buildable import check_buildable
 from saccade.training.divide import divide
 from saccade.training.joint import Joint, Sources
 from saccade.training.priors import poor_priors
@@ -53,6 +51,11 @@ from saccade.version import __version__
 
 FITTED = "fitted to the training images"  # origin of a value that a model's `adapt` chose
 FIT_IMAGES = 1000  # labels of this many training images are shown to a model that fits its anchors to the data
+
+
+def of_room(origin: str) -> bool:
+    """Whether a value comes from the model's recipe or published weights, not from a person."""
+    return origin.startswith(("recipe ", "weights "))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ class Plan:
     def ends_by_epochs(self) -> bool:
         """Whether the number of epochs ends the run: alone, or given beside minutes, where the first of both does."""
         origin = self.origins["epochs"]
-        given = origin != "default" and not origin.startswith(("recipe ", "weights "))
+        given = origin != "default" and not of_room(origin)
         return self.settings.minutes is None or given
 
     def how_to_go_on(self, run: Path) -> str:
@@ -156,7 +159,6 @@ def make_plan(
     of_weights = [] if published is None else [(f"weights {word}", published.settings)]
     layers = [_recipe(module, model, recipe, weights), *of_weights, (str(config), in_file), ("flag", flags or {})]
     settings, changes, origins = resolve(layers, free)
-    asked = {name: plain_setting(name, value, free) for name, value in (in_file | dict(flags or {})).items()}
     task, dataset, joint = read_for(module, model, data, task, border=settings.border_class)
     _refuse_contradictions(task, settings)
     parts = divide(dataset, task, settings, one_person(module))
@@ -165,7 +167,8 @@ def make_plan(
     values = {k: v for k, v in known.items() if k in fields and v is not None}
     built = joint.grown(model_config(model, **values | changes))
     _check_joints(built, shape, dataset)
-    check_buildable(module, model, built, {name: value for name, value in changes.items() if name in fields})
+    own = [name for name in changes if name in fields and not of_room(origins[name])]
+    check_buildable(module, model, built, own, settings, shape.size)
     if "objective" in fields:
         built = dataclasses.replace(built, objective=_balanced(built, task, parts.training))
     if adapts(module) and published is None:  # whose anchors are those of their training
@@ -187,7 +190,7 @@ def make_plan(
         given=parts.given,
         weights=None if weights is None else str(weights),
         joint=dataclasses.replace(joint, other=None),
-        asked=asked,
+        asked={name: plain_setting(name, value, free) for name, value in (in_file | dict(flags or {})).items()},
     )
 
 
@@ -275,26 +278,6 @@ def _check_joints(config: Any, shape: Preprocessing, dataset: DataSet) -> None:
     if shape.joints is not None and config.joints != len(shape.joints):
         names = ", ".join(shape.joints.names[:5])
         raise UsageError(f"joints={config.joints}: objects of {dataset.root} have {len(shape.joints)} ({names}, ...)")
-
-
-def check_buildable(module: Room, model: str, config: Any, changes: Mapping[str, Any]) -> None:
-    """Build the network in shapes alone, and send an image through: values that do not fit each other are told before
-    any work. What stands in the model file fits.
-
-    Raises:
-        UsageError: names the fields of Config that were given.
-    """
-    if not changes:
-        return
-    side = size_of(module, model)
-    try:
-        with torch.no_grad(), torch.device("meta"):
-            model_of_shapes(module, config)(*example_inputs(module, config, side, side))
-    except (RuntimeError, ValueError, TypeError, IndexError, ZeroDivisionError, AssertionError) as error:
-        given = ", ".join(f"{name}={getattr(config, name)}" for name in changes)
-        raise UsageError(
-            f"{model} cannot be built with {given}: {error}. `saccade settings {model}` lists its fields"
-        ) from error
 
 
 def _fit_to_data(

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from saccade import checkpoint
-from saccade.config import height_width
 from saccade.data.balance import repeat_factors
 from saccade.data.joined import joint_factors
 from saccade.data.loader import Loader, Work
@@ -29,20 +28,19 @@ from saccade.machine.device import loader_workers
 from saccade.machine.files import inside, make_folder, remove_leftovers, write_whole
 from saccade.machine.memory import keep_freed_memory
 from saccade.machine.processes import from_all, make_accelerator, own_device, processes_here
-from saccade.models.contract import size_of
-from saccade.models.dry_run import class_tensors, model_of_shapes, smallest_side, takes
+from saccade.models.dry_run import class_tensors, model_of_shapes, takes
 from saccade.models.own_file import COPY, short_name, source_of
 from saccade.models.published import WORDS
 from saccade.models.standing import parts_of, trunk_of
 from saccade.models.weights import Start, start_from, weights_path
 from saccade.ops import conv_gradients
 from saccade.training.border import BorderWeights
+from saccade.training.buildable import smallest_size
 from saccade.training.depth import find_parts, freeze, rate_scales
 from saccade.training.display import Display
 from saccade.training.optimizer import AveragedWeights, make_optimizer
 from saccade.training.plan import FITTED, Plan
 from saccade.training.precision import choose_precision, find_batch
-from saccade.training.rescale import scaled_side
 from saccade.training.state import STATE, Log, Progress, load_state, read_config, write_config
 
 
@@ -139,24 +137,13 @@ def _order(plan: Plan, processes: int) -> Order:
     return Shuffled(settings.seed, drop_last)
 
 
-def check_size(plan: Plan) -> None:
-    """Raises UsageError where images are smaller than the network's poolings can take, or a forward pass so small that
-    batch norm sees one value a channel."""
-    settings = plan.settings
-    sides = plan.preprocessing.size or height_width(settings.size)
-    if settings.multi_scale:
-        sides = scaled_side(sides[0], 1 - settings.multi_scale), scaled_side(sides[1], 1 - settings.multi_scale)
-    height, width = sides
-    model = model_of_shapes(plan.module, plan.config)
-    if not takes(plan.module, model, height, width):
-        least = smallest_side(plan.module, model, size_of(plan.module, plan.model))
-        if min(height, width) < least:
-            raise UsageError(
-                f"size {height}x{width} is too small for {plan.model}, which needs at least {least}x{least}: use a "
-                "larger --size"
-            )
-    images = min(settings.batch or len(plan.training), len(plan.training)) // settings.accumulate
-    if images <= 1 and not takes(plan.module, model.train(), height, width):
+def _check_pass(plan: Plan) -> None:
+    """Raises UsageError where a forward pass is so small that batch norm sees one value a channel."""
+    settings, images = plan.settings, len(plan.training)
+    if min(settings.batch or images, images) // settings.accumulate > 1:
+        return
+    height, width = smallest_size(settings, plan.preprocessing.size)
+    if not takes(plan.module, model_of_shapes(plan.module, plan.config).train(), height, width):
         raise UsageError(
             f"batch norm of {plan.model} learns nothing from one image of {height}x{width} at a time: use a larger "
             "--batch or --size, or norm=frozen where the model has it"
@@ -167,7 +154,7 @@ def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume:
     """Build model and optimiser, choose precision and batch, write config.json, load the state of a resumed run."""
     keep_freed_memory()
     target = own_device(device)
-    check_size(plan)
+    _check_pass(plan)
     model: nn.Module = plan.module.Model(plan.config)
     conv_gradients.mend(model)
     saved = resume and (run / STATE).is_file()
