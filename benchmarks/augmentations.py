@@ -1,4 +1,4 @@
-r"""What does each part of a detector's recipe give: moving averages, mosaic, changing sizes, mirror images?
+r"""What does each part of a detector's recipe give: moving averages, mosaic, mixup, changing sizes, mirrors?
 
     python benchmarks/augmentations.py DATA/bccd --out OUT [--model atss_small] [--minutes 6 | --epochs N] \
         [--seeds 0 1 2] [--only recipe ema ...]
@@ -23,7 +23,7 @@ from saccade.plots.figures import new_figure, style, to_png
 from saccade.plots.palette import class_colour
 
 # the value of a part where the recipe has none of it; where it has some, 0 takes it away
-ADDED = {"ema": 0.995, "mosaic": 0.5, "multi_scale": 0.3, "flip": 0.5, "jitter": 0.3, "color": 0.3}
+ADDED = {"ema": 0.995, "mosaic": 0.5, "mixup": 8, "multi_scale": 0.3, "flip": 0.5, "jitter": 0.3, "color": 0.3}
 RECIPE = "recipe"
 
 

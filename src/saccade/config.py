@@ -175,7 +175,8 @@ class Settings:
     cutout: float = _augmentation(0.0, "probability of blanking a random square (DeVries & Taylor 2017)", low=0, high=1)
     mixup: float = _augmentation(
         0.0,
-        "classify, tag: blend images in pairs, share from Beta(mixup, mixup) (Zhang et al. 2018: 0.2)",
+        "blend images in pairs, share from Beta(mixup, mixup): of classify and tag by the loss too (Zhang et al. 2018: "
+        "0.2); of detect, instances and pose with the objects of both (Zhang et al. 2019), at least 1, such as 8",
         low=0,
         high=10,
     )

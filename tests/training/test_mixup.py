@@ -1,4 +1,5 @@
-"""mixup and CutMix: shares are what the pixels show, targets sum to 1, and chance follows from seed and step."""
+"""mixup and CutMix: shares are what the pixels show, targets sum to 1, objects of both images are kept, and chance
+follows from seed and step."""
 
 from __future__ import annotations
 
@@ -12,9 +13,11 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from saccade.config import Settings
-from saccade.data.types import Annotation, Batch
+from saccade.data.types import Annotation, Batch, Objects
+from saccade.errors import UsageError
 from saccade.losses.classification import Objective, classification_loss
-from saccade.training.mixup import cutmix_windows, mix
+from saccade.tasks.table import TASKS
+from saccade.training.mixup import cutmix_windows, mix, refuse_mixing
 
 BOTH = {"mixup": 0.4, "cutmix": 1.0}
 
@@ -129,3 +132,82 @@ def test_a_mixed_truth_moves_with_its_partner() -> None:
     assert truth.mixed is not None
     assert truth.mixed[0].tags is not None
     assert truth.mixed[0].tags.device.type == "meta"
+
+
+def _boxed() -> Batch:
+    """Four images of 12 x 16 in 16 x 16, image i of value i: one object labelled i with its mask, which is a crowd in
+    image 0; image 2 is 16 x 8 and has none; image 3 has a class in place of boxes. Each is given a box of its number.
+    """
+    sizes = [(12, 16), (12, 16), (16, 8), (12, 16)]
+    truth = []
+    for i, (height, width) in enumerate(sizes):
+        rows = int(i < 2)
+        masks = torch.zeros(rows, height, width, dtype=torch.bool)
+        masks[:, 2:5, 3 : 6 + i] = True
+        boxes = torch.tensor([[3.0, 2.0, 6.0 + i, 5.0]])[:rows]
+        objects = Objects(boxes, torch.tensor([i])[:rows], masks=masks)
+        if i == 0:
+            objects.crowd = torch.tensor([True])
+        truth.append(Annotation((height, width), objects=objects))
+    truth[3] = Annotation(sizes[3], label=5)
+    images = torch.arange(4.0)[:, None, None, None].expand(4, 3, 16, 16).clone()
+    given = [Objects(torch.tensor([[0.0, 0.0, 1.0 + i, 1.0 + i]]), torch.tensor([0])) for i in range(4)]
+    return Batch(images, sizes, truth, [str(i) for i in range(4)], given=given)
+
+
+def _partners(batch: Batch, step: int) -> tuple[Batch, list[int]]:
+    """A blended batch, and whom each image was blended with, as its given boxes tell; itself where it was not."""
+    mixed = mix(batch, _settings(mixup=8.0), step, 0.0)
+    assert mixed.given is not None
+    return mixed, [i if len(g) == 1 else round(g.boxes[1, 2].item()) - 1 for i, g in enumerate(mixed.given)]
+
+
+def test_a_blended_image_has_the_objects_of_both() -> None:
+    before = _boxed()
+    assert before.truth is not None
+    seen = set()
+    for step in range(40):
+        mixed, partners = _partners(before, step)
+        assert mixed.truth is not None
+        for i, j in enumerate(partners):
+            own, other, both = before.truth[i], before.truth[j], mixed.truth[i]
+            assert mixed.sizes[i] == both.size
+            value = mixed.images[i].unique().tolist()
+            assert len(value) == 1
+            if i == j:
+                assert both is own
+                assert value == [float(i)]
+                continue
+            assert 3 not in (i, j)  # whose boxes nobody knows
+            assert both.size == (max(own.size[0], other.size[0]), max(own.size[1], other.size[1]))
+            assert 0.05 < (value[0] - i) / (j - i) < 0.95  # both are seen
+            assert both.objects is not None
+            assert both.mixed is None
+            rows = [k for k in (i, j) if k < 2]
+            assert both.objects.labels.tolist() == rows
+            assert both.objects.boxes[:, 2].tolist() == [6.0 + k for k in rows]
+            assert both.objects.masks is not None
+            assert both.objects.masks.shape == (len(rows), *both.size)
+            for mask, k in zip(both.objects.masks, rows, strict=True):
+                assert mask.sum() == 3 * (3 + k)
+                assert mask[2:5, 3 : 6 + k].all()
+            if 0 in rows:
+                assert both.objects.crowd is not None
+                assert both.objects.crowd.tolist() == [k == 0 for k in rows]
+            seen.add((i, j))
+    assert seen == {(i, j) for i in range(3) for j in range(3) if i != j}
+
+
+def test_objects_are_blended_by_mixup_alone_and_where_both_are_seen() -> None:
+    for task in ("detect", "instances", "pose"):
+        refuse_mixing(TASKS[task], _settings(mixup=1.0))
+        with pytest.raises(UsageError, match=f"too faint.*for {task} at least 1"):
+            refuse_mixing(TASKS[task], _settings(mixup=0.9))
+    for task in ("localize", "boxes3d", "segment", "embed"):
+        with pytest.raises(UsageError, match=f"mixup blends labels, or joins .*not {task}"):
+            refuse_mixing(TASKS[task], _settings(mixup=8.0))
+    for task in set(TASKS) - {"classify", "tag"}:
+        with pytest.raises(UsageError, match="cutmix blends"):
+            refuse_mixing(TASKS[task], _settings(cutmix=1.0))
+    for task in ("classify", "tag"):
+        refuse_mixing(TASKS[task], _settings(**BOTH))

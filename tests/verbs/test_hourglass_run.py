@@ -178,8 +178,9 @@ def test_one_box_gives_what_its_square_gives(people: Path, run: Path) -> None:
 
 
 def test_what_does_not_fit_one_person_is_refused(people: Path, run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="mosaic is for pictures with any number of objects"):
-        saccade.train("hourglass_small", people, out=tmp_path / "a", mosaic=0.5, **RUN, **TINY)
+    for name, value in (("mosaic", 0.5), ("mixup", 8)):
+        with pytest.raises(UsageError, match=f"{name} is for pictures with any number of objects"):
+            saccade.train("hourglass_small", people, out=tmp_path / "a", **{name: value}, **RUN, **TINY)
     with pytest.raises(UsageError, match="hourglass_small learns from the people's own boxes"):
         saccade.train("hourglass_small", people, out=tmp_path / "c", proposals=tmp_path / "boxes.json", **RUN, **TINY)
     with pytest.raises(UsageError, match=r"joints=5: objects of .* have 3 \(head, left_hand, right_hand"):

@@ -84,7 +84,7 @@ def test_what_does_not_fit_is_refused(data: Path, colours: Path, tmp_path: Path,
         ([data, "--task", "detect"], "cannot be trained to detect"),
         ([data, "--set", "mosaic=0.5"], "mosaic composes four images"),
         ([data, "--set", "resize=crop"], "letterbox and stretch"),
-        ([data, "--set", "mixup=0.2"], "mixup blends the labels"),
+        ([data, "--set", "mixup=0.2"], "mixup blends labels, or joins"),
         ([data, "--set", "loss=warp"], "loss=warp is not for localize"),
         ([data, "--set", "box_loss=iou"], "box_loss of model localizer_small is 'iou': allowed: l1, l2, smooth_l1"),
     ):

@@ -47,13 +47,13 @@ class Mosaic:
         for tile, (x1, y1, x2, y2) in zip(tiles, corners, strict=True):
             image[y1:y2, x1:x2] = tile.image
         places = [(x1, y1) for x1, y1, _, _ in corners]
-        objects = _compose([tile.truth.objects or Objects.empty() for tile in tiles], places, self.size)
+        objects = compose([tile.truth.objects or Objects.empty() for tile in tiles], places, self.size)
         given = [tile.given for tile in tiles if tile.given is not None]
         return replace(
             tiles[0],
             image=image,
             truth=Annotation(self.size, objects=objects),
-            given=_compose(given, places, self.size) if given else None,
+            given=compose(given, places, self.size) if given else None,
         )
 
     def _tile(
@@ -68,7 +68,9 @@ class Mosaic:
         return crop(small, (x, y, x + w, y + h), self.fill, self.min_visible)
 
 
-def _compose(parts: list[Objects], places: list[tuple[int, int]], size: Size) -> Objects:
+def compose(parts: Sequence[Objects], places: Sequence[tuple[int, int]], size: Size) -> Objects:
+    """The objects of several images in one of `size`, in order, masks with it; the corner of each image lies at its
+    place (x, y). Raises ValueError as `join`."""
     return join([_placed(part, place, size) for part, place in zip(parts, places, strict=True)])
 
 

@@ -195,7 +195,7 @@ def _person_geometry(settings: Settings) -> list[Transform]:
     """Raises UsageError for settings that would show other people, or a person out of shape."""
     if settings.resize != "letterbox":
         raise UsageError(f"resize={settings.resize}: the picture of one person keeps its shape; use letterbox")
-    for name in ("mosaic", "min_overlap_crop"):
+    for name in ("mosaic", "min_overlap_crop", "mixup"):
         if getattr(settings, name):
             raise UsageError(f"{name} is for pictures with any number of objects; this model is shown one person each")
     steps: list[Transform] = [AroundPerson(height_width(settings.size), settings.rotate, settings.jitter)]

@@ -1,6 +1,10 @@
 """mixup and CutMix: training images and their truth blended in pairs, on the batch that is ready for the step.
 
-Sources: mixup (Zhang et al. 2018, section 2), CutMix (Yun et al. 2019, section 3.1, algorithm in appendix A).
+Sources: mixup (Zhang et al. 2018, section 2), CutMix (Yun et al. 2019, section 3.1, algorithm in appendix A); of images
+with objects Zhang et al. 2019, "Bag of Freebies for Training Object Detection Neural Networks" (visually coherent
+mixup). There the loss of an object counts by the share of its image; here all count alike, as in the even blend of that
+paper's comparison and in YOLOX (Ge et al. 2021), so that no loss of a detector has to know of it. What is hardly seen
+must then not be asked for: the shares of the two have to be near each other.
 """
 
 from __future__ import annotations
@@ -12,8 +16,13 @@ import torch
 from torch import Tensor
 
 from saccade.config import Settings
-from saccade.data.types import Batch
+from saccade.data.mixing import compose
+from saccade.data.types import Batch, Objects
+from saccade.errors import UsageError
+from saccade.tasks.table import Task
 
+LEAST = 1.0  # of mixup where images have objects: below it most shares lie near 0 and 1
+_CORNERS = ((0, 0), (0, 0))  # both images begin at the upper left
 _STREAM = 2  # apart from the loader's random numbers, which follow from (0, ...) and (1, ...)
 
 
@@ -23,7 +32,9 @@ def mix(batch: Batch, settings: Settings, step: int, progress: float, rank: int 
     mixup: x + share * (other - x), share from Beta(mixup, mixup). CutMix: a window of the other image, of the share
     drawn from Beta(cutmix, cutmix) as far as it lies inside, at the same place. Each image draws for itself; where both
     are set, one of them by an even chance. `truth[i].mixed` holds the other truth and its share, which for CutMix is
-    the window's part of the frame in whole pixels.
+    the window's part of the frame in whole pixels. Images with objects are blended by mixup alone: the truth is then
+    the objects of both, over the larger of their sizes, and the same of boxes that are given. One that would be blended
+    with itself, or has a class in place of boxes, stays as it is.
 
     Args:
         batch: images [b, 3, H, W] float on their device.
@@ -40,6 +51,8 @@ def mix(batch: Batch, settings: Settings, step: int, progress: float, rank: int 
     shares = np.zeros(count, np.float32)  # of the other image
     windows = np.tile(np.array([0, 0, height, width]), (count, 1))  # where it is seen: everywhere
     weights = shares  # there
+    if any(each.objects is not None for each in batch.truth):
+        return _with_both_objects(batch, partners, rng.beta(settings.mixup, settings.mixup, count).astype(np.float32))
     if settings.mixup:
         shares = weights = rng.beta(settings.mixup, settings.mixup, count).astype(np.float32)
     if settings.cutmix:
@@ -53,6 +66,46 @@ def mix(batch: Batch, settings: Settings, step: int, progress: float, rank: int 
         for own, partner, share in zip(batch.truth, partners, shares.tolist(), strict=True)
     ]
     return dataclasses.replace(batch, images=images, truth=truth)
+
+
+def refuse_mixing(kind: Task, settings: Settings) -> None:
+    """Raises UsageError where an image made of two is no example of the task, or one of the two is often too faint."""
+    blends = kind.whole_image and not kind.embedding
+    if settings.cutmix and not blends:
+        raise UsageError(f"cutmix blends the labels of whole images: for classify and tag, not {kind.name} (cutmix=0)")
+    if not settings.mixup or blends:
+        return
+    if not kind.many_objects or kind.cuboids:
+        allowed = "for classify, tag, detect, instances and pose"
+        raise UsageError(
+            f"mixup blends labels, or joins the objects of two images: {allowed}, not {kind.name} (mixup=0)"
+        )
+    if settings.mixup < LEAST:
+        raise UsageError(
+            f"mixup={settings.mixup:g} leaves one image of most pairs too faint, whose objects are to be found all the "
+            f"same: for {kind.name} at least {LEAST:g}, such as 8 (mix_probability is the share of the batches)"
+        )
+
+
+def _with_both_objects(batch: Batch, partners: np.ndarray, shares: np.ndarray) -> Batch:
+    """Each image with its partner at `shares` [b], and the objects of both."""
+    assert batch.truth is not None
+    truth, sizes, shares = list(batch.truth), list(batch.sizes), shares.copy()
+    given = None if batch.given is None else list(batch.given)
+    for i, j in enumerate(partners):
+        own, other = batch.truth[i], batch.truth[j]
+        if i == j or own.label is not None or other.label is not None:
+            shares[i] = 0
+            continue
+        sizes[i] = max(own.size[0], other.size[0]), max(own.size[1], other.size[1])
+        both = [Objects.empty() if each.objects is None else each.objects for each in (own, other)]
+        truth[i] = dataclasses.replace(own, size=sizes[i], objects=compose(both, _CORNERS, sizes[i]))
+        if given is not None and batch.given is not None:
+            given[i] = compose([batch.given[i], batch.given[j]], _CORNERS, sizes[i])
+    height, width = batch.images.shape[-2:]
+    everywhere = np.tile(np.array([0, 0, height, width]), (len(batch), 1))
+    images = _blend(batch.images, partners, everywhere, shares)
+    return dataclasses.replace(batch, images=images, sizes=sizes, truth=truth, given=given)
 
 
 def cutmix_windows(shares: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:

@@ -44,6 +44,7 @@ from saccade.tasks.table import TASKS
 from saccade.training.buildable import check_buildable
 from saccade.training.divide import divide
 from saccade.training.joint import Joint, Sources
+from saccade.training.mixup import refuse_mixing
 from saccade.training.priors import poor_priors
 from saccade.training.reading import read_for
 from saccade.training.resume import changed_settings, kept_origins, plain_setting, refuse_changes, start_of
@@ -322,9 +323,7 @@ def _refuse_contradictions(task: str, settings: Settings) -> None:
     kind = TASKS[task]
     if settings.multi_scale and kind.masks:
         raise UsageError("multi_scale does not resize masks of instances; train at one size (multi_scale=0)")
-    for name in ("mixup", "cutmix"):
-        if getattr(settings, name) and (not kind.whole_image or kind.embedding):
-            raise UsageError(f"{name} blends the labels of whole images: for classify and tag, not {task} ({name}=0)")
+    refuse_mixing(kind, settings)
     if settings.repeat_threshold and kind.embedding:
         raise UsageError("steps show all identities alike often: not with repeat_threshold (repeat_threshold=0)")
     if settings.mosaic and kind.one_object:
