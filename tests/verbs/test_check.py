@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from corpus import coco, voc
 from saccade.errors import DataError, ResourceError, UsageError
 from saccade.verbs.check import check, in_words
 
@@ -122,3 +124,20 @@ def test_real_sets(shared_data: Path) -> None:
     assert nuclei["objects"] == sum(row["objects"] for row in nuclei["per_class"].values())
     scenes = check(shared_data / "miml_scenes")
     assert [row["objects"] for row in scenes["per_class"].values()] == [164, 180, 232, 178, 226]
+
+
+def test_labels_that_the_task_leaves_aside_are_named_with_their_task(tmp_path: Path) -> None:
+    def joints(content: dict[str, Any]) -> None:
+        content["categories"][0]["keypoints"] = ["head", "tail"]
+        for row in content["annotations"]:
+            row["keypoints"] = [6, 7, 2, 9, 9, 2]
+
+    root = coco(joints)(tmp_path / "set")
+    result = check(root)
+    assert (result["task"], list(result["other_tasks"])) == ("detect", ["pose"])
+    assert "objects also have joints: --task pose reads them" in in_words(result)
+    assert check(root, "pose")["other_tasks"] == {}
+    other = voc("")(tmp_path / "voc")
+    for name in ("JPEGImages", "SegmentationClass"):
+        _photo(other / name / "0.png", 0)
+    assert check(other)["other_tasks"] == {"segment": "the folder also holds class maps"}

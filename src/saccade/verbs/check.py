@@ -7,6 +7,7 @@ import io
 import os
 import statistics
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,15 @@ from rich.progress import Progress
 from rich.table import Table
 
 from saccade.data.class_map import IGNORE
-from saccade.data.dataset import DataSet, Record, count_labels
-from saccade.data.formats import read
+from saccade.data.dataset import DataSet, Record, Thing, count_labels
+from saccade.data.formats import masks, read
 from saccade.data.image import decode_values
 from saccade.data.pictures import class_map_of, cut, decode_picture
 from saccade.data.split import describe_use, find_leaks
 from saccade.errors import DataError, ResourceError, UsageError
 from saccade.machine.paths import at_home
 from saccade.plots.contact_sheet import Tile, draw_contact_sheet
-from saccade.tasks.table import find_task
+from saccade.tasks.table import TASKS, Task, find_task
 
 _UNEVEN = 10  # the most frequent class has this many times the labels of the rarest: worth a warning
 _TILES = 20
@@ -35,11 +36,12 @@ _BANDS = (("small", 0.0, 32.0**2), ("medium", 32.0**2, 96.0**2), ("large", 96.0*
 def check(data: str | Path, task: str | None = None, out: Path | None = None) -> dict[str, Any]:
     """Read the data set at `data`, decode every image, and say what was found; a JSON-able dictionary.
 
-    Keys: format, task, classes, images, objects (things, tags, or one a picture), splits {name: {images, objects}}
-    ("unsplit" for pictures that the set assigns to none), use {train, val, test: what `train` takes the part for, in
-    words}, used {images, labels}, repaired [{where, what}], refused [{where, why}], warnings, per_class {name: {images,
-    objects}} (pixels for class maps), sizes (of images and, for things, how many fall in COCO's size bands), background
-    (pictures without a thing), contact_sheet.
+    Keys: format, task, other_tasks {task: which labels that the task leaves aside it would read}, classes, images,
+    objects (things, tags, or one a picture), splits {name: {images, objects}} ("unsplit" for pictures that the set
+    assigns to none), use {train, val, test: what `train` takes the part for, in words}, used {images, labels}, repaired
+    [{where, what}], refused [{where, why}], warnings, per_class {name: {images, objects}} (pixels for class maps),
+    sizes (of images and, for things, how many fall in COCO's size bands), background (pictures without a thing),
+    contact_sheet.
 
     Args:
         data: a folder, the file that describes a set, or "format:path".
@@ -59,6 +61,7 @@ def check(data: str | Path, task: str | None = None, out: Path | None = None) ->
     return {
         "format": dataset.format,
         "task": dataset.task,
+        "other_tasks": _other_tasks(dataset),
         "classes": dataset.classes,
         "images": len(dataset.records),
         "objects": sum(map(count_labels, dataset.records)),
@@ -79,6 +82,8 @@ def in_words(result: dict[str, Any], width: int = 100) -> str:
     console = Console(file=page, width=width, markup=False, highlight=False, emoji=False)
     sizes = result["sizes"]
     console.print(f"{result['format']}, task {result['task']}: {result['images']} images, {result['objects']} labels")
+    for task, what in result["other_tasks"].items():
+        console.print(f"{what}: --task {task} reads them")
     extent = ", ".join(f"{key} {sizes[key][0]} x {sizes[key][1]}" for key in ("smallest", "median", "largest"))
     console.print(f"image sizes (height x width): {extent}")
     if sizes["objects"]:
@@ -139,6 +144,30 @@ def _decode_all(dataset: DataSet) -> None:
     if len(reasons) == len(dataset.records):
         raise DataError(f"{dataset.root}: none of {len(reasons)} images can be decoded; {list(reasons.values())[-1]}")
     dataset.refuse(reasons)
+
+
+def _other_tasks(dataset: DataSet) -> dict[str, str]:
+    """Tasks for which labels are there that the task of the data set leaves aside, and what these are."""
+    things = [thing for record in dataset.records for thing in record.things or ()]
+    found = {}
+    for kind in TASKS.values():
+        count, what = _held(kind, things)
+        if count and kind.name != dataset.task and (kind.name in dataset.serves or not kind.keypoints):
+            found[kind.name] = f"{count} of {len(things)} objects also have {what}"
+        elif kind.semantic and dataset.format != "masks" and masks.looks_like(dataset.root):
+            found[kind.name] = "the folder also holds class maps"
+    return found
+
+
+def _held(kind: Task, things: Sequence[Thing]) -> tuple[int, str]:
+    """How many objects have what a task needs besides boxes, and what that is."""
+    if kind.masks:
+        return sum(bool(t.polygons or t.rle or t.mask) for t in things), "outlines or masks"
+    if kind.keypoints:
+        return sum(t.keypoints is not None for t in things), "joints"
+    if kind.cuboids:
+        return sum(t.cuboid is not None for t in things), "sizes and places"
+    return 0, ""
 
 
 def _splits(records: list[Record]) -> dict[str, dict[str, int]]:

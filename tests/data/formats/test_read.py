@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from corpus import coco
 from saccade.data.formats import FORMATS, read, recognise
 from saccade.errors import DataError, UsageError
 
@@ -77,6 +79,23 @@ def test_masks_beside_yolo_labels_are_read_when_asked_for(tmp_path: Path) -> Non
     (tmp_path / "labels" / "a.txt").write_text("0 .5 .5 .2 .2\n")
     assert recognise(tmp_path) == "yolo"
     assert read(f"masks:{tmp_path}").format == "masks"
+
+
+def test_what_else_a_folder_holds_is_named_with_how_to_ask_for_it(tmp_path: Path) -> None:
+    root = coco()(tmp_path / "set")
+    people = [{"image": "1.png", "joints": [[1, 1]] * 16, "joints_vis": [1] * 16, "center": [5, 5], "scale": 0.1}]
+    (root / "people.json").write_text(json.dumps(people))
+    hint = "read as coco (annotations.json), and holds mpii (people.json) too: give that file, or write mpii:"
+    assert any(hint in warning for warning in read(root).ledger.warnings)
+    for alone in (root / "annotations.json", f"coco:{root}"):  # which were asked for
+        assert not any("mpii" in warning for warning in read(alone).ledger.warnings)
+    with pytest.raises(UsageError, match=r"serve: detect, .*; the folder is read as coco .* holds mpii"):
+        read(root, "pose")
+    for row in (content := json.loads((root / "annotations.json").read_text()))["annotations"]:
+        row["bbox"] = None
+    (root / "annotations.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"no objects in .*; the folder is read as coco \(annotations.json\)"):
+        read(root)
 
 
 def test_the_format_modules_are_named_after_their_words() -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import importlib
 import unicodedata
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 from typing import Protocol, cast
 
 from saccade.data.dataset import DataSet, count_labels
 from saccade.data.formats.exports import describe_export, describe_file, describe_layout
-from saccade.data.formats.listing import list_folders, list_images
+from saccade.data.formats.listing import is_foreign, list_folders, list_images, relative
 from saccade.data.identities import take_identities
 from saccade.data.main_object import keep_main_objects
 from saccade.data.object_pictures import take_objects
@@ -40,6 +41,8 @@ FORMATS: dict[str, str] = {  # in the order of recognition: what is most particu
     "folder": "saccade.data.formats.folder",
 }
 
+_DESCRIBING = (".json", ".csv", ".mat", ".xml")  # files that describe a whole set, one of them alone
+_MOST = 20  # files of each suffix that are looked at: more of them are labels of single pictures
 _SWAPPED = (
     100  # characters of the longest class name in which swapped letters are looked for: work grows with its square
 )
@@ -108,7 +111,14 @@ def read(path: str | Path, task: str | None = None) -> DataSet:
     """
     asked = None if task is None else find_task(task)
     name, root = _name_and_root(path, task)
-    dataset = _module(name).read(root, task)
+    others = _others(root, name) if root.is_dir() and not _stated(path) else ""
+    try:
+        dataset = _module(name).read(root, task)
+    except DataError as error:
+        if not others:
+            raise
+        raise DataError(f"{error}; {others}") from error
+    dataset.ledger.warnings += [others] if others else []
     dataset.records.sort(key=lambda record: record.id)
     if asked is not None and asked.one_object and asked.name in TASKS[dataset.task].also:
         keep_main_objects(dataset)
@@ -119,17 +129,50 @@ def read(path: str | Path, task: str | None = None) -> DataSet:
     _check(dataset)
     if asked is not None and asked.name not in dataset.serves:
         serves = ", ".join(dataset.serves)
-        raise UsageError(f"{root}: task {task!r} needs {asked.needs}; the labels ({name}) serve: {serves}")
+        raise UsageError(
+            f"{root}: task {task!r} needs {asked.needs}; the labels ({name}) serve: {serves}"
+            + (f"; {others}" if others else "")
+        )
     return dataset
+
+
+def _others(root: Path, name: str) -> str:
+    """What else a folder that is read as `name` holds, by the files that describe a set in it or one folder down, and
+    how to read that; "" where nothing is. Kinds of labels that are a file a picture are not looked for."""
+    own: list[Path] = []
+    found: dict[str, Path] = {}
+    for suffix in _DESCRIBING:
+        for path in sorted(chain(root.glob(f"*{suffix}"), root.glob(f"*/*{suffix}")))[:_MOST]:
+            if is_foreign(path.name) or not path.is_file():
+                continue
+            kinds = [key for key in FORMATS if key != "folder" and _module(key).looks_like(path)]
+            if name in kinds:
+                own.append(path)
+            elif kinds:
+                found.setdefault(kinds[0], path)
+    if not found:
+        return ""
+    chosen = f"{name} ({relative(own[0], root)})" if own else name
+    listed = ", ".join(f"{other} ({relative(path, root)})" for other, path in found.items())
+    return (
+        f"the folder is read as {chosen}, and holds {listed} too: give that file, or write "
+        f"{' or '.join(f'{other}:{root}' for other in found)}, to read it instead"
+    )
 
 
 def _module(name: str) -> Format:
     return cast(Format, importlib.import_module(FORMATS[name]))
 
 
+def _stated(path: str | Path) -> bool:
+    """Whether a path begins with the format, as "format:path"."""
+    prefix, colon, _ = str(path).partition(":")
+    return bool(colon) and prefix in FORMATS and not (isinstance(path, Path) and path.exists())
+
+
 def _name_and_root(path: str | Path, task: str | None) -> tuple[str, Path]:
     prefix, colon, rest = str(path).partition(":")
-    if colon and prefix in FORMATS and not (isinstance(path, Path) and path.exists()):
+    if _stated(path):
         return prefix, _place(rest)
     if colon and len(prefix) > 1 and prefix.replace("_", "").isalnum() and not Path(path).exists():
         raise UsageError(f"unknown format {prefix!r} in {str(path)!r}: {suggest(prefix, FORMATS)}")
