@@ -46,7 +46,10 @@ def pyramid_pool(features: Tensor, windows: Tensor, grids: Sequence[int] = (6, 3
     Returns:
         [n, c * sum(k * k)], grid by grid, each with its bins of channel 0 first; 50 bins for the default.
     """
-    return torch.cat([roi_pool(features, windows, k).flatten(1) for k in grids], 1)
+    # Once, not at every grid: maxima are found among float32 pixels whose channels are neighbours.
+    pixels = features.float() if features.is_cpu and features.dtype.itemsize < 4 else features
+    pixels = pixels.contiguous(memory_format=torch.channels_last)
+    return torch.cat([roi_pool(pixels, windows, k).flatten(1) for k in grids], 1).to(features.dtype)
 
 
 def pyramid_pool_maps(features: Tensor, grids: Sequence[int] = (6, 3, 2, 1)) -> Tensor:

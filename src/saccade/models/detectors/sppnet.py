@@ -180,9 +180,11 @@ class Model(nn.Module):
         nearest = self._scale_of(rois[:, 1:])
         pooled = None
         for i, (scale, features) in enumerate(zip(self.config.scales, seen, strict=True)):
-            windows = map_windows(rois[:, 1:] * scale, self.stride, *features.shape[2:])
+            mine = (nearest == i)[:, None]
+            # Of a region that is pooled from another scale one pixel is looked at: no shape depends on how many are.
+            windows = map_windows(rois[:, 1:] * scale, self.stride, *features.shape[2:]).where(mine, 0)
             found = pyramid_pool(features, torch.cat((rois[:, :1].double(), windows), 1), self.config.grids)
-            pooled = found if pooled is None else torch.where((nearest == i)[:, None], found, pooled)
+            pooled = found if pooled is None else torch.where(mine, found, pooled)
         assert pooled is not None
         return pooled, (self.trunk.tail if self.tail is None else self.tail)(pooled)
 
