@@ -124,6 +124,24 @@ def test_every_task_with_hostile_names_in_one_file(task: str, tmp_path: Path) ->
     assert text.count("data:image/png") == len(list((tmp_path / "plots").glob("*.png")))
 
 
+def test_objects_are_drawn_and_counted_from_the_thresholds_of_the_run_on(tmp_path: Path) -> None:
+    record = Record("a.png", SIZE, "val", things=[])
+    Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(tmp_path / "a.png")
+    dataset = DataSet(tmp_path, "voc", "detect", ["cat", "dog"], [record])
+    box, scores = torch.tensor([[2.0, 2.0, 20.0, 20.0]]), torch.tensor([0.04, 0.04])
+    truth = Annotation(SIZE, objects=Objects(box, torch.tensor([0])))
+    found = Annotation(SIZE, objects=Objects(box.repeat(2, 1), torch.tensor([0, 1]), scores))
+    gallery = Gallery("detect", dataset, [record], (0.03, 0.5))
+    metric = task_of("detect").make_metric(dataset.classes, thresholds=(0.03, 0.5))
+    metric.add("a.png", truth, found)
+    gallery.add(record, truth, found)
+    assert gallery.kinds() == []  # the cat is found, and the dog is not shown
+    summary = {"split": "val", "images": 1, "seconds": 0.0} | metric.result(bootstrap=5).to_json()
+    assert summary["curves"]["confusion"]["counts"] == [[1, 0, 0], [0, 0, 0], [0, 0, 0]]
+    write_evaluation_report(tmp_path, dataset, "detect", summary, gallery, [], "")
+    assert "drawn from the score of the class (0.03 to 0.50) on" in _check(tmp_path)
+
+
 def test_nothing_in_the_truth_is_said_and_not_a_fault(tmp_path: Path) -> None:
     record = Record("a.png", SIZE, "val", things=[])
     Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(tmp_path / "a.png")

@@ -46,8 +46,8 @@ def test_duplicate_and_its_score() -> None:
     assert verdict.score == pytest.approx(1 - 2 / 3)  # F1 of one hit and one false alarm
 
 
-def test_low_scores_and_crowds_are_no_mistakes() -> None:
-    assert detect.judge(objects([]), objects([(0, SQUARE, 0.1)]), NAMES) == Verdict(0.0)
+def test_all_that_is_shown_is_judged_but_for_crowds() -> None:
+    assert detect.judge(objects([]), objects([(0, SQUARE, 0.01)]), NAMES).score == 1.0
     crowd = objects([(0, SQUARE, 1.0)], crowd=True)
     assert detect.judge(crowd, objects([(0, [5.0, 5, 15, 15], 0.9)]), NAMES) == Verdict(0.0)
 

@@ -129,6 +129,16 @@ def made(folder: Path, name: str, proposals: str | None, **changes: Any) -> Path
     return folder
 
 
+def test_objects_are_explained_from_the_thresholds_of_the_run_on(corner: Path, tmp_path: Path) -> None:
+    folder = made(tmp_path, "atss_small", None, trunk_width=8, channels=16)
+    state = checkpoint.load(folder / "best.safetensors")
+    (unsure,) = saccade.explain(folder, corner, methods=["features"])["images"]
+    assert unsure["explained"] == []  # an untrained one is surer of nothing than the 0.3 of the task
+    checkpoint.save(dataclasses.replace(state, thresholds=[0.0] * len(CLASSES)), folder / "best.safetensors")
+    (asked,) = saccade.explain(folder, corner, methods=["features"])["images"]
+    assert len(asked["explained"]) == 3
+
+
 def test_the_stages_of_a_detector_are_drawn(corner: Path, tmp_path: Path, run: Path, shell: Shell) -> None:
     detector = made(tmp_path, "fast_rcnn_small", "selective_search", trunk_width=4, head_width=16)
     code, out, err = shell("explain", detector, corner, "--methods", "stages", "--out", tmp_path / "out", "--json")

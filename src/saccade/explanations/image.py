@@ -45,7 +45,7 @@ class Wanted:
     labels: Sequence[int] = ()  # of the classes to explain; empty: what the network says
     count: int = 3  # targets an image
     layers: Sequence[str] = ()  # of the feature maps; empty: one for each map size
-    thresholds: Sequence[float] = ()  # tag: the probability from which each class is given; empty: what the model says
+    thresholds: Sequence[float] = ()  # from which on a tag is given, or objects of each class; empty: of the task
     vectors: Mapping[Path, Tensor] = field(default_factory=dict)  # embed: [d] of the pictures that are compared
     boxes: Callable[[Path], Objects] | None = None  # that the network is given, of models that answer for objects
     cameras: Callable[[Path], np.ndarray] | None = None  # [3, 4], of models that answer in metres
@@ -102,6 +102,8 @@ def explain_image(
         answer.objects = replace(answer.objects, scores=None)  # the picture is one, however little sure its joints are
     if wanted.thresholds and answer.tags is not None:
         answer.tags = answer.scores >= torch.tensor(wanted.thresholds)
+    if find_task(task).many_objects:
+        answer = task_of(task).keep(answer, wanted.thresholds or task_of(task).SMALLEST_SCORE)
     picture, scale = _picture(path)
     done = Explained(path, batch.original_sizes[0], picture, scale)
     done.input = (255 * images[0].permute(1, 2, 0)).round().to(torch.uint8).cpu().numpy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from saccade.data.types import Annotation, Objects
 from saccade.errors import DataError
 from saccade.metrics import Result
 from saccade.metrics.bootstrap import estimate, interval, mean_of_defined, ratio, resampled_as
-from saccade.metrics.curves import IOU, numpy_box_iou, pair
+from saccade.metrics.curves import IOU, SCORE, numpy_box_iou, pair
 from saccade.metrics.detection import Detection
 from saccade.metrics.kitti import DIFFICULTIES, Curve, Side, Table, demanded, sort_found, sort_truth
 from saccade.ops.cuboids import cuboid_ious, observation_angles, wrap
@@ -38,9 +38,11 @@ class Boxes3d:
     the metres between sizes, degrees between rotations.
     """
 
-    def __init__(self, classes: list[str], voc_inclusive: bool = False) -> None:
+    def __init__(
+        self, classes: list[str], voc_inclusive: bool = False, shown_from: float | Sequence[float] = SCORE
+    ) -> None:
         self.classes = classes
-        self.detection = Detection(classes, voc_inclusive=voc_inclusive)
+        self.detection = Detection(classes, voc_inclusive=voc_inclusive, shown_from=shown_from)
         self._curves: dict[Key, Curve] = {}
         self._errors: dict[str, np.ndarray] = {}  # id -> [n, 5]: class, iou_3d and the errors, NaN where not paired
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ from saccade.metrics.masks import encode
 from saccade.metrics.voc import numpy_box_iou
 
 IOU = 0.5  # a prediction and a truth can be a pair from here on
-SCORE = 0.25  # predictions below take no part
+SCORE = 0.25  # predictions below take no part, where a model has no thresholds of its own
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,15 @@ class Pairs:
     ious: np.ndarray  # [predictions, truths]; for a crowd intersection over the prediction's area
 
 
-def pair(truth: Objects, prediction: Objects, iou: float = IOU, score: float = SCORE, masks: bool = False) -> Pairs:
-    """Pair at IoU >= `iou` the predictions that score at least `score`, best score first (ties: order given).
+def pair(
+    truth: Objects,
+    prediction: Objects,
+    iou: float = IOU,
+    score: float | Sequence[float] = SCORE,
+    masks: bool = False,
+) -> Pairs:
+    """Pair at IoU >= `iou` the predictions that score at least `score`, or that of their class among several, best
+    score first (ties: order given).
 
     First every prediction takes the free truth of its own class with the highest IoU; then those left over take the
     free truth of another class. With `masks` the IoU is that of the masks.
@@ -36,7 +44,9 @@ def pair(truth: Objects, prediction: Objects, iou: float = IOU, score: float = S
     scores = (
         np.ones(len(prediction)) if prediction.scores is None else prediction.scores.detach().double().cpu().numpy()
     )
-    order = [int(i) for i in np.argsort(-scores, kind="stable") if scores[i] >= score]
+    least = np.asarray(score, dtype=np.float64)
+    enough = scores >= (least[prediction.labels.cpu().numpy()] if least.ndim else least)
+    order = [int(i) for i in np.argsort(-scores, kind="stable") if enough[i]]
     ious = overlaps(truth, prediction, masks)
     same = prediction.labels.cpu().numpy()[:, None] == truth.labels.cpu().numpy()[None]
     free = ~ignored
@@ -61,7 +71,9 @@ def pair(truth: Objects, prediction: Objects, iou: float = IOU, score: float = S
     return Pairs(correct, swapped, np.flatnonzero(free).tolist(), extra, ious)
 
 
-def confusion(truth: Objects, prediction: Objects, classes: int, iou: float = IOU, score: float = SCORE) -> np.ndarray:
+def confusion(
+    truth: Objects, prediction: Objects, classes: int, iou: float = IOU, score: float | Sequence[float] = SCORE
+) -> np.ndarray:
     """Objects of one image by true (row) and predicted (column) class: [classes + 1, classes + 1] int64.
 
     The last row counts predictions on background, the last column missed truths.

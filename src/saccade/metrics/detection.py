@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from saccade.data.types import Annotation, Objects
 from saccade.errors import DataError
 from saccade.metrics import Result, Value, voc
 from saccade.metrics.bootstrap import estimate, mean_of_defined, ratio, resampled_as
-from saccade.metrics.curves import confusion
+from saccade.metrics.curves import SCORE, confusion
 from saccade.metrics.masks import encode
 from saccade.metrics.matching import AREAS, MAX_DETECTIONS, RECALLS, THRESHOLDS, Matches, Table, coco_states
 from saccade.metrics.operating import operating_points
@@ -51,12 +51,20 @@ class Detection:
     crowds are ignored. Equal scores are ordered by image id, then by place in the prediction.
 
     Curves: "precision_recall" {class, recall, precision, score: 101 each, at IoU 0.5; empty for a class without
-    truth}, "confusion" (see `curves.confusion`, summed over images; the last row and column are background),
+    truth}, "confusion" (see `curves.confusion`, summed over images; the last row and column are background; of the
+    objects that score at least `shown_from`, or that of their class among several, which it states),
     "operating" (the thresholds of best F1, by VOC's count of boxes: `operating.operating_points`).
     """
 
-    def __init__(self, classes: list[str], masks: bool = False, voc_inclusive: bool = False) -> None:
+    def __init__(
+        self,
+        classes: list[str],
+        masks: bool = False,
+        voc_inclusive: bool = False,
+        shown_from: float | Sequence[float] = SCORE,
+    ) -> None:
         self.classes = classes
+        self.shown_from = shown_from if isinstance(shown_from, float | int) else list(shown_from)
         self.kinds = ("bbox", "segm") if masks else ("bbox",)
         self.voc_inclusive = voc_inclusive
         self._images: dict[str, tuple[tuple[int, int], Side, Side]] = {}
@@ -82,7 +90,7 @@ class Detection:
             self._voc[k].truths[id] = np.array([(~ignored).sum()])
         assert truth.objects is not None
         assert prediction.objects is not None
-        self._confusion += confusion(truth.objects, prediction.objects, len(self.classes))
+        self._confusion += confusion(truth.objects, prediction.objects, len(self.classes), score=self.shown_from)
 
     def _side(self, id: str, given: Annotation, predicted: bool) -> Side:
         who, o = ("prediction" if predicted else "truth"), given.objects
@@ -173,7 +181,7 @@ class Detection:
             for k, row in enumerate(per_class):
                 row |= _class_numbers(ap[:, k], recall[:, :, k], _prefix(kind))
             curves[f"{_prefix(kind)}precision_recall"] = self._curves(found)
-        curves["confusion"]["counts"] = self._confusion.tolist()
+        curves["confusion"] |= {"counts": self._confusion.tolist(), "shown_from": self.shown_from}
         curves["operating"] = operating_points(self.classes, voc_tables)
         return Result(metrics, per_class, curves, len(ids))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from saccade.data.types import Annotation, Objects
 from saccade.errors import DataError
 from saccade.metrics import Result, Value
 from saccade.metrics.bootstrap import estimate, mean_of_defined, ratio, resampled_as
-from saccade.metrics.curves import IOU, pair
+from saccade.metrics.curves import IOU, SCORE, pair
 from saccade.metrics.detection import Detection
 from saccade.metrics.matching import RECALLS, THRESHOLDS, Matches, Table, coco_states
 
@@ -128,9 +128,11 @@ class Pose:
     Curves besides those of boxes: "joints" [{joint, labelled, pck, pckh}], "pck" {alpha, pck, pckh: a list each}.
     """
 
-    def __init__(self, classes: list[str], voc_inclusive: bool = False) -> None:
+    def __init__(
+        self, classes: list[str], voc_inclusive: bool = False, shown_from: float | Sequence[float] = SCORE
+    ) -> None:
         self.classes = classes
-        self.detection = Detection(classes, voc_inclusive=voc_inclusive)
+        self.detection = Detection(classes, voc_inclusive=voc_inclusive, shown_from=shown_from)
         self.joints: Joints | None = None
         self._images: dict[str, tuple[tuple[int, int], Side, Side]] = {}
         self._matches = [Matches(RULES) for _ in classes]

@@ -12,7 +12,6 @@ from saccade.data.pictures import decode_picture
 from saccade.data.truth import read_truth
 from saccade.data.types import Annotation
 from saccade.experiments.runs import Finished, as_text
-from saccade.metrics.curves import SCORE
 from saccade.plots.course import plot_runs
 from saccade.plots.draw import caption, draw, fit
 from saccade.reports.gallery import SIDE, Exhibit, legend_of
@@ -28,7 +27,7 @@ class Answered:
 
     name: str
     dataset: DataSet
-    answers: list[tuple[Record, Annotation]]
+    answers: list[tuple[Record, Annotation]]  # of objects those that are shown
 
 
 def write_comparison_report(
@@ -145,14 +144,14 @@ def _pictures(task: str, found: Mapping[str, Any], answered: Sequence[Answered])
     kind = TASKS[task]
     section.texts.append(
         "Images whose answers differ most in how wrong they are."
-        + (f" Boxes are drawn from a score of {SCORE} on." if kind.many_objects else "")
+        + (" Boxes are drawn from the thresholds of each run on." if kind.many_objects else "")
     )
     drawn: list[Annotation] = []  # whose classes the legend names
     for place, row in enumerate(found["differ_most"]):
         record, _ = answered[0].answers[place]
         dataset = answered[0].dataset
         image, truth = decode_picture(record, dataset.root)[0], read_truth(record, dataset, task)
-        says = [task_of(task).keep(one.answers[place][1], SCORE if kind.many_objects else None) for one in answered]
+        says = [one.answers[place][1] for one in answered]
         exhibit = Exhibit(row["id"], [], "", "", None, [], max(row["badness"]))
         if kind.whole_image:
             exhibit.pictures.append(("", fit(image, Annotation(truth.size), SIDE)[0]))

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from saccade.data.dataset import DataSet
-from saccade.metrics.curves import SCORE
 from saccade.reports.gallery import Gallery
 from saccade.reports.operating import mistakes_table, operating_section
 from saccade.reports.page import Page, headline, write_page
-from saccade.reports.sections import Section, classes_section, curves_section, data_section, scores_section
+from saccade.reports.sections import Section, classes_section, curves_section, data_section, in_words, scores_section
 from saccade.reports.words import cautions, explain_score
 from saccade.tasks.contract import task_of
 from saccade.tasks.table import TASKS
@@ -66,7 +65,7 @@ def add_result(page: Page, task: str, found: Mapping[str, Any], gallery: Gallery
         )
         page.sections.append(pairs)
         return
-    shown = f" Predicted boxes are drawn from a score of {SCORE} on." if TASKS[task].many_objects else ""
+    shown = "" if gallery.shown_from is None else f" Predicted boxes are drawn from {in_words(gallery.shown_from)} on."
     sampled = Section(
         "predictions", "Predictions beside the truth", exhibits=gallery.sampled(), legend=gallery.legend()
     )

@@ -55,10 +55,14 @@ class Gallery:
 
     Args:
         records: all that will be added; a fixed choice among them is shown.
+        thresholds: the score from which objects of each class are shown and judged; none: `curves.SCORE`.
     """
 
-    def __init__(self, task: str, dataset: DataSet, records: Iterable[Record]) -> None:
+    def __init__(
+        self, task: str, dataset: DataSet, records: Iterable[Record], thresholds: Sequence[float] = ()
+    ) -> None:
         self.task = task
+        self.shown_from = (thresholds or SCORE) if find_task(task).many_objects else None
         self.dataset = dataset
         self._wanted = set(choose([r.id for r in records], SAMPLED))
         self._sampled: dict[str, _Kept] = {}
@@ -69,7 +73,7 @@ class Gallery:
         """Judge one image; keep it if it is among the chosen or the worst so far."""
         file = task_of(self.task)
         # Boxes that no one would show are left out: their rows would fill memory and picture.
-        prediction = file.keep(prediction, SCORE if find_task(self.task).many_objects else None)
+        prediction = file.keep(prediction, self.shown_from)
         kept = _Kept(record, truth, prediction, file.judge(truth, prediction, self.dataset.classes))
         for row in kept.verdict.mistakes:
             self._kinds[tuple((name, row[name]) for name in ("kind", "label", "predicted") if name in row)] += 1

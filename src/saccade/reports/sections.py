@@ -143,7 +143,10 @@ def curves_section(task: str, found: Mapping[str, Any]) -> Section:
         section.plots.append(picture("classes", figure))
     confusion = curves.get("confusion")
     if confusion is not None and any(sum(row) for row in confusion["counts"]):
-        figure = plot_confusion(confusion["classes"], confusion["counts"], f"Confusion matrix ({form.counted})")
+        counted = form.counted
+        if "shown_from" in confusion:
+            counted += f", from {in_words(confusion['shown_from'])} on"
+        figure = plot_confusion(confusion["classes"], confusion["counts"], f"Confusion matrix ({counted})")
         section.plots.append(picture("confusion", figure))
         if not find_task(task).many_objects:  # whose mistakes are counted by kind (reports/operating.py)
             section.tables.append(_confusions(confusion))
@@ -158,6 +161,13 @@ def curves_section(task: str, found: Mapping[str, Any]) -> Section:
     if curves.get("calibration") is not None and any(curves["calibration"]["images"]):
         section.plots.append(picture("calibration", plot_calibration(curves["calibration"])))
     return section
+
+
+def in_words(shown_from: float | Sequence[float]) -> str:
+    """The smallest score of what is shown, of all objects or of each class."""
+    scores = [shown_from] if isinstance(shown_from, float | int) else shown_from
+    low, high = min(scores), max(scores)
+    return f"a score of {low:.2f}" if low == high else f"the score of the class ({low:.2f} to {high:.2f})"
 
 
 def _confusions(confusion: Mapping[str, Any]) -> Table:

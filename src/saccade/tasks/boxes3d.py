@@ -19,7 +19,7 @@ from saccade.data.types import Annotation, Batch, Objects
 from saccade.errors import DataError
 from saccade.metrics import Metric
 from saccade.metrics.cuboids import Boxes3d
-from saccade.metrics.curves import IOU, SCORE, pair
+from saccade.metrics.curves import IOU, pair
 from saccade.ops.cuboids import cuboid_ious, observation_angles, wrap
 from saccade.tasks import detect
 from saccade.tasks.contract import Inputs, ReportForm, Scores, Target, Verdict
@@ -61,8 +61,8 @@ UNITS = {"cuboids": "metres, x right, y down, z ahead of the camera", "rotation_
 def make_metric(
     classes: Sequence[str], *, thresholds: float | Sequence[float] = 0.5, voc_inclusive: bool = False
 ) -> Metric:
-    """KITTI's average precisions (`metrics/cuboids.py`); `thresholds` are of another task."""
-    return Boxes3d(list(classes), voc_inclusive=voc_inclusive)
+    """KITTI's average precisions (`metrics/cuboids.py`)."""
+    return Boxes3d(list(classes), voc_inclusive, detect.shown_from(thresholds))
 
 
 def check_training(dataset: DataSet, training: Sequence[Record]) -> None:
@@ -82,7 +82,7 @@ def judge(truth: Annotation, prediction: Annotation, classes: Sequence[str]) -> 
     true, found = truth.objects, prediction.objects
     if true.cuboids is None or found.cuboids is None:
         raise DataError("truth and prediction need cuboids")
-    pairs = pair(true, found, IOU, SCORE)
+    pairs = pair(true, found, IOU, 0.0)
     flat = detect.judge(truth, prediction, classes)
     a, b = found.cuboids.double().numpy(), true.cuboids.double().numpy()
     known = np.isfinite(b).all(1)

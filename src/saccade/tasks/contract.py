@@ -140,7 +140,8 @@ class TaskFile(Protocol):
 
         Args:
             classes: names of the classes, in the order of the labels.
-            thresholds: tag: a tag is given when its probability is at least this (one number, or one a class).
+            thresholds: tag: a tag is given when its probability is at least this (one number, or one a class). Objects:
+                from which score on those of each class are counted one by one (one number: from `curves.SCORE` on).
             voc_inclusive: detect, instances, pose: count boxes for the VOC numbers as inclusive pixels
                 (width = x2 - x1 + 1), as the VOC development kit does.
         """
@@ -154,7 +155,8 @@ class TaskFile(Protocol):
         """
 
     def judge(self, truth: Annotation, prediction: Annotation, classes: Sequence[str]) -> Verdict:
-        """How bad one image is, and its mistakes. Raises DataError where what the task needs is missing."""
+        """How bad one image is, of whose objects `prediction` has those that are shown (`keep`), and its mistakes.
+        Raises DataError where what the task needs is missing."""
 
     def mistake_in_words(self, rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> str:
         """Mistakes of one image of one kind and the same classes, as one line; see `judge`."""
@@ -180,7 +182,7 @@ class TaskFile(Protocol):
         `labels`, where a class that is not in the answer has no target.
 
         Args:
-            answer: in pixels of the network's input.
+            answer: in pixels of the network's input; of objects those that are shown (`keep`).
             labels: class indices that the user asks for; empty: what the network says itself.
         """
 

@@ -32,9 +32,9 @@ REPORT = ReportForm(
     "ap",
     ("images", "objects", "predictions", "ap", "ap50", "ap75", "ar_100", "voc_ap50"),
     (Curves("precision_recall", "ap50", "Precision and recall of boxes, IoU 0.5"),),
-    counted=f"objects, IoU {IOU}, score {SCORE}",
+    counted=f"objects, IoU {IOU}",
 )
-SMALLEST_SCORE = 0.3  # also of what is explained
+SMALLEST_SCORE = 0.3
 LOSSES: tuple[str, ...] = ("cross_entropy",)
 DEMO = Demo("atss_small", 800, 128, 128, 20)
 HAS_GRADIENT = False  # boxes come from choices (best anchors, suppression of neighbours)
@@ -60,8 +60,14 @@ NEAR = 0.1  # below this IoU a prediction has nothing to do with a truth
 def make_metric(
     classes: Sequence[str], *, thresholds: float | Sequence[float] = 0.5, voc_inclusive: bool = False
 ) -> Metric:
-    """Average precision as COCO and VOC count it (`metrics/detection.py`); `thresholds` are of another task."""
-    return Detection(list(classes), voc_inclusive=voc_inclusive)
+    """Average precision as COCO and VOC count it (`metrics/detection.py`)."""
+    return Detection(list(classes), voc_inclusive=voc_inclusive, shown_from=shown_from(thresholds))
+
+
+def shown_from(thresholds: float | Sequence[float]) -> float | Sequence[float]:
+    """From which score on objects are shown and counted one by one: `thresholds` of the classes; where a model has none
+    (one number, which is of tags), SCORE."""
+    return SCORE if isinstance(thresholds, float | int) else thresholds
 
 
 def check_training(dataset: DataSet, training: Sequence[Record]) -> None:
@@ -84,9 +90,9 @@ def refuse_unusable_objects(dataset: DataSet, training: Sequence[Record]) -> Non
 
 
 def judge(truth: Annotation, prediction: Annotation, classes: Sequence[str]) -> Verdict:
-    """1 - F1 at IoU 0.5 of the predictions that score at least SCORE. Mistakes "missed": truth, label; "duplicate",
-    "wrong class", "poor box", "wrong class and poor box", "background": prediction, predicted, score, and where there
-    is a truth beside it: truth, label, iou."""
+    """1 - F1 at IoU 0.5 of the predictions, which are those that are shown (`keep`). Mistakes "missed": truth, label;
+    "duplicate", "wrong class", "poor box", "wrong class and poor box", "background": prediction, predicted, score, and
+    where there is a truth beside it: truth, label, iou."""
     return judge_objects(truth, prediction, masks=False)
 
 
@@ -94,7 +100,7 @@ def judge_objects(truth: Annotation, prediction: Annotation, masks: bool) -> Ver
     """`judge` by the IoU of boxes or masks."""
     if truth.objects is None or prediction.objects is None:
         raise DataError("truth and prediction need objects (an image without any needs an empty list)")
-    pairs = pair(truth.objects, prediction.objects, IOU, SCORE, masks)
+    pairs = pair(truth.objects, prediction.objects, IOU, 0.0, masks)
     rows = _Rows(truth.objects, prediction.objects, pairs.ious)
     own = {j for j, _ in pairs.correct}
     ignored = set(range(len(truth.objects))) - own - {j for j, _ in pairs.swapped} - set(pairs.missed)
@@ -217,14 +223,14 @@ def short_line(described: Mapping[str, Any]) -> str:
 
 
 def choose_targets(answer: Annotation, labels: Sequence[int], count: int) -> list[Target]:
-    """The detections with the highest scores, from SMALLEST_SCORE on."""
+    """The detections with the highest scores."""
     objects = answer.objects
     assert objects is not None
     scores = torch.ones(len(objects)) if objects.scores is None else objects.scores
     targets: list[Target] = []
     for row in scores.argsort(descending=True, stable=True).tolist():
         label = int(objects.labels[row])
-        if float(scores[row]) >= SMALLEST_SCORE and (not labels or label in labels) and len(targets) < count:
+        if (not labels or label in labels) and len(targets) < count:
             x1, y1, x2, y2 = objects.boxes[row].tolist()
             targets.append(Target(label, float(scores[row]), (x1, y1, x2, y2)))
     return targets

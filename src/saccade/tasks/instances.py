@@ -37,8 +37,8 @@ MEANINGS = detect.MEANINGS | {
 def make_metric(
     classes: Sequence[str], *, thresholds: float | Sequence[float] = 0.5, voc_inclusive: bool = False
 ) -> Metric:
-    """Average precision of boxes and masks (`metrics/detection.py`); `thresholds` are of another task."""
-    return Detection(list(classes), masks=True, voc_inclusive=voc_inclusive)
+    """Average precision of boxes and masks (`metrics/detection.py`)."""
+    return Detection(list(classes), True, voc_inclusive, detect.shown_from(thresholds))
 
 
 def check_training(dataset: DataSet, training: Sequence[Record]) -> None:

@@ -17,7 +17,7 @@ from saccade.data.joints import Joints
 from saccade.data.types import Annotation, Batch, Objects
 from saccade.errors import DataError, UsageError
 from saccade.metrics import Metric
-from saccade.metrics.curves import IOU, SCORE, overlaps
+from saccade.metrics.curves import IOU, overlaps
 from saccade.metrics.pose import Pose, oks
 from saccade.ops.boxes import box_iou
 from saccade.tasks import detect
@@ -52,8 +52,8 @@ SIMILAR = 0.5  # OKS from which a pose counts as right in a report
 def make_metric(
     classes: Sequence[str], *, thresholds: float | Sequence[float] = 0.5, voc_inclusive: bool = False
 ) -> Metric:
-    """Average precision by OKS, and PCK (`metrics/pose.py`); `thresholds` are of another task."""
-    return Pose(list(classes), voc_inclusive=voc_inclusive)
+    """Average precision by OKS, and PCK (`metrics/pose.py`)."""
+    return Pose(list(classes), voc_inclusive, detect.shown_from(thresholds))
 
 
 def check_training(dataset: DataSet, training: Sequence[Record]) -> None:
@@ -70,8 +70,7 @@ def judge(truth: Annotation, prediction: Annotation, classes: Sequence[str]) -> 
     truth, label, oks, and the joint that is farthest off; "background": prediction, predicted, score."""
     if truth.objects is None or prediction.objects is None:
         raise DataError("truth and prediction need objects (an image without any needs an empty list)")
-    true, found = truth.objects, detect.keep(prediction, SCORE).objects
-    assert found is not None
+    true, found = truth.objects, prediction.objects
     joints, counts = _joints_of(truth, true), _counts(true)
     similar = _similarities(true, found, joints)
     near = overlaps(true, found, masks=False)
@@ -204,7 +203,7 @@ def short_line(described: Mapping[str, Any]) -> str:
 
 
 def choose_targets(answer: Annotation, labels: Sequence[int], count: int) -> list[Target]:
-    """The joints that are surest, of the object with the highest score (from SMALLEST_SCORE on)."""
+    """The joints that are surest, of the object with the highest score."""
     best = detect.choose_targets(answer, labels, 1)
     objects = answer.objects
     if not best or objects is None or objects.keypoints is None:

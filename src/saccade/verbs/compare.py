@@ -104,17 +104,22 @@ def compare(
 class _Judge:
     """How bad each answer of a run is, and when the last of them came."""
 
-    def __init__(self, task: str, classes: Sequence[str]) -> None:
-        self.task, self.classes = task, classes
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
         self.badness: dict[str, float] = {}
         self.ended = time.monotonic()
 
     def add(self, record: Record, truth: Annotation, prediction: Annotation) -> None:
         """One image as it is measured; of objects those that would be shown."""
-        file = task_of(self.task)
-        shown = file.keep(prediction, SCORE if TASKS[self.task].many_objects else None)
-        self.badness[record.id] = file.judge(truth, shown, self.classes).score
+        judged = task_of(self.predictor.task).judge(truth, _shown(self.predictor, prediction), self.predictor.classes)
+        self.badness[record.id] = judged.score
         self.ended = time.monotonic()
+
+
+def _shown(predictor: Predictor, answer: Annotation) -> Annotation:
+    """Of objects those that reach the thresholds of the run; all of other answers."""
+    task = predictor.task
+    return task_of(task).keep(answer, (predictor.thresholds or SCORE) if TASKS[task].many_objects else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +135,7 @@ def _measure(
     run: Finished, predictor: Predictor, dataset: DataSet, records: list[Record], how: Pass, bootstrap: int
 ) -> _Measured:
     """Predict the common images once, and count what that takes."""
-    judge = _Judge(predictor.task, predictor.classes)
+    judge = _Judge(predictor)
     start = time.monotonic()
     result = score(predictor, dataset, records, how, [judge], bootstrap)
     seconds = judge.ended - start
@@ -206,5 +211,8 @@ def _answers(
     """What a run says of the images that are shown: these few are predicted again, so that not all answers are kept."""
     dataset, records = shared.datasets[number], {record.id: record for record in shared.records[number]}
     wanted = [records[id] for id in chosen]
-    answers = predictions(load(run.folder, device, precision), dataset, wanted, Pass(workers=0)) if wanted else ()
-    return Answered(run.name, dataset, [(record, answer) for record, answer in answers])
+    if not wanted:
+        return Answered(run.name, dataset, [])
+    predictor = load(run.folder, device, precision)
+    answers = predictions(predictor, dataset, wanted, Pass(workers=0))
+    return Answered(run.name, dataset, [(record, _shown(predictor, answer)) for record, answer in answers])

@@ -93,7 +93,7 @@ def evaluate(
     how = Pass(batch, workers, crops, progress, tiling_of(tile, overlap))
     _check_words(str(run), predictor, how, corners, rule, proposals, instances)
     images = _images(predictor, run, data, split, seed, at_home(proposals))
-    gallery = None if folder is None else Gallery(images.task, images.dataset, images.records)
+    gallery = None if folder is None else _gallery(images, predictor)
     rows = _rows(images) if folder and predictor else (None, None)
     watchers = gallery, *rows, _partitions(regions, predictor)
     result = _scored(predictor or Path(run), images, how, watchers, bootstrap, corners)
@@ -161,6 +161,11 @@ def _images_of_objects(
 
 
 Rows = tuple[ResultRows | None, KittiLines | None]
+
+
+def _gallery(images: _Images, predictor: Predictor | None) -> Gallery:
+    """The pictures of a report, whose objects are those that the model would show."""
+    return Gallery(images.task, images.dataset, images.records, () if predictor is None else predictor.thresholds)
 
 
 def _rows(images: _Images) -> Rows:

@@ -368,7 +368,7 @@ def _report(ended: Ended) -> dict[str, Any]:
     if plan.validation or plan.testing:
         predictor = load(best, device, "bf16" if ended.precision == "bf16" else "fp32")
     if plan.validation:
-        gallery = Gallery(plan.task, plan.dataset, plan.validation)
+        gallery = Gallery(plan.task, plan.dataset, plan.validation, predictor.thresholds)
         result = score(predictor, plan.dataset, plan.validation, how, [gallery], bootstrap=1000)
         summary |= {"split": "val", **result.to_json()}
     if plan.testing:  # once, with the checkpoint that val chose

@@ -376,7 +376,7 @@ def _conclude(
     summaries = summarise(trials, ratio)
     best, why = recommend(summaries, metric, ratio)
     predictor = load(str(best.run), experiment.device)
-    gallery = Gallery(plan.task, plan.dataset, divisions[0].held)
+    gallery = Gallery(plan.task, plan.dataset, divisions[0].held, predictor.thresholds)
     how = Pass(workers=plan.settings.workers)
     found = score(predictor, plan.dataset, divisions[0].held, how, [gallery], bootstrap=1000).to_json()
     result: dict[str, Any] = {
