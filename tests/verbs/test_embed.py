@@ -15,6 +15,7 @@ import torch
 import saccade
 from saccade.errors import UsageError
 from saccade.models import create
+from saccade.training.plan import make_plan
 
 SMALL: dict[str, Any] = {"trunk_width": 8, "trunk_depths": (1, 1, 1, 1), "embedding": 16, "size": 48, "batch": 16}
 QUIET: dict[str, Any] = {"workers": 0, "progress": False}
@@ -72,6 +73,26 @@ def test_training_measures_people_that_it_has_not_seen(run: dict[str, Any], face
     assert "p08/" in report
     for name in ("roc", "similarities", "ranks"):
         assert (Path(run["run"]) / "plots" / f"{name}.png").is_file()
+
+
+def test_people_who_cannot_choose_a_checkpoint_leave_the_last(faces: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(faces, data)
+    for other in ("p09", "p10", "p11"):
+        shutil.rmtree(data / "val" / other)
+    found = saccade.train("facenet_small", data, out=tmp_path / "run", epochs=4, patience=0.3, **SMALL, **QUIET)
+    assert found["metrics"]["auc"]["value"] is None
+    best, last = (saccade.checkpoint.load(tmp_path / "run" / f"{name}.safetensors") for name in ("best", "last"))
+    assert all(torch.equal(best.weights[name], tensor) for name, tensor in last.weights.items())
+    report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "cannot choose the checkpoint, for they show one identity (p08)" in report
+    shutil.rmtree(data / "val")
+    (data / "val").mkdir()
+    for name in ("p08", "p09"):
+        (data / "val" / name).mkdir()
+        shutil.copy(faces / "val" / name / "0.png", data / "val" / name)
+    warnings = make_plan("facenet_small", data).dataset.ledger.warnings
+    assert any("they show each identity once" in warning for warning in warnings)
 
 
 def test_evaluation_takes_people_that_no_class_names(run: dict[str, Any], faces: Path, tmp_path: Path) -> None:

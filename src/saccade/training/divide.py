@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from saccade.config import Settings
@@ -10,6 +12,7 @@ from saccade.data.people import people_to_learn
 from saccade.data.split import split
 from saccade.errors import DataError
 from saccade.tasks.contract import task_of
+from saccade.tasks.table import TASKS, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,32 @@ def divide(dataset: DataSet, task: str, settings: Settings, one_person: bool = F
     given = _split(dataset, settings)
     training, testing = _training_images(dataset, task), dataset.of("test")
     training = people_to_learn(dataset, training) if one_person else training
-    return Divided(given, training, dataset.of("val"), testing if any(map(count_labels, testing)) else [])
+    validation = dataset.of("val")
+    if validation and (why := choose_nothing(dataset, TASKS[task], validation)):
+        dataset.ledger.warnings.append(
+            f"the {len(validation)} validation images cannot choose the checkpoint, {why}: the last one is kept, and "
+            "there will be no score"
+        )
+    return Divided(given, training, validation, testing if any(map(count_labels, testing)) else [])
+
+
+def choose_nothing(dataset: DataSet, kind: Task, validation: Sequence[Record]) -> str | None:
+    """Why the metric of the task is undefined on validation images, whatever a network answers; None where it is not.
+    Class maps are not looked at."""
+    if kind.embedding:
+        counts = Counter(record.label for record in validation)
+        if len(counts) < 2:
+            name = dataset.classes[next(iter(counts)) or 0]
+            return f"for they show one identity ({name}) of two that it takes (add people, or try group=none)"
+        return None if max(counts.values()) > 1 else "for they show each identity once, and it takes two of one"
+    if kind.tags:
+        return None if any(record.tags for record in validation) else "for none has a tag"
+    things = [thing for record in validation for thing in record.things or () if not thing.crowd]
+    if kind.keypoints and not any(v > 0 for thing in things for _, _, v in thing.keypoints or ()):
+        return "for no object has joints"
+    if kind.cuboids and all(thing.cuboid is None for thing in things):
+        return "for no object has a size and place"
+    return "for they show no object that counts" if kind.many_objects and not things else None
 
 
 def _split(dataset: DataSet, settings: Settings) -> dict[str, str | None]:

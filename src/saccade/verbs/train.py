@@ -284,7 +284,7 @@ def _end_of_epoch(parts: Parts, counters: Progress) -> None:
             metrics = {name: value.value for name, value in result.metrics.items()}
             row["metrics"] = metrics
             value = metrics[TASKS[parts.plan.task].metric]
-            if counters.best is None or (value is not None and value > counters.best):
+            if counters.best is None or value is None or value > counters.best:  # None: the last is kept
                 counters.best, counters.best_at = value or 0.0, share
                 _save_checkpoint(parts, parts.run / "best.safetensors", metrics, thresholds_of(parts.plan, result))
         counters.best, counters.best_at = from_first((counters.best, counters.best_at))
