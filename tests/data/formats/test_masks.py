@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from saccade.data.dataset import Thing
+from saccade.data.dataset import DataSet, Thing
 from saccade.data.formats import read
 from saccade.data.formats.masks import _things
 from saccade.data.truth import read_truth
@@ -219,6 +219,35 @@ def test_only_void_and_only_background_are_accepted(tmp_path: Path) -> None:
         _image(tmp_path / "images" / f"{name}.jpg")
         _mask(tmp_path / "masks" / f"{name}.png", [value])
     assert len(read(tmp_path).records) == 5
+
+
+def test_white_alone_is_void_where_classes_are_stated(tmp_path: Path) -> None:
+    """What 255 means is settled for the whole set: one black pixel anywhere makes it the second of two classes."""
+    _pairs(tmp_path, "images", "masks", [255])
+    assert read(tmp_path).mask_values == {0: 0, 255: 1}  # nothing says that it is void
+    (tmp_path / "classes.txt").write_text("soil\nplant\n")
+    data = read(tmp_path)
+    assert (data.classes, data.mask_values) == (["soil", "plant"], {0: 0, 1: 1, 255: 255})
+    assert any(
+        w.startswith("3 of 3 masks hold nothing but what is ignored, such as masks/0.png") for w in _warned(data)
+    )
+    _mask(tmp_path / "masks" / "1.png", [0, 255])
+    data = read(tmp_path)
+    assert (data.mask_values, _warned(data)) == ({0: 0, 255: 1}, [])
+    (tmp_path / "classes.txt").write_text("soil\nvoid\n")  # of two names one class
+    assert (read(tmp_path).classes, read(tmp_path).mask_values) == (["soil"], {0: 0, 1: 255, 255: 255})
+
+
+def _warned(data: DataSet) -> list[str]:
+    return [warning for warning in data.ledger.warnings if "ignored" in warning]
+
+
+def test_a_mask_that_is_void_throughout_is_named(tmp_path: Path) -> None:
+    _pairs(tmp_path, "images", "masks", [0, 1, 2, 255])
+    (tmp_path / "classes.txt").write_text("a\nb\nc\n")
+    assert not _warned(read(tmp_path))
+    _mask(tmp_path / "masks" / "2.png", [255])
+    assert [w[:60] for w in _warned(read(tmp_path))] == ["1 of 3 masks hold nothing but what is ignored, such as masks"]
 
 
 def test_class_lists_that_cannot_be_right(tmp_path: Path) -> None:

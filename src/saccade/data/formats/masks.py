@@ -5,8 +5,9 @@ Where the folders are, see `mask_layout.py`. What the values of a mask mean is d
 - a class list (`classes.txt`, one name a line from value 0 on, or `classes:` / `names:` in a YAML file): class indices;
 - SegNet's CamVid folders (`trainannot/`), highest value 10 or 11: the 11 classes of the SegNet tutorial, 11 is void;
   VOC's `SegmentationClass/`: background and the 20 VOC classes;
-- values 0 and 255 only: classes "background" and "foreground" (255 is then no void); the same where soft edges (of a
-  brush, a resize, JPEG) lie between the two: they are cut at 128;
+- values 0 and 255 only: classes "background" and "foreground", or those of a list of two (255 is then no void); the
+  same where soft edges (of a brush, a resize, JPEG) lie between the two: they are cut at 128. Beside a class list 255
+  without a single 0 in all masks is void;
 - CVAT's `labelmap.txt` beside masks of colours: its classes by their colours;
 - 16 bits, or a folder that is named for it (PedMasks, SegmentationObject, instances): ids of instances, 0 is
   background; the class is "person" in PedMasks, else "object";
@@ -121,6 +122,7 @@ def read(root: Path, task: str | None) -> DataSet:
     if len(meaning.classes) > IGNORE:
         raise DataError(f"{layout.root}: {len(meaning.classes)} classes; a class map has at most {IGNORE}")
     records = [r for r in records if _fits(r, masks[str(r.semantic)], meaning, ledger)]
+    _warn_of_void(records, masks, meaning, ledger)
     return DataSet(layout.root, "masks", "segment", meaning.classes, records, ledger, mask_values=meaning.values)
 
 
@@ -207,7 +209,7 @@ def _meaning(layout: Layout, masks: dict[str, _Mask], levels: bool, ledger: Ledg
     if _are_ids(layout, masks):
         name = layout.thing
         return _Meaning(["background", name], {value: int(value > 0) for value in sorted(used)})
-    if levels and (given is None or len(given) == 2):
+    if levels and _names_two(given, used):
         names = list(given.values()) if given else ["background", "foreground"]
         between = sum(mask.between for mask in masks.values())
         if not between:
@@ -239,6 +241,24 @@ def _meaning(layout: Layout, masks: dict[str, _Mask], levels: bool, ledger: Ledg
             f"a name a line, value 0 first, into {layout.root}"
         )
     return _Meaning([str(v) for v in plain], {**{v: i for i, v in enumerate(plain)}, IGNORE: IGNORE})
+
+
+def _names_two(given: dict[int, str] | None, used: Counter[int]) -> bool:
+    """Whether black and white stand for two classes: no list says otherwise, or one of two names that are both classes.
+    Beside a list white alone, without a black pixel in the whole set, is what is ignored."""
+    if given is None:
+        return True
+    return len(given) == 2 and used[0] > 0 and not any(name.strip().lower() in _VOID for name in given.values())
+
+
+def _warn_of_void(records: list[Record], masks: dict[str, _Mask], meaning: _Meaning, ledger: Ledger) -> None:
+    names = [str(record.semantic) for record in records]
+    void = [name for name in names if all(meaning.values[value] == IGNORE for value in masks[name].values)]
+    if void:
+        ledger.warnings.append(
+            f"{len(void)} of {len(records)} masks hold nothing but what is ignored, such as {void[0]}: their images "
+            "teach nothing and are not scored"
+        )
 
 
 def _share(pixels: int, masks: dict[str, _Mask]) -> str:
