@@ -32,12 +32,12 @@ def test_objects_in_val_alone_are_nothing_to_learn(tmp_path: Path) -> None:
 
 
 def test_validation_images_without_an_object_choose_nothing_which_is_said(tmp_path: Path) -> None:
-    def said(root: Path) -> bool:
+    def warned(root: Path) -> bool:
         warnings = make_plan("atss_small", root).dataset.ledger.warnings
         return any("the 1 validation images cannot choose the checkpoint, for they show no obj" in w for w in warnings)
 
-    assert not said(yolo()(tmp_path / "sound"))
-    assert said(changed(yolo(), lambda root: (root / "labels/val/4.txt").write_text(""))(tmp_path / "empty"))
+    assert not warned(yolo()(tmp_path / "sound"))
+    assert warned(changed(yolo(), lambda root: (root / "labels/val/4.txt").write_text(""))(tmp_path / "empty"))
 
 
 def test_epochs_and_minutes_given_together_both_end_the_run(colours: Path) -> None:
