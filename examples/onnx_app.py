@@ -16,6 +16,8 @@ from PIL import Image, ImageOps
 
 def main(arguments: list[str]) -> None:
     """Print what a detector finds in pictures."""
+    if len(arguments) < 2:
+        sys.exit(__doc__)
     file, *pictures = arguments
     about = json.loads(Path(file).with_suffix(".json").read_text())
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])

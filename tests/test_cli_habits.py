@@ -28,6 +28,10 @@ ANSWERS = [
     ("detect val model=best.pt data=d", "saccade evaluate RUN d\nRUN is the folder"),
     ("detect predict model=yolov8n.pt source=bus.jpg conf=0.5", "saccade predict RUN bus.jpg --threshold 0.5"),
     ("export model=runs/x format=onnx", "saccade export runs/x --to onnx"),
+    ("train resnet18 photos --imgsz 64 --lr0=0.01 --epochs 3", "photos --size 64 --set lr=0.01 --epochs 3"),
+    ("predict runs/x --save-txt a.jpg --conf 0.3", "saccade predict runs/x a.jpg --threshold 0.3 --save txt"),
+    ("predict model=runs/x source=a save_txt=True save_crop=1 half=1", "predict runs/x a --save txt,crops\nwithout a"),
+    ("export runs/x --format onnx", "saccade export runs/x --to onnx"),
     ("info resnet18", "'info' is no command here; it is: saccade models"),
 ]
 
@@ -60,6 +64,22 @@ def test_a_path_with_an_equals_sign_is_a_path(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "data=1").mkdir()
     monkeypatch.chdir(tmp_path)
     assert advice(["train", "resnet18", "data=1"]) is None
+
+
+def test_words_in_the_wrong_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("photos", "run"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "run" / "config.json").touch()
+    for line, says in (
+        ("train photos resnet18 --epochs 3", "the model stands first:\n  saccade train resnet18 photos --epochs 3"),
+        ("evaluate photos run", "the run stands first:\n  saccade evaluate run photos"),
+        ("predict photos run --threshold 0.5", "saccade predict run photos --threshold 0.5"),
+    ):
+        assert says in str(advice(shlex.split(line)))
+    assert "its report states, and --out run" in str(advice(["train", "--resume", "run"]))
+    for line in ("train resnet18 photos", "evaluate run photos", "predict run photos", "predict photos photos"):
+        assert advice(shlex.split(line)) is None
 
 
 def test_no_word_of_others_is_a_command_here() -> None:

@@ -1,6 +1,7 @@
 """Commands as people type them who come from another tool: recognised, and answered with the command that does it here.
 
-`saccade detect train data=... epochs=3 imgsz=320`, `saccade val`, settings without dashes. Nothing is run: a word may
+`saccade detect train data=... epochs=3 imgsz=320`, `saccade val`, settings without dashes, `--imgsz 320`; and RUN and
+DATA that have changed places. Nothing is run: a word may
 mean something else here, and whoever reads the answer knows the next command.
 """
 
@@ -30,6 +31,7 @@ _OPTIONS = {  # NAME=VALUE of others -> option here; of which command
     "size": "--size", "batch": "--batch", "batch_size": "--batch", "workers": "--workers", "seed": "--seed",
     "device": "--device", "conf": "--threshold", "threshold": "--threshold", "iou": "--iou", "format": "--to",
     "out": "--out", "project": "--out", "name": "--out", "freeze": "--freeze", "minutes": "--minutes",
+    "classes": "--classes",
     "split": "--split", "weights": "--weights", "task": "--task", "recipe": "--recipe", "precision": "--precision",
 }  # fmt: skip
 _SETTINGS = {
@@ -38,6 +40,7 @@ _SETTINGS = {
     "fliplr": "flip", "degrees": "rotate", "label_smoothing": "label_smoothing", "multi_scale": "multi_scale",
 }  # fmt: skip
 _FLAGS = {"resume": "--resume", "exist_ok": "--overwrite", "deterministic": "--deterministic", "show": "--show"}
+_SAVES = {"save_txt": "txt", "save_crop": "crops", "save_json": "json"}  # what `predict --save` calls them
 _ALONE = {
     "--resume",
     "--overwrite",
@@ -53,9 +56,14 @@ _TAKES = {
     "train": {"--epochs", "--minutes", "--size", "--batch", "--workers", "--seed", "--device", "--out", "--freeze",
               "--weights", "--task", "--recipe", "--precision", "--resume", "--overwrite", "--deterministic", "--set"},
     "evaluate": {"--batch", "--workers", "--device", "--out", "--iou", "--split", "--precision"},
-    "predict": {"--threshold", "--iou", "--batch", "--workers", "--device", "--out", "--precision", "--show"},
+    "predict": {"--threshold", "--iou", "--classes", "--save", "--batch", "--workers", "--device", "--out",
+                "--precision", "--show"},
     "export": {"--to", "--batch", "--size", "--out"},
 }  # fmt: skip
+# Options that are none here: `--imgsz 320` is read as imgsz=320.
+_DASHED = {"data", "source", "exist_ok", *_SETTINGS, *_SAVES} | {
+    name for name, option in _OPTIONS.items() if option != "--" + name.replace("_", "-")
+}
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 
 
@@ -69,6 +77,7 @@ class _Wanted:
     data: str | None = None
     source: str | None = None
     options: list[str] = field(default_factory=list)
+    saves: list[str] = field(default_factory=list)  # what is written besides predictions.json
     aside: list[str] = field(default_factory=list)  # words that say nothing here
 
 
@@ -91,14 +100,14 @@ def advice(arguments: Sequence[str]) -> str | None:
     if verb not in _TAKES:
         return f"{plain[0]!r} is no command here; it is: saccade {verb}" if foreign else None
     if not foreign and not loose:
-        return None
+        return _in_place(verb, rest, dashed)
     wanted = _Wanted(verb, family)
     for name, value in loose:
         _take(wanted, name, value)
     for word in rest:
         if not _ASSIGNMENT.fullmatch(word) or Path(word).exists():
             _place(wanted, word)
-    wanted.options += dashed
+    wanted.options += [*(["--save", ",".join(wanted.saves)] if wanted.saves else []), *dashed]
     return _answer(wanted)
 
 
@@ -117,13 +126,42 @@ def _verb(plain: Sequence[str]) -> tuple[str | None, str | None, list[str]]:
     return (first if first in _TAKES else None), None, list(plain[1:])
 
 
+def _in_place(verb: str, words: Sequence[str], dashed: Sequence[str]) -> str | None:
+    """The command for words that are right and stand in the wrong place."""
+    if verb == "train" and len(words) == 1 and "--resume" in dashed and (Path(words[0]) / "config.json").is_file():
+        return f"--resume goes on with the command that began the run, which its report states, and --out {words[0]}"
+    if len(words) < 2 or not Path(words[0]).exists():
+        return None
+    if verb == "train":
+        wrong, what = words[1] in catalogue() and words[0] not in catalogue(), "model"
+    else:
+        run, other = Path(words[0]), Path(words[1])
+        wrong = run.is_dir() and not (run / "config.json").is_file() and (other / "config.json").is_file()
+        what = "run"
+    if not wrong:
+        return None
+    command = shlex.join([verb, words[1], words[0], *words[2:], *dashed])
+    return f"the {what} stands first:\n  saccade {command}"
+
+
 def _parted(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The words that stand by themselves, and the options with their values."""
+    """The words that stand by themselves, those of options that are none here among them, and the options with their
+    values."""
     plain: list[str] = []
     dashed: list[str] = []
-    of_option = False
+    of_option, of_other = False, ""
     for word in arguments:
-        if word.startswith("-"):
+        name, _, value = word.lstrip("-").partition("=")
+        name = name.replace("-", "_")
+        if of_other and not word.startswith("-"):
+            plain.append(f"{of_other}={word}")
+            of_other = ""
+        elif word.startswith("--") and name in _DASHED:
+            of_option = False
+            alone = name in _SAVES or name in _FLAGS
+            of_other = "" if alone or value else name
+            plain += [f"{name}={value or True}"] if alone or value else []
+        elif word.startswith("-"):
             of_option = word not in _ALONE and "=" not in word
             dashed += [] if word == "--debug" else [word]
         else:
@@ -145,6 +183,8 @@ def _take(wanted: _Wanted, name: str, value: str) -> None:
             wanted.options[place] = f"{wanted.options[place]}/{value}"
         else:
             wanted.options += [option, value]
+    elif name in _SAVES and wanted.verb == "predict":
+        wanted.saves += [_SAVES[name]] if value.lower() in ("true", "1") else []
     elif name in _FLAGS and _FLAGS[name] in _TAKES[wanted.verb]:
         wanted.options += [_FLAGS[name]] if value.lower() in ("true", "1") else []
     elif wanted.verb == "train" and name in _SETTINGS:

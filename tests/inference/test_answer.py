@@ -69,6 +69,12 @@ def kinds(path: Path) -> dict[str, Any]:
     }
 
 
+def closed() -> io.BytesIO:
+    file = io.BytesIO(b"picture")
+    file.close()
+    return file
+
+
 def test_every_kind_of_picture_has_the_same_answer(finds: Predictor, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(noise()).save(path)
@@ -103,6 +109,8 @@ def test_a_turned_photograph_is_upright_whatever_brings_it(finds: Predictor, tmp
         (torch.zeros(3, 4, 4, dtype=torch.int64), "int64"),
         (io.StringIO("text"), "binary mode"),
         (42, "int is no picture"),
+        (closed(), "closed file"),
+        ("https://example.org/a.jpg", "addresses are not opened"),
         (None, "NoneType is no picture"),
         ([np.zeros((0, 5, 3), np.uint8)], "no pixels"),
     ],
@@ -165,8 +173,10 @@ def test_threshold_iou_and_classes_of_one_call(finds: Predictor) -> None:
     assert len(finds.predict(noise(), threshold=middle)) == int((every.objects.scores >= middle).sum())
     assert len(finds.predict(noise(), threshold=0.0, iou=0.05)) < len(every)
     assert same(finds.predict(noise(), threshold=0.0), every)  # nothing stays of a call
-    assert set(finds.predict(noise(), threshold=0.0, classes=["owl"]).names) <= {"owl"}
-    for wrong in ({"threshold": 2.0}, {"iou": -1.0}, {"classes": ["cow"]}):
+    owls = finds.predict(noise(), threshold=0.0, classes=["owl"])
+    assert set(owls.names) <= {"owl"}
+    assert same(finds.predict(noise(), threshold=0.0, classes="owl"), owls)
+    for wrong in ({"threshold": 2.0}, {"threshold": "high"}, {"iou": -1.0}, {"classes": ["cow"]}):
         with pytest.raises(UsageError):
             finds.predict(noise(), **wrong)  # type: ignore[arg-type]
 
@@ -179,6 +189,10 @@ def test_the_models_own_thresholds_hold_unless_others_are_given(finds: Predictor
     expected = {name: sum(score >= limit for score in scores[name]) for name, limit in zip(NAMES, limits, strict=True)}
     assert {name: own.names.count(name) for name in NAMES} == expected
     assert 0 < len(own) < len(every)
+
+
+def test_a_model_says_what_it_is(finds: Predictor) -> None:
+    assert repr(finds) == f"<model to detect {len(NAMES)} classes ({', '.join(NAMES)}), inputs of 64x64 pixels>"
 
 
 def test_threads_share_a_predictor(finds: Predictor) -> None:

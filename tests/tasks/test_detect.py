@@ -52,6 +52,12 @@ def test_all_that_is_shown_is_judged_but_for_crowds() -> None:
     assert detect.judge(crowd, objects([(0, [5.0, 5, 15, 15], 0.9)]), NAMES) == Verdict(0.0)
 
 
+def test_the_scores_of_the_unsure_are_said() -> None:
+    answer = objects([(0, SQUARE, 0.9), (1, SQUARE, 0.04), (1, SQUARE, 0.35), (0, SQUARE, 0.5)])
+    assert detect.short_line(detect.to_json(answer, NAMES)) == "2 a, 2 b (0.04 to 0.35)"
+    assert detect.short_line(detect.to_json(objects([(0, SQUARE, 0.04)]), NAMES)) == "1 a (0.04)"
+
+
 def test_instances_are_judged_by_their_masks() -> None:
     true, predicted = objects([(0, SQUARE, 1.0)]), objects([(0, SQUARE, 0.9)])
     assert true.objects is not None

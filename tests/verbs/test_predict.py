@@ -186,17 +186,22 @@ def test_sources_are_never_written_over(runs: dict[str, Path], images: Path, tmp
     assert (images / "answers" / "a.png").is_file()
 
 
-def test_sources_that_are_not_there(runs: dict[str, Path], images: Path, tmp_path: Path) -> None:
+def test_sources_that_are_not_there(
+    runs: dict[str, Path], images: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "empty").mkdir()
     for source, says in (("nothing.png", "no such image"), ("*.gif", "pattern"), (tmp_path / "empty", "no image in")):
         with pytest.raises(DataError, match=says):
             saccade.predict(runs["classify"], source)
     with pytest.raises(DataError, match=r"no image could be read.*c\.png"):
         saccade.predict(runs["classify"], images / "c.png")
+    with pytest.raises(UsageError, match="save crops: of pictures alone; the answers for camera:0"):
+        saccade.predict(runs["detect"], "camera:0", out=tmp_path, save="crops")
     with pytest.raises(UsageError, match="camera:0"):
         saccade.predict(runs["classify"], "camera:front")
     with pytest.raises(DataError, match="camera:99: no such camera"):
         saccade.predict(runs["classify"], "camera:99")
+    assert capfd.readouterr().err == ""  # of OpenCV
 
 
 def test_class_maps_as_polygons_coco_and_palette(runs: dict[str, Path], images: Path) -> None:

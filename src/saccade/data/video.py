@@ -60,7 +60,7 @@ class Footage:
         self.name = str(source)
         number = camera_number(self.name)
         self.is_camera = number is not None
-        self._capture = open_video(Path(source)) if number is None else cv2.VideoCapture(number)
+        self._capture = open_video(Path(source)) if number is None else _open_camera(number)
         if not self._capture.isOpened():
             raise DataError(f"{self.name}: no such camera, or another program uses it")
         stated = self._capture.get(cv2.CAP_PROP_FPS)
@@ -105,6 +105,16 @@ def camera_number(source: str) -> int | None:
     """Which camera `source` names ("camera:0"), if it names one."""
     found = _CAMERA.fullmatch(source)
     return None if found is None else int(found[1])
+
+
+def _open_camera(number: int) -> cv2.VideoCapture:
+    """A camera, open or not; OpenCV's warnings of one that is not there would stand before our own error."""
+    before = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        return cv2.VideoCapture(number)
+    finally:
+        cv2.utils.logging.setLogLevel(before)
 
 
 def open_video(path: Path) -> cv2.VideoCapture:

@@ -151,6 +151,7 @@ def of_classes(answer: Annotation, labels: Sequence[int]) -> Annotation:
 
 def labels_of(names: Sequence[str], classes: Sequence[str]) -> list[int]:
     """The labels of classes that a person names. Raises UsageError with suggestions for one that there is not."""
+    names = [names] if isinstance(names, str) else names
     for name in names:
         if name not in classes:
             raise UsageError(f"classes: {name!r} is none of this model; {suggest(name, classes)}")

@@ -12,6 +12,7 @@ from torch import Tensor, is_floating_point
 
 from saccade.data.image import decode, to_rgb
 from saccade.errors import DataError, UsageError
+from saccade.inference.sources import refuse_address
 from saccade.machine.paths import at_home
 
 Picture = str | Path | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray | Tensor
@@ -26,6 +27,7 @@ def as_file_or_pixels(picture: Picture) -> Path | np.ndarray:
         UsageError: something else; an array or tensor of another shape or type, or without pixels.
     """
     if isinstance(picture, str | os.PathLike):
+        refuse_address(picture)
         return Path(at_home(picture))
     if isinstance(picture, bytes | bytearray | memoryview):
         return decode(bytes(picture))
@@ -37,7 +39,10 @@ def as_file_or_pixels(picture: Picture) -> Path | np.ndarray:
         check_pixels(picture)
         return picture
     if hasattr(picture, "read"):
-        content = picture.read()
+        try:
+            content = picture.read()
+        except (OSError, ValueError) as error:  # closed, or open for writing
+            raise UsageError(f"the image file cannot be read: {error}") from error
         if not isinstance(content, bytes):
             raise UsageError("an image file must be open in binary mode ('rb'); this one gives text")
         return decode(content)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import numbers
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -88,6 +89,12 @@ class Predictor:
         self._nms = NmsRule()
         self.pixels: Pixels | None = ClassMaps() if find_task(task).semantic else None  # how its scores are read
         self._turn = threading.RLock()  # layers keep buffers for the shape that came last
+
+    def __repr__(self) -> str:
+        size = self.preprocessing.size
+        inputs = "any size" if size is None else f"{size[1]}x{size[0]} pixels"
+        names = ", ".join(self.classes[:5]) + (", ..." if len(self.classes) > 5 else "")
+        return f"<model to {self.task} {len(self.classes)} classes ({names}), inputs of {inputs}>"
 
     def set_nms(self, rule: NmsRule) -> None:
         """Answer by this rule from now on (ops/suppression.py). Raises UsageError for a model of another task."""
@@ -205,7 +212,7 @@ class Predictor:
         its task; None where scores leave nothing out. Raises UsageError for a number that is no threshold."""
         if threshold is not None:
             least = -1 if find_task(self.task).embedding else 0
-            if not least <= threshold <= 1:
+            if not isinstance(threshold, numbers.Real) or not least <= threshold <= 1:
                 raise UsageError(f"threshold {threshold} is not between {least} and 1")
             return threshold
         if self.preprocessing.one_person:

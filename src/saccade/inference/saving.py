@@ -27,11 +27,12 @@ FORMS = {
 TABLE = "predictions.csv"
 
 
-def saved_forms(text: str | Sequence[str] | None, task: str, out: bool) -> tuple[str, ...]:
+def saved_forms(text: str | Sequence[str] | None, task: str, out: bool, videos: Sequence[str] = ()) -> tuple[str, ...]:
     """The forms of FORMS that a person asks for, comma-separated or several.
 
     Raises:
-        UsageError: another word; a form that holds objects, of a model that finds none; no folder to write to.
+        UsageError: another word; a form that holds objects, of a model that finds none, or that is of pictures alone,
+            for `videos`; no folder to write to.
     """
     if text is None:
         return ("pictures",)
@@ -41,6 +42,8 @@ def saved_forms(text: str | Sequence[str] | None, task: str, out: bool) -> tuple
             raise UsageError(f"save {word!r}: {suggest(word, FORMS)}")
         if word in ("txt", "crops") and not find_task(task).objects:
             raise UsageError(f"save {word}: for models that find objects; this one is to {task}")
+        if word in ("txt", "csv", "crops") and videos:
+            raise UsageError(f"save {word}: of pictures alone; the answers for {videos[0]} stand in predictions.json")
     if not out:
         raise UsageError("save: there is no folder to write to (out)")
     return tuple(words)

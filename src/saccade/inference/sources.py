@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,13 @@ from saccade.data.video import SUFFIXES, camera_number
 from saccade.errors import DataError, UsageError
 
 _ADDRESS = re.compile("[a-z][a-z0-9+.-]*://.*", re.DOTALL | re.IGNORECASE)
+
+
+def refuse_address(source: str | os.PathLike[str]) -> None:
+    """Raises UsageError for an address, unless a file has that name."""
+    text = os.fspath(source)
+    if _ADDRESS.fullmatch(text) and not Path(text).exists():
+        raise UsageError(f"{text}: addresses are not opened; save what stands there, or let a stream be a camera here")
 
 
 def expand(sources: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
@@ -26,10 +34,9 @@ def expand(sources: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
     videos: list[str] = []
     for source in sources:
         path, text = Path(source), str(source)
+        refuse_address(source)
         if re.fullmatch("[0-9]{1,3}", text) and not path.exists():
             videos.append(f"camera:{int(text)}")
-        elif _ADDRESS.fullmatch(text) and not path.exists():
-            raise UsageError(f"{text}: addresses are not opened; save the video, or let the stream be a camera here")
         elif text.startswith("camera:") and not path.exists():
             if camera_number(text) is None:
                 raise UsageError(f"{text}: a camera is named by its number, such as camera:0")

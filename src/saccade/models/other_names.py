@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 NEAREST = 3  # names in an answer at most
 
@@ -50,4 +51,5 @@ def unknown_model(name: str, known: Iterable[str]) -> str:
     """The sentence for a name that is no model."""
     near = nearest_models(name, known)
     hint = f"the nearest here: {', '.join(near)}. " if near else ""
-    return f"unknown model {name!r}; {hint}`saccade models` lists all, and a file of your own is named ./my_net.py"
+    own = f"./{name}.py" if Path(f"{name}.py").is_file() else "./my_net.py"
+    return f"unknown model {name!r}; {hint}`saccade models` lists all, and a file of your own is named {own}"

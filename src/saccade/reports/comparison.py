@@ -12,6 +12,7 @@ from saccade.data.pictures import decode_picture
 from saccade.data.truth import read_truth
 from saccade.data.types import Annotation
 from saccade.experiments.runs import Finished, as_text
+from saccade.models.own_file import short_name
 from saccade.plots.course import plot_runs
 from saccade.plots.draw import caption, draw, fit
 from saccade.reports.gallery import SIDE, Exhibit, legend_of
@@ -77,7 +78,7 @@ def _costs(found: Mapping[str, Any]) -> Table:
             f"{row['macs'] / 1e9:.3f} G",
             f"{1000 * row['seconds_per_image']:.1f}",
         ]
-        cells = [Cell(row["name"], kind="name2"), Cell(row["model"], kind="key")]
+        cells = [Cell(row["name"], kind="name2"), Cell(short_name(row["model"]), kind="key")]
         rows.append(Row(cells + [Cell(text, True) for text in numbers]))
     numeric = ("epochs", "minutes", "parameters", "multiply-adds", "ms an image, with reading")
     return Table("", [Head("run"), Head("model"), *(Head(name, True) for name in numeric)], rows)

@@ -216,10 +216,16 @@ def to_json(answer: Annotation, classes: Sequence[str]) -> dict[str, Any]:
 
 
 def short_line(described: Mapping[str, Any]) -> str:
-    """How many objects of each class."""
+    """How many objects of each class, with their scores where the network is unsure of some."""
     names = described["objects"]["names"]
-    counts = {name: names.count(name) for name in dict.fromkeys(names)}
-    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing found"
+    scores = described["objects"].get("scores") or [1.0] * len(names)
+    parts = []
+    for name in dict.fromkeys(names):
+        own = [score for score, other in zip(scores, names, strict=True) if other == name]
+        low, high = f"{min(own):.2f}", f"{max(own):.2f}"
+        unsure = f" ({low if low == high else f'{low} to {high}'})" if min(own) < SMALLEST_SCORE else ""
+        parts.append(f"{len(own)} {name}{unsure}")
+    return ", ".join(parts) or "nothing found"
 
 
 def choose_targets(answer: Annotation, labels: Sequence[int], count: int) -> list[Target]:

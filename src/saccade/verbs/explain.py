@@ -32,6 +32,7 @@ from saccade.machine.device import describe_hardware
 from saccade.machine.files import report_folder, write_whole
 from saccade.machine.paths import at_home
 from saccade.machine.terminal import printable
+from saccade.models.own_file import short_name
 from saccade.plots.heat import overlay
 from saccade.reports.explanation import filters_section, image_section, introduction, summary
 from saccade.reports.page import Page, write_page
@@ -233,7 +234,8 @@ def _nothing_to_say(found: Explained, labels: Sequence[int], classes: Sequence[s
 
 
 def _page(trained: Trained, methods: Sequence[str], warnings: Sequence[str]) -> Page:
-    page = Page(f"What {trained.model} looks at", f"Explanations of a network to {trained.task}, {trained.path}")
+    title = f"What {short_name(trained.model)} looks at"
+    page = Page(title, f"Explanations of a network to {trained.task}, {trained.path}")
     page.warnings += warnings
     page.sections.append(introduction(trained.task, methods))
     if "features" in methods:

@@ -171,7 +171,7 @@ def answers(
     images, videos = expand([at_home(source) for source in sources])
     predictor = options.load(run)
     form = _Form.of_options(options, predictor)
-    forms = saved_forms(options.save, predictor.task, out is not None)
+    forms = saved_forms(options.save, predictor.task, out is not None, videos)
     check_masks(options.masks, predictor.task, out is not None, videos)
     boxes = boxes_for(predictor, str(run), at_home(options.proposals), images)
     cameras = cameras_for(predictor.task, at_home(options.camera))
