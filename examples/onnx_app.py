@@ -31,7 +31,8 @@ def main(arguments: list[str]) -> None:
         images[0, :, : small.height, : small.width] = np.asarray(small, np.float32).transpose(2, 0, 1) / 255
         given = {"images": images, "sizes": np.array([[small.height, small.width]])}
         boxes, labels, scores = session.run(["boxes", "labels", "scores"], given)
-        for box, label, score in zip(boxes[0] / scale, labels[0], scores[0], strict=True):
+        boxes = (boxes[0] / scale).clip(0, 2 * [picture.width, picture.height])
+        for box, label, score in zip(boxes, labels[0], scores[0], strict=True):
             if score >= about["thresholds"][label]:
                 print(path, about["classes"][label], f"{score:.2f}", box.round().astype(int).tolist())
 
