@@ -67,7 +67,7 @@ def test_files_that_a_person_names(tmp_path: Path) -> None:
     ("change", "kind", "says"),
     [
         ({"net.names": "cat\n"}, UsageError, r"net.names: 1 names of classes, the network has 2"),
-        ({"net.names": "cat\ncat\n"}, UsageError, r"names of classes that repeat: cat"),
+        ({"net.names": "cat\ncat\n"}, UsageError, r"names of classes that repeat: 'cat'"),
         ({"net.cfg": YOLO.replace("filters=14", "filters=15")}, UsageError, r"net.cfg: line 13, .* needs 14"),
         ({"net.cfg": YOLO.replace("[yolo]", "[yolov9]")}, UsageError, r"net.cfg: line 18, \[yolov9\]: unknown layer"),
         ({"net.cfg": YOLO.replace("size=3", "size=5")}, UsageError, r"net.weights: .* ends in layer layers.0.conv"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from saccade.checkpoint import Checkpoint
+from saccade.data.formats.class_names import refuse_repeats
 from saccade.data.pipelines import Preprocessing
 from saccade.errors import ModelFileError, UsageError
 from saccade.machine.files import read_names
@@ -84,9 +85,7 @@ def _names(path: Path | None, number: int) -> list[str]:
         names = read_names(path)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read as names of classes ({error})") from error
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise UsageError(f"{path}: names of classes that repeat: {', '.join(repeated[:5])}; each needs its own")
+    refuse_repeats(names, str(path))
     if len(names) != number:
         raise UsageError(f"{path}: {len(names)} names of classes, the network has {number}; give its own by --names")
     return names

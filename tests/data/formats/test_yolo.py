@@ -436,7 +436,7 @@ BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nnames: [*b, *b]\ntrain: images/train\n"
     ("yaml", "says"),
     [
         ("names: [a, b]\nnc: 3\ntrain: images/train\n", "'nc' is 3, but 'names' holds 2"),
-        ("names: [a, a]\ntrain: images/train\n", "'a' more than once"),
+        ("names: [a, a]\ntrain: images/train\n", "key 'names': names of classes that repeat: 'a'"),
         ("names: 7\ntrain: images/train\n", "'names' must be"),
         ("names: []\ntrain: images/train\n", "at least one"),
         ("names: {x: a}\ntrain: images/train\n", "whole numbers"),

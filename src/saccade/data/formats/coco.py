@@ -29,7 +29,7 @@ from saccade.data.formats.coco_objects import (
 from saccade.data.formats.folder import PICTURES
 from saccade.data.formats.listing import files_with, list_images, measure, relative
 from saccade.data.formats.splits import SPLITS, split_of_file, split_of_folder
-from saccade.errors import DataError
+from saccade.errors import DataError, UsageError
 from saccade.tasks.table import find_task
 
 _OTHER_KINDS = ("captions", "panoptic", "stuff", "image_info", "predictions", "results")
@@ -57,6 +57,7 @@ def read(root: Path, task: str | None = None) -> DataSet:
     Raises:
         DataError: damaged JSON (with line and byte), ids that are not unique or unknown, a file name that leads out of
             the data set, coordinates that are fractions, or nothing usable.
+        UsageError: two categories of one name.
     """
     base, paths = _label_files(root, task)
     ledger = Ledger()
@@ -151,13 +152,18 @@ def _drop_groups(files: list[Labels], ledger: Ledger) -> None:
 
 
 def _classes(files: list[Labels], ledger: Ledger) -> tuple[list[str], list[Id]]:
-    """Names and ids of the classes, in order of id, as the first file says; the others may not add any."""
+    """Names and ids of the classes, in order of id, as the first file says; the others may not add any.
+
+    Raises:
+        DataError: a category that the first file does not have.
+        UsageError: two of one name.
+    """
     for labels in files:
         seen: dict[str, Id] = {}
         for key, category in labels.categories.items():
             name = category["name"]
             if name in seen:
-                raise DataError(f"{labels.place}: categories {seen[name]} and {key} have the same name {name!r}")
+                raise UsageError(f"{labels.place}: categories {seen[name]} and {key} have the same name {name!r}")
             seen[name] = key
     first = files[0]
     ids = sorted(first.categories, key=lambda i: (isinstance(i, str), i))

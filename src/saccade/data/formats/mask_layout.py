@@ -24,6 +24,7 @@ from typing import Any
 import yaml
 
 from saccade.data.dataset import Ledger
+from saccade.data.formats.class_names import refuse_repeats
 from saccade.data.formats.folder import PICTURES
 from saccade.data.formats.listing import is_foreign, is_image, list_folders, list_images, relative
 from saccade.data.formats.splits import SPLITS, split_of_folder
@@ -148,6 +149,7 @@ def find_layout(root: Path) -> Layout | None:
 
     Raises:
         DataError: the class list or the YAML file is damaged, or names a folder of train that is not there.
+        UsageError: the class list has a name twice.
     """
     if root.is_file():
         return _from_yaml(root) if root.suffix.lower() in (".yaml", ".yml") else None
@@ -252,8 +254,9 @@ def _from_labelmap(path: Path) -> dict[int, str]:
         if value in names:
             raise DataError(f"{path}:{number}: the colour of {names[value]!r} and {match[1].strip()!r} is one")
         names[value] = match[1].strip()
-    if not names or len(set(names.values())) < len(names):
-        raise DataError(f"{path}: {len(names)} colours have {len(set(names.values()))} names; all must differ")
+    if not names:
+        raise DataError(f"{path}: no colour in it")
+    refuse_repeats(names.values(), str(path))
     return names
 
 
@@ -266,10 +269,9 @@ def _from_text(path: Path) -> dict[int, str]:
         names = {int(match[1]): match[2].strip() for match in numbered if match}
     else:
         names = dict(enumerate(line for _, line in rows))
-    if len(names) != len(rows) or len(set(names.values())) != len(names) or not names:
-        raise DataError(
-            f"{path}: {len(rows)} lines give {len(names)} values and {len(set(names.values()))} names; all must differ"
-        )
+    if len(names) != len(rows) or not names:
+        raise DataError(f"{path}: {len(rows)} lines give {len(names)} values; all must differ")
+    refuse_repeats(names.values(), str(path))
     return names
 
 
@@ -337,6 +339,5 @@ def _names(state: dict[Any, Any], path: Path) -> dict[int, str] | None:
     ):
         raise DataError(f"{path}: classes must be a list of names or a mapping of values 0..65535 to names")
     names = {int(k): v for k, v in sorted(items.items(), key=lambda item: int(item[0]))}
-    if len(set(names.values())) != len(names):
-        raise DataError(f"{path}: classes: two values have one name")
+    refuse_repeats(names.values(), f"{path}: classes")
     return names

@@ -17,16 +17,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from saccade.data.dataset import DataSet, Ledger, Record
 from saccade.data.formats import folder
+from saccade.data.formats.class_names import refuse_repeats
 from saccade.data.formats.listing import Pictures, is_image, list_folders, list_images, measure, relative
 from saccade.data.formats.splits import SPLITS, split_of_file, split_of_folder, split_of_folders
 from saccade.data.formats.table import Table, head_of_table, list_tables, load_table
-from saccade.errors import DataError, suggest
+from saccade.errors import DataError, UsageError, suggest
 
 _IMAGE = ("image", "images", "filename", "filenames", "file", "files", "fname", "imagename", "imagefile", "imagepath",
           "imagefilename", "imageid", "imgid", "imgname", "imgpath", "idcode", "path", "paths", "filepath", "filepaths",
@@ -152,13 +152,13 @@ def _labels_fault(table: Table) -> str | None:
         return f"boxes or outlines (column {sorted(boxes)[0]!r}), not classes of pictures"
     try:
         _columns(table)
-    except DataError as error:
+    except (DataError, UsageError) as error:
         return str(error).removeprefix(f"{table.path}:1: ").partition(";")[0]
     return None
 
 
 def _columns(table: Table) -> _Columns:
-    """Raises DataError where no column names images or none holds labels."""
+    """Raises DataError where no column names images or none holds labels, UsageError where two are one class."""
     names, place = table.names, f"{table.path}:1"
     shown = ", ".join(repr(cell[:40]) for cell in table.header[:20])
     image = image_column(table)
@@ -184,9 +184,8 @@ def _columns(table: Table) -> _Columns:
             "'tags' (a list)"
         )
     used = {image, split, text} if text is not None else {image, split, *flags}
-    doubled = [name for name, count in Counter(flags.values()).items() if count > 1] if text is None else []
-    if doubled:
-        raise DataError(f"{place}: two columns are called {doubled[0]!r}")
+    if text is None:
+        refuse_repeats(flags.values(), place)
     rest = [cell for i, cell in enumerate(table.header) if i not in used and cell and not _is_index(table, i)]
     return _Columns(image, split, flags if text is None else {}, text, many or text is None, rest)
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from saccade.data.formats.class_names import refuse_repeats
 from saccade.data.formats.listing import is_image, relative
 from saccade.data.formats.splits import split_of_file
-from saccade.data.formats.yolo_yaml import MAX_CLASSES, Layout, repeated
+from saccade.data.formats.yolo_yaml import MAX_CLASSES, Layout
 from saccade.errors import DataError, UsageError
 
 _MENU = "predefined_classes.txt"  # what labelImg offers; the classes.txt that it writes may be longer
@@ -109,6 +110,7 @@ def read_names(base: Path, labels: Iterable[Path]) -> Layout:
 
     Raises:
         DataError: two of them disagree, as labelImg's do that were written folder by folder.
+        UsageError: one of them has a name twice.
     """
     found: dict[Path, dict[int, str]] = {}
     for folder in dict.fromkeys(
@@ -138,6 +140,5 @@ def _names(path: Path) -> dict[int, str]:
     if len(lines) > MAX_CLASSES:
         raise DataError(f"{path.name}: {len(lines)} lines, at most {MAX_CLASSES} classes are read")
     names = {number: line for number, line in enumerate(lines) if line}
-    if len(set(names.values())) < len(names):
-        raise DataError(f"{path.name}: the class {repeated(names.values())!r} stands there more than once")
+    refuse_repeats(names.values(), path.name)
     return names

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from saccade.data.formats.class_names import refuse_repeats
 from saccade.errors import UsageError
 
 NAMES = ("data.yaml", "data.yml", "config.yaml", "dataset.yaml")
@@ -178,8 +179,7 @@ def _names(path: Path, names: object, count: object) -> dict[int, str]:
     if not table or any(not isinstance(name, str) or not name.strip() for name in table.values()):
         raise UsageError(f"{path.name}: key 'names' must hold at least one name, each of them a text")
     table = {i: table[i].strip() for i in sorted(table)}
-    if len(set(table.values())) < len(table):
-        raise UsageError(f"{path.name}: key 'names' holds {repeated(table.values())!r} more than once")
+    refuse_repeats(table.values(), f"{path.name}: key 'names'")
     wrong = next((i for i in (min(table), max(table)) if not 0 <= i < MAX_CLASSES), None)
     if wrong is not None:
         raise UsageError(f"{path.name}: key 'names' has the id {str(wrong)[:20]}, allowed 0..{MAX_CLASSES - 1}")
