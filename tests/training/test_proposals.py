@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +107,94 @@ def test_it_goes_on_with_the_same_boxes_only(trained: tuple[Path, Path], data: P
     for proposals in (None, same):
         again = saccade.train(MODEL, data, out=run, resume=True, proposals=proposals, progress=False)
         assert again["metrics"]
+
+
+KILLING = """
+import os, signal, sys
+import saccade
+from saccade.data import proposals
+real, calls = proposals.selective_search, []
+def search(*image):
+    calls.append(1)
+    if len(calls) == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*image)
+proposals.selective_search = search
+flags = dict(epochs=1, size=64, batch=2, workers=0, precision="fp32", trunk_width=4, trunk_depths=(1, 1, 1),
+             most_proposals=40, proposals="selective_search_quality")
+flags |= dict(hidden=16, side=16, context=1, sample=16) if sys.argv[1] == "rcnn_small" else dict(head_width=16)
+saccade.train(sys.argv[1], sys.argv[2], out=sys.argv[3], progress=False, **flags)
+"""
+
+
+@pytest.mark.parametrize("model", [MODEL, "rcnn_small"])
+def test_a_run_killed_while_its_proposals_are_computed_goes_on(
+    model: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one fit and of several stages: by --resume with the settings and the source that it began with, or by the same
+    command again."""
+    monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "cache"))
+    run = tmp_path / "run"
+    ended = subprocess.run([sys.executable, "-c", KILLING, model, data, run], capture_output=True, timeout=300)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    assert sorted(path.name for path in run.iterdir()) == ["config.json", "lock"]
+    assert len(list((tmp_path / "cache").rglob("*.npy"))) == 3
+    with pytest.raises(UsageError, match="cannot change proposals"):
+        saccade.train(model, data, out=run, resume=True, proposals="selective_search", progress=False)
+    done = saccade.train(model, data, out=run, resume=True, progress=False)
+    assert done["metrics"]
+    stored = read_config(run)
+    assert stored["config"]["most_proposals"] == 40
+    assert stored["preprocessing"]["proposals"] == "selective_search_quality"
+    assert len(list((tmp_path / "cache").rglob("*.npy"))) == 6
+    with pytest.raises(UsageError, match="holds a run already"):
+        saccade.train(model, data, out=run, progress=False)
+
+
+def test_what_was_only_planned_may_begin_anew(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: tuple[Path, Path]
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr("saccade.training.stages.compute_proposals", stop)
+        with pytest.raises(KeyboardInterrupt):
+            saccade.train(MODEL, data, out=run, progress=False, **FLAGS)
+        with pytest.raises(KeyboardInterrupt):  # a finished run, of whose beginning nothing is written again
+            saccade.train(MODEL, data, out=trained[0], resume=True, progress=False)
+    assert read_config(run)["config"]["most_proposals"] == 40
+    saccade.train(MODEL, data, out=run, progress=False, proposals=trained[1], **FLAGS | {"most_proposals": 30})
+    assert read_config(run)["config"]["most_proposals"] == 30
+    with pytest.raises(UsageError, match="holds a run already"):
+        saccade.train(MODEL, data, out=trained[0], progress=False, **FLAGS)
+
+
+def test_the_price_of_a_truncated_svd_is_scored_before_export(
+    trained: tuple[Path, Path], data: Path, tmp_path: Path, shell: Callable[..., tuple[int, str, str]]
+) -> None:
+    """At the full rank the scores are those of the run; what is saved stands in the answer, in words and the report."""
+    run, file = trained
+    plain, full = (
+        saccade.evaluate(run, data, proposals=file, svd=ranks, precision="fp32") for ranks in (None, (16, 16))
+    )
+    assert plain["svd"] is None
+    assert full["metrics"]["ap"]["value"] == pytest.approx(plain["metrics"]["ap"]["value"], abs=1e-3)
+    out = tmp_path / "scores"
+    code, printed, err = shell("evaluate", run, data, "--proposals", file, "--svd", "2,4", "--out", out)
+    assert code == 0, err
+    found = json.loads((out / "metrics.json").read_text())["svd"]
+    assert found["ranks"] == [2, 4]
+    (wide, narrow), (before, after) = found["layers"].values(), found["parameters"].values()
+    saved = sum(u * v - t * (u + v) for (u, v), t in ((wide, 2), (narrow, 4)))
+    assert before - after == saved > 0
+    assert f"of rank 4; {saved:,} of the network's {before:,} parameters are saved" in " ".join(printed.split())
+    report = (out / "report.html").read_text()
+    assert "compressed by a truncated SVD" in report
+    assert "--svd 2,4" in report
+    with pytest.raises(UsageError, match="no network that svd could compress"):
+        saccade.evaluate(out / "coco_results.json", data, svd="2,4")
 
 
 def test_models_that_look_for_themselves_take_none(data: Path, tmp_path: Path) -> None:

@@ -38,11 +38,8 @@ def with_proposals(plan: Plan, proposals: str | Path | None, stored: Mapping[str
             f"proposals={proposals}: this is where boxes come from, a file or a run; how many of them are read is "
             f"most_proposals={proposals}"
         )
-    if proposals is None and stored is not None:
-        proposals = stored.get("proposals")
-    if stored is not None and (stored.get("proposals") is None) != (proposals is None or str(proposals) in SOURCES):
-        was = stored.get("proposals") or stored["preprocessing"]["proposals"]
-        raise UsageError(f"--resume cannot change proposals ({was} in the run, {proposals} now)")
+    if stored is not None:
+        proposals = _those_of_the_run(stored, proposals)
     if proposals is None:
         return plan
     if plan.preprocessing.one_person:
@@ -70,6 +67,24 @@ def with_proposals(plan: Plan, proposals: str | Path | None, stored: Mapping[str
     return dataclasses.replace(plan, preprocessing=shape, proposals=str(path))
 
 
+def _those_of_the_run(stored: Mapping[str, Any], asked: str | Path | None) -> str | Path | None:
+    """Where the boxes of a run that goes on come from; None where its model takes none. Another file may have the same
+    boxes."""
+    was = stored.get("proposals") or stored["preprocessing"].get("proposals")
+    if was not in SOURCES and stored.get("proposals") is None:
+        return asked
+    if asked is None:
+        return str(was)
+    if str(asked) != was and (was in SOURCES or str(asked) in SOURCES):
+        raise UsageError(f"--resume cannot change proposals ({was} in the run, {asked} now)")
+    return asked
+
+
+def computes_proposals(plan: Plan) -> bool:
+    """Whether `compute_proposals` computes the boxes of a plan: its model takes some, and no file or run gives them."""
+    return plan.dataset.given is None and plan.preprocessing.proposals in SOURCES
+
+
 def compute_proposals(plan: Plan, device: torch.device, display: Display) -> None:
     """Compute and keep the proposals of all images of a plan whose model takes some; nothing for other models.
 
@@ -80,7 +95,7 @@ def compute_proposals(plan: Plan, device: torch.device, display: Display) -> Non
         boxes = sum(map(len, plan.dataset.given.values())) / max(1, len(plan.dataset.given))
         display.say(f"proposals of {plan.preprocessing.proposal_file}: {boxes:.0f} boxes an image")
         return
-    if plan.preprocessing.proposals not in SOURCES:
+    if not computes_proposals(plan):
         return
     place, processes = place_among_processes()
     records = [*plan.training, *plan.validation, *plan.testing][place::processes]

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from saccade.errors import ResourceError, UsageError
+from saccade.errors import ModelFileError, ResourceError, UsageError
 from saccade.machine.files import DISK_FULL, error_number
 from saccade.machine.processes import from_first, is_main_process
 from saccade.models.own_file import COPY, short_name
+from saccade.training.state import read_config
 
 # what a new run removes or writes over in its folder
 FILES = (
@@ -17,6 +18,7 @@ FILES = (
     COPY,
 )
 REPLACED = (*FILES, "state", "stages", "plots")
+PLANNED = {"begun": False}  # in `config.json` while the proposals of a new run are computed
 
 
 def agreed_run_folder(out: str | Path | None, model: str, data: str | Path, resume: bool, overwrite: bool) -> Path:
@@ -54,9 +56,18 @@ def run_folder(out: str | Path | None, model: str, data: str | Path, resume: boo
             f"{path} holds no run, but {', '.join(taken)}, which a run would replace; choose another --out, or add "
             "--overwrite"
         )
-    if has_run and not resume and not overwrite:
+    if has_run and not resume and not overwrite and not is_planned(path):
         raise UsageError(f"{path} holds a run already; add --resume to go on with it, or --overwrite to replace it")
     return path
+
+
+def is_planned(run: Path) -> bool:
+    """Whether a folder holds a run that ended before its first stage, as far as it can be read: nothing is lost where
+    it begins anew."""
+    try:
+        return read_config(run).items() >= PLANNED.items()
+    except ModelFileError:
+        return False
 
 
 @contextmanager

@@ -37,7 +37,8 @@ from saccade.solvers.probe import solve_probe
 from saccade.training.display import Display
 from saccade.training.interrupt import Interrupt, Stopped
 from saccade.training.plan import Plan
-from saccade.training.proposals import compute_proposals
+from saccade.training.proposals import compute_proposals, computes_proposals
+from saccade.training.run_folder import PLANNED, is_planned
 from saccade.training.state import read_config, write_config
 
 FOLDER = "stages"
@@ -80,6 +81,10 @@ def run_stages(plan: Plan, stages: Sequence[Stage], run: Path, make: Makers, *, 
         What the stages raise. The run's folder then holds what `resume` needs.
     """
     plan = _share_minutes(plan, sum(isinstance(stage, Fit) for stage in stages))
+    new = from_first(not resume or is_planned(run))
+    if is_main_process() and new and computes_proposals(plan):  # which takes minutes, in which the run may be killed
+        make_folder(run)
+        write_config(run, plan.to_json() | PLANNED)
     compute_proposals(plan, make.device, make.display)
     if is_main_process() and not resume:
         shutil.rmtree(run / FOLDER, ignore_errors=True)
@@ -96,7 +101,7 @@ def run_stages(plan: Plan, stages: Sequence[Stage], run: Path, make: Makers, *, 
         if isinstance(stage, Solve):
             start = _solve(_after(plan, start), stage, folder, make, resume)
         elif number == len(stages) - 1:
-            going_on = from_first(resume and (len(stages) == 1 or _has_begun(read_config(run))))
+            going_on = from_first(not new if len(stages) == 1 else resume and _has_begun(read_config(run)))
             return make.fit(_plan_of(_after(plan, start), stage, None), run, going_on)
         else:
             following = stages[number + 1]
