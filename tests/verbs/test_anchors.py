@@ -99,6 +99,17 @@ def test_a_run_whose_priors_fit_few_objects_warns(tmp_path: Path) -> None:
         assert bool(found) is warned
 
 
+def test_anchors_that_stand_in_the_text_of_a_cfg_are_held_against_the_boxes(tmp_path: Path) -> None:
+    """The network's own: those of the file as long as its Config has none, at whatever size it trains."""
+    data(tmp_path, {name: [(2, 4), (3, 4)] for name in "abcdefgh"})
+    fitting = [[[2 + i, 5 + i] for i in row] for row in ((0, 1, 2), (3, 4, 5))]
+    for given, warned in (({"fit_priors": False}, True), ({}, True), ({"priors": fitting}, False)):
+        plan = make_plan("darknet_cfg", tmp_path, task="detect", flags={"size": 320} | given)
+        found = [line for line in plan.dataset.ledger.warnings if "the priors overlap only 0.0%" in line]
+        assert bool(found) is warned
+    assert "--k 6 --size 320x320" in make_plan("darknet_cfg", tmp_path, task="detect").dataset.ledger.warnings[-1]
+
+
 def test_priors_as_shares_of_the_side_are_held_against_the_boxes_in_pixels(tmp_path: Path) -> None:
     data(tmp_path, {name: [(20, 40), (22, 44)] for name in "abcdefgh"})  # 42 x 84 of 416: 0.1 x 0.2
     rest = {"fit_priors": False, "size": 416}

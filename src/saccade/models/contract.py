@@ -73,6 +73,10 @@ class RoomOffers(Protocol):
         """A Config fitted to the truth of training images in pixels of the network, such as anchors to the boxes.
         What a person gave stays, whatever this answers."""
 
+    def priors_of(self, config: Any) -> Any:
+        """The widths and heights that the network of a Config draws boxes from, in lists of any depth, where they may
+        stand elsewhere than in its field."""
+
     def stages(self, name: str, recipe: str) -> list[Stage]:
         """The course of a system that is more than one fit: all its fits and solves in order, the fit of the network
         itself among them (models/stage.py)."""
@@ -193,6 +197,15 @@ def adapt(room: Room, config: Any, examples: Sequence[Annotation], given: Collec
     fitted = cast("RoomOffers", room).adapt(config, examples)
     kept = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name in given}
     return dataclasses.replace(fitted, **kept)
+
+
+def priors_of(room: Room, config: Any, fields: Collection[str]) -> tuple[str, Any]:
+    """The field of a Config that holds its priors, the first of `fields` that it has, and the priors that the network
+    uses; "" and none of a model without."""
+    field = next((name for name in fields if hasattr(config, name)), "")
+    if hasattr(room, "priors_of"):
+        return field, cast("RoomOffers", room).priors_of(config)
+    return field, getattr(config, field, ())
 
 
 def as_trunk(room: Room) -> dict[str, Any]:

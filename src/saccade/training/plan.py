@@ -31,7 +31,6 @@ from saccade.models.contract import (
     adapt,
     adapts,
     one_person,
-    priors_as_shares,
     proposals_of,
     recipe_of,
 )
@@ -297,7 +296,7 @@ def _fit_to_data(
     """
     examples = _examples(dataset, training, task, shape)
     adapted = adapt(module, config, examples, given)
-    dataset.ledger.warnings += poor_priors(adapted, examples, dataset.root, shape, priors_as_shares(module), given)
+    dataset.ledger.warnings += poor_priors(module, adapted, examples, dataset.root, shape, given)
     names = [field.name for field in dataclasses.fields(config)]
     return adapted, [name for name in names if getattr(adapted, name) != getattr(config, name)]
 

@@ -13,25 +13,26 @@ from saccade.data.types import Annotation
 from saccade.errors import UsageError
 from saccade.layers.anchors import best_overlaps, sides_of_boxes
 from saccade.models.configs import SHAPES
+from saccade.models.contract import Room, priors_as_shares, priors_of
 
 GOOD, FEW = 0.5, 0.1  # IoU from which a prior fits a box, and the share of boxes below which a run warns
 
 
 def poor_priors(
-    config: Any, examples: list[Annotation], data: Path, shape: Preprocessing, as_shares: bool, given: Collection[str]
+    room: Room, config: Any, examples: list[Annotation], data: Path, shape: Preprocessing, given: Collection[str]
 ) -> list[str]:
-    """A warning where the priors (width, height) of a Config, in lists or not, fit hardly any of the boxes.
+    """A warning where the priors (width, height) that the network of a Config uses fit hardly any of the boxes.
 
     Args:
         examples: their boxes in pixels of the network's input.
-        as_shares: the priors are shares of the input's longer side, not pixels.
         given: the fields of the Config that a person gave.
 
     Raises:
         UsageError: a person gave the priors, and they fit not one box.
     """
-    sides, field = sides_of_boxes(examples), next((name for name in SHAPES if hasattr(config, name)), SHAPES[0])
-    priors = torch.tensor(list(_flat(getattr(config, field, ())))).view(-1, 2)
+    sides, as_shares = sides_of_boxes(examples), priors_as_shares(room)
+    field, used = priors_of(room, config, SHAPES)
+    priors = torch.tensor(list(_flat(used))).view(-1, 2)
     if not len(sides) or not len(priors) or shape.size is None:
         return []
     if as_shares:

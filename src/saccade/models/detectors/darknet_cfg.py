@@ -293,6 +293,12 @@ def adapt(config: Config, examples: Sequence[Annotation]) -> Config:
     return dataclasses.replace(config, priors=tuple(priors[i] for i in range(len(heads))))
 
 
+def priors_of(config: Config) -> tuple[Sizes, ...]:
+    """The priors of each head that has some, in pixels of the network's input: those of the Config, else the file's."""
+    heads = network_of_shapes(read_sections(config.cfg)).heads
+    return config.priors or tuple(head.priors for head in heads if head.priors)
+
+
 def _read(path: Path, model: nn.Module) -> dict[str, Tensor]:
     """The tensors of the `.weights` that belong to the model's file, heads of the file's own classes included.
 
