@@ -35,6 +35,7 @@ from saccade.cli_options import (
     Regions,
     Run,
     Sigma,
+    Svd,
     TaskName,
     Tile,
     TreeFile,
@@ -52,9 +53,9 @@ from saccade.cli_output import (
     print_json,
     say,
     show_answers,
+    show_evaluation,
     show_layers,
     show_models,
-    show_scores,
     show_settings,
     show_training,
     transfer_lines,
@@ -213,6 +214,7 @@ def evaluate(
     device: Device = None,
     precision: Precision = "auto",
     proposals: Proposals = None,
+    svd: Svd = None,
     as_json: Json = False,
 ) -> None:
     """Score a trained model, or any tool's COCO results file, on a data set."""
@@ -236,13 +238,13 @@ def evaluate(
         corners=corners,
         nms=NmsRule(nms, iou, sigma, agnostic_nms),
         proposals=proposals,
+        svd=svd,
         weights=weights,
         names=names,
         out=out,
         progress=not as_json,
     )
-    footer = f"{result['images']} images of {result['split']}" + ("" if out is None else f"; report: {out}/report.html")
-    print_json(result) if as_json else show_scores(result, footer)
+    print_json(result) if as_json else show_evaluation(result, None if out is None else f"{out}/report.html")
 
 
 @app.command()

@@ -153,6 +153,15 @@ def show_scores(result: dict[str, Any], footer: str) -> None:
     say(footer)
 
 
+def show_evaluation(result: dict[str, Any], report: str | None) -> None:
+    """The metrics of an evaluation, what of the network was compressed, and where the report is, if there is one."""
+    if result["svd"] is not None:
+        from saccade.inference.factors import saving_in_words
+
+        say(saving_in_words(result["svd"]))
+    show_scores(result, f"{result['images']} images of {result['split']}" + (f"; report: {report}" if report else ""))
+
+
 def show_training(result: dict[str, Any]) -> None:
     """The metrics of the validation images, by which the checkpoint was chosen, and those of the test part."""
     report = f"report: {result['run']}/report.html"

@@ -28,7 +28,7 @@ from saccade.inference.fuse import prepare_for_inference
 from saccade.inference.pictures import Picture, as_file_or_pixels, check_pixels
 from saccade.inference.pixels import ClassMaps, PixelObjects, Pixels
 from saccade.inference.tiles import Tiling, predict_in_tiles
-from saccade.inference.trained import open_run
+from saccade.inference.trained import Trained, open_run
 from saccade.inference.video import Frame, Pace, predict_frames
 from saccade.machine.device import autocast, has_fast_bf16, pick_device
 from saccade.machine.memory import keep_freed_memory
@@ -375,8 +375,11 @@ def load(
         ModelFileError: as `inference.trained.open_run`.
         UsageError: no such device, precision or form of NMS, or NMS for a model that does not find objects.
     """
-    rule = rule_of(nms)
-    found = open_run(run, device, weights, names)
+    return predictor_of(open_run(run, device, weights, names), precision, rule_of(nms), instances)
+
+
+def predictor_of(found: Trained, precision: str, rule: NmsRule, instances: bool) -> Predictor:
+    """A network that is open, ready to answer where it is; arguments and errors are those of `load`."""
     predictor = Predictor(
         found.network, found.task, found.classes, found.preprocessing, found.device, precision, found.thresholds
     )

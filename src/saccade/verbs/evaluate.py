@@ -21,11 +21,13 @@ from saccade.data.formats import read
 from saccade.data.split import HOLDOUT
 from saccade.errors import ModelFileError, UsageError
 from saccade.inference.crops import check_crops
+from saccade.inference.factors import factorised, saving_in_words
 from saccade.inference.pixels import PixelObjects
-from saccade.inference.predictor import Predictor, load
+from saccade.inference.predictor import Predictor, predictor_of
 from saccade.inference.regions import check_has_boxes, computed_by, give_proposals, wanted_classes
 from saccade.inference.score import Pass, Watcher, align_classes, records_of, score, score_file
 from saccade.inference.tiles import check_tiles, tiling_of
+from saccade.inference.trained import Trained, open_run
 from saccade.machine.device import describe_hardware
 from saccade.machine.files import make_folder, report_folder, write_whole
 from saccade.machine.paths import at_home
@@ -59,6 +61,7 @@ def evaluate(
     corners: str = "coco",
     nms: NmsRule | str = "hard",
     proposals: str | Path | None = None,
+    svd: str | tuple[int, int] | None = None,
     instances: bool = False,
     regions: str | None = None,
     weights: str | Path | None = None,
@@ -79,17 +82,21 @@ def evaluate(
         corners: "coco", or "voc" for a results file whose boxes count pixels from 1, as VOC does (`read_results`).
         nms, weights, names: as in `load`: how overlapping boxes suppress each other; the files of a `.cfg`.
         proposals: boxes, not those of training or (one person, objects) truth: file, run, "selective_search".
+        svd: Fast R-CNN: ranks of its fully connected layers, as in `export`: the compressed network is scored.
         out: folder for report.html, metrics.json, plots and, of found objects, coco_results.json, kitti_results/.
 
     Returns:
-        `{data, split, images, metrics: {name: {value, low, high}}, per_class, refused: [{where, why}], warnings, ...}`.
+        `{data, split, images, metrics: {name: {value, low, high}}, per_class, refused: [{where, why}], warnings, ...}`,
+        with `svd` what was compressed and how many parameters are left (`inference.factors.factorised`).
 
     Raises:
         DataError, UsageError, ModelFileError: as the parts say.
     """
     start, run, data, rule = time.monotonic(), at_home(run), at_home(data), rule_of(nms)
     folder = None if out is None else report_folder(Path(at_home(out)))
-    predictor = None if Path(run).suffix == ".json" else load(run, device, precision, rule, weights, names, instances)
+    trained = None if Path(run).suffix == ".json" else open_run(run, device, weights, names)
+    trained, saved = _compressed(trained, svd, str(run))
+    predictor = None if trained is None else predictor_of(trained, precision, rule, instances)
     how = Pass(batch, workers, crops, progress, tiling_of(tile, overlap))
     _check_words(str(run), predictor, how, corners, rule, proposals, instances)
     images = _images(predictor, run, data, split, seed, at_home(proposals))
@@ -97,11 +104,23 @@ def evaluate(
     rows = _rows(images) if folder and predictor else (None, None)
     watchers = gallery, *rows, _partitions(regions, predictor)
     result = _scored(predictor or Path(run), images, how, watchers, bootstrap, corners)
-    summary = _asked(str(data), images, how, corners, rule) | {"regions": regions} | _given(run, weights, names)
+    summary = _asked(str(data), images, how, corners, rule) | {"regions": regions, "svd": saved}
+    summary |= _given(run, weights, names)
     summary |= result.to_json() | _tell(images.dataset, progress) | {"seconds": round(time.monotonic() - start, 3)}
     if folder and gallery:
         _write_report(folder, Path(run), str(data), summary, gallery, predictor, rows)
     return summary
+
+
+def _compressed(
+    trained: Trained | None, svd: str | tuple[int, int] | None, run: str
+) -> tuple[Trained | None, dict[str, Any] | None]:
+    """The network with the ranks that are asked for, and what they save. Raises UsageError for a results file."""
+    if svd is None:
+        return trained, None
+    if trained is None:
+        raise UsageError(f"{run}: a results file has no network that svd could compress")
+    return factorised(trained, svd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,12 +368,15 @@ def _write_report(
     facts = [("predictions of" if predictor is None else "model", str(run)), ("task", gallery.task), ("data", data)]
     if predictor is not None:
         facts += [("hardware", describe_hardware(predictor.device)), ("precision", predictor.precision)]
+    saved = summary["svd"]
+    facts += [] if saved is None else [("network", saving_in_words(saved))]
     command = ["saccade", "evaluate", str(run), data, "--split", summary["split"], "--out", str(folder)]
     for name, usual in (("crops", 1), ("tile", None), ("overlap", None), ("corners", "coco"), ("proposals", None)):
         if summary.get(name) not in (usual, TRUTH):
             command += [f"--{name}", str(summary[name])]
     command += ["--instances"] if summary["instances"] else []
     command += ["--regions", summary["regions"]] if summary["regions"] else []
+    command += [] if saved is None else ["--svd", ",".join(map(str, saved["ranks"]))]
     command += NmsRule(**summary["nms"]).words()
     command += [word for name in ("weights", "names") if name in summary for word in (f"--{name}", summary[name])]
     write_whole(folder / "metrics.json", json.dumps(summary, indent=2, allow_nan=False))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from skimage import data as photographs
-from torch import Tensor, nn
+from torch import Tensor
 
 from saccade.config import height_width, parse_size
 from saccade.data.formats import read
@@ -27,6 +27,7 @@ from saccade.data.types import Annotation, Batch, Sample
 from saccade.data.views import give, inference_view
 from saccade.errors import DataError, ModelFileError, ResourceError, UsageError, suggest
 from saccade.inference.exported import TOLERANCE, Exported, largest_difference
+from saccade.inference.factors import factorised
 from saccade.inference.onnx_file import check_packages, quiet, run_onnx, write_onnx
 from saccade.inference.score import records_of
 from saccade.inference.trained import Trained, open_run
@@ -34,7 +35,7 @@ from saccade.layers.regions import given_regions
 from saccade.machine.files import write_whole
 from saccade.machine.paths import at_home
 from saccade.models import model_module
-from saccade.models.contract import compress, example_inputs, limits_of, padding_colour, takes_proposals
+from saccade.models.contract import example_inputs, limits_of, padding_colour, takes_proposals
 from saccade.tasks.contract import task_of
 from saccade.tasks.table import find_task
 from saccade.training.state import read_config
@@ -96,7 +97,8 @@ def export(
     sides = sides if size is None else height_width(parse_size(size))
     pictures, source = _pictures(trained, None if images is None else Path(str(at_home(images))))
     shown = _Shown(trained, sides, pictures)
-    network = Exported(_factorised(trained, svd), trained.task, shown.proposals, nms).eval()
+    answering = trained if svd is None else factorised(trained, svd)[0]
+    network = Exported(answering.network, trained.task, shown.proposals, nms).eval()
     made = _write(network, shown, target, _Freedom(batch, size is None, to == "onnx"))
     about = _about(trained, network, made, sides)
     found = {"file": str(target), "about": str(_write_about(target, about)), "format": to}
@@ -322,13 +324,3 @@ def _at_most(picture: np.ndarray, side: int) -> np.ndarray:
     """The picture, its longer side at most `side` pixels."""
     scale = min(1.0, side / max(picture.shape[:2]))
     return resize_plane(picture, (max(1, round(picture.shape[0] * scale)), max(1, round(picture.shape[1] * scale))))
-
-
-def _factorised(trained: Trained, svd: str | tuple[int, int] | None) -> nn.Module:
-    """The network, or with ranks its compressed form."""
-    if svd is None:
-        return trained.network
-    parts = svd.split(",") if isinstance(svd, str) else [str(rank) for rank in svd]
-    if len(parts) != 2 or not all(part.strip().isdigit() for part in parts):
-        raise UsageError(f"--svd {svd!r}: two ranks are needed, such as 1024,256")
-    return compress(model_module(trained.model), trained.network, (int(parts[0]), int(parts[1])))
