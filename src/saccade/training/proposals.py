@@ -108,6 +108,6 @@ def compute_proposals(plan: Plan, device: torch.device, display: Display) -> Non
                 boxes += sum(map(len, batch.given or ()))
                 display.work("proposals", number / len(loader))
         loader.close()
-        name = plan.preprocessing.proposals.replace("_", " ")
+        name = str(plan.preprocessing.proposals).replace("_", " ")
         display.say(f"proposals by {name}: {boxes / len(records):.0f} boxes an image")
     from_first(None)

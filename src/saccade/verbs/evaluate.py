@@ -27,7 +27,7 @@ from saccade.inference.predictor import Predictor, predictor_of
 from saccade.inference.regions import check_has_boxes, computed_by, give_proposals, wanted_classes
 from saccade.inference.score import Pass, Watcher, align_classes, records_of, score, score_file
 from saccade.inference.tiles import check_tiles, tiling_of
-from saccade.inference.trained import Trained, open_run
+from saccade.inference.trained import open_run
 from saccade.machine.device import describe_hardware
 from saccade.machine.files import make_folder, report_folder, write_whole
 from saccade.machine.paths import at_home
@@ -74,29 +74,24 @@ def evaluate(
     Args:
         run: run folder, checkpoint, the `.cfg` of a detector of Darknet, or a COCO results file (`.json`) of any tool.
         split: "train", "val", "test" or "all"; by default "val", for a results file the first of val, test, all given.
-        bootstrap: resamples of the images for the 95 % intervals; 0 for none.
-        seed: of the split, where the data set gives none; by default (with `holdout` and `group`) that of the run in
-            config.json beside the checkpoint, whose training images must not be scored as its val; else 0.
+        bootstrap: resamples of the images for the 95 % intervals; 0 for none. svd: as in `export`, and what it saves.
+        seed: of a split that the data set does not give; by default (with `holdout` and `group`) the run's, else 0.
         crops: classify, tag: 1 view of every image, or the mean over 2, 10 or 144 (inference/crops.py).
         tile, overlap, instances: as in `predict`. regions: segment: also how well the parts of a class are told apart.
         corners: "coco", or "voc" for a results file whose boxes count pixels from 1, as VOC does (`read_results`).
         nms, weights, names: as in `load`: how overlapping boxes suppress each other; the files of a `.cfg`.
         proposals: boxes, not those of training or (one person, objects) truth: file, run, "selective_search".
-        svd: Fast R-CNN: ranks of its fully connected layers, as in `export`: the compressed network is scored.
         out: folder for report.html, metrics.json, plots and, of found objects, coco_results.json, kitti_results/.
 
     Returns:
-        `{data, split, images, metrics: {name: {value, low, high}}, per_class, refused: [{where, why}], warnings, ...}`,
-        with `svd` what was compressed and how many parameters are left (`inference.factors.factorised`).
+        `{data, split, images, metrics: {name: {value, low, high}}, per_class, refused: [{where, why}], warnings, ...}`.
 
     Raises:
         DataError, UsageError, ModelFileError: as the parts say.
     """
     start, run, data, rule = time.monotonic(), at_home(run), at_home(data), rule_of(nms)
     folder = None if out is None else report_folder(Path(at_home(out)))
-    trained = None if Path(run).suffix == ".json" else open_run(run, device, weights, names)
-    trained, saved = _compressed(trained, svd, str(run))
-    predictor = None if trained is None else predictor_of(trained, precision, rule, instances)
+    predictor, saved = _opened(run, svd, device, precision, rule, (weights, names), instances)
     how = Pass(batch, workers, crops, progress, tiling_of(tile, overlap))
     _check_words(str(run), predictor, how, corners, rule, proposals, instances)
     images = _images(predictor, run, data, split, seed, at_home(proposals))
@@ -104,23 +99,36 @@ def evaluate(
     rows = _rows(images) if folder and predictor else (None, None)
     watchers = gallery, *rows, _partitions(regions, predictor)
     result = _scored(predictor or Path(run), images, how, watchers, bootstrap, corners)
-    summary = _asked(str(data), images, how, corners, rule) | {"regions": regions, "svd": saved}
-    summary |= _given(run, weights, names)
+    summary = _asked(str(data), images, how, corners, rule, saved) | {"regions": regions} | _given(run, weights, names)
     summary |= result.to_json() | _tell(images.dataset, progress) | {"seconds": round(time.monotonic() - start, 3)}
     if folder and gallery:
         _write_report(folder, Path(run), str(data), summary, gallery, predictor, rows)
     return summary
 
 
-def _compressed(
-    trained: Trained | None, svd: str | tuple[int, int] | None, run: str
-) -> tuple[Trained | None, dict[str, Any] | None]:
-    """The network with the ranks that are asked for, and what they save. Raises UsageError for a results file."""
+def _opened(
+    run: str | Path,
+    svd: str | tuple[int, int] | None,
+    device: str | None,
+    precision: str,
+    rule: NmsRule,
+    files: tuple[str | Path | None, str | Path | None],
+    instances: bool,
+) -> tuple[Predictor | None, dict[str, Any] | None]:
+    """The model, none of a results file, and what was saved by compressing it to the ranks `svd`.
+
+    Args:
+        files: weights and names of a `.cfg`.
+    """
+    if Path(run).suffix == ".json":
+        if svd is not None:
+            raise UsageError(f"{run}: a results file has no network that svd could compress")
+        return None, None
+    trained = open_run(run, device, *files)
     if svd is None:
-        return trained, None
-    if trained is None:
-        raise UsageError(f"{run}: a results file has no network that svd could compress")
-    return factorised(trained, svd)
+        return predictor_of(trained, precision, rule, instances), None
+    small, saved = factorised(trained, svd)
+    return predictor_of(small, precision, rule, instances), saved
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +230,9 @@ def _partitions(regions: str | None, predictor: Predictor | None) -> Partitions 
     return Partitions(predictor.classes, regions)
 
 
-def _asked(data: str, images: _Images, how: Pass, corners: str, rule: NmsRule) -> dict[str, Any]:
+def _asked(
+    data: str, images: _Images, how: Pass, corners: str, rule: NmsRule, saved: dict[str, Any] | None
+) -> dict[str, Any]:
     """What was evaluated and how, for the summary."""
     tiling = how.tiling
     return {
@@ -235,6 +245,7 @@ def _asked(data: str, images: _Images, how: Pass, corners: str, rule: NmsRule) -
         "nms": rule.to_json(),
         "proposals": images.source,
         "instances": images.of_pixels,
+        "svd": saved,
         "images": len(images.records),
     }
 
