@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -135,7 +136,11 @@ def test_a_run_killed_while_its_proposals_are_computed_goes_on(
     command again."""
     monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "cache"))
     run = tmp_path / "run"
-    ended = subprocess.run([sys.executable, "-c", KILLING, model, data, run], capture_output=True, timeout=300)
+    command, env = (
+        [sys.executable, "-c", KILLING, model, data, run],
+        os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    ended = subprocess.run(command, env=env, capture_output=True, timeout=300)
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
     assert sorted(path.name for path in run.iterdir()) == ["config.json", "lock"]
     assert len(list((tmp_path / "cache").rglob("*.npy"))) == 3
