@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import saccade
+from models.region_scenes import dataset
 from saccade import checkpoint
 from saccade.config import Settings
 from saccade.errors import UsageError
@@ -19,6 +20,7 @@ from saccade.models import catalogue, create, model_config, model_module
 from saccade.models.dry_run import class_tensors, model_of_shapes
 from saccade.training.depth import find_parts, freeze, rate_scales
 from saccade.training.optimizer import make_optimizer
+from saccade.training.plan import make_plan
 
 SMALL: dict[str, Any] = {"batch": 8, "workers": 0, "width": 4, "depths": [1, 1, 1], "precision": "fp32"}
 
@@ -92,6 +94,35 @@ def test_too_many_frozen_parts_are_named(count: int) -> None:
     model = create("resnet20", width=4, depths=(1, 1, 1), classes=2)
     with pytest.raises(UsageError, match=r"allowed are 0 to 4. The parts: 1 conv1, 2 layer1, .*5 fc"):
         freeze(find_parts(model), count, "resnet20")
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [("fast_rcnn_vgg16", "paper"), ("faster_rcnn_vgg16", "paper"), ("faster_rcnn_vgg16", "alternating")],
+)
+def test_the_papers_of_fast_rcnn_keep_the_first_two_blocks_of_given_weights(
+    name: str, recipe: str, tmp_path: Path
+) -> None:
+    """The last that is frozen is conv2_2, of 128 channels, the first that learns conv3_1; from scratch all learn, and
+    so they do on another trunk, with another recipe, or where a person says so."""
+    data = dataset(tmp_path / "data", 2, 1)
+
+    def frozen(recipe: str, weights: str | None, **flags: Any) -> int:
+        plan = make_plan(name, data, recipe=recipe, weights=weights, flags=flags)
+        assert (plan.origins["freeze"] == f"recipe {recipe}, with weights") == (plan.settings.freeze > 0)
+        return plan.settings.freeze
+
+    module = model_module(name)
+    config = module.VARIANTS[name]
+    parts = find_parts(model_of_shapes(module, config), class_tensors(module, config))
+    count = frozen(recipe, "of_a_run.safetensors")
+    kept = [tuple(dict(part.modules)[part.name].get_parameter("weight").shape[:2]) for part in parts[: count + 1]]
+    assert kept == [(64, 3), (64, 64), (128, 64), (128, 128), (256, 128)]
+    assert all(part.name.startswith("trunk.features.") for part in parts[: count + 1])
+    assert frozen(recipe, None) == 0
+    assert frozen("default", "of_a_run.safetensors") == 0
+    assert frozen(recipe, "of_a_run.safetensors", trunk="resnet18") == 0
+    assert frozen(recipe, "of_a_run.safetensors", freeze=0) == 0
 
 
 def test_training_leaves_frozen_weights_and_statistics_bit_for_bit(colours: Path, run: Path, tmp_path: Path) -> None:

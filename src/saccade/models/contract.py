@@ -61,6 +61,9 @@ class RoomOffers(Protocol):
     """True where the model reads the boxes of `Batch.given`, which are then computed for each image."""
     ONE_PERSON: bool
     """True where the model answers for one person: an image is then the surroundings of a box (data/people.py)."""
+    FREEZES: Mapping[str, Mapping[str, int]]
+    """{recipe: {variant: N}}: a run of this recipe that starts from weights keeps those of the first N parts of the
+    network (training/depth.py), as the paper does."""
     PRIORS_AS_SHARES: bool
     """True where the `priors` of the Config are shares of the image's longer side, not pixels."""
     TAKES_OBJECTS: bool
@@ -182,6 +185,17 @@ def recipe_of(room: Room, name: str, recipe: str) -> dict[str, Any]:
     if recipe == PROBE:
         return probe_recipe(recipe_of(room, name, "default"), room.VARIANTS[name])
     return room.RECIPES[recipe].get("*", {}) | room.RECIPES[recipe].get(name, {})
+
+
+def with_weights(room: Room, name: str, recipe: str, trunk: str | None) -> dict[str, Any]:
+    """What a recipe sets besides where the run starts from weights: parts that are frozen, on the variant's own trunk.
+
+    Args:
+        trunk: the one that the run's network stands on.
+    """
+    parts = getattr(room, "FREEZES", {}).get(recipe, {}).get(name)
+    own = getattr(room.VARIANTS[name], "trunk", None)
+    return {"freeze": parts} if parts is not None and trunk == own else {}
 
 
 def adapts(room: Room) -> bool:

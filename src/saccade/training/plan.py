@@ -33,6 +33,7 @@ from saccade.models.contract import (
     one_person,
     proposals_of,
     recipe_of,
+    with_weights,
 )
 from saccade.models.own_file import digest_of
 from saccade.models.recipes import PROBE
@@ -155,8 +156,10 @@ def make_plan(
     module = model_module(model)
     fields, free = {f.name for f in dataclasses.fields(module.VARIANTS[model])}, free_fields(module.VARIANTS[model])
     in_file = {} if config is None else read_settings_file(config)
-    word, published = recognise(model, weights, asked_trunk(model, config, flags or {})) if weights else ("", None)
-    of_weights = [] if published is None else [(f"weights {word}", published.settings)]
+    trunk = asked_trunk(model, config, flags or {})
+    word, published = recognise(model, weights, trunk) if weights else ("", None)
+    of_weights = [(f"recipe {recipe}, with weights", with_weights(module, model, recipe, trunk))] if weights else []
+    of_weights += [] if published is None else [(f"weights {word}", published.settings)]
     layers = [_recipe(module, model, recipe, weights), *of_weights, (str(config), in_file), ("flag", flags or {})]
     settings, changes, origins = resolve(layers, free)
     task, dataset, joint = read_for(module, model, data, task, border=settings.border_class)

@@ -148,6 +148,8 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
 }
+# Section 4.5: with given weights "conv3_1 and up" are learned. These are the four convolutions before it.
+FREEZES: dict[str, dict[str, int]] = {"paper": {"fast_rcnn_vgg16": 4}}
 
 
 def trunk_of(config: Any) -> Any:

@@ -177,6 +177,9 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         "faster_rcnn_c4_small": _SMALL | {"epochs": 30},
     },
 }
+# Section 3.1.3: with given weights all layers of the ZF net are learned, of VGG-16 "conv3_1 and up". These are the four
+# convolutions before it.
+FREEZES: dict[str, dict[str, int]] = {recipe: {"faster_rcnn_vgg16": 4} for recipe in ("paper", "alternating")}
 
 
 class Model(nn.Module):
