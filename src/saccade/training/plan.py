@@ -36,6 +36,7 @@ from saccade.models.contract import (
     with_weights,
 )
 from saccade.models.own_file import digest_of
+from saccade.models.published import Published
 from saccade.models.recipes import PROBE
 from saccade.models.standing import trunk_of
 from saccade.models.weights import recognise
@@ -156,10 +157,7 @@ def make_plan(
     module = model_module(model)
     fields, free = {f.name for f in dataclasses.fields(module.VARIANTS[model])}, free_fields(module.VARIANTS[model])
     in_file = {} if config is None else read_settings_file(config)
-    trunk = asked_trunk(model, config, flags or {})
-    word, published = recognise(model, weights, trunk) if weights else ("", None)
-    of_weights = [(f"recipe {recipe}, with weights", with_weights(module, model, recipe, trunk))] if weights else []
-    of_weights += [] if published is None else [(f"weights {word}", published.settings)]
+    of_weights, published = _of_weights(module, model, recipe, weights, asked_trunk(model, config, flags or {}))
     layers = [_recipe(module, model, recipe, weights), *of_weights, (str(config), in_file), ("flag", flags or {})]
     settings, changes, origins = resolve(layers, free)
     task, dataset, joint = read_for(module, model, data, task, border=settings.border_class)
@@ -319,6 +317,20 @@ def _recipe(module: Room, model: str, recipe: str, weights: str | Path | None) -
     if recipe == PROBE and weights is None:
         raise UsageError(f"recipe {PROBE} fits the output layer to features of given weights: add --weights")
     return f"recipe {recipe}", recipe_of(module, model, recipe)
+
+
+def _of_weights(
+    module: Room, model: str, recipe: str, weights: str | Path | None, trunk: str | None
+) -> tuple[list[tuple[str, Mapping[str, Any]]], Published | None]:
+    """What follows from starting from weights, with its origin, and their entry where they are published for the
+    model: parts that the recipe then freezes, settings that go with what is published."""
+    if not weights:
+        return [], None
+    word, published = recognise(model, weights, trunk)
+    found: list[tuple[str, Mapping[str, Any]]] = [
+        (f"recipe {recipe}, with weights", with_weights(module, model, recipe, trunk))
+    ]
+    return found + ([] if published is None else [(f"weights {word}", published.settings)]), published
 
 
 def _refuse_contradictions(task: str, settings: Settings) -> None:
