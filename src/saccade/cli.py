@@ -32,6 +32,7 @@ from saccade.cli_options import (
     OwnFile,
     Precision,
     Proposals,
+    Rect,
     Regions,
     Run,
     Sigma,
@@ -207,6 +208,7 @@ def evaluate(
     iou: Iou = None,
     sigma: Sigma = None,
     agnostic_nms: AgnosticNms = False,
+    rect: Rect = False,
     weights: CfgWeights = None,
     names: CfgNames = None,
     model: OwnFile = None,
@@ -237,6 +239,7 @@ def evaluate(
         overlap=overlap,
         corners=corners,
         nms=NmsRule(nms, iou, sigma, agnostic_nms),
+        rect=rect,
         proposals=proposals,
         svd=svd,
         weights=weights,
@@ -289,6 +292,7 @@ def predict(
     iou: Iou = None,
     sigma: Sigma = None,
     agnostic_nms: AgnosticNms = False,
+    rect: Rect = False,
     weights: CfgWeights = None,
     names: CfgNames = None,
     model: OwnFile = None,
@@ -307,7 +311,9 @@ def predict(
     rule, tiling = NmsRule(nms, iou, sigma, agnostic_nms), tiling_of(tile, overlap)
     how = Options(threshold, proposals, masks, batch, workers, device, precision, frames, rule, fps, show, not as_json)
     options = dataclasses.replace(how, weights=weights, names=names, instances=instances, tiling=tiling, camera=camera)
-    options = dataclasses.replace(options, classes=None if classes is None else classes.split(","), save=save)
+    options = dataclasses.replace(
+        options, classes=None if classes is None else classes.split(","), save=save, rect=rect
+    )
     show_answers(answers(run, sources, folder, options), as_json)
     if not as_json:
         say(f"pictures and predictions.json: {folder}")

@@ -59,6 +59,7 @@ Nms = Annotated[str, typer.Option(help="boxes that overlap a better one: hard dr
 Iou = Annotated[float | None, typer.Option(help="with --nms hard, soft_linear: IoU from which boxes overlap")]
 Sigma = Annotated[float | None, typer.Option(help="with --nms soft: larger fades less; by default 0.5")]
 AgnosticNms = Annotated[bool, typer.Option("--agnostic-nms", help="boxes of different classes suppress each other too")]
+Rect = Annotated[bool, typer.Option("--rect", help="of a detector: without most of the padding of images; faster")]
 Assignments = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="any of `saccade settings`; again for more"),

@@ -17,7 +17,7 @@ from PIL import Image
 
 from saccade.data import sources
 from saccade.data.dataset import DataSet, Record, Thing
-from saccade.data.loader import Loader, Work, collate, iter_images
+from saccade.data.loader import Loader, Work, collate, iter_images, without_padding
 from saccade.data.orders import InOrder, Order, Repeated, Shuffled
 from saccade.data.transforms import Flip, RandomCrop, RandomResizedCrop, Resize, Scale
 from saccade.data.types import Annotation, Batch, Objects, Sample
@@ -217,6 +217,35 @@ def test_padding() -> None:
     assert batch.images[0].sum() == 9 * 3 * 3 * 8
     assert batch.images[1, :, :5, :2].eq(9).all()
     assert batch.images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_neighbours_of_one_size_come_without_their_padding() -> None:
+    sizes = [(40, 96), (60, 96), (70, 96), (96, 31), (96, 96), (40, 96)]
+    batch = Batch(torch.arange(6)[:, None, None, None].expand(6, 3, 96, 96), sizes, ids=list("abcdef"))
+
+    def found(step: int) -> list[tuple[list[str], tuple[int, ...]]]:
+        parts = list(without_padding(batch, step))
+        assert [size for part in parts for size in part.sizes] == sizes
+        assert [part.images[:, 0, 0, 0].tolist() for part in parts] == [
+            ["abcdef".index(i) for i in p.ids] for p in parts
+        ]
+        return [(part.ids, tuple(part.images.shape[2:])) for part in parts]
+
+    assert [ids for ids, _ in found(1)] == [["a"], ["b"], ["c"], ["d"], ["e"], ["f"]]
+    assert [size for _, size in found(1)] == sizes
+    assert found(32) == [
+        (["a", "b"], (64, 96)),
+        (["c"], (96, 96)),
+        (["d"], (96, 32)),
+        (["e"], (96, 96)),
+        (["f"], (64, 96)),
+    ]
+
+
+def test_the_longer_side_of_a_frame_stays() -> None:
+    batch = Batch(torch.zeros(2, 3, 64, 100), [(64, 40), (30, 100)])
+    assert [tuple(part.images.shape) for part in without_padding(batch, 32)] == [(1, 3, 64, 100), (1, 3, 32, 100)]
+    assert [tuple(part.images.shape) for part in without_padding(batch)] == [(1, 3, 64, 40), (1, 3, 30, 100)]
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")

@@ -175,14 +175,26 @@ def collate(samples: Sequence[Sample]) -> Batch:
     )
 
 
-def without_padding(batch: Batch) -> Iterator[Batch]:
+def without_padding(batch: Batch, step: int = 1) -> Iterator[Batch]:
     """A batch as neighbours of one size, in order, each without padding: what a network says near the border of an
-    image then does not hang on which images it was shown beside."""
-    start = 0
-    for (height, width), alike in itertools.groupby(batch.sizes):
+    image then does not hang on which images it was shown beside.
+
+    Args:
+        step: the padding up to the next multiple of so many pixels stays. With more than one also the longer side of
+            the padded images does, in shares of which priors may be stated.
+    """
+    frame, start = (batch.images.shape[-2], batch.images.shape[-1]), 0
+    for (height, width), alike in itertools.groupby(batch.sizes, lambda size: _cut(size, frame, step)):
         part = batch[start : start + len(list(alike))]
         start += len(part)
         yield replace(part, images=part.images[:, :, :height, :width])
+
+
+def _cut(size: tuple[int, int], frame: tuple[int, int], step: int) -> tuple[int, int]:
+    """How much of a frame is left of an image of a size at its upper left, in multiples of `step`."""
+    kept = [frame[i] if step > 1 and frame[i] == max(frame) > max(size) else size[i] for i in (0, 1)]
+    height, width = (min(-(-side // step) * step, whole) for side, whole in zip(kept, frame, strict=True))
+    return height, width
 
 
 def _given(samples: Sequence[Sample]) -> list[Objects] | None:

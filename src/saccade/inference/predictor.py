@@ -33,7 +33,7 @@ from saccade.inference.video import Frame, Pace, predict_frames
 from saccade.machine.device import autocast, has_fast_bf16, pick_device
 from saccade.machine.memory import keep_freed_memory
 from saccade.machine.paths import at_home
-from saccade.models.contract import pixel_scores
+from saccade.models.contract import pixel_scores, side_step
 from saccade.ops.suppression import NmsRule, nms_rule, rule_of
 from saccade.tasks.contract import task_of
 from saccade.tasks.table import find_task
@@ -87,6 +87,7 @@ class Predictor:
         self.thresholds = tuple(thresholds)
         self.least_score = 0.0  # objects of lower scores are left out of answers, and not computed where that is saved
         self._nms = NmsRule()
+        self._step: int | None = None  # of the sides to which padding is cut
         self.pixels: Pixels | None = ClassMaps() if find_task(task).semantic else None  # how its scores are read
         self._turn = threading.RLock()  # layers keep buffers for the shape that came last
 
@@ -101,6 +102,16 @@ class Predictor:
         if rule != NmsRule() and not find_task(self.task).many_objects:
             raise UsageError(f"non-maximum suppression is for models that find objects; this one is to {self.task}")
         self._nms = rule
+
+    def set_rect(self) -> None:
+        """Answer from now on without most of the padding of letterboxed images, each cut by itself, so that less is
+        computed (`data.loader.without_padding`). Raises UsageError where there is no padding, or one size alone."""
+        step = side_step(self.network)
+        if step is None or self.preprocessing.size is None or self.preprocessing.resize != "letterbox":
+            raise UsageError(
+                "rect cuts off the padding of letterboxed images, for detectors of inputs of any shape: not this model"
+            )
+        self._step = step
 
     def find_instances(self) -> None:
         """Answer from now on with the objects in the class maps (`inference.pixels.PixelObjects`), as a model to
@@ -316,8 +327,8 @@ class Predictor:
 
     def _answers(self, batch: Batch) -> list[Annotation]:
         if self.pixels is None:
-            found: list[Annotation] = self.network.predict(batch.to(self.device))  # type: ignore[operator]
-            return found
+            parts = [batch] if self._step is None else without_padding(batch, self._step)
+            return [answer for part in parts for answer in self.network.predict(part.to(self.device))]  # type: ignore[operator]
         return [answer for part in without_padding(batch) for answer in self._maps(part)]
 
     def _maps(self, batch: Batch) -> list[Annotation]:

@@ -52,6 +52,7 @@ class Pass:
     crops: int = 1  # classify, tag: the mean over so many parts of an image (inference/crops.py)
     progress: bool = False  # a bar on stderr
     tiling: Tiling | None = None  # in which tiles images are looked at, if in any
+    rect: bool = False  # without most of the padding of images (`Predictor.set_rect`)
 
 
 def score(
@@ -120,6 +121,8 @@ def predictions(
     predictor: Predictor, dataset: DataSet, records: list[Record], how: Pass = Pass()
 ) -> Iterator[tuple[Record, Annotation]]:
     """Every record of a data set with what the model says of it, in order."""
+    if how.rect:
+        predictor.set_rect()
     batch = how.batch or batch_for(predictor)
     if how.crops > 1:
         yield from predictions_by_crops(predictor, dataset, records, how.crops, batch, how.workers, how.progress)

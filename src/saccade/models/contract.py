@@ -131,6 +131,11 @@ class NetworkOffers(Protocol):
     tail_side: int
     """Trunk: the side in pixels of the regions that `tail` takes, or would take of an image of the usual size."""
 
+    side_step: int
+    """Detector whose answer does not hang on how far the padding of an image reaches, but for what stands beside it:
+    it takes images whose sides are multiples of this many pixels. `rect` of a predictor may then cut padding off. One
+    whose input has one size, or whose priors are shares of both its sides, says nothing."""
+
     def features(self, images: Tensor) -> list[Tensor]:
         """Trunk: maps [b, channels[i], ~H / strides[i], ~W / strides[i]], from fine to coarse. With `classes=0` these
         are what `forward` gives. A submodule, or a method that ends by one (`layers/maps.py`): so hooks see them."""
@@ -318,6 +323,11 @@ def strides_of(model: nn.Module) -> list[int] | None:
 def has_tail(trunk: nn.Module) -> bool:
     """Whether a trunk takes regions of its last map further, as it was made with `tail`."""
     return bool(getattr(trunk.config, "tail", False))
+
+
+def side_step(model: nn.Module) -> int | None:
+    """The multiple in pixels of which a detector's sides may be, where padding may be cut off; None: it may not."""
+    return cast("int | None", getattr(model, "side_step", None))
 
 
 def own_answers(model: nn.Module) -> Callable[..., dict[str, Tensor]] | None:

@@ -60,6 +60,7 @@ def evaluate(
     overlap: int | None = None,
     corners: str = "coco",
     nms: NmsRule | str = "hard",
+    rect: bool = False,
     proposals: str | Path | None = None,
     svd: str | tuple[int, int] | None = None,
     instances: bool = False,
@@ -77,9 +78,8 @@ def evaluate(
         bootstrap: resamples of the images for the 95 % intervals; 0 for none. svd: as in `export`, and what it saves.
         seed: of a split that the data set does not give; by default (with `holdout` and `group`) the run's, else 0.
         crops: classify, tag: 1 view of every image, or the mean over 2, 10 or 144 (inference/crops.py).
-        tile, overlap, instances: as in `predict`. regions: segment: also how well the parts of a class are told apart.
+        tile, overlap, instances, nms, rect, weights, names: as in `predict`. regions: segment: also parts of a class.
         corners: "coco", or "voc" for a results file whose boxes count pixels from 1, as VOC does (`read_results`).
-        nms, weights, names: as in `load`: how overlapping boxes suppress each other; the files of a `.cfg`.
         proposals: boxes, not those of training or (one person, objects) truth: file, run, "selective_search".
         out: folder for report.html, metrics.json, plots and, of found objects, coco_results.json, kitti_results/.
 
@@ -92,7 +92,7 @@ def evaluate(
     start, run, data, rule = time.monotonic(), at_home(run), at_home(data), rule_of(nms)
     folder = None if out is None else report_folder(Path(at_home(out)))
     predictor, saved = _opened(run, svd, device, precision, rule, (weights, names), instances)
-    how = Pass(batch, workers, crops, progress, tiling_of(tile, overlap))
+    how = Pass(batch, workers, crops, progress, tiling_of(tile, overlap), rect)
     _check_words(str(run), predictor, how, corners, rule, proposals, instances)
     images = _images(predictor, run, data, split, seed, at_home(proposals))
     gallery = None if folder is None else _gallery(images, predictor)
@@ -241,6 +241,7 @@ def _asked(
         "crops": how.crops,
         "tile": None if tiling is None else tiling.side,
         "overlap": None if tiling is None else tiling.overlap,
+        "rect": how.rect,
         "corners": corners,
         "nms": rule.to_json(),
         "proposals": images.source,
@@ -287,8 +288,8 @@ def _check_words(
         raise UsageError(
             f"{run}: a results file holds objects as it is; --instances finds them in a model's class maps"
         )
-    if predictor is None and (how.crops != 1 or how.tiling is not None):
-        what = "tiles" if how.tiling is not None else f"{how.crops} crops"
+    if predictor is None and (how.crops != 1 or how.tiling is not None or how.rect):
+        what = "less padding" if how.rect else f"{how.crops} crops" if how.tiling is None else "tiles"
         raise UsageError(f"{run}: a results file has no model that could look at {what}")
     if predictor is not None and how.crops != 1:
         check_crops(how.crops, predictor.task, predictor.preprocessing)
@@ -385,7 +386,7 @@ def _write_report(
     for name, usual in (("crops", 1), ("tile", None), ("overlap", None), ("corners", "coco"), ("proposals", None)):
         if summary.get(name) not in (usual, TRUTH):
             command += [f"--{name}", str(summary[name])]
-    command += ["--instances"] if summary["instances"] else []
+    command += [f"--{name}" for name in ("instances", "rect") if summary[name]]
     command += ["--regions", summary["regions"]] if summary["regions"] else []
     command += [] if saved is None else ["--svd", ",".join(map(str, saved["ranks"]))]
     command += NmsRule(**summary["nms"]).words()

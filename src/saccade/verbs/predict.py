@@ -81,6 +81,7 @@ def predict(
     names: str | Path | None = None,
     classes: Sequence[str] | None = None,
     save: str | Sequence[str] | None = None,
+    rect: bool = False,
 ) -> list[dict[str, Any]]:
     """Answers of a trained model; `answers` gives the same one after another, as they come.
 
@@ -92,9 +93,8 @@ def predict(
         threshold: smallest score of a box or tag, similarity of the same (embed); by default 0.3, and the model's own.
         proposals: boxes to answer for (`inference.regions`): a file, a run of a detector, or "selective_search".
         camera: of each image, for models that answer in metres (`inference.cameras.cameras_for`).
-        masks: how masks of objects and class maps are stated: "rle", COCO's run lengths; "polygons", and coco.json in
-            `out`; "png", a map in `out`, whose name stands in their place (`inference.masks`).
-        instances, tile, overlap: the objects in a segmenter's class maps; images in tiles (`inference.tiles.Tiling`).
+        masks: how masks and class maps are stated, "rle", "polygons" or "png" (`inference.masks`).
+        instances, tile, overlap: objects in class maps; in tiles (`inference.tiles.Tiling`). rect: with less padding.
         nms, weights, names: as in `load`: how overlapping boxes suppress each other; the files of a `.cfg`.
         frames, fps: stop a video or camera after so many frames; draw the frames/s that are answered into videos.
         classes, save: names of those that are asked for; what is written into `out` (`inference.saving.FORMS`).
@@ -102,9 +102,8 @@ def predict(
 
     Returns:
         One dictionary an image or frame: `{image, size, label | tags | objects | mask | embedding}`, of a localizer
-        `label` and `objects` with one box, with an embedding `alike` (inference/alike.py), and `notes: [text]` on what
-        else is to be known. Frames have `frame` and `time`, those of a camera `dropped`, how many came since
-        the one before. An image that cannot be read has `{image, error}`, a video cut off has it behind its frames.
+        `label` and `objects` with one box, with an embedding `alike` (inference/alike.py), and `notes: [text]`. Frames
+        have `frame`, `time`, those of a camera `dropped`. What cannot be read, or is cut off, has `{image, error}`.
 
     Raises:
         DataError: a source that matches nothing; not one image could be read.
@@ -115,7 +114,7 @@ def predict(
     """
     options = Options(threshold, proposals, masks, batch, workers, device, precision, frames, nms, fps, show)
     options = replace(options, weights=weights, names=names, camera=camera, tiling=tiling_of(tile, overlap))
-    options = replace(options, instances=instances, classes=classes, save=save)
+    options = replace(options, instances=instances, classes=classes, save=save, rect=rect)
     return _as_far_as(answers(run, sources, out, options))
 
 
@@ -153,6 +152,7 @@ class Options:
     instances: bool = False
     tiling: Tiling | None = None  # in which tiles images are looked at, if in any
     camera: str | Path | None = None
+    rect: bool = False
 
     def load(self, run: str | Path) -> Predictor:
         """The model that answers."""
@@ -170,6 +170,7 @@ def answers(
     sources = [sources] if isinstance(sources, str | Path) else list(sources)
     images, videos = expand([at_home(source) for source in sources])
     predictor = options.load(run)
+    predictor.set_rect() if options.rect else None
     form = _Form.of_options(options, predictor)
     forms = saved_forms(options.save, predictor.task, out is not None, videos)
     check_masks(options.masks, predictor.task, out is not None, videos)

@@ -189,6 +189,8 @@ class Model(nn.Module):
         UsageError: not as many `priors` as `strides`, or strides that the trunk has not.
     """
 
+    side_step = 32
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         if len(config.priors) != len(config.strides):

@@ -183,6 +183,8 @@ class Model(nn.Module):
                 nn.init.normal_(last.layer.weight, std=0.01)
                 nn.init.zeros_(last.layer.bias)
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))  # images of training so far
+        if not any(isinstance(layer, FixedSide) for layer in self.network.layers):
+            self.side_step = max(32, self.network.step)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images [b, 3, H, W] in [0, 1] -> what each head reads, in the order of the file: [b, k (5 + C), h, w], or of

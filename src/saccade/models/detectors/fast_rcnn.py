@@ -207,6 +207,8 @@ class RoIHeads(nn.Module):
 class Model(nn.Module):
     """Fast R-CNN."""
 
+    side_step = 32
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config

@@ -189,6 +189,8 @@ class Model(nn.Module):
     and regions, with proposals from the trunk of step 1, `rpn_trunk`; 3 proposals; 4 regions.
     """
 
+    side_step = 32
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config

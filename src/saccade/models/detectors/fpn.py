@@ -257,6 +257,8 @@ class RoIHeads(nn.Module):
 class Model(nn.Module):
     """Faster R-CNN on a feature pyramid."""
 
+    side_step = 32
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config

@@ -209,6 +209,8 @@ class RoIHeads(nn.Module):
 class Model(nn.Module):
     """Keypoint R-CNN on a feature pyramid."""
 
+    side_step = 32
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config

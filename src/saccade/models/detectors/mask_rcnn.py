@@ -211,6 +211,8 @@ class RoIHeads(nn.Module):
 class Model(nn.Module):
     """Mask R-CNN on a feature pyramid."""
 
+    side_step = 32
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config

@@ -287,6 +287,8 @@ class Model(nn.Module):
             alpha outside [0, 1].
     """
 
+    side_step = 32
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         counts = [len(level) for level in config.anchors]

@@ -231,6 +231,8 @@ class PositionSensitiveHead(nn.Module):
 class Model(nn.Module):
     """A region-based fully convolutional network."""
 
+    side_step = 32
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config

@@ -132,6 +132,8 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
 class Model(nn.Module):
     """SPP-net."""
 
+    side_step = 32
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config

@@ -146,6 +146,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
 class Model(nn.Module):
     """YOLOv2."""
 
+    side_step = 32
     seen: Tensor
 
     def __init__(self, config: Config) -> None:

@@ -184,6 +184,8 @@ class Model(nn.Module):
         UsageError: not as many `widths`, `depths` and `priors`, or the trunk has fewer maps.
     """
 
+    side_step = 32
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config

@@ -105,6 +105,8 @@ class Model(nn.Module):
         UsageError: a tree of another number of classes, or one that is none.
     """
 
+    side_step = 32
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         if config.tree and len(config.tree) != config.classes:
