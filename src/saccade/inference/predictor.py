@@ -329,14 +329,14 @@ class Predictor:
         if self.pixels is None:
             parts = [batch] if self._step is None else without_padding(batch, self._step)
             return [answer for part in parts for answer in self.network.predict(part.to(self.device))]  # type: ignore[operator]
-        return [answer for part in without_padding(batch) for answer in self._maps(part)]
+        alone = [batch] if self.preprocessing.size else without_padding(batch)  # padding to a stated size is its own
+        return [answer for part in alone for answer in self._maps(part)]
 
     def _maps(self, batch: Batch) -> list[Annotation]:
-        """A segmenter's answers for images of one size."""
         if not isinstance(self.pixels, PixelObjects):
-            found: list[Annotation] = self.network.predict(batch.to(self.device))  # type: ignore[operator]
-            return found
-        return [self.pixels.answer(each) for each in self.pixels.planes(self.pixel_scores(batch)).cpu()]
+            return list(self.network.predict(batch.to(self.device)))  # type: ignore[operator]
+        planes = self.pixels.planes(self.pixel_scores(batch)).cpu()
+        return [self.pixels.answer(each[:, :h, :w]) for each, (h, w) in zip(planes, batch.sizes, strict=True)]
 
     @torch.inference_mode()
     def pixel_scores(self, batch: Batch) -> torch.Tensor:
