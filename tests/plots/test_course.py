@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from typing import Any
 
-import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 
+from figure_pixels import pixels_of
 from saccade.plots.course import Course, plot_runs, plot_training
-from saccade.plots.figures import shown_size, to_png
-
-
-def _pixels(figure: Figure) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        png = to_png(figure)
-    width, height = shown_size(png)
-    assert 100 < width < 1100
-    assert height > 50
-    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 
 
 def _row(step: int, **more: Any) -> dict[str, Any]:
@@ -49,7 +35,7 @@ def _titled(figure: Figure, title: str) -> Axes:
 def test_curves_of_an_older_log(count: int) -> None:
     rows = [_row(i + 1, metrics={"ap": i / 60, "ap50": None}) if i % 2 == 0 else _row(i + 1) for i in range(count)]
     figure = plot_training(rows, "ap")
-    assert _pixels(figure).std() > 5
+    assert pixels_of(figure).std() > 5
     assert [len(drawn.get_xdata()) for drawn in _titled(figure, "Loss").lines] == ([count] if count else [])
     assert [len(drawn.get_xdata()) for drawn in _titled(figure, "Score").lines] == ([(count + 1) // 2] if count else [])
     assert len(_titled(figure, "Learning rate").lines) == min(1, count)
@@ -68,7 +54,7 @@ def test_one_epoch_shows_a_line_and_both_losses_share_an_axis() -> None:
     assert scores == {"ap, training images": [0.5], "ap, validation": [0.25]}
     above = [axes for axes in figure.axes if axes.get_title(loc="right") == "minutes"]
     assert len(above) == 2
-    _pixels(figure)
+    pixels_of(figure)
 
 
 def test_points_go_on_behind_rows_that_have_none() -> None:
@@ -84,7 +70,7 @@ def test_an_epoch_that_the_clock_cut_off_is_a_part_of_one() -> None:
 
 def test_losses_over_decades_are_labelled_in_plain_numbers() -> None:
     figure = plot_training([{"step": i, "lr": 0.1, "losses": {"joints": 10.0**-i}} for i in range(1, 5)], "ap")
-    _pixels(figure)
+    pixels_of(figure)
     labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert {"0.1", "0.001"} <= set(labels)
     assert not any("$" in label for label in labels)
@@ -93,18 +79,18 @@ def test_losses_over_decades_are_labelled_in_plain_numbers() -> None:
 def test_training_without_validation_says_so() -> None:
     figure = plot_training([_row(1), _row(2)], "ap")
     assert "no validation" in [text.get_text() for text in figure.axes[1].texts]
-    _pixels(figure)
+    pixels_of(figure)
 
 
 def test_runs_lie_over_each_other_in_epochs_and_minutes() -> None:
     rows = [_new(i, validation_losses={"class": 4.0 / i}, metrics={"ap": i / 10}) for i in range(1, 7)]
     slower = [row | {"minutes": 2 * row["minutes"]} for row in rows[:2]]
     figure = plot_runs({"$first_": rows, "_second": slower}, "ap")
-    _pixels(figure)
+    pixels_of(figure)
     by_epoch, by_minute = _titled(figure, "ap by epoch"), _titled(figure, "ap by minute")
     solid = [[drawn for drawn in axes.lines if drawn.get_linestyle() == "-"] for axes in (by_epoch, by_minute)]
     assert [list(drawn.get_xdata()) for drawn in solid[0]] == [[1, 2, 3, 4, 5, 6], [1, 2]]
     assert [list(drawn.get_xdata()) for drawn in solid[1]] == [[4, 8, 12, 16, 20, 24], [8, 16]]
     losses = [drawn for drawn in _titled(figure, "Loss by epoch").lines if drawn.get_linestyle() == "-"]
     assert list(losses[1].get_ydata()) == [4, 2]
-    _pixels(plot_runs({"empty": []}, "ap"))
+    pixels_of(plot_runs({"empty": []}, "ap"))

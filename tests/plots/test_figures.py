@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import io
-import warnings
-
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
-from PIL import Image
 
+from figure_pixels import pixels_of
 from saccade.plots.curves import plot_calibration, plot_class_bars, plot_precision_recall
-from saccade.plots.figures import short_names, shown_size, to_png
+from saccade.plots.figures import short_names
 from saccade.plots.matrices import plot_confusion
 
 NAMES = ["$\\frac{", "_hidden", "日本", "<b>", "a\nb", "long " * 50, ""]
-
-
-def _pixels(figure: Figure) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        png = to_png(figure)
-    width, height = shown_size(png)
-    assert 100 < width < 1100
-    assert height > 50
-    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 
 
 def test_precision_recall_names_every_class_of_a_few() -> None:
     curves = [{"class": n, "recall": [0.5, 1.0], "precision": [1.0, 0.6]} for n in NAMES]
     curves[2] = {"class": NAMES[2], "recall": [], "precision": []}
     figure = plot_precision_recall(curves, [0.8, 0.7, None, 0.6, 0.5, 0.4, 0.3], "t", "ap50")
-    _pixels(figure)
+    pixels_of(figure)
     legend = figure.axes[0].get_legend()
     assert legend is not None
     labels = [text.get_text() for text in legend.get_texts()]
@@ -44,8 +30,8 @@ def test_precision_recall_of_many_classes_and_of_none() -> None:
     curves = [{"class": str(i), "recall": [1.0], "precision": [i / 30]} for i in range(30)]
     figure = plot_precision_recall(curves, [i / 30 for i in range(30)], "t", "ap")
     assert len(figure.axes[0].get_legend().get_texts()) == 11
-    _pixels(figure)
-    _pixels(plot_precision_recall([], [], "t", "ap"))
+    pixels_of(figure)
+    pixels_of(plot_precision_recall([], [], "t", "ap"))
 
 
 def test_mean_curve_is_the_highest_precision_at_that_recall_or_beyond() -> None:
@@ -64,20 +50,20 @@ def test_confusion(count: int) -> None:
     names = (NAMES * 30)[:count]
     counts = np.random.default_rng(0).integers(0, 3_000_000, (count, count)).tolist()
     counts[0] = [0] * count
-    assert _pixels(plot_confusion(names, counts, "t")).std() > 5
+    assert pixels_of(plot_confusion(names, counts, "t")).std() > 5
 
 
 def test_bars_and_calibration() -> None:
     values: list[float | None] = [0.1, None, 0.9, 0.5, 0.2, 0.0, 1.0]
     figure = plot_class_bars(NAMES, values, "t")
-    _pixels(figure)
+    pixels_of(figure)
     assert [patch.get_width() for patch in figure.axes[0].patches] == [0.0, 0.1, 0.2, 0.5, 0.9, 1.0]
     many = plot_class_bars([str(i) for i in range(100)], [i / 100 for i in range(100)], "t")
     assert len(many.axes[0].patches) == 40
-    _pixels(plot_class_bars([], [], "t"))
+    pixels_of(plot_class_bars([], [], "t"))
     bins = {"confidence": [None, 0.7], "accuracy": [None, 0.6], "images": [0, 5], "error": 0.1}
-    _pixels(plot_calibration(bins))
-    _pixels(plot_calibration({"confidence": [None], "accuracy": [None], "images": [0], "error": None}))
+    pixels_of(plot_calibration(bins))
+    pixels_of(plot_calibration({"confidence": [None], "accuracy": [None], "images": [0], "error": None}))
 
 
 def test_short_names() -> None:

@@ -7,12 +7,11 @@ import types
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import saccade
+from made_sets import write_noise_maps, write_squares
 from saccade import checkpoint
 from saccade.data.loader import Loader
 from saccade.data.orders import InOrder
@@ -34,29 +33,12 @@ def _weights(run: Path) -> str:
     return checkpoint.digest(checkpoint.load(run / "last.safetensors").weights)
 
 
-def _boxes(root: Path) -> Path:
-    """Sixteen pictures with a bright square each, as YOLO has them."""
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 12), ("val", 4)):
-        for folder in ("images", "labels"):
-            (root / folder / split).mkdir(parents=True)
-        for i in range(count):
-            pixels = rng.integers(0, 80, (64, 64, 3), np.uint8)
-            x, y = rng.integers(0, 40, 2)
-            pixels[y : y + 24, x : x + 24] = 220
-            Image.fromarray(pixels).save(root / "images" / split / f"{i}.png")
-            middle = f"{(x + 12) / 64} {(y + 12) / 64} {24 / 64} {24 / 64}"
-            (root / "labels" / split / f"{i}.txt").write_text(f"0 {middle}\n")
-    (root / "data.yaml").write_text("path: .\ntrain: images/train\nval: images/val\nnames: [square]\n")
-    return root
-
-
 @pytest.mark.parametrize("model", ["vgg11", "faster_rcnn_small"])
 def test_weights_are_those_of_a_run_that_measures_nothing(model: str, colours: Path, tmp_path: Path) -> None:
     """Of a network with dropout and of one whose loss draws regions by chance."""
     data, settings = colours, SMALL | {"width": 4, "hidden": 16, "depths": [1, 1, 1, 1, 1], "size": 32}
     if model != "vgg11":
-        data = _boxes(tmp_path / "data")
+        data = write_squares(tmp_path / "data", {"train": 12, "val": 4})
         settings = {k: v for k, v in SMALL.items() if k not in ("width", "depths")} | RCNN | {"size": 64, "batch": 4}
     for images in (1000, 0):
         saccade.train(model, data, out=tmp_path / str(images), progress=False, **settings, curve_images=images)
@@ -83,13 +65,7 @@ def test_the_loss_is_that_of_the_network_as_it_answers(colours: Path, tmp_path: 
 
 
 def test_a_segmenter_sees_the_same_crops_every_time(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 4), ("val", 2)):
-        for folder in ("images", "masks"):
-            (tmp_path / folder / split).mkdir(parents=True)
-        for i in range(count):
-            Image.fromarray(rng.integers(0, 255, (80, 90, 3), np.uint8)).save(tmp_path / "images" / split / f"{i}.png")
-            Image.fromarray(rng.integers(0, 2, (80, 90), np.uint8)).save(tmp_path / "masks" / split / f"{i}.png")
+    write_noise_maps(tmp_path, {"train": 4, "val": 2}, (80, 90))
     plan = make_plan("unet", tmp_path, flags={"size": 32, "width": 4, "border": 10.0, "batch": 2, "workers": 0})
     first, again = (next(loss_loader(plan, plan.validation, torch.device("cpu")).epoch(0)) for _ in range(2))  # type: ignore[union-attr]
     assert first.images.shape[-2:] == (32, 32)

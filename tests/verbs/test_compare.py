@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 import saccade
+from made_sets import write_noise_maps, write_squares
 from saccade.errors import DataError, ModelFileError, UsageError
 from saccade.training.state import read_config, write_config
 
@@ -26,29 +28,6 @@ def weak(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Path:
     folder = tmp_path_factory.mktemp("weak") / "weak"
     saccade.train("resnet20", colours, out=folder, progress=False, **SMALL | {"lr": 0.0001})
     return folder
-
-
-def _masks(root: Path) -> Path:
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 4), ("val", 3)):
-        for folder in ("images", "masks"):
-            (root / folder / split).mkdir(parents=True)
-        for i in range(count):
-            Image.fromarray(rng.integers(0, 255, (48, 50, 3), np.uint8)).save(root / "images" / split / f"{i}.png")
-            Image.fromarray(rng.integers(0, 2, (48, 50), np.uint8)).save(root / "masks" / split / f"{i}.png")
-    return root
-
-
-def _boxes(root: Path) -> Path:
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 6), ("val", 3)):
-        for folder in ("images", "labels"):
-            (root / folder / split).mkdir(parents=True)
-        for i in range(count):
-            Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8)).save(root / "images" / split / f"{i}.png")
-            (root / "labels" / split / f"{i}.txt").write_text("0 0.5 0.5 0.4 0.4\n")
-    (root / "data.yaml").write_text("path: .\ntrain: images/train\nval: images/val\nnames: [square]\n")
-    return root
 
 
 def test_two_runs(run: Path, weak: Path, tmp_path: Path, shell: Shell) -> None:
@@ -113,11 +92,11 @@ def test_other_tasks(task: str, colours: Path, tmp_path: Path) -> None:
     """Boxes, class maps and vectors go the same way."""
     usual: dict[str, Any] = {"epochs": 1, "batch": 4, "workers": 0, "precision": "fp32"}
     model, data, settings = {
-        "detect": ("atss_small", _boxes, {"size": 64, "trunk_width": 8, "channels": 16}),
-        "segment": ("unet", _masks, {"size": 32, "width": 4}),
-        "embed": ("siamese_small", lambda _: colours, {"size": 32, "trunk_width": 4}),
+        "detect": ("atss_small", write_squares, {"size": 64, "trunk_width": 8, "channels": 16}),
+        "segment": ("unet", partial(write_noise_maps, size=(48, 50)), {"size": 32, "width": 4}),
+        "embed": ("siamese_small", lambda *_: colours, {"size": 32, "trunk_width": 4}),
     }[task]
-    place = data(tmp_path / "data")  # type: ignore[operator]
+    place = data(tmp_path / "data", {"train": 6, "val": 3})  # type: ignore[operator]
     for seed in (0, 1):
         flags = usual | settings | {"seed": seed, "holdout": 0.0}
         saccade.train(model, place, out=tmp_path / str(seed), task=task, progress=False, **flags)

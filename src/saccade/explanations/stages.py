@@ -15,6 +15,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from saccade.data.proposals import SOURCES, SelectiveSearch
 from saccade.data.types import Batch
 from saccade.layers.stages import BoxStage
 from saccade.models.contract import answer_stages
@@ -56,7 +57,7 @@ def stage_pictures(
         to_picture: [3, 3], pixels of the network's input to pixels of `picture`.
         proposals: where the boxes come from that the model is given (`Preprocessing.proposals`).
     """
-    found = list(growth_pictures(picture)) if (proposals or "").startswith("selective_search") else []
+    found = list(growth_pictures(picture)) if isinstance(SOURCES.get(proposals or ""), SelectiveSearch) else []
     with torch.no_grad():
         stages = answer_stages(model, batch)
     for stage in stages:

@@ -86,6 +86,19 @@ def timed_convolutions(wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
+def kept_random_numbers(device: torch.device) -> Iterator[None]:
+    """Inside, torch's generators of the CPU and of `device` may be drawn from and seeded; afterwards they are as they
+    were."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        other = torch.mps.get_rng_state() if device.type == "mps" else None
+        try:
+            yield
+        finally:
+            if other is not None:
+                torch.mps.set_rng_state(other)
+
+
+@contextmanager
 def only_deterministic(wanted: bool) -> Iterator[None]:
     """Inside, if `wanted`, torch takes only algorithms that give the same bits on every call; afterwards what it took
     before.

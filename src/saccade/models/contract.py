@@ -367,7 +367,7 @@ def limits_of(model: nn.Module) -> Limits:
 
 def pixel_scores(model: nn.Module, images: Tensor) -> Tensor:
     """A segmenter's scores [b, classes, H, W] of every pixel, before softmax: its `dense`, else what it computes."""
-    return cast("Tensor", cast("Any", getattr(model, "dense", model))(images))
+    return cast("Tensor", every_pixel(model)(images))
 
 
 def every_pixel(model: nn.Module) -> Callable[..., Any]:

@@ -50,19 +50,25 @@ class _Kept:
     verdict: Verdict
 
 
+def shown_from(task: str, thresholds: Sequence[float]) -> float | Sequence[float] | None:
+    """From which score on objects of each class are shown and judged: `thresholds`, of a model without them
+    `curves.SCORE`; None of tasks whose answers are shown whole."""
+    return (thresholds or SCORE) if find_task(task).many_objects else None
+
+
 class Gallery:
     """Examples of a data set as they are measured.
 
     Args:
         records: all that will be added; a fixed choice among them is shown.
-        thresholds: the score from which objects of each class are shown and judged; none: `curves.SCORE`.
+        thresholds: of `shown_from`.
     """
 
     def __init__(
         self, task: str, dataset: DataSet, records: Iterable[Record], thresholds: Sequence[float] = ()
     ) -> None:
         self.task = task
-        self.shown_from = (thresholds or SCORE) if find_task(task).many_objects else None
+        self.shown_from = shown_from(task, thresholds)
         self.dataset = dataset
         self._wanted = set(choose([r.id for r in records], SAMPLED))
         self._sampled: dict[str, _Kept] = {}

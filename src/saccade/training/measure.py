@@ -27,7 +27,7 @@ from saccade.data.types import Batch
 from saccade.data.views import View, inference_view, training_view
 from saccade.inference.predictor import Predictor
 from saccade.inference.score import score_together
-from saccade.machine.device import autocast, loader_workers, timed_convolutions
+from saccade.machine.device import autocast, kept_random_numbers, loader_workers, timed_convolutions
 from saccade.machine.processes import from_first, place_among_processes, processes_here, share_buffers
 from saccade.metrics import Result
 from saccade.models.dry_run import class_tensors
@@ -153,7 +153,8 @@ def mean_losses(
     Network and generators are afterwards as they were."""
     sums: dict[str, Tensor] = {}
     seen = 0
-    with torch.no_grad(), evaluating(model), own_random_numbers(device, seed):
+    with torch.no_grad(), evaluating(model), kept_random_numbers(device):
+        torch.manual_seed(seed)
         for batch in batches:
             with autocast(device, precision):
                 losses: Mapping[str, Tensor] = model.loss(batch.to(device))  # type: ignore[operator]
@@ -201,19 +202,3 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-
-
-@contextmanager
-def own_random_numbers(device: torch.device, seed: int) -> Iterator[None]:
-    """Inside, torch's generators of the CPU and of `device` start from `seed`; afterwards they are as they were."""
-    before = torch.get_rng_state()
-    other: Any = getattr(torch, device.type) if device.type in ("cuda", "mps") else None
-    where = (device,) if device.type == "cuda" else ()
-    there = None if other is None else other.get_rng_state(*where)
-    torch.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(before)
-        if other is not None:
-            other.set_rng_state(there, *where)

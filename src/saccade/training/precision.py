@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from saccade.config import Settings
 from saccade.data.types import Batch
 from saccade.errors import ResourceError, UsageError, is_out_of_memory
-from saccade.machine.device import autocast, has_fast_bf16
+from saccade.machine.device import autocast, has_fast_bf16, kept_random_numbers
 from saccade.machine.processes import processes_here
 from saccade.training.optimizer import AveragedWeights, make_optimizer
 
@@ -102,9 +102,7 @@ def _loss_once(model: nn.Module, batch: Batch, device: torch.device, precision: 
 def _undisturbed(model: nn.Module) -> Iterator[None]:
     """Buffers (running statistics) and random generators are put back afterwards."""
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    device = next(model.parameters()).device
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
+    with kept_random_numbers(next(model.parameters()).device):
         yield
     with torch.no_grad():
         for name, buffer in model.named_buffers():

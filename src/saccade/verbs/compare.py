@@ -28,11 +28,11 @@ from saccade.machine.paths import at_home
 from saccade.machine.terminal import printable
 from saccade.metrics import Result
 from saccade.metrics.bootstrap import difference
-from saccade.metrics.curves import SCORE
 from saccade.models.contract import example_inputs
 from saccade.models.dry_run import model_of_shapes
 from saccade.models.make_catalogue import multiply_adds
 from saccade.reports.comparison import Answered, write_comparison_report
+from saccade.reports.gallery import shown_from
 from saccade.tasks.contract import task_of
 from saccade.tasks.table import TASKS
 from saccade.training.plan import Plan
@@ -118,8 +118,7 @@ class _Judge:
 
 def _shown(predictor: Predictor, answer: Annotation) -> Annotation:
     """Of objects those that reach the thresholds of the run; all of other answers."""
-    task = predictor.task
-    return task_of(task).keep(answer, (predictor.thresholds or SCORE) if TASKS[task].many_objects else None)
+    return task_of(predictor.task).keep(answer, shown_from(predictor.task, predictor.thresholds))
 
 
 @dataclass(frozen=True, slots=True)

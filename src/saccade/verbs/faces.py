@@ -220,12 +220,12 @@ def _pictures_of(
         raise UsageError("give one folder with a folder of pictures for each person, or the person's --name")
     dataset = read(at_home(sources[0]), "embed")
     refused = [{"where": entry.where, "why": entry.what} for entry in dataset.ledger.refused]
-    return [(_picture_of(record, dataset), dataset.classes[record.label or 0]) for record in _named(dataset)], refused
+    return [(_picture_of(record, dataset), who) for record, who in _named(dataset)], refused
 
 
-def _named(dataset: DataSet) -> list[Record]:
-    """The records of which is stated whom they show."""
-    return [record for record in dataset.records if record.label is not None]
+def _named(dataset: DataSet) -> list[tuple[Record, str]]:
+    """The records of which is stated whom they show, and who that is."""
+    return [(record, dataset.classes[record.label]) for record in dataset.records if record.label is not None]
 
 
 def _picture_of(record: Record, dataset: DataSet) -> Picture:
@@ -278,20 +278,17 @@ def crop(
     Raises:
         DataError: no face at all was found.
     """
-    cutter, dataset, folder = (
-        FaceCutter(detector, landmarks, device),
-        read(at_home(source), "embed"),
-        Path(at_home(out)),
-    )
+    cutter, folder = FaceCutter(detector, landmarks, device), Path(at_home(out))
+    dataset = read(at_home(source), "embed")
     refused = [{"where": entry.where, "why": entry.what} for entry in dataset.ledger.refused]
     written: set[Path] = set()
-    for record in _named(dataset):
+    for record, who in _named(dataset):
         try:
             face = cutter.face(_picture_of(record, dataset))
         except DataError as error:
             refused.append({"where": record.id, "why": str(error)})
             continue
-        person = inside(folder, record.split or "", _as_folder(dataset.classes[record.label or 0]))
+        person = inside(folder, record.split or "", _as_folder(who))
         stem = Path(record.path).stem
         names = itertools.chain([f"{stem}.png"], (f"{stem}-{i}.png" for i in itertools.count(2)))
         place = next(person / name for name in names if person / name not in written)

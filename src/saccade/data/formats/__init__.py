@@ -6,10 +6,11 @@ Each format is a module with `looks_like(root) -> bool` (cheap: names, and at mo
 
 from __future__ import annotations
 
+import heapq
 import importlib
+import os
 import unicodedata
 from collections import Counter
-from itertools import chain
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -141,10 +142,8 @@ def _others(root: Path, name: str) -> str:
     how to read that; "" where nothing is. Kinds of labels that are a file a picture are not looked for."""
     own: list[Path] = []
     found: dict[str, Path] = {}
-    for suffix in _DESCRIBING:
-        for path in sorted(chain(root.glob(f"*{suffix}"), root.glob(f"*/*{suffix}")))[:_MOST]:
-            if is_foreign(path.name) or not path.is_file():
-                continue
+    for paths in _describing(root).values():
+        for path in filter(Path.is_file, heapq.nsmallest(_MOST, paths)):
             kinds = [key for key in FORMATS if key != "folder" and _module(key).looks_like(path)]
             if name in kinds:
                 own.append(path)
@@ -158,6 +157,17 @@ def _others(root: Path, name: str) -> str:
         f"the folder is read as {chosen}, and holds {listed} too: give that file, or write "
         f"{' or '.join(f'{other}:{root}' for other in found)}, to read it instead"
     )
+
+
+def _describing(root: Path) -> dict[str, list[Path]]:
+    """By suffix the files in a folder and one down that may describe a whole set."""
+    found: dict[str, list[Path]] = {suffix: [] for suffix in _DESCRIBING}
+    for folder in (root, *list_folders(root)):
+        for entry in os.scandir(folder):
+            suffix = os.path.splitext(entry.name)[1]
+            if suffix in found and not is_foreign(entry.name):
+                found[suffix].append(folder / entry.name)
+    return found
 
 
 def _module(name: str) -> Format:
