@@ -194,7 +194,7 @@ def transfer(
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="run, checkpoint, .cfg, or COCO results (.json)")],
-    data: Data,
+    data: Annotated[str | None, typer.Argument(metavar="[DATA]", help="by default what RUN was trained on")] = None,
     split: Annotated[str | None, typer.Option(help="train, val, test or all; by default val")] = None,
     out: Annotated[Path | None, typer.Option(help="folder for report.html, metrics.json and plots")] = None,
     batch: Annotated[int | None, typer.Option(help="images a forward pass; by itself 8, on a GPU more", min=1)] = None,
@@ -322,7 +322,9 @@ def predict(
 @app.command()
 def explain(
     run: Run,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="images or folders")],
+    images: Annotated[
+        list[Path] | None, typer.Argument(metavar="[IMAGE...]", help="images or folders; by default of RUN's own data")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="folder for report.html and pictures")] = None,
     classes: OfClass = None,
     top: Annotated[int, typer.Option(help="classes, regions or boxes an image to explain")] = 3,
@@ -339,13 +341,15 @@ def explain(
 
     trust_file(model)
     if layers == "list":
-        found = {name: list(shape) for name, shape in verb.list_layers(run, images[0], device).items()}
+        found = {
+            name: list(shape) for name, shape in verb.list_layers(run, next(iter(images or ()), None), device).items()
+        }
         print_json(found) if as_json else say(map_lines(found))
         return
     folder = out if out is not None or as_json else Path("explanations")
     result = verb.explain(
         run,
-        images,
+        images or (),
         out=folder,
         classes=classes or (),
         top=top,

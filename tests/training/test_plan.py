@@ -88,3 +88,14 @@ def test_class_maps_of_one_class_are_nothing_to_learn(tmp_path: Path) -> None:
         make_plan("unet_light", blank(0))
     with pytest.raises(DataError, match="nothing but what is ignored"):
         make_plan("unet_light", blank(255))
+
+
+def test_the_data_are_called_as_they_were_named(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its format and its file, from where the person stood; `config.json` names them from anywhere."""
+    shutil.copytree(colours, tmp_path / "my set")
+    monkeypatch.chdir(tmp_path)
+    plan = make_plan("resnet20", "folder:my set")
+    assert plan.how_to_go_on(Path("a run")) == (
+        "go on with: saccade train resnet20 'folder:my set' --out 'a run' --resume"
+    )
+    assert plan.to_json()["data"] == f"folder:{tmp_path / 'my set'}"

@@ -15,7 +15,7 @@ from corpus import coco, coco_content, page, thing, voc
 from saccade.data.dataset import DataSet
 from saccade.data.split import split as assign_splits
 from saccade.errors import DataError, ModelFileError, UsageError
-from saccade.training.state import write_config
+from saccade.training.state import read_config, write_config
 
 Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
 
@@ -72,6 +72,33 @@ def test_the_command_line_says_what_the_library_returns(run: Path, colours: Path
     assert set(printed["metrics"]["top1"]) == {"value", "low", "high"}
     returned = saccade.evaluate(run, colours, workers=0)
     assert returned["metrics"] == printed["metrics"]
+
+
+def test_without_data_a_run_is_scored_on_its_own(run: Path, colours: Path, tmp_path: Path, shell: Shell) -> None:
+    code, out, err = shell("evaluate", run, "--workers", 0)
+    assert (code, "10 images of val" in out) == (0, True)
+    assert f"data: folder:{colours}, which the run was trained on" in err
+    printed = json.loads(shell("evaluate", run / "best.safetensors", "--json", "--workers", 0)[1])
+    assert printed["data"] == f"folder:{colours}"
+    assert printed["metrics"] == saccade.evaluate(run, colours, workers=0)["metrics"]
+    (tmp_path / "alone").mkdir()
+    shutil.copy(run / "best.safetensors", tmp_path / "alone")
+    (tmp_path / "results.json").write_text("[]")
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    shutil.copy(run / "best.safetensors", moved)
+    config = read_config(run) | {"data": str(tmp_path / "gone")}
+    write_config(moved, config)
+    for source, words in (
+        (
+            tmp_path / "alone",
+            "what it was trained on (no config.json beside it); say it: saccade evaluate",
+        ),
+        (tmp_path / "results.json", "does not say which data it is of"),
+        (moved, f"not there any more ({tmp_path / 'gone'}); say where they are: saccade evaluate {moved} DATA"),
+    ):
+        code, _, err = shell("evaluate", source)
+        assert (code, words in err) == (2, True), err
 
 
 def test_what_cannot_be_read_is_told(run: Path, colours: Path, tmp_path: Path, shell: Shell) -> None:

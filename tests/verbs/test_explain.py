@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,19 @@ def test_a_trained_classifier_end_to_end(run: Path, colours: Path, corner: Path,
     ):
         assert words in page
     assert {p.name for p in (folder / "plots").iterdir()} >= {"1-1.png", "1-2.png", "2-1.png", "filters.png"}
+
+
+def test_without_images_some_of_its_own_are_explained(run: Path, colours: Path, tmp_path: Path, shell: Shell) -> None:
+    code, out, err = shell("explain", run, "--methods", "features", "--out", tmp_path / "out")
+    assert code == 0, err
+    assert f"4 of 10 validation images of {colours}, which the run was trained on" in err
+    assert [line.split(":")[0] for line in out.splitlines()[:-1]] == [
+        str(colours / "val" / name) for name in ("blue/0.png", "blue/2.png", "blue/4.png", "red/1.png")
+    ]
+    assert shell("explain", run, "--layers", "list")[0] == 0
+    shutil.copy(run / "best.safetensors", tmp_path)
+    code, _, err = shell("explain", tmp_path / "best.safetensors")
+    assert (code, "does not say what it was trained on" in err, "best.safetensors IMAGE..." in err) == (2, True, True)
 
 
 def test_chosen_classes_methods_and_layers(run: Path, corner: Path, tmp_path: Path, shell: Shell) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from saccade.data.dataset import DataSet, Record
-from saccade.data.formats import FORMATS
 from saccade.data.packing import pack
 from saccade.data.truth import read_truth
 from saccade.errors import DataError, UsageError
@@ -20,6 +19,7 @@ from saccade.machine.files import open_regular
 from saccade.metrics import Value
 from saccade.models.own_file import confirmed, is_own
 from saccade.training.joint import Sources
+from saccade.training.own_data import data_of
 from saccade.training.plan import FITTED, Plan, resume_plan
 from saccade.training.proposals import with_proposals
 from saccade.training.state import Log, read_config
@@ -89,10 +89,8 @@ def _plan_of(folder: Path, stated: Mapping[str, Any]) -> Plan:
     if is_own(stated["model"]):
         name = confirmed(stated["model"], str(stated.get("file_sha256", "")), folder / "config.json")
         stated = {**stated, "model": name}
-    place = str(stated.get("data", ""))
-    data = f"{stated['format']}:{place}" if stated.get("format") in FORMATS else place
     try:
-        plan = with_proposals(resume_plan(stated["model"], Sources(data, None, None), stated), None, stated)
+        plan = with_proposals(resume_plan(stated["model"], Sources(data_of(stated)), stated), None, stated)
     except (UsageError, DataError) as error:
         raise type(error)(f"{folder}: its data cannot be read as they were: {error}") from error
     if not plan.validation:

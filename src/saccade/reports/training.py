@@ -146,7 +146,7 @@ def _run_facts(
 
 
 def _repeat(plan: Plan, run: Path) -> list[tuple[str, str]]:
-    words = ["saccade", "train", plan.model, str(plan.dataset.root), "--out", str(run), "--task", plan.task]
+    words = ["saccade", "train", plan.model, plan.data, "--out", str(run), "--task", plan.task]
     for option, given in (("--tree", plan.joint.tree), ("--join", plan.joint.join)):
         words += [] if given is None else [option, given]
     if plan.recipe != "default":
@@ -171,7 +171,7 @@ def _flag(name: str, value: Any) -> list[str]:
 
 
 def _next_steps(plan: Plan, run: Path) -> Section:
-    folder, data = shlex.quote(str(run)), shlex.quote(str(plan.dataset.root))
+    folder, data = shlex.quote(str(run)), shlex.quote(plan.data)
     commands = [
         ("Measure on other images, with a report:", f"saccade evaluate {folder} DATA --split all --out evaluation"),
         ("Answers for new images, folders or videos:", f"saccade predict {folder} IMAGES --out predictions"),

@@ -18,6 +18,7 @@ from saccade.checkpoint import Checkpoint
 from saccade.config import Settings, read_settings_file, resolve
 from saccade.data.balance import class_images, label_weights, tag_weights
 from saccade.data.dataset import DataSet, Record
+from saccade.data.joined import absolute
 from saccade.data.pipelines import Preprocessing, preprocessing_of
 from saccade.data.truth import read_truth
 from saccade.data.types import Annotation, Sample
@@ -44,11 +45,12 @@ from saccade.tasks.contract import task_of
 from saccade.tasks.table import TASKS
 from saccade.training.buildable import check_buildable
 from saccade.training.divide import divide
-from saccade.training.joint import Joint, Sources
+from saccade.training.joint import Joint, Sources, sources_of
 from saccade.training.mixup import refuse_mixing
 from saccade.training.priors import poor_priors
 from saccade.training.reading import read_for
 from saccade.training.resume import changed_settings, kept_origins, plain_setting, refuse_changes, start_of
+from saccade.training.run_folder import how_to_go_on
 from saccade.version import __version__
 
 FITTED = "fitted to the training images"  # origin of a value that a model's `adapt` chose
@@ -68,6 +70,7 @@ class Plan:
     module: Room
     config: Any  # the model's Config for this data
     task: str
+    data: str  # the data set as a person named it, from where they stood
     dataset: DataSet
     training: list[Record]
     validation: list[Record]
@@ -91,7 +94,7 @@ class Plan:
 
     def how_to_go_on(self, run: Path) -> str:
         """The command that goes on with a stopped run."""
-        return f"go on with: saccade train {self.model} {self.dataset.root} --out {run} --resume"
+        return how_to_go_on(self.model, self.data, run)
 
     def to_json(self) -> dict[str, Any]:
         """What `config.json` of the run holds."""
@@ -100,7 +103,7 @@ class Plan:
             "file_sha256": digest_of(self.module),
             "config": dataclasses.asdict(self.config),
             "task": self.task,
-            "data": str(self.dataset.root),
+            "data": absolute(self.data),
             "join": self.joint.join,
             "tree": self.joint.tree,
             "format": self.dataset.format,
@@ -180,6 +183,7 @@ def make_plan(
         module=module,
         config=built,
         task=task,
+        data=str(sources_of(data).data),
         dataset=dataset,
         training=joint.added(dataset, parts.training, settings),
         validation=parts.validation,
@@ -244,6 +248,7 @@ def resume_plan(
         module=module,
         config=built,
         task=task,
+        data=str(sources_of(data).data),
         dataset=dataset,
         training=joint.added(dataset, parts.training, settings),
         validation=parts.validation,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -70,12 +71,44 @@ def is_planned(run: Path) -> bool:
         return False
 
 
+def how_to_go_on(model: str, data: str | Path, run: Path) -> str:
+    """The command that goes on with a stopped run."""
+    return "go on with: " + shlex.join(["saccade", "train", model, str(data), "--out", str(run), "--resume"])
+
+
+def what_to_do(model: str, data: str | Path, run: Path, resume: bool) -> Callable[[], str]:
+    """What to say of a run that is stopped outside its training loop: how to go on with it, or that nothing of it is
+    kept yet, as long as it has not written its own `config.json` since this call.
+
+    Args:
+        resume: it goes on with what is there.
+    """
+    before = _identity(run / "config.json")
+
+    def say() -> str:
+        now = _identity(run / "config.json")
+        if now is not None and (resume or now != before):
+            return f"stopped; {how_to_go_on(model, data, run)}"
+        return "stopped before the run had begun: nothing of it is kept; the same command begins it again"
+
+    return say
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from one that takes its place; None where there is none."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
 @contextmanager
-def full_disk(how_to_go_on: str) -> Iterator[None]:
+def full_disk(advice: str) -> Iterator[None]:
     """What to do about a disk that is full in mid-run: a ResourceError that says how to go on."""
     try:
         yield
     except ResourceError as error:
         if error_number(error.__cause__) not in DISK_FULL:
             raise
-        raise ResourceError(f"{error}; what was saved is whole, {how_to_go_on}") from error
+        raise ResourceError(f"{error}; what was saved is whole, {advice}") from error

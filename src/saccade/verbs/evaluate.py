@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from saccade import checkpoint
-from saccade.data.borders import as_class_maps
-from saccade.data.dataset import DataSet, Record
-from saccade.data.formats import read
-from saccade.data.split import HOLDOUT
-from saccade.errors import ModelFileError, UsageError
+from saccade.data.dataset import DataSet
+from saccade.errors import UsageError
+from saccade.experiments.scored_images import TRUTH, Images, images_to_score
 from saccade.inference.crops import check_crops
 from saccade.inference.factors import factorised, saving_in_words
-from saccade.inference.pixels import PixelObjects
 from saccade.inference.predictor import Predictor, predictor_of
-from saccade.inference.regions import check_has_boxes, computed_by, give_proposals, wanted_classes
-from saccade.inference.score import Pass, Watcher, align_classes, records_of, score, score_file
+from saccade.inference.score import Pass, Watcher, score, score_file
 from saccade.inference.tiles import check_tiles, tiling_of
 from saccade.inference.trained import open_run
 from saccade.machine.device import describe_hardware
@@ -33,20 +25,18 @@ from saccade.machine.files import make_folder, report_folder, write_whole
 from saccade.machine.paths import at_home
 from saccade.machine.terminal import printable
 from saccade.metrics import Result
-from saccade.metrics.coco_results import ResultRows, category_ids, holds_poses
+from saccade.metrics.coco_results import ResultRows
 from saccade.metrics.kitti_results import KittiLines
 from saccade.metrics.partitions import Partitions
 from saccade.ops.suppression import NmsRule, rule_of
 from saccade.reports.gallery import Gallery
 from saccade.tasks.table import find_task
-from saccade.training.state import read_config
-
-TRUTH = "truth"  # whose boxes a model that answers for one person or for objects is given, unless there are others
+from saccade.training.own_data import own_data
 
 
 def evaluate(
     run: str | Path,
-    data: str | Path,
+    data: str | Path | None = None,
     *,
     split: str | None = None,
     batch: int | None = None,
@@ -73,32 +63,32 @@ def evaluate(
     """Score predictions on one split of a data set.
 
     Args:
-        run: run folder, checkpoint, the `.cfg` of a detector of Darknet, or a COCO results file (`.json`) of any tool.
+        run: run folder, checkpoint, Darknet's `.cfg`, or any tool's COCO results (`.json`). data: by default the run's.
         split: "train", "val", "test" or "all"; by default "val", for a results file the first of val, test, all given.
         bootstrap: resamples of the images for the 95 % intervals; 0 for none. svd: as in `export`, and what it saves.
         seed: of a split that the data set does not give; by default (with `holdout` and `group`) the run's, else 0.
-        crops: classify, tag: 1 view of every image, or the mean over 2, 10 or 144 (inference/crops.py).
+        crops: classify, tag: mean over 1, 2, 10 or 144 views of every image. corners: of a results file "coco", or
+            "voc" where its boxes count pixels from 1, as VOC does (`read_results`).
         tile, overlap, instances, nms, rect, weights, names: as in `predict`. regions: segment: also parts of a class.
-        corners: "coco", or "voc" for a results file whose boxes count pixels from 1, as VOC does (`read_results`).
         proposals: boxes, not those of training or (one person, objects) truth: file, run, "selective_search".
         out: folder for report.html, metrics.json, plots and, of found objects, coco_results.json, kitti_results/.
 
-    Returns:
-        `{data, split, images, metrics: {name: {value, low, high}}, per_class, refused: [{where, why}], warnings, ...}`.
+    Returns `{data, split, images, metrics: {name: {value, low, high}}, per_class, refused: [{where, why}], ...}`.
 
     Raises:
-        DataError, UsageError, ModelFileError: as the parts say.
+        DataError, UsageError, ModelFileError: as the parts say; no data, and the run's own are gone or unknown.
     """
-    start, run, data, rule = time.monotonic(), at_home(run), at_home(data), rule_of(nms)
+    start, run, rule = time.monotonic(), at_home(run), rule_of(nms)
     folder = None if out is None else report_folder(Path(at_home(out)))
     predictor, saved = _opened(run, svd, device, precision, rule, (weights, names), instances)
+    data, proposals = _or_own(run, at_home(data), at_home(proposals), progress)
     how = Pass(batch, workers, crops, progress, tiling_of(tile, overlap), rect)
     _check_words(str(run), predictor, how, corners, rule, proposals, instances)
-    images = _images(predictor, run, data, split, seed, at_home(proposals))
+    images = images_to_score(predictor, run, data, split, seed, proposals)
     gallery = None if folder is None else _gallery(images, predictor)
     rows = _rows(images) if folder and predictor else (None, None)
-    watchers = gallery, *rows, _partitions(regions, predictor)
-    result = _scored(predictor or Path(run), images, how, watchers, bootstrap, corners)
+    parts = _partitions(regions, predictor)
+    result = _scored(predictor or Path(run), images, how, (gallery, *rows, parts), bootstrap, corners)
     summary = _asked(str(data), images, how, corners, rule, saved) | {"regions": regions} | _given(run, weights, names)
     summary |= result.to_json() | _tell(images.dataset, progress) | {"seconds": round(time.monotonic() - start, 3)}
     if folder and gallery:
@@ -131,71 +121,28 @@ def _opened(
     return predictor_of(small, precision, rule, instances), saved
 
 
-@dataclass(frozen=True, slots=True)
-class _Images:
-    """What is evaluated."""
-
-    dataset: DataSet
-    ids: dict[str, int | str]  # of each class in results files
-    source: str | None  # where the boxes come from that the model is given
-    split: str
-    records: list[Record]
-    task: str
-    of_pixels: bool = False  # objects in class maps
-
-    @property
-    def of_objects(self) -> bool:
-        """Whether answers are objects."""
-        return find_task(self.task).many_objects
-
-
-def _images(
-    predictor: Predictor | None,
-    run: str | Path,
-    data: str | Path,
-    split: str | None,
-    seed: int | None,
-    proposals: str | Path | None,
-) -> _Images:
-    """The images that are evaluated; arguments and errors are those of `evaluate`."""
-    if predictor is not None and isinstance(predictor.pixels, PixelObjects):
-        return _images_of_objects(predictor, run, data, split or "val", seed)
-    dataset, ids = _data_for(predictor, run, data)
-    source = _proposals(str(run), predictor, dataset, proposals)
-    split = split or ("val" if predictor else next((each for each in ("val", "test") if each in dataset.splits), "all"))
-    records = _records(Path(run), dataset, split, seed, of_model=predictor is not None)
-    return _Images(dataset, ids, source, split, records, predictor.task if predictor else dataset.task)
-
-
-def _images_of_objects(
-    predictor: Predictor, run: str | Path, data: str | Path, split: str, seed: int | None
-) -> _Images:
-    """The images with objects for a segmenter, split as class maps were when it was trained.
-
-    Raises:
-        UsageError: the data set has no objects with masks.
-    """
-    dataset = read(data)
-    if not find_task(dataset.task).masks:
-        raise UsageError(f"--instances: {data} holds labels to {dataset.task}, and no masks of objects to compare with")
-    align_classes(dataset, predictor.classes)
-    border = predictor.preprocessing.border
-    maps = as_class_maps(dataset, border) if border else read(data, "segment")
-    chosen = {record.id for record in _records(Path(run), maps, split, seed, of_model=True)}
-    records = sorted((record for record in dataset.records if record.id in chosen), key=lambda record: record.id)
-    ids = dict(zip(dataset.classes, category_ids(dataset), strict=True))
-    return _Images(dataset, ids, None, split, records, predictor.task, of_pixels=True)
+def _or_own(
+    run: str | Path, data: str | Path | None, proposals: str | Path | None, shown: bool
+) -> tuple[str | Path, str | Path | None]:
+    """Data and boxes; where no data are given, those that the run was trained on, said on stderr if `shown`."""
+    if data is not None:
+        return data, proposals
+    own = own_data(run, "evaluate")
+    Console(stderr=True, quiet=not shown, soft_wrap=True).print(
+        printable(f"data: {own.data}, which the run was trained on"), highlight=False, markup=False
+    )
+    return own.data, own.proposals if proposals is None else proposals
 
 
 Rows = tuple[ResultRows | None, KittiLines | None]
 
 
-def _gallery(images: _Images, predictor: Predictor | None) -> Gallery:
+def _gallery(images: Images, predictor: Predictor | None) -> Gallery:
     """The pictures of a report, whose objects are those that the model would show."""
     return Gallery(images.task, images.dataset, images.records, () if predictor is None else predictor.thresholds)
 
 
-def _rows(images: _Images) -> Rows:
+def _rows(images: Images) -> Rows:
     """What collects found objects for files of results: in COCO's form, and of boxes in space also in KITTI's."""
     coco = ResultRows(images.dataset, images.ids) if images.of_objects else None
     return coco, KittiLines(images.dataset.classes) if find_task(images.task).cuboids else None
@@ -203,7 +150,7 @@ def _rows(images: _Images) -> Rows:
 
 def _scored(
     source: Predictor | Path,
-    images: _Images,
+    images: Images,
     how: Pass,
     asked: Sequence[Watcher | None],
     bootstrap: int,
@@ -231,7 +178,7 @@ def _partitions(regions: str | None, predictor: Predictor | None) -> Partitions 
 
 
 def _asked(
-    data: str, images: _Images, how: Pass, corners: str, rule: NmsRule, saved: dict[str, Any] | None
+    data: str, images: Images, how: Pass, corners: str, rule: NmsRule, saved: dict[str, Any] | None
 ) -> dict[str, Any]:
     """What was evaluated and how, for the summary."""
     tiling = how.tiling
@@ -257,21 +204,6 @@ def _given(run: str | Path, weights: str | Path | None, names: str | Path | None
     if given and Path(run).suffix == ".json":
         raise UsageError(f"{run}: a results file has no network that could take {' and '.join(given)}")
     return given
-
-
-def _data_for(predictor: Predictor | None, run: str | Path, data: str | Path) -> tuple[DataSet, dict[str, int | str]]:
-    """The data set with the labels that the model, or the results file, is held against; classes in its order. And the
-    id that each class of the data has in results files."""
-    if predictor is not None and predictor.preprocessing.border:
-        objects = read(data)
-        if find_task(objects.task).masks:
-            align_classes(objects, predictor.classes[1:-1])
-        return as_class_maps(objects, predictor.preprocessing.border), {}
-    dataset = read(data, predictor.task if predictor else "pose" if holds_poses(run) else None)
-    ids = dict(zip(dataset.classes, category_ids(dataset), strict=True))
-    if predictor:
-        align_classes(dataset, predictor.classes)
-    return dataset, ids
 
 
 def _check_words(
@@ -301,33 +233,6 @@ def _check_words(
         raise UsageError(f"{run}: corners={corners} is how a results file counts; boxes of a model need no such word")
 
 
-def _proposals(run: str, predictor: Predictor | None, dataset: DataSet, proposals: str | Path | None) -> str | None:
-    """Give the data set the boxes of `proposals`; where the model's boxes come from, None for one that takes none.
-
-    Raises:
-        UsageError: boxes for a model that takes none, or none for one whose training had those of a file.
-    """
-    alone = predictor is not None and predictor.preprocessing.one_person
-    takes = predictor is not None and (alone or predictor.preprocessing.proposals is not None)
-    if proposals is not None and not takes:
-        raise UsageError(f"{run} takes no boxes; --proposals is for models that are trained on proposals")
-    if predictor is None or not takes:
-        return None
-    check_has_boxes(predictor.preprocessing, proposals, run)
-    if proposals is None and wanted_classes(predictor):
-        dataset.ledger.warnings.append(
-            f"{'people are' if alone else 'each object is'} found in the boxes of the truth; --proposals RUN takes "
-            "those of a detector, which misses some"
-        )
-        return TRUTH
-    if proposals is None or computed_by(predictor, proposals):
-        return predictor.preprocessing.proposals
-    boxes = give_proposals(dataset, Path(proposals), predictor.device, predictor.precision, wanted_classes(predictor))
-    lines = boxes.lines(str(proposals))
-    dataset.ledger.warnings += lines[1:]
-    return str(proposals)
-
-
 def _tell(dataset: DataSet, shown: bool) -> dict[str, Any]:
     """What of the data could not be used: on stderr if `shown`, and for the result."""
     console = Console(stderr=True, quiet=not shown, soft_wrap=True)
@@ -335,34 +240,6 @@ def _tell(dataset: DataSet, shown: bool) -> dict[str, Any]:
         console.print(printable(line), highlight=False, markup=False)
     ledger = dataset.ledger.to_json()
     return {name: ledger[name] for name in ("refused", "warnings")}
-
-
-def _records(run: Path, dataset: DataSet, split: str, seed: int | None, of_model: bool) -> list[Record]:
-    """The images of a split, drawn as the run drew it where the data set gives none."""
-    drawn = _split_of_run(run, dataset, split) if of_model else {}
-    return records_of(dataset, split, **drawn | ({} if seed is None else {"seed": seed}))
-
-
-def _split_of_run(run: Path, dataset: DataSet, split: str) -> dict[str, Any]:
-    """`seed`, `share` and `group` by which the run that wrote a checkpoint split its data; nothing, with a warning if a
-    split must be drawn, where that is unknown."""
-    folder = checkpoint.find(run).parent
-    try:
-        settings = read_config(folder)["settings"]
-        how = {"seed": int(settings["seed"]), "share": settings.get("holdout", HOLDOUT)}
-        group = settings.get("group", "auto")
-        if group in ("auto", "none") or any(re.search(group, record.path) for record in dataset.records):
-            how["group"] = group
-        return how
-    except (ModelFileError, ValueError, KeyError, TypeError) as error:
-        if run.is_dir() and os.path.lexists(folder / "config.json"):  # beside a lone checkpoint it may be anybody's
-            raise ModelFileError(f"{folder}: what the run was cannot be read: {error}") from error
-        if split in ("train", "val") and "val" not in dataset.splits:
-            dataset.ledger.warnings.append(
-                f"the data set has no val of its own: {split} is drawn by seed 0. If the model was trained on this "
-                "data with another seed, it has seen some of these images: give its run folder, or the seed"
-            )
-        return {}
 
 
 def _write_report(

@@ -39,11 +39,14 @@ from saccade.reports.page import Page, write_page
 from saccade.reports.sections import Section
 from saccade.tasks.contract import task_of
 from saccade.tasks.table import TASKS
+from saccade.training.own_data import validation_images
+
+OWN = 4  # of the run's validation images that are explained where none are named
 
 
 def explain(
     run: str | Path,
-    images: str | Path | Sequence[str | Path],
+    images: str | Path | Sequence[str | Path] = (),
     *,
     out: str | Path | None = None,
     classes: Sequence[str] = (),
@@ -59,7 +62,7 @@ def explain(
 
     Args:
         run: run folder or checkpoint.
-        images: image files or folders.
+        images: image files or folders; by default some validation images of the run's own data.
         out: folder for report.html, plots/ and the heat maps over the images; nothing is written without it.
         classes: names of the classes to explain; by default what the network says.
         top: how many classes, regions, detections or (embed) other images to explain, where `classes` is empty.
@@ -72,12 +75,15 @@ def explain(
 
     Raises:
         DataError: a source that is not there; not one image could be read.
-        UsageError: an unknown class, method or layer; a task or network that cannot be explained; `top` below 1.
+        UsageError: an unknown class, method or layer; a task or network that cannot be explained; `top` below 1; no
+            images, and the run's own are gone or unknown.
         ModelFileError: as `inference.trained.open_run`.
     """
     _check_top(top)
-    paths = _expand([images] if isinstance(images, str | Path) else images)
+    run, sources = at_home(run), [images] if isinstance(images, str | Path) else list(images)
+    paths = _expand(sources) if sources else []  # what is not there is said before the network is opened
     trained, fallback = _with_boxes(open_run(run, device))
+    paths = paths or own_pictures(run, trained.task, progress)
     chosen, given = _methods(methods, trained.task), _given(trained, at_home(proposals), at_home(camera), paths)
     of_classes = find_labels(classes, trained.classes)
     wanted = Wanted(chosen, of_classes, top, layers, trained.thresholds, vectors_of(trained, paths), *given)
@@ -128,14 +134,34 @@ def _options(**values: str | Path | None) -> list[str]:
     return [word for name, value in values.items() if value is not None for word in (f"--{name}", str(value))]
 
 
-def list_layers(run: str | Path, image: str | Path, device: str | None = None) -> dict[str, Shape]:
-    """The layers of a trained network that give maps for an image, with (channels, height, width), first to last.
+def own_pictures(run: str | Path, task: str, shown: bool = False) -> list[Path]:
+    """Some validation images of the data that a run was trained on; which they are of is said on stderr if `shown`.
+
+    Raises:
+        UsageError: they are gone, or unknown, or parts of the pictures in their files.
+        DataError, ModelFileError: as `training.own_data.validation_images`.
+    """
+    dataset, records = validation_images(run, task, "explain", "IMAGE...")
+    if any(record.region is not None for record in records):
+        raise UsageError(f"{run} was trained on parts of the pictures in {dataset.root}; say which pictures to explain")
+    chosen = records[:: max(1, len(records) // OWN)][:OWN]
+    Console(stderr=True, quiet=not shown, soft_wrap=True).print(
+        printable(f"{len(chosen)} of {len(records)} validation images of {dataset.root}, which the run was trained on"),
+        highlight=False,
+        markup=False,
+    )
+    return [dataset.root / record.path for record in chosen]
+
+
+def list_layers(run: str | Path, image: str | Path | None = None, device: str | None = None) -> dict[str, Shape]:
+    """The layers of a trained network that give maps for an image, with (channels, height, width), first to last; by
+    default for a validation image of its own.
 
     Raises:
         DataError, ModelFileError, UsageError: as `explain`.
     """
-    trained = open_run(run, device)
-    path = _expand([image])[0]
+    trained = open_run(at_home(run), device)
+    path = own_pictures(at_home(run), trained.task)[0] if image is None else _expand([image])[0]
     return layers_for(trained.network, trained.task, trained.preprocessing, path, trained.device)
 
 

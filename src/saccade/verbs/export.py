@@ -16,7 +16,6 @@ from skimage import data as photographs
 from torch import Tensor
 
 from saccade.config import height_width, parse_size
-from saccade.data.formats import read
 from saccade.data.formats.listing import images_to_look_at
 from saccade.data.image import decode
 from saccade.data.loader import collate
@@ -29,7 +28,6 @@ from saccade.errors import DataError, ModelFileError, ResourceError, UsageError,
 from saccade.inference.exported import TOLERANCE, Exported, largest_difference
 from saccade.inference.factors import factorised
 from saccade.inference.onnx_file import check_packages, quiet, run_onnx, write_onnx
-from saccade.inference.score import records_of
 from saccade.inference.trained import Trained, open_run
 from saccade.layers.regions import given_regions
 from saccade.machine.files import write_whole
@@ -38,7 +36,7 @@ from saccade.models import model_module
 from saccade.models.contract import example_inputs, limits_of, padding_colour, takes_proposals
 from saccade.tasks.contract import task_of
 from saccade.tasks.table import find_task
-from saccade.training.state import read_config
+from saccade.training.own_data import validation_images
 
 LOGGER = logging.getLogger("saccade.export")
 ANY_SIZE = 256  # pixels a side, where the model takes images of any size
@@ -309,10 +307,8 @@ def _pictures(trained: Trained, given: Path | None) -> tuple[list[np.ndarray], s
             raise DataError(f"{given}: no image in it")
         return [decode(path) for path in paths[:LOOKED_AT]], f"{min(len(paths), LOOKED_AT)} images of {given}"
     try:
-        state: Mapping[str, Any] = read_config(trained.path.parent)
-        dataset = read(str(state["data"]), trained.task)
-        records = records_of(dataset, "val", int(state["settings"]["seed"]))[:LOOKED_AT]
-        found = [decode_picture(record, dataset.root)[0] for record in records]
+        dataset, records = validation_images(trained.path, trained.task, "export")
+        found = [decode_picture(record, dataset.root)[0] for record in records[:LOOKED_AT]]
         if found:
             return found, f"{len(found)} validation images of {dataset.root}"
     except (DataError, UsageError, ModelFileError, OSError, ValueError, KeyError, TypeError):
