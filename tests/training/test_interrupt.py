@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from saccade.training.interrupt import SIGNALS, Interrupt
+from saccade.training.interrupt import SIGNALS, Interrupt, Stopped, ends_with_advice
 
 
 @pytest.fixture(autouse=True)
@@ -37,3 +37,27 @@ def test_under_nohup_the_end_of_the_terminal_is_nothing() -> None:
     with Interrupt() as interrupt:
         os.kill(os.getpid(), signal.SIGHUP)
         assert interrupt.number == 0
+
+
+def advice() -> str:
+    return "go on"
+
+
+def tell_twice(number: int) -> None:
+    os.kill(os.getpid(), number)
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_outside_the_loop_work_ends_at_once_with_advice(number: int) -> None:
+    """Also where the loop was told twice; what ends without a signal is left as it is."""
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with pytest.raises(Stopped, match="go on") as stop, ends_with_advice(lambda: "outer"), ends_with_advice(advice):
+        os.kill(os.getpid(), number)
+    assert stop.value.exit_code == 128 + number
+    with pytest.raises(Stopped, match="go on"), ends_with_advice(advice), Interrupt():
+        tell_twice(number)
+    for error in (KeyboardInterrupt, SystemExit, ValueError):
+        with pytest.raises(error), ends_with_advice(advice):
+            raise error
+    assert [signal.getsignal(number) for number in SIGNALS] == before

@@ -22,6 +22,7 @@ from saccade.data.proposals import attach, given_for
 from saccade.data.types import Objects
 from saccade.errors import DataError, UsageError
 from saccade.inference.regions import give_proposals
+from saccade.training.interrupt import Stopped
 from saccade.training.state import read_config
 
 FLAGS: dict[str, Any] = {"epochs": 1, "size": 64, "batch": 2, "workers": 0, "precision": "fp32", "trunk_width": 4}
@@ -160,14 +161,15 @@ def test_what_was_only_planned_may_begin_anew(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: tuple[Path, Path]
 ) -> None:
     def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), signal.SIGTERM)
 
     run = tmp_path / "run"
     with monkeypatch.context() as patched:
         patched.setattr("saccade.training.stages.compute_proposals", stop)
-        with pytest.raises(KeyboardInterrupt):
+        command = f"stopped while proposals were computed.*go on with: saccade train {MODEL} {data} --out"
+        with pytest.raises(Stopped, match=f"{command} {run} --resume"):
             saccade.train(MODEL, data, out=run, progress=False, **FLAGS)
-        with pytest.raises(KeyboardInterrupt):  # a finished run, of whose beginning nothing is written again
+        with pytest.raises(Stopped, match=command):  # a finished run, of whose beginning nothing is written again
             saccade.train(MODEL, data, out=trained[0], resume=True, progress=False)
     assert read_config(run)["config"]["most_proposals"] == 40
     saccade.train(MODEL, data, out=run, progress=False, proposals=trained[1], **FLAGS | {"most_proposals": 30})

@@ -249,7 +249,7 @@ def test_a_solve_may_end_a_course(colours: Path, tmp_path: Path, monkeypatch: py
     def stopping(given: Given) -> dict[str, Tensor]:
         (given.folder / "half").touch()
         if stop.pop():
-            raise Stopped(signal.SIGTERM, "half way")
+            os.kill(os.getpid(), signal.SIGTERM)
         return solve_probe(resnet, given)
 
     def course(name: str, recipe: str) -> list[Stage]:
@@ -257,7 +257,7 @@ def test_a_solve_may_end_a_course(colours: Path, tmp_path: Path, monkeypatch: py
 
     stop = [False, True]
     monkeypatch.setattr(resnet, "stages", course, raising=False)
-    with pytest.raises(Stopped):
+    with pytest.raises(Stopped, match=f"stopped in stage probe; go on with: saccade train resnet20 .* --out {run}"):
         saccade.train("resnet20", colours, out=run, progress=False, minutes=0.02, **SMALL)
     fitted, solved = run / "stages" / "1-descent", run / "stages" / "2-probe"
     assert not (run / "best.safetensors").exists()

@@ -248,3 +248,21 @@ def test_a_run_that_ended_meanwhile_is_not_overwritten(
     assert code == 2
     assert "holds a run already" in printed
     assert (run / "config.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("make_plan", "stopped before the run had begun: nothing of it is kept; the same command begins it again"),
+        ("_report", "stopped; go on with: saccade train resnet20 {data} --out {run} --resume"),
+    ],
+)
+def test_a_signal_outside_the_loop_says_what_to_do(
+    run: Path, colours: Path, tmp_path: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch, place: str, words: str
+) -> None:
+    """While the data are read, in a folder of another run; while the checkpoint of a finished run is measured."""
+    own = Path(shutil.copytree(run, tmp_path / "run"))
+    monkeypatch.setattr(loop, place, lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+    code, printed = train(shell, colours, own, "--overwrite" if place == "make_plan" else "--resume")
+    assert (code, printed.splitlines()[-1]) == (130, "saccade: " + words.format(data=colours, run=own))
+    assert digest(own) == digest(run)

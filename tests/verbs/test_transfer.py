@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -277,3 +278,20 @@ def test_wrong_words_are_exit_2(
     code, _, err = shell("transfer", colours, "--weights", run, "--out", tmp_path / "out", *arguments)
     assert (code, message in err) == (2, True)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_signal_says_that_the_same_command_goes_on(
+    colours: Path, run: Path, tmp_path: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a run of its own too, which says how to go on with it alone."""
+    out = tmp_path / "out"
+    for place, number in (("fit", signal.SIGTERM), ("cached_features", signal.SIGINT)):
+
+        def stop(*_: object, number: int = number, **__: object) -> None:
+            os.kill(os.getpid(), number)
+
+        monkeypatch.setattr(f"saccade.verbs.transfer.{place}", stop)
+        methods = ("--methods", "scratch", "--seeds", 1, *FAST)
+        code, _, err = shell("transfer", colours, "--weights", run, "--out", out, *methods)
+        words = f"stopped; the same command goes on: features and runs that are finished stay in {out}"
+        assert (code, words in err) == (128 + number, True), err

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import stats
+
+from saccade.machine.files import make_folder, write_whole
 
 LINEAR = ("svm", "logistic", "svm_depths", "logistic_depths")
 TRAINED = ("last_block", "layers", "scratch")
@@ -55,6 +59,21 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"says": METHODS[self.method]}
+
+
+def keep_trial(path: Path, key: str, trial: Trial) -> None:
+    """Write a trial, with a key of all that it follows from. Raises ResourceError."""
+    make_folder(path.parent)
+    write_whole(path, json.dumps({"key": key, "trial": asdict(trial)}, indent=2))
+
+
+def known_trial(path: Path, key: str) -> Trial | None:
+    """The trial of an earlier call, if it followed from the same."""
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        return Trial(**state["trial"]) if state["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def interval(values: Sequence[float], ratio: float) -> tuple[float | None, float | None]:

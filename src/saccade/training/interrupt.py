@@ -1,9 +1,13 @@
-"""Ctrl-C, SIGTERM and a closed terminal: the handler only sets a flag; the loop saves at the next step and ends."""
+"""Ctrl-C, SIGTERM and a closed terminal. In the training loop the handler only sets a flag; the loop saves at the next
+step and ends (`Interrupt`). Around it, where there is nothing to save, work ends at once (`ends_with_advice`). Either
+way a person is told how to go on."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -12,8 +16,8 @@ SIGNALS = [number for number in (signal.SIGINT, signal.SIGTERM, HANG_UP) if numb
 
 
 class Stopped(Exception):
-    """A run ended by a signal, after saving. `exit_code` is 128 + its number: 130 for Ctrl-C (SIGINT), 143 for
-    SIGTERM, 129 for SIGHUP."""
+    """Work ended by a signal, and how to go on with it. `exit_code` is 128 + its number: 130 for Ctrl-C (SIGINT), 143
+    for SIGTERM, 129 for SIGHUP."""
 
     def __init__(self, number: int, advice: str) -> None:
         super().__init__(advice)
@@ -31,17 +35,57 @@ class Interrupt:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
-        if threading.current_thread() is threading.main_thread():  # signals can be set nowhere else
-            for number in SIGNALS:
-                if number != HANG_UP or signal.getsignal(number) is not signal.SIG_IGN:
-                    self._before[number] = signal.signal(number, self._receive)
+        self._before = _handle(self._receive)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        _restore(self._before)
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         if self.number:
             raise SystemExit(128 + number)
         self.number = number
+
+
+@contextmanager
+def ends_with_advice(advice: Callable[[], str]) -> Iterator[None]:
+    """Context in which SIGINT, SIGTERM or SIGHUP ends what is done at once: what is whole on the disk stays, and
+    `Stopped` says what `advice` gives then. A context of its kind, or an `Interrupt`, within it comes first.
+
+    Raises:
+        Stopped: a signal came.
+    """
+    came: list[int] = []
+
+    def end(number: int, _: FrameType | None) -> None:
+        came.append(number)
+        raise KeyboardInterrupt  # which no `except Exception` on its way holds up
+
+    before = _handle(end)
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as error:
+        if isinstance(error, SystemExit) and isinstance(error.code, int) and error.code - 128 in SIGNALS:
+            came.append(error.code - 128)  # the second one within an `Interrupt`
+        if not came:
+            raise
+        _restore(before)
+        raise Stopped(came[-1], advice()) from None
+    finally:
+        _restore(before)
+
+
+Handler = Callable[[int, FrameType | None], None]
+
+
+def _handle(handler: Handler) -> dict[int, Any]:
+    """Let `handler` take the signals, but a SIGHUP that is ignored; those that took them before."""
+    if threading.current_thread() is not threading.main_thread():  # signals can be set nowhere else
+        return {}
+    heard = [n for n in SIGNALS if n != HANG_UP or signal.getsignal(n) is not signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in heard}
+
+
+def _restore(before: dict[int, Any]) -> None:
+    for number, handler in before.items():
+        signal.signal(number, handler)

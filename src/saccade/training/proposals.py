@@ -103,11 +103,13 @@ def compute_proposals(plan: Plan, device: torch.device, display: Display) -> Non
     if records:
         workers = loader_workers(plan.settings.workers, device, processes_here())
         loader = as_predicted(plan.dataset, records, plan.task, plan.preprocessing, workers)
-        with display:
-            for number, batch in enumerate(loader.epoch(0), 1):
-                boxes += sum(map(len, batch.given or ()))
-                display.work("proposals", number / len(loader))
-        loader.close()
+        try:
+            with display:
+                for number, batch in enumerate(loader.epoch(0), 1):
+                    boxes += sum(map(len, batch.given or ()))
+                    display.work("proposals", number / len(loader))
+        finally:
+            loader.close()
         name = str(plan.preprocessing.proposals).replace("_", " ")
         display.say(f"proposals by {name}: {boxes / len(records):.0f} boxes an image")
     from_first(None)

@@ -35,7 +35,7 @@ from saccade.models.weights import start_from, weights_path
 from saccade.solvers.features import as_predicted
 from saccade.solvers.probe import solve_probe
 from saccade.training.display import Display
-from saccade.training.interrupt import Interrupt, Stopped
+from saccade.training.interrupt import Stopped, ends_with_advice
 from saccade.training.plan import Plan
 from saccade.training.proposals import compute_proposals, computes_proposals
 from saccade.training.run_folder import PLANNED, is_planned
@@ -81,11 +81,12 @@ def run_stages(plan: Plan, stages: Sequence[Stage], run: Path, make: Makers, *, 
         What the stages raise. The run's folder then holds what `resume` needs.
     """
     plan = _share_minutes(plan, sum(isinstance(stage, Fit) for stage in stages))
-    new = from_first(not resume or is_planned(run))
+    new, on = from_first(not resume or is_planned(run)), plan.how_to_go_on(run)
     if is_main_process() and new and computes_proposals(plan):  # which takes minutes, in which the run may be killed
         make_folder(run)
         write_config(run, plan.to_json() | PLANNED)
-    compute_proposals(plan, make.device, make.display)
+    with ends_with_advice(lambda: f"stopped while proposals were computed, of which none is lost; {on}"):
+        compute_proposals(plan, make.device, make.display)
     if is_main_process() and not resume:
         shutil.rmtree(run / FOLDER, ignore_errors=True)
     if is_main_process() and (len(stages) > 1 or isinstance(stages[0], Solve)):
@@ -234,19 +235,12 @@ def _solved(plan: Plan, stage: Solve, folder: Path, make: Makers) -> dict[str, T
     """The tensors of the network after the solve."""
     torch.manual_seed(plan.settings.seed)
     network, fresh = network_so_far(plan)
-    with make.display, Interrupt() as interrupt:
-
-        def batches() -> Iterator[Batch]:
-            for batch in _images(plan, make, stage.name):
-                if interrupt.number:
-                    raise Stopped(interrupt.number, _advice(plan, stage, folder))
-                yield batch
-
+    with make.display, ends_with_advice(lambda: _advice(plan, stage, folder)):
         given = Given(
             network=network.to(make.device),
             fresh=frozenset(fresh),
             classes=plan.dataset.classes,
-            batches=batches,
+            batches=lambda: _images(plan, make, stage.name),
             device=make.device,
             seed=plan.settings.seed,
             folder=folder,

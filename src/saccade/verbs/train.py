@@ -35,7 +35,7 @@ from saccade.models.weights import weights_path
 from saccade.reports.gallery import Gallery
 from saccade.tasks.table import TASKS
 from saccade.training.display import Display
-from saccade.training.interrupt import Interrupt, Stopped
+from saccade.training.interrupt import Interrupt, Stopped, ends_with_advice
 from saccade.training.joint import Sources
 from saccade.training.lock import lock
 from saccade.training.measure import images_of_curves, measure
@@ -46,7 +46,7 @@ from saccade.training.points import add_to_point
 from saccade.training.prepare import Parts, make_loader, prepare
 from saccade.training.proposals import with_proposals
 from saccade.training.rescale import random_scale
-from saccade.training.run_folder import agreed_run_folder, full_disk, run_folder
+from saccade.training.run_folder import agreed_run_folder, full_disk, run_folder, what_to_do
 from saccade.training.stages import Makers, find_stages, network_so_far, run_stages
 from saccade.training.state import Log, Progress, read_config, save_state, thin_state
 from saccade.training.taken import Taken
@@ -97,7 +97,7 @@ def train(
 
     Raises:
         UsageError, DataError, ModelFileError, ResourceError: with what to do.
-        DivergedError, Stopped: the loss became NaN or infinite; a signal came, and the state is saved.
+        DivergedError, Stopped: the loss became NaN or infinite; a signal came: what is saved, and how to go on.
     """
     data, out, weights, config = at_home(data), at_home(out), at_home(weights), at_home(config)
     sources = Sources(data, at_home(join), at_home(tree))
@@ -106,16 +106,17 @@ def train(
     run = agreed_run_folder(out, model, data, resume, overwrite)
     stored = read_config(run) if resume else None
     file = None if config is None else Path(config)
-    if weights is not None:  # what is wrong with them comes before slow work
-        weights_path(model, weights, progress and is_main_process(), asked_trunk(model, file, settings, stored))
-    plan_it = partial(make_plan, task=task) if stored is None else partial(resume_plan, stored=stored)
-    plan = plan_it(model, sources, recipe=recipe, config=file, flags=settings, weights=weights)
-    plan = with_proposals(plan, at_home(proposals), stored)
-    with lock(run) as first:
-        if first:
-            run_folder(run, model, data, resume, overwrite)  # another run may have ended there since
-        display = Display(progress and is_main_process(), on_epoch)
-        return run_stages(plan, find_stages(plan, stored), run, _makers(device, display), resume=resume)
+    with ends_with_advice(what_to_do(model, data, run, resume)):
+        if weights is not None:  # what is wrong with them comes before slow work
+            weights_path(model, weights, progress and is_main_process(), asked_trunk(model, file, settings, stored))
+        plan_it = partial(make_plan, task=task) if stored is None else partial(resume_plan, stored=stored)
+        plan = plan_it(model, sources, recipe=recipe, config=file, flags=settings, weights=weights)
+        plan = with_proposals(plan, at_home(proposals), stored)
+        with lock(run) as first:
+            if first:
+                run_folder(run, model, data, resume, overwrite)  # another run may have ended there since
+            display = Display(progress and is_main_process(), on_epoch)
+            return run_stages(plan, find_stages(plan, stored), run, _makers(device, display), resume=resume)
 
 
 def _makers(device: str | None, display: Display) -> Makers:

@@ -6,6 +6,7 @@ checkpoint, thresholds) it chooses on a part of them. The images held back only 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -24,18 +25,12 @@ from saccade.data.dataset import Record
 from saccade.data.truth import read_truth
 from saccade.data.types import Batch
 from saccade.errors import UsageError, suggest
-from saccade.experiments.splits import (
-    Division,
-    divide,
-    keep_probe,
-    scored,
-    training_plan,
-)
-from saccade.experiments.trials import METHODS, TRAINED, Trial, recommend, summarise
+from saccade.experiments.splits import Division, divide, keep_probe, scored, training_plan
+from saccade.experiments.trials import METHODS, TRAINED, Trial, keep_trial, known_trial, recommend, summarise
 from saccade.inference.predictor import load
 from saccade.inference.score import Pass, score
 from saccade.machine.device import describe_hardware, pick_device
-from saccade.machine.files import inside, make_folder, report_folder, write_whole
+from saccade.machine.files import inside, report_folder, write_whole
 from saccade.machine.paths import at_home
 from saccade.machine.terminal import printable
 from saccade.models import known_model, model_module
@@ -54,6 +49,7 @@ from saccade.solvers.probe import check_linear, targets_of
 from saccade.tasks.table import TASKS
 from saccade.training.depth import find_parts
 from saccade.training.display import Display
+from saccade.training.interrupt import Stopped, ends_with_advice
 from saccade.training.lock import lock
 from saccade.training.plan import Plan, fingerprint, make_plan
 from saccade.verbs.train import fit
@@ -114,7 +110,7 @@ def transfer(
         run, why, metrics}, seconds, report}`.
 
     Raises:
-        UsageError, DataError, ModelFileError, ResourceError: with what to do.
+        UsageError, DataError, ModelFileError, ResourceError, Stopped: with what to do.
     """
     begun = time.monotonic()
     data, weights, out = at_home(data), at_home(weights), at_home(out)
@@ -130,20 +126,32 @@ def transfer(
     frozen = Frozen(network, head, plan.preprocessing, digest_of(plan.module))
     folder = report_folder(Path(out) if out is not None else Path("runs") / f"transfer-{plan.dataset.root.name}")
     console = Console(stderr=True, quiet=not progress, soft_wrap=True)
-    _report_refused(plan, folder, console)
-    divisions = divide(plan, seeds)
-    for division in divisions:
-        check_enough(str(plan.dataset.root), plan.dataset.classes, _targets(plan, division.training), plan.task)
-    place, workers = inside(folder, "features"), plan.settings.workers
-    features = cached_features(place, frozen, plan.dataset, plan.task, pick_device(device), workers, progress)
-    whence = "from the disk" if features.cached else f"computed in {features.seconds:.1f} s"
-    console.print(f"features of {len(features.ids)} images {whence}", highlight=False, markup=False)
-    experiment = Experiment(plan, frozen, features, folder, device, console)
-    trials: list[Trial] = []
-    for trial in _trials(experiment, divisions, wanted):
-        trials.append(trial)
-        _show(experiment, trial, begun)
-    return _conclude(experiment, divisions, trials, str(data), str(weights), begun)
+    with _stoppable(folder):
+        _report_refused(plan, folder, console)
+        divisions = divide(plan, seeds)
+        for division in divisions:
+            check_enough(str(plan.dataset.root), plan.dataset.classes, _targets(plan, division.training), plan.task)
+        place, workers = inside(folder, "features"), plan.settings.workers
+        features = cached_features(place, frozen, plan.dataset, plan.task, pick_device(device), workers, progress)
+        whence = "from the disk" if features.cached else f"computed in {features.seconds:.1f} s"
+        console.print(f"features of {len(features.ids)} images {whence}", highlight=False, markup=False)
+        experiment = Experiment(plan, frozen, features, folder, device, console)
+        trials: list[Trial] = []
+        for trial in _trials(experiment, divisions, wanted):
+            trials.append(trial)
+            _show(experiment, trial, begun)
+        return _conclude(experiment, divisions, trials, str(data), str(weights), begun)
+
+
+@contextlib.contextmanager
+def _stoppable(folder: Path) -> Iterator[None]:
+    """Context in which a signal, in a run too, ends the experiment with what to do."""
+    advice = f"stopped; the same command goes on: features and runs that are finished stay in {folder}"
+    try:
+        with ends_with_advice(lambda: advice):
+            yield
+    except Stopped as stopped:
+        raise Stopped(stopped.exit_code - 128, advice) from stopped
 
 
 def _report_refused(plan: Plan, folder: Path, console: Console) -> None:
@@ -311,7 +319,7 @@ def _training_trial(
     kept = inside(experiment.out, "trials", f"{name}.json")
     run = inside(experiment.out, "runs", name)
     ready = str(run) if share == 1 and seed == 0 else None
-    known = _known(kept, key)
+    known = known_trial(kept, key)
     if known is not None and (ready is None or (run / "last.safetensors").is_file()):
         return dataclasses.replace(known, run=ready)
     experiment.console.print(f"{METHODS[method]}, seed {seed}, {len(training)} images", highlight=False, markup=False)
@@ -325,8 +333,7 @@ def _training_trial(
     trial = Trial(method, seed, len(training), share, _score(plan, metrics), metrics, seconds, chosen, ready)
     if ready is None:
         shutil.rmtree(run)
-    make_folder(kept.parent)
-    write_whole(kept, json.dumps({"key": key, "trial": dataclasses.asdict(trial)}, indent=2))
+    keep_trial(kept, key, trial)
     return trial
 
 
@@ -337,15 +344,6 @@ def _key(plan: Plan, held: Sequence[Record], start: Path | None) -> str:
     settled = {name: value for name, value in plan.to_json().items() if name not in ("fingerprint", "weights")}
     causes = [settled, content, [fingerprint(part) for part in parts]]
     return hashlib.sha256(json.dumps(causes, sort_keys=True).encode()).hexdigest()
-
-
-def _known(path: Path, key: str) -> Trial | None:
-    """The trial of an earlier call, if it was the same."""
-    try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-        return Trial(**state["trial"]) if state["key"] == key else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _score(plan: Plan, metrics: dict[str, float | None]) -> float:
