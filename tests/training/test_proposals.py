@@ -157,6 +157,28 @@ def test_a_run_killed_while_its_proposals_are_computed_goes_on(
         saccade.train(model, data, out=run, progress=False)
 
 
+def test_what_stops_a_run_before_its_first_step_is_said_before_proposals_are_computed(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: tuple[Path, Path]
+) -> None:
+    """The size, a pass too small for batch norm, the precision, frozen parts, weights of another network."""
+
+    def compute(*_: object) -> None:
+        raise AssertionError("proposals are computed")
+
+    monkeypatch.setattr("saccade.training.stages.compute_proposals", compute)
+    for changes, words in (
+        ({"size": 16, "batch": 1}, "learns nothing from one image of 16x16 at a time"),
+        ({"precision": "fp16"}, "precision fp16 needs a GPU"),
+        ({"freeze": 40}, r"allowed are 0 to \d"),
+        ({"weights": trained[0], "trunk_width": 8, "head_width": 8}, "weights of another network"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            saccade.train(MODEL, data, out=tmp_path / "run", progress=False, **FLAGS | changes)
+    with pytest.raises(UsageError, match=r"size 8x8 is too small for fast_rcnn_vgg16"):
+        saccade.train("fast_rcnn_vgg16", data, out=tmp_path / "run", progress=False, size=8)
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_was_only_planned_may_begin_anew(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: tuple[Path, Path]
 ) -> None:

@@ -27,10 +27,9 @@ def choose_precision(wanted: str, model: nn.Module, batch: Batch, device: torch.
     "auto" takes bf16 where the hardware multiplies it natively and the loss of the first batch agrees with fp32.
 
     Raises:
-        UsageError: fp16 on a CPU, where it is emulated and some 200 times slower than bf16.
+        UsageError: as `check_precision`.
     """
-    if wanted == "fp16" and device.type == "cpu":
-        raise UsageError("precision fp16 needs a GPU; on a CPU use bf16 or fp32")
+    check_precision(wanted, device)
     if wanted != "auto":
         return wanted, "as asked"
     if not has_fast_bf16(device):
@@ -40,6 +39,12 @@ def choose_precision(wanted: str, model: nn.Module, batch: Batch, device: torch.
     if difference <= AGREEMENT:
         return "bf16", f"first loss {rough:.4g} in bf16, {exact:.4g} in fp32"
     return "fp32", f"bf16 disagrees: first loss {rough:.4g}, {exact:.4g} in fp32"
+
+
+def check_precision(wanted: str, device: torch.device) -> None:
+    """Raises UsageError for fp16 on a CPU, where it is emulated and some 200 times slower than bf16."""
+    if wanted == "fp16" and device.type == "cpu":
+        raise UsageError("precision fp16 needs a GPU; on a CPU use bf16 or fp32")
 
 
 def find_batch(

@@ -35,12 +35,12 @@ from saccade.models.standing import parts_of, trunk_of
 from saccade.models.weights import Start, start_from, weights_path
 from saccade.ops import conv_gradients
 from saccade.training.border import BorderWeights
-from saccade.training.buildable import smallest_size
+from saccade.training.buildable import check_buildable, smallest_size
 from saccade.training.depth import find_parts, freeze, rate_scales
 from saccade.training.display import Display
 from saccade.training.optimizer import AveragedWeights, make_optimizer
 from saccade.training.plan import FITTED, Plan
-from saccade.training.precision import choose_precision, find_batch
+from saccade.training.precision import check_precision, choose_precision, find_batch
 from saccade.training.state import STATE, Log, Progress, load_state, read_config, write_config
 
 
@@ -146,8 +146,22 @@ def _check_pass(plan: Plan) -> None:
     if not takes(plan.module, model_of_shapes(plan.module, plan.config).train(), height, width):
         raise UsageError(
             f"batch norm of {plan.model} learns nothing from one image of {height}x{width} at a time: use a larger "
-            "--batch or --size, or norm=frozen where the model has it"
+            "--batch or --size, or norm=frozen (of a trunk trunk_norm=frozen) where the model has it"
         )
+
+
+def check_start(plan: Plan, device: torch.device) -> None:
+    """What `prepare` would refuse and can be told without its network, for work that comes before it.
+
+    Raises:
+        UsageError: the size, a pass too small for batch norm, fp16 on a CPU, more frozen parts than there are.
+    """
+    check_buildable(plan.module, plan.model, plan.config, (), plan.settings, plan.preprocessing.size)
+    _check_pass(plan)
+    check_precision(plan.settings.precision, device)
+    if plan.settings.freeze:
+        parts = find_parts(model_of_shapes(plan.module, plan.config), class_tensors(plan.module, plan.config))
+        freeze(parts, plan.settings.freeze, plan.model)
 
 
 def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume: bool) -> tuple[Parts, Progress]:

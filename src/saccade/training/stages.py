@@ -37,6 +37,7 @@ from saccade.solvers.probe import solve_probe
 from saccade.training.display import Display
 from saccade.training.interrupt import Stopped, ends_with_advice
 from saccade.training.plan import Plan
+from saccade.training.prepare import check_start
 from saccade.training.proposals import compute_proposals, computes_proposals
 from saccade.training.run_folder import PLANNED, is_planned
 from saccade.training.state import read_config, write_config
@@ -82,6 +83,8 @@ def run_stages(plan: Plan, stages: Sequence[Stage], run: Path, make: Makers, *, 
     """
     plan = _share_minutes(plan, sum(isinstance(stage, Fit) for stage in stages))
     new, on = from_first(not resume or is_planned(run)), plan.how_to_go_on(run)
+    if new and (computes_proposals(plan) or len(stages) > 1):
+        _check_course(plan, stages, make.device)
     if is_main_process() and new and computes_proposals(plan):  # which takes minutes, in which the run may be killed
         make_folder(run)
         write_config(run, plan.to_json() | PLANNED)
@@ -110,6 +113,20 @@ def run_stages(plan: Plan, stages: Sequence[Stage], run: Path, make: Makers, *, 
             start = _fit(_after(plan, start), stage, folder, make.fit, resume, number == last, rest)
             fitted = folder
     return make.conclude(_after(plan, start), run, fitted)
+
+
+def _check_course(plan: Plan, stages: Sequence[Stage], device: torch.device) -> None:
+    """What would stop a fit before its first step is said before the minutes of proposals, or of the stages before it.
+
+    Raises:
+        UsageError: as `check_start`; weights of another network.
+        ModelFileError: weights that cannot be read.
+    """
+    for stage in stages:
+        if isinstance(stage, Fit):
+            check_start(_plan_of(plan, stage, None), device)
+    if plan.weights is not None:
+        network_so_far(plan if isinstance(stages[0], Solve) else _plan_of(plan, stages[0], None))
 
 
 def _has_begun(stored: Mapping[str, Any]) -> bool:
