@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 HANG_UP = getattr(signal, "SIGHUP", None)  # Windows has none
+ECHO = 0.5  # seconds in which signals count as one: timeout(1) sends its own to the process and again to its group
 SIGNALS = [number for number in (signal.SIGINT, signal.SIGTERM, HANG_UP) if number is not None]
 
 
@@ -25,13 +27,15 @@ class Stopped(Exception):
 
 
 class Interrupt:
-    """Context in which the first SIGINT, SIGTERM or SIGHUP sets `number`; a second one ends the process at once.
+    """Context in which the first SIGINT, SIGTERM or SIGHUP sets `number`; a second one, if it is no echo of the first,
+    ends the process at once.
 
     A SIGHUP that the caller has ignored, as `nohup` does, stays ignored: the run outlives its terminal.
     """
 
     def __init__(self) -> None:
         self.number = 0
+        self._since = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
@@ -42,9 +46,10 @@ class Interrupt:
         _restore(self._before)
 
     def _receive(self, number: int, _: FrameType | None) -> None:
-        if self.number:
+        if not self.number:
+            self.number, self._since = number, time.monotonic()
+        elif time.monotonic() - self._since >= ECHO:
             raise SystemExit(128 + number)
-        self.number = number
 
 
 @contextmanager
@@ -56,8 +61,13 @@ def ends_with_advice(advice: Callable[[], str]) -> Iterator[None]:
         Stopped: a signal came.
     """
     came: list[int] = []
+    since = 0.0
 
     def end(number: int, _: FrameType | None) -> None:
+        nonlocal since
+        if came and time.monotonic() - since < ECHO:
+            return
+        since = time.monotonic()
         came.append(number)
         raise KeyboardInterrupt  # which no `except Exception` on its way holds up
 
@@ -69,7 +79,6 @@ def ends_with_advice(advice: Callable[[], str]) -> Iterator[None]:
             came.append(error.code - 128)  # the second one within an `Interrupt`
         if not came:
             raise
-        _restore(before)
         raise Stopped(came[-1], advice()) from None
     finally:
         _restore(before)
