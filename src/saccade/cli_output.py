@@ -72,13 +72,15 @@ def show_layers(result: dict[str, Any]) -> None:
 
 
 def show_settings(rows: list[dict[str, Any]]) -> None:
-    """Settings as `name value meaning` under the heading of their group; where a recipe sets one, it is named."""
+    """Settings as `name value meaning` under the heading of their group; where a recipe sets one, it is named, and what
+    it sets where a run starts from weights."""
     group = None
     for row in rows:
         if row["group"] != group:
             typer.echo(f"{'' if group is None else chr(10)}{row['group']}:")
             group = row["group"]
         source = "" if row["from"] == "default" else f" [{row['from']}]"
+        source += "" if row["with_weights"] is None else f" [{_value(row['with_weights'])} with --weights]"
         typer.echo(f"{row['name']:<18} {_value(row['value']):<16} {row['help'] or row['type']}{source}")
 
 

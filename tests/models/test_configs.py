@@ -161,11 +161,15 @@ def test_settings_of_a_model_name_what_its_recipe_sets() -> None:
     assert {name for name, row in rows.items() if row["from"] == "recipe default"} == set(own)
     assert rows["lr"]["value"] == own["lr"]
     assert rows["priors"]["of"] == "atss_small"
+    assert all(row["with_weights"] is None for row in rows.values())
+    paper = {row["name"]: row["with_weights"] for row in describe_settings("fast_rcnn_vgg16", "paper")}
+    assert {name: value for name, value in paper.items() if value is not None} == {"freeze": 4}
     with pytest.raises(UsageError, match="has no recipe 'papr'"):
         describe_settings("atss_small", "papr")
 
 
 def test_the_command_line_lists_fields_and_layers(shell: Shell) -> None:
+    assert "[4 with --weights]" in shell("settings", "fast_rcnn_vgg16", "--recipe", "paper")[1]
     code, out, _ = shell("settings", "resnet20")
     assert code == 0
     heads = [line for line in out.splitlines() if line.endswith(":")]

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from saccade.config import Settings
 from saccade.errors import UsageError, suggest
-from saccade.models.contract import Room, recipe_of
+from saccade.models.contract import Room, recipe_of, with_weights
 
 _UNIONS = (types.UnionType, typing.Union)  # int | None, and what Python makes of Literal[...] | None
 
@@ -274,7 +274,8 @@ def describe_settings(model: str | None = None, recipe: str = "default") -> list
 
     Returns:
         A row a setting: `name`, `value` (JSON-able), `from` ("default" or the recipe), `of` ("training" or the model),
-        `group` (run, optimiser, numerics, data, augmentation, files, or "of MODEL"), `type`, `help`.
+        `group` (run, optimiser, numerics, data, augmentation, files, or "of MODEL"), `type`, `help`; `with_weights`:
+        what the recipe sets instead where the run starts from weights (None: nothing else).
 
     Raises:
         UsageError: no such model or recipe.
@@ -282,11 +283,13 @@ def describe_settings(model: str | None = None, recipe: str = "default") -> list
     from saccade.models import known_model, model_module
 
     own: dict[str, Any] = {}
+    from_weights: dict[str, Any] = {}
     fields: list[dict[str, Any]] = []
     if model is not None:
         model = known_model(model)
         module = model_module(model)
         own = recipe_of(module, model, recipe)
+        from_weights = with_weights(module, model, recipe, getattr(module.VARIANTS[model], "trunk", None))
         fields = [dict(row, of=model, group=f"of {model}") for row in describe_fields(module.VARIANTS[model])]
     hints = typing.get_type_hints(Settings)
     training = [
@@ -297,6 +300,7 @@ def describe_settings(model: str | None = None, recipe: str = "default") -> list
     rows = [dict(row, of="training") for row in training] + fields
     for row in rows:
         row["from"] = f"recipe {recipe}" if row["name"] in own else "default"
+        row["with_weights"] = from_weights.get(row["name"])
         value = own.get(row["name"], row["value"])
         row["value"] = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else _lists(value)  # type: ignore[arg-type]
     return rows
