@@ -19,8 +19,6 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"%!PS", "EPS"),
     (b"\xc5\xd0\xd3\xc6", "EPS"),
     (b"8BPS", "PSD"),
-    (b"PK\x03\x04", "a zip archive"),
-    (b"\x1f\x8b", "a gzip archive"),
     (b"\x80\x02", "a pickle"),
     (b"\x80\x03", "a pickle"),
     (b"\x80\x04", "a pickle"),
@@ -33,6 +31,19 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
     (b"\xff\x0a", "JPEG XL"),
 )
+_ARCHIVES: tuple[tuple[bytes, str], ...] = (
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"PK\x05\x06", "a ZIP archive without content"),
+    (b"PK\x07\x08", "a part of a ZIP archive"),
+    (b"Rar!\x1a\x07", "a RAR archive"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"\x1f\x8b", "a gzip file"),
+    (b"BZh", "a bzip2 file"),
+    (b"\xfd7zXZ\0", "an xz file"),
+    (b"\x28\xb5\x2f\xfd", "a zstd file"),
+)
+TAR = slice(257, 262)
+"""Where a tar archive says that it is one."""
 _PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"8BPS",
              b"\0\0\0\x0cjP  ", b"\0\0\0\x0cJXL ", b"\xff\x0a", b"\xffO\xffQ")  # fmt: skip
 
@@ -48,11 +59,21 @@ def is_picture_head(head: bytes) -> bool:
     )
 
 
+def archive_kind(head: bytes) -> str | None:
+    """What kind of archive, or of compressed file, begins with `head`, in words; None of any other file. A plain tar
+    archive is seen in 262 bytes."""
+    if head[TAR] == b"ustar":
+        return "a tar archive"
+    return next((kind for magic, kind in _ARCHIVES if head.startswith(magic)), None)
+
+
 def what_it_is(head: bytes) -> str:
     """What a file that begins with `head` (some 64 bytes) seems to be, in words for a refusal."""
     for magic, kind in _MAGIC:
         if head.startswith(magic):
             return f"not an image that can be read (found {kind})"
+    if archive := archive_kind(head):
+        return f"not an image that can be read (found {archive}: unpack it)"
     if head[4:8] == b"ftyp":
         kind = head[8:12].decode("ascii", "replace").strip()
         return f"not an image that can be read (found {kind!r}: HEIC, AVIF or video; convert it to JPEG or PNG)"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from PIL import Image
 
 from saccade.data.formats import read, recognise
 from saccade.data.formats.exports import describe_export
+from saccade.data.image import decode
 from saccade.errors import DataError
 
 CREATEML = json.dumps([{"image": "0.jpg", "annotations": [{"label": "a", "coordinates": {"x": 1}}]}])
@@ -65,6 +68,64 @@ def test_classes_in_the_names_of_files_are_seen(tmp_path: Path) -> None:
     _pictures(tmp_path, *(f"train/{c}.{i}.jpg" for c in ("cat", "dog") for i in range(2)), "test/1.jpg", "test/2.jpg")
     with pytest.raises(DataError, match=r"test/, train/: .*seem to say the classes \('cat', 'dog'\): .*train/cat/"):
         read(tmp_path)
+
+
+def _zipped(path: Path, *names: str) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, "x")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (
+            ("annotations.xml", "images/0.jpg", "images/1.JPG", "__MACOSX/._1.jpg"),
+            r"a ZIP archive with 2 pictures, CVAT's labels \(annotations.xml\), 1 .xml file; archives are not read. "
+            r"Unpack it \(python -m zipfile -e '.*/my set.zip' '.*/my set'\) and give the folder .*/my set",
+        ),
+        (("annotations.xml",), "with no picture, CVAT's labels.*into the folder of the pictures.*export again with"),
+        (("data.yaml", "train/images/0.jpg", "train/labels/0.txt"), r"1 picture, YOLO's description \(data.yaml\)"),
+        (("train/_annotations.coco.json", "train/0.jpg"), "Roboflow's labels in COCO's form"),
+        (("result.json", "images/0.jpg"), "Label Studio's labels in COCO's form"),
+        (("[Content_Types].xml", "xl/workbook.xml"), "an Excel workbook, which is not read; save its table as .csv"),
+    ],
+)
+def test_an_archive_is_named_with_what_it_holds_and_how_to_unpack_it(
+    tmp_path: Path, names: tuple[str, ...], words: str
+) -> None:
+    """Given itself, with a format in front, or in a folder of nothing else."""
+    path = _zipped(tmp_path / "my set.zip", *names)
+    for place in (path, f"coco:{path}", tmp_path):
+        with pytest.raises(DataError, match=words):
+            read(place)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.rar", b"Rar!\x1a\x07\x01\0", r"a RAR archive; archives are not read. Unpack it and give what comes out"),
+        ("a.7z", b"7z\xbc\xaf\x27\x1c\0", "a 7z archive; archives are not read"),
+        ("a.zip", b"PK\x03\x04 cut off", "a ZIP archive; archives are not read. Unpack it"),
+        ("no suffix", b"BZh9", "a bzip2 file; .* such as the folder .*no suffix-unpacked"),
+        ("a.tar.gz", None, r"a gzip file of a tar archive; .*python -m tarfile -e .*/a.tar.gz .*/a\)"),
+        ("a.tar", None, r"a tar archive; .*python -m tarfile -e .*/a.tar .*/a\)"),
+    ],
+)
+def test_other_archives_are_known_by_their_content(
+    tmp_path: Path, name: str, content: bytes | None, words: str
+) -> None:
+    if content is None:
+        with tarfile.open(tmp_path / name, "w:gz" if name.endswith("gz") else "w") as archive:
+            archive.add(_pictures(tmp_path / "set", "0.jpg"), "set")
+    else:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        read(tmp_path / name)
+    if content is not None:
+        with pytest.raises(DataError, match=r"found a.* (archive|file): unpack it"):
+            decode(tmp_path / name)
 
 
 def test_columns_that_no_reader_knows_are_shown(tmp_path: Path) -> None:

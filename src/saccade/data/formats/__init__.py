@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from saccade.data.dataset import DataSet, count_labels
+from saccade.data.formats.archives import archive_in, describe_archive
 from saccade.data.formats.exports import describe_export, describe_file, describe_layout
 from saccade.data.formats.listing import is_foreign, list_folders, list_images, relative
 from saccade.data.identities import take_identities
@@ -195,6 +196,8 @@ def _place(path: str | Path) -> Path:
     root = Path(path)
     if not root.exists():
         raise DataError(f"{root}: no such file or folder")
+    if root.is_file() and (archive := describe_archive(root)):
+        raise DataError(f"{root}: {archive}")
     folder = root if root.is_dir() else root.parent
     return root.resolve() if not folder.name or ".." in root.parts else root
 
@@ -207,13 +210,13 @@ def _unknown(root: Path) -> str:
         return f"{root}: this file describes no data set that is known; give the folder, or one of:{wanted}"
     images = len(list_images(root))
     if not images:
-        if known := describe_layout(root):
+        if known := archive_in(root) or describe_layout(root):
             return f"{root}: no picture in this folder or below; {known}"
         return f"{root}: no picture in this folder or below (looked for {' '.join(SUFFIXES)})"
     sets = [f for f in list_folders(root) if any(_module(name).looks_like(f) for name in FORMATS if name != "folder")]
     if sets:
         return f"{root}: several data sets lie here; name one: {', '.join(str(s) for s in sets[:10])}"
-    if known := describe_layout(root):
+    if known := describe_layout(root) or archive_in(root):
         return f"{root}: {known}"
     files = [p.name for p in sorted(root.iterdir()) if p.suffix.lower() in (".csv", ".json", ".xml", ".yaml", ".yml")]
     found = ", ".join([f"{f.name}/" for f in list_folders(root)[:10]] + files[:10]) or "no folders"
