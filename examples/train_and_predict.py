@@ -35,10 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
     predictor = saccade.load(run)  # opened once, it answers for any number of pictures
     for picture in sorted((data / "val").rglob("*.jpg"))[:5]:
         answer = predictor.predict(picture)
-        assert answer.label is not None
-        assert answer.scores is not None
-        name, sure = predictor.classes[answer.label], float(answer.scores[answer.label])
-        print(f"{picture.parent.name}/{picture.name}: {name} ({sure:.0%})")
+        print(f"{picture.parent.name}/{picture.name}: {answer.label_name} ({answer.scores[0]:.0%})")
 
 
 if __name__ == "__main__":

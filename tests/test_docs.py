@@ -257,7 +257,10 @@ def test_the_network_of_the_page_on_own_networks_works(tmp_path: Path) -> None:
         batch = Batch(torch.rand(2, 3, 32, 32), [(32, 32)] * 2, truth)
         (loss,) = model.loss(batch).values()
         assert loss.isfinite()
-        assert [answer.scores is not None and len(answer.scores) for answer in model.predict(batch)] == [10, 10]
+        assert [answer.probabilities is not None and len(answer.probabilities) for answer in model.predict(batch)] == [
+            10,
+            10,
+        ]
     finally:
         del sys.modules["tiny_net"]
     counted = f"{sum(p.numel() for p in model.parameters()):,}"

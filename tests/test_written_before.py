@@ -27,8 +27,8 @@ def test_a_checkpoint_answers_as_it_did(model: str) -> None:
     answer = saccade.load(FOLDER / f"{model}.safetensors", "cpu", "fp32").answer(image)
     before = ANSWERS[model]
     if "scores" in before:
-        assert answer.scores is not None
-        assert answer.scores.tolist() == pytest.approx(before["scores"], abs=1e-4)
+        assert answer.probabilities is not None
+        assert answer.probabilities.tolist() == pytest.approx(before["scores"], abs=1e-4)
     if "boxes" in before:
         assert answer.objects is not None
         torch.testing.assert_close(answer.objects.boxes[:BEST], torch.tensor(before["boxes"][:BEST]), atol=0.05, rtol=0)

@@ -156,8 +156,8 @@ def difference(theirs: dict[str, np.ndarray], ours: Annotation, same: bool) -> s
         distance += 1e6 * (theirs["labels"][:, None] - 1 != ours.objects.labels.numpy())
         worst = distance.min(1).max()
         return f"{count} boxes: {worst:.1g} px, scores {np.abs(theirs['scores'] - scores).max():.1g}"
-    if ours.scores is not None:
-        logarithms = (np.log(np.maximum(p, 1e-12)) for p in (theirs["scores"][0], ours.scores.numpy()))
+    if ours.probabilities is not None:
+        logarithms = (np.log(np.maximum(p, 1e-12)) for p in (theirs["scores"][0], ours.probabilities.numpy()))
         return f"{np.abs(np.subtract(*logarithms)).max():.1g}"
     if ours.semantic is not None and theirs["classes"].shape[1:] == ours.semantic.shape:
         return f"{(theirs['classes'][0] != ours.semantic.numpy()).mean():.1g} of the pixels"

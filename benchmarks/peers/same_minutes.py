@@ -242,7 +242,7 @@ def score_peer(data: Path, folder: Path) -> dict[str, Any]:
     for number, record in enumerate(records):
         answer = Annotation(record.size)
         if scores is not None:
-            answer.scores = torch.from_numpy(scores[number])
+            answer.probabilities = torch.from_numpy(scores[number])
         else:
             values = cv2.imread(str(folder / "predictions" / f"{number:05d}.png"), cv2.IMREAD_UNCHANGED)
             answer.semantic = torch.from_numpy(values)

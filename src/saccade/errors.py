@@ -7,15 +7,18 @@ Anything else that escapes is a fault of ours and exits 1.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 
 class SaccadeError(Exception):
-    """Base of the errors below; `exit_code` is what `saccade` returns to the shell."""
+    """Base of the errors below; `exit_code` is what `saccade` returns to the shell. Where pictures of a list cannot be
+    read, `unreadable` says why, by the place of each."""
 
     exit_code = 1
+    unreadable: Mapping[int, str] = MappingProxyType({})
 
 
 class UsageError(SaccadeError):

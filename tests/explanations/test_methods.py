@@ -113,10 +113,10 @@ def test_a_detection_is_lost_where_it_is_covered() -> None:
 
 def test_which_classes_are_explained() -> None:
     scores = torch.tensor([0.1, 0.6, 0.3])
-    answer = Annotation((4, 4), label=1, scores=scores)
+    answer = Annotation((4, 4), label=1, probabilities=scores)
     assert [t.label for t in classify.choose_targets(answer, [], 2)] == [1, 2]
     assert [t.label for t in classify.choose_targets(answer, [0], 2)] == [0]
-    none = Annotation((4, 4), tags=torch.zeros(3, dtype=torch.bool), scores=scores)
+    none = Annotation((4, 4), tags=torch.zeros(3, dtype=torch.bool), probabilities=scores)
     assert [t.label for t in tag.choose_targets(none, [], 3)] == [1]
     plane = torch.tensor([[2, 2, 2], [0, 0, 255]], dtype=torch.uint8)
     regions = segment.choose_targets(Annotation((2, 3), semantic=plane), [], 3)
@@ -242,7 +242,7 @@ def test_a_localizer_is_asked_for_its_class_and_shows_its_box() -> None:
     torch.manual_seed(0)
     model, images = Localizer(), torch.rand(1, 3, 16, 16)
     box = Objects(torch.tensor([[1.0, 2, 3, 4]]), torch.tensor([2]), torch.tensor([0.5]))
-    answer = Annotation((16, 16), label=2, scores=torch.tensor([0.2, 0.3, 0.5]), objects=box)
+    answer = Annotation((16, 16), label=2, probabilities=torch.tensor([0.2, 0.3, 0.5]), objects=box)
     targets = localize.choose_targets(answer, [], 2)
     assert [(t.label, t.box) for t in targets] == [(2, (1, 2, 3, 4)), (1, None)]
     found = grad_cam(model, images, localize.raw_scores(model, targets))

@@ -16,12 +16,14 @@ from PIL import Image
 import saccade
 from models.forms import all_forms
 from saccade.data.pipelines import Preprocessing
+from saccade.data.types import Annotation, Objects
 from saccade.errors import DataError, SaccadeError, UsageError
-from saccade.inference.answer import Answer
+from saccade.inference.answer import Answer, answer_of
 from saccade.inference.predictor import Predictor
 from saccade.models import create
 
 NAMES = ["cat", "dog", "owl"]
+BOX = torch.ones(1, 4)
 
 
 def detector(thresholds: tuple[float, ...] = (), **more: Any) -> Predictor:
@@ -149,6 +151,90 @@ def test_the_answer_has_names(finds: Predictor) -> None:
     assert drawn.mode == "RGB"
     assert drawn.size == (320, 240)  # enlarged, so that there is room for letters
     assert answer.label_name is None
+    assert answer.boxes.tolist() == [list(each.box) for each in found]
+    assert answer.scores.tolist() == [each.score for each in found]
+    assert [NAMES[k] for k in answer.labels] == answer.names
+    assert (answer.boxes.dtype, answer.scores.dtype, answer.labels.dtype) == (np.float32, np.float32, np.int64)
+    assert answer.masks is None
+    assert answer.keypoints is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "names", "scores"),
+    [
+        ({"label": 2, "probabilities": torch.tensor([0.25, 0.0, 0.75])}, ["owl"], [0.75]),
+        (
+            {"tags": torch.tensor([True, False, True]), "probabilities": torch.tensor([0.75, 0.25, 0.5])},
+            ["cat", "owl"],
+            [0.75, 0.5],
+        ),
+        (
+            {"semantic": torch.tensor([[0, 0, 0, 255], [0, 1, 255, 255]], dtype=torch.uint8)},
+            ["cat", "dog"],
+            [0.5, 0.125],
+        ),
+        ({"embedding": torch.ones(4) / 2}, [], []),
+        (
+            {
+                "objects": Objects(
+                    torch.ones(1, 4), torch.tensor([1]), None, torch.ones(1, 2, 4) > 0, torch.ones(1, 5, 3)
+                )
+            },
+            ["dog"],
+            [1.0],
+        ),
+    ],
+)
+def test_arrays_stand_in_the_order_of_the_names(changes: dict[str, Any], names: list[str], scores: list[float]) -> None:
+    """Whatever the task; where there are no objects there is no box."""
+    answer = answer_of(Annotation((2, 4), **changes), "detect", NAMES, noise())
+    assert answer.names == [NAMES[k] for k in answer.labels] == names
+    assert answer.scores.tolist() == scores
+    assert answer.boxes.shape == (len(answer), 4)
+    assert (answer.masks is None, answer.keypoints is None) == (("objects" not in changes),) * 2
+
+
+def test_an_answer_is_saved_as_a_picture(finds: Predictor, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(noise()).save(path)
+    answer = finds.predict(path, threshold=0.0)
+    for name in ("drawn.png", "new/drawn.JPG"):
+        assert answer.save(tmp_path / name) == tmp_path / name
+        assert Image.open(tmp_path / name).size == (320, 240)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "drawn.png")), np.asarray(answer.draw()))
+    with pytest.raises(UsageError, match=r"a.txt: a picture is written as .png, .jpg"):
+        answer.save(tmp_path / "a.txt")
+    with pytest.raises(UsageError, match="is the picture itself, which would be replaced"):
+        answer.save(tmp_path / "new" / ".." / "a.png")
+    wide = finds.predict(np.zeros((2, 65_600, 3), np.uint8))
+    assert wide.save(tmp_path / "wide.jpg") == tmp_path / "wide.jpg.png"
+
+
+def test_all_that_cannot_be_read_of_a_list_is_named(finds: Predictor, tmp_path: Path) -> None:
+    """By places, which the error holds too, so that the others can be asked for; in tiles as well."""
+    path, broken = tmp_path / "a.png", tmp_path / "broken.png"
+    Image.fromarray(noise(0, 80, 96)).save(path)
+    broken.write_bytes(path.read_bytes()[:200])
+    pictures: list[Any] = [path, b"no image", noise(), tmp_path / "none.png", *[path] * 9, broken]
+    for tile in (None, 64):
+        with pytest.raises(DataError) as caught:
+            finds.predict(pictures, tile=tile)
+        for words in (
+            "3 of 14 pictures cannot be read, by place in the list:\n  1 (bytes): ",
+            f"\n  3 (none.png): {tmp_path / 'none.png'}: ",
+            f"\n  13 (broken.png): {broken}: ",
+            "if i not in error.unreadable]",
+        ):
+            assert words in str(caught.value)
+        assert list(caught.value.unreadable) == [1, 3, 13]
+        others = [each for i, each in enumerate(pictures) if i not in caught.value.unreadable]
+        assert len(finds.predict(others, tile=tile)) == 11
+    with pytest.raises(UsageError, match=r"2 of 3 pictures .*\n  1 \(NoneType\): NoneType is no picture") as refused:
+        finds.predict([path, None, broken])  # type: ignore[list-item]
+    assert list(refused.value.unreadable) == [1, 2]
+    with pytest.raises(UsageError, match=r"25 of 25(.|\n)* 19 \(int\): int is no picture.*\n  ... and 5 more"):
+        finds.predict([7] * 25)  # type: ignore[list-item]
+    assert UsageError("other").unreadable == {}
 
 
 def test_the_answer_of_a_classifier(run: Path, colours: Path) -> None:

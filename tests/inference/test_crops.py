@@ -33,7 +33,8 @@ class Means(nn.Module):
         half = batch.images.shape[3] // 2
         halves = [batch.images[..., :half].mean((1, 2, 3)), batch.images[..., half:].mean((1, 2, 3))]
         return [
-            Annotation(size, label=0, scores=s) for size, s in zip(batch.sizes, torch.stack(halves, 1), strict=True)
+            Annotation(size, label=0, probabilities=s)
+            for size, s in zip(batch.sizes, torch.stack(halves, 1), strict=True)
         ]
 
 
@@ -63,7 +64,7 @@ def test_ten_crops_are_corners_centre_and_mirrors(dataset: DataSet) -> None:
         assert record is dataset.records[i]
         assert answer.size == record.size
         mean = torch.stack([seen[i].mean() for seen in inputs]).mean()
-        torch.testing.assert_close(answer.scores, mean.expand(2))  # every crop is there with its mirror image
+        torch.testing.assert_close(answer.probabilities, mean.expand(2))  # every crop is there with its mirror image
         assert answer.label in (0, 1)
 
 
@@ -84,7 +85,7 @@ def test_144_crops(dataset: DataSet) -> None:
     assert {tuple(seen.shape) for seen in inputs} == {(3, 3, 56, 56)}
     for i, (_, answer) in enumerate(found):
         mean = torch.stack([seen[i].mean() for seen in inputs]).mean()
-        torch.testing.assert_close(answer.scores, mean.expand(2), atol=1e-5, rtol=0)
+        torch.testing.assert_close(answer.probabilities, mean.expand(2), atol=1e-5, rtol=0)
     sides = [step.side for view in views("classify", CROP, 144) for step in view.transforms if isinstance(step, Square)]
     assert sides == [64] * 3 + [72] * 3 + [80] * 3 + [88] * 3
 

@@ -194,8 +194,8 @@ def test_bfloat16_is_for_weights_and_maps_alone(name: str) -> None:
         for answer in prepared.predict(batch):  # type: ignore[operator]
             if answer.objects is not None:
                 assert answer.objects.boxes.dtype == answer.objects.scores.dtype == torch.float32
-            if answer.scores is not None:
-                assert answer.scores.dtype == torch.float32
+            if answer.probabilities is not None:
+                assert answer.probabilities.dtype == torch.float32
         if name.startswith("atss"):
             scores, boxes = prepared.scored_boxes(images)  # type: ignore[operator]
             exact, places = network.scored_boxes(images)  # type: ignore[operator]

@@ -39,7 +39,10 @@ class Brightest(nn.Module):
         parts = zip(batch.images, batch.sizes, strict=True)
         light = torch.stack([image[:, :h, :w].mean((1, 2)) for image, (h, w) in parts])
         scores = light / light.sum(1, keepdim=True).clamp_min(1e-6)
-        return [Annotation(size, label=int(s.argmax()), scores=s) for size, s in zip(batch.sizes, scores, strict=True)]
+        return [
+            Annotation(size, label=int(s.argmax()), probabilities=s)
+            for size, s in zip(batch.sizes, scores, strict=True)
+        ]
 
 
 def picture() -> np.ndarray:

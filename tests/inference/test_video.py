@@ -64,7 +64,7 @@ class Counting(nn.Module):
         time.sleep(self.seconds)
         self.batches.append(len(batch))
         return [
-            Annotation(size, label=0, scores=image.mean((1, 2))[:1])
+            Annotation(size, label=0, probabilities=image.mean((1, 2))[:1])
             for image, size in zip(batch.images, batch.sizes, strict=True)
         ]
 
@@ -106,7 +106,7 @@ def until_error(items: Iterable[Any]) -> tuple[list[Any], str]:
 
 def values(answer: Annotation) -> dict[str, torch.Tensor]:
     """All tensors of an answer by name."""
-    parts = {"scores": answer.scores, "semantic": answer.semantic, "tags": answer.tags}
+    parts = {"scores": answer.probabilities, "semantic": answer.semantic, "tags": answer.tags}
     if answer.objects is not None:
         names = ("boxes", "labels", "scores", "masks", "keypoints")
         parts |= {f"objects.{name}": getattr(answer.objects, name) for name in names}
@@ -116,12 +116,13 @@ def values(answer: Annotation) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("task", MODELS)
 def test_a_frame_has_the_answer_of_the_same_picture_alone(task: str, tmp_path: Path) -> None:
     predictor, pictures = predictor_of(task), clouds(3)
-    frames = list(predictor.predict_video(write_clip(tmp_path / "clip.avi", pictures)))
+    frames = list(predictor.predict_video(write_clip(tmp_path / "clip.avi", pictures), threshold=0.0))
     assert [frame.number for frame in frames] == [0, 1, 2]
     for frame, picture in zip(frames, pictures, strict=True):
         cv2.imwrite(str(tmp_path / "frame.png"), picture)
         assert np.array_equal(frame.pixels, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
-        alone = predictor.answer(tmp_path / "frame.png")
+        alone = predictor.predict(tmp_path / "frame.png", threshold=0.0)
+        assert frame.answer.names == alone.names
         assert alone.size == frame.answer.size == (64, 80)
         assert values(alone)
         for name, value in values(alone).items():

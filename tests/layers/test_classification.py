@@ -12,7 +12,7 @@ def test_tags_of_the_worked_example_with_a_threshold_a_class():
     (answer,) = classification_predictions(p.logit(), [(8, 8)], "tag", (0.5, 0.7, 0.6, 0.4, 0.6))
     assert answer.tags is not None
     assert answer.tags.tolist() == [False, False, True, False, False]
-    torch.testing.assert_close(answer.scores, p[0])
+    torch.testing.assert_close(answer.probabilities, p[0])
     assert answer.label is None
 
 

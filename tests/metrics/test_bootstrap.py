@@ -56,7 +56,7 @@ def test_every_metric_takes_recordings() -> None:
         correct = i // 10 % 2 == 0
         scores = np.array([0.9, 0.1]) if correct else np.array([0.1, 0.9])
 
-        metric.add(str(i), Annotation((9, 9), label=0), Annotation((9, 9), scores=torch.from_numpy(scores)))
+        metric.add(str(i), Annotation((9, 9), label=0), Annotation((9, 9), probabilities=torch.from_numpy(scores)))
     alone, together = (
         metric.result().metrics["top1"],
         metric.result(groups={str(i): str(i // 10) for i in range(40)}).metrics["top1"],

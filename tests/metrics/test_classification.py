@@ -17,7 +17,7 @@ from saccade.tasks.contract import task_of
 
 
 def image(label: int | None = None, scores: list[float] | None = None) -> Annotation:
-    return Annotation((4, 4), label=label, scores=None if scores is None else torch.tensor(scores))
+    return Annotation((4, 4), label=label, probabilities=None if scores is None else torch.tensor(scores))
 
 
 def test_worked_example_top1_is_right() -> None:
@@ -45,7 +45,7 @@ def test_topk_agrees_with_scikit_learn() -> None:
     scores, truth = rng.random((60, 9)), rng.integers(0, 9, 60)
     metric = task_of("classify").make_metric([str(k) for k in range(9)])
     for i in range(60):
-        metric.add(f"{i:02}", image(int(truth[i])), Annotation((1, 1), scores=torch.tensor(scores[i])))
+        metric.add(f"{i:02}", image(int(truth[i])), Annotation((1, 1), probabilities=torch.tensor(scores[i])))
     found = metric.result(bootstrap=0).metrics
     assert found["top1"].value == pytest.approx(top_k_accuracy_score(truth, scores, k=1))
     assert found["top5"].value == pytest.approx(top_k_accuracy_score(truth, scores, k=5))

@@ -29,7 +29,9 @@ def truth(label: int = 0) -> Annotation:
 def answer(scores: list[float] | None, *boxes: tuple[int, list[float]]) -> Annotation:
     labels = torch.tensor([label for label, _ in boxes])
     objects = Objects(torch.tensor([box for _, box in boxes]).reshape(-1, 4), labels, torch.ones(len(boxes)))
-    return Annotation(SIZE, boxes[0][0], scores=None if scores is None else torch.tensor(scores), objects=objects)
+    return Annotation(
+        SIZE, boxes[0][0], probabilities=None if scores is None else torch.tensor(scores), objects=objects
+    )
 
 
 def values(*pairs: tuple[Annotation, Annotation], classes: list[str] = CLASSES) -> dict[str, float | None]:
@@ -101,7 +103,7 @@ def test_nothing_to_measure() -> None:
     ("true", "predicted", "message"),
     [
         (Annotation(SIZE, label=0), answer([1.0, 0, 0], (0, TRUE)), "x: the truth of a localization is one box"),
-        (truth(), Annotation(SIZE, 0, scores=torch.tensor([1.0, 0, 0])), "x: the prediction has no box"),
+        (truth(), Annotation(SIZE, 0, probabilities=torch.tensor([1.0, 0, 0])), "x: the prediction has no box"),
         (truth(), answer([1.0, 0, 0], (0, [float("nan"), 0, 1, 1])), "x: a predicted box holds nan"),
         (truth(), answer([1.0, 0], (0, TRUE)), r"shape \[2\], expected \[3\]"),
         (truth(5), answer([1.0, 0, 0], (0, TRUE)), "label 5, allowed 0..2"),

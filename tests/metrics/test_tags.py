@@ -20,7 +20,7 @@ def truth(tags: list[int]) -> Annotation:
 
 
 def prediction(scores: list[float]) -> Annotation:
-    return Annotation((1, 1), scores=torch.tensor(scores, dtype=torch.float64))
+    return Annotation((1, 1), probabilities=torch.tensor(scores, dtype=torch.float64))
 
 
 def test_worked_example_with_a_threshold_for_every_tag() -> None:

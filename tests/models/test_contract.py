@@ -394,13 +394,13 @@ def test_a_detector_shows_the_way_to_its_answer(form: Form) -> None:
 def check_answer(answer: Annotation, task: str) -> None:
     height, width = answer.size
     if task in ("classify", "tag", "localize"):
-        assert answer.scores is not None
-        assert answer.scores.shape == (CLASSES,)
-        assert bool(((answer.scores >= 0) & (answer.scores <= 1)).all())
+        assert answer.probabilities is not None
+        assert answer.probabilities.shape == (CLASSES,)
+        assert bool(((answer.probabilities >= 0) & (answer.probabilities <= 1)).all())
     if task in ("classify", "localize"):
-        assert answer.scores is not None
-        assert float(answer.scores.sum()) == pytest.approx(1)
-        assert answer.label == int(answer.scores.argmax())
+        assert answer.probabilities is not None
+        assert float(answer.probabilities.sum()) == pytest.approx(1)
+        assert answer.label == int(answer.probabilities.argmax())
     if task == "tag":
         assert answer.tags is not None
         assert answer.tags.shape == (CLASSES,)
@@ -449,7 +449,7 @@ def check_named(found: dict[str, Tensor], answers: list[Annotation]) -> None:
     for i, answer in enumerate(answers):
         height, width = answer.size
         if "probabilities" in found:
-            torch.testing.assert_close(found["probabilities"][i], answer.scores)
+            torch.testing.assert_close(found["probabilities"][i], answer.probabilities)
         if "embedding" in found:
             torch.testing.assert_close(found["embedding"][i], answer.embedding)
         if "classes" in found:

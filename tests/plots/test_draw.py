@@ -33,8 +33,8 @@ def _all_kinds(height: int, width: int) -> list[Annotation]:
         Annotation(size, objects=Objects(boxes, torch.tensor([0, 50]), crowd=torch.tensor([True, False]))),
         Annotation(size, objects=Objects.empty(scored=True)),
         Annotation(size, semantic=semantic),
-        Annotation(size, label=5, scores=torch.linspace(0, 1, 8)),
-        Annotation(size, tags=torch.ones(8, dtype=torch.bool), scores=torch.linspace(0, 1, 8)),
+        Annotation(size, label=5, probabilities=torch.linspace(0, 1, 8)),
+        Annotation(size, tags=torch.ones(8, dtype=torch.bool), probabilities=torch.linspace(0, 1, 8)),
         Annotation(size, tags=torch.zeros(8, dtype=torch.bool)),
         Annotation(size),
     ]
@@ -138,10 +138,10 @@ def test_fit_moves_what_is_said_with_the_image() -> None:
 
 def test_caption() -> None:
     scores = torch.tensor([0.1, 0.7, 0.2])
-    assert caption(Annotation((1, 1), label=1, scores=scores), ["a", "b", "c"]) == "b 0.70"
+    assert caption(Annotation((1, 1), label=1, probabilities=scores), ["a", "b", "c"]) == "b 0.70"
     assert caption(Annotation((1, 1), label=2), ["a", "b", "c"]) == "c"
     tags = torch.tensor([True, True, False])
-    assert caption(Annotation((1, 1), tags=tags, scores=scores), ["a", "b", "c"]) == "b 0.70, a 0.10"
+    assert caption(Annotation((1, 1), tags=tags, probabilities=scores), ["a", "b", "c"]) == "b 0.70, a 0.10"
     assert caption(Annotation((1, 1), tags=~tags & tags), ["a", "b", "c"]) == "no tag"
     assert caption(Annotation((1, 1)), ["a"]) == ""
 

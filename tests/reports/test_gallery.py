@@ -32,7 +32,9 @@ def test_keeps_the_worst_and_a_fixed_choice_of_many(tmp_path: Path) -> None:
     for i, record in enumerate(records):
         correct = 0.02 + 0.015 * i
         gallery.add(
-            record, Annotation((8, 8), label=0), Annotation((8, 8), 0, scores=torch.tensor([correct, 1 - correct]))
+            record,
+            Annotation((8, 8), label=0),
+            Annotation((8, 8), 0, probabilities=torch.tensor([correct, 1 - correct])),
         )
     worst = gallery.worst()
     assert [e.id for e in worst] == [f"{i}.png" for i in range(WORST)]
@@ -45,7 +47,7 @@ def test_keeps_the_worst_and_a_fixed_choice_of_many(tmp_path: Path) -> None:
 def test_an_image_that_went_away_is_named(tmp_path: Path) -> None:
     record = Record("gone.png", (8, 8), "val", label=0)
     gallery = Gallery("classify", DataSet(tmp_path, "folder", "classify", ["a", "b"], [record]), [record])
-    gallery.add(record, Annotation((8, 8), label=0), Annotation((8, 8), 0, scores=torch.tensor([0.9, 0.1])))
+    gallery.add(record, Annotation((8, 8), label=0), Annotation((8, 8), 0, probabilities=torch.tensor([0.9, 0.1])))
     (exhibit,) = gallery.sampled()
     assert "gone.png" in exhibit.unreadable
     assert exhibit.correct
@@ -67,5 +69,5 @@ def test_mistakes_in_words() -> None:
     ]
     assert explain("detect", verdict, classes, 2)[-1] == "and 2 more kinds of mistakes"
     tags = Annotation(size, tags=torch.tensor([True, False]))
-    verdict = tag.judge(tags, Annotation(size, scores=torch.tensor([0.1, 0.8])), classes)
+    verdict = tag.judge(tags, Annotation(size, probabilities=torch.tensor([0.1, 0.8])), classes)
     assert explain("tag", verdict, classes) == ["cat missed (0.10)", "dog said, but not there (0.80)"]

@@ -72,13 +72,13 @@ def _annotation(task: str, rng: np.random.Generator, scored: bool) -> Annotation
     scores = torch.tensor(rng.dirichlet(np.ones(len(NAMES))), dtype=torch.float32)
     if task == "classify":
         label = int(scores.argmax())
-        return Annotation(SIZE, label, scores=scores if scored else None)
+        return Annotation(SIZE, label, probabilities=scores if scored else None)
     if task == "localize":
         label = int(scores.argmax())
         objects = dataclasses.replace(_objects(rng, 1, scored), labels=torch.tensor([label]), masks=None)
-        return Annotation(SIZE, label, scores=scores if scored else None, objects=objects)
+        return Annotation(SIZE, label, probabilities=scores if scored else None, objects=objects)
     if task == "tag":
-        return Annotation(SIZE, tags=scores > 0.3, scores=scores if scored else None)
+        return Annotation(SIZE, tags=scores > 0.3, probabilities=scores if scored else None)
     if task == "segment":
         return Annotation(SIZE, semantic=torch.tensor(rng.integers(0, len(NAMES), SIZE), dtype=torch.uint8))
     return Annotation(SIZE, objects=_objects(rng, int(rng.integers(0, 5)), scored))

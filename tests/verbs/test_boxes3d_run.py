@@ -170,7 +170,7 @@ def test_what_a_detector_finds_in_pictures_and_videos(
         assert objects is not None
         return objects
 
-    (shown,) = saccade.load(run, "cpu").predict_video(clip, boxes=boxes, camera=matrix)
+    (shown,) = saccade.load(run, "cpu").predict_video(clip, boxes=boxes, camera=matrix, threshold=0)
     assert shown.answer.objects is not None
     assert len(shown.answer.objects) == len(found["objects"]["cuboids"])
 

@@ -79,8 +79,10 @@ def test_tags_by_warp_with_thresholds_of_their_own(tags: Path, tmp_path: Path, s
     predictor = saccade.load(run, precision="fp32")
     answer = predictor.predict(tags / "47.png")
     assert answer.tags is not None
-    assert answer.scores is not None
-    assert answer.tags.tolist() == [s >= t for s, t in zip(answer.scores.tolist(), state.thresholds, strict=True)]
+    assert answer.probabilities is not None
+    assert answer.tags.tolist() == [
+        s >= t for s, t in zip(answer.probabilities.tolist(), state.thresholds, strict=True)
+    ]
     (shown,) = saccade.predict(run, tags / "47.png", precision="fp32")
     assert [tag["name"] for tag in shown["tags"]] == [n for n, t in zip(state.classes, answer.tags, strict=True) if t]
     assert len(saccade.predict(run, tags / "47.png", threshold=0.0)[0]["tags"]) == 3

@@ -154,7 +154,7 @@ def test_the_checkpoint_answers_as_scikit_learn_does(colours: Path, run: Path, t
     for name in ("val/red/0.png", "val/blue/3.png", "train/red/7.png"):
         row = features.top[features.ids.index(name)] @ weight.T + bias
         wanted = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
-        scores = predictor.predict(colours / name).scores
+        scores = predictor.predict(colours / name).probabilities
         assert scores is not None
         np.testing.assert_allclose(scores.numpy(), wanted, atol=1e-4)
 

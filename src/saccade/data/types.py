@@ -85,7 +85,7 @@ class Annotation:
     size: tuple[int, int]  # (height, width) in pixels
     label: int | None = None  # classify, localize; embed: who or what it is, in truth alone
     tags: Tensor | None = None  # [classes] bool: tag
-    scores: Tensor | None = None  # [classes] float32: probabilities of a classifier or tagger; None in truth
+    probabilities: Tensor | None = None  # [classes] float32, of a classifier or tagger; None in truth
     thresholds: Tensor | None = None  # [classes] float32: from which each tag is given, where known
     semantic: Tensor | None = None  # [H, W] uint8 class per pixel, 255 = ignore: segment
     objects: Objects | None = None  # localize, detect, instances, pose

@@ -71,7 +71,7 @@ def scored(
     metric = task_of(task).make_metric(dataset.classes, thresholds=thresholds or 0.5)
     chances = torch.from_numpy(probabilities(scores, task)).float()
     for record, row in zip(records, chances, strict=True):
-        metric.add(record.id, read_truth(record, dataset, task), Annotation(record.size, scores=row))
+        metric.add(record.id, read_truth(record, dataset, task), Annotation(record.size, probabilities=row))
     return {name: value.value for name, value in metric.result(bootstrap=0).metrics.items()}
 
 

@@ -101,7 +101,7 @@ def explain_image(
     if preprocessing.one_person and answer.objects is not None:
         answer.objects = replace(answer.objects, scores=None)  # the picture is one, however little sure its joints are
     if wanted.thresholds and answer.tags is not None:
-        answer.tags = answer.scores >= torch.tensor(wanted.thresholds)
+        answer.tags = answer.probabilities >= torch.tensor(wanted.thresholds)
     if find_task(task).many_objects:
         answer = task_of(task).keep(answer, wanted.thresholds or task_of(task).SMALLEST_SCORE)
     picture, scale = _picture(path)

@@ -13,8 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from saccade.data.image import decode
-from saccade.data.types import Annotation
+from saccade.data.types import IGNORE, Annotation
 from saccade.errors import UsageError, how_to_install, suggest
+from saccade.inference.drawn import WRITTEN, write_picture
+from saccade.machine.files import make_folder
+from saccade.machine.paths import at_home
 from saccade.plots.draw import draw_enlarged
 from saccade.tasks.contract import task_of
 
@@ -38,8 +41,10 @@ class Found:
 class Answer(Annotation):
     """What a model says of one picture, with the names of its classes.
 
-    The fields of `Annotation` hold it as tensors (`label`, `tags`, `scores`, `semantic`, `objects`), in pixels of the
-    upright original; which of them are filled follows from the task. Iterating gives the objects, each a `Found`.
+    `boxes`, `labels`, `scores`, `masks` and `keypoints` are arrays of numpy, a row each of what was found, whose names
+    are in `names`. The fields of `Annotation` hold the same and more as tensors (`label`, `tags`, `probabilities`,
+    `semantic`, `objects`); which are filled follows from the task. All is in pixels of the upright original. Iterating
+    gives the objects, each a `Found`.
     """
 
     task: str = ""
@@ -64,6 +69,47 @@ class Answer(Annotation):
         if self.semantic is not None:
             return [self.classes[k] for k in self.semantic.unique().tolist() if k < len(self.classes)]
         return []
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """[n, 4] float32: x1 y1 x2 y2 of the objects, in pixels of the picture; no row where the task finds none."""
+        return np.zeros((0, 4), np.float32) if self.objects is None else self.objects.boxes.float().numpy()
+
+    @property
+    def labels(self) -> np.ndarray:
+        """[n] int64: places in `classes` of the objects in their order, of the tags that are given, of the class of the
+        picture, or of the classes in a class map."""
+        if self.objects is not None:
+            return np.asarray(self.objects.labels.numpy(), np.int64)
+        if self.tags is not None:
+            return np.flatnonzero(self.tags.numpy())
+        if self.semantic is not None:
+            return np.array([k for k in self.semantic.unique().tolist() if k < len(self.classes)], np.int64)
+        return np.array([] if self.label is None else [self.label], np.int64)
+
+    @property
+    def scores(self) -> np.ndarray:
+        """[n] float32 in [0, 1], in the order of `labels`: how sure the model is; of a class map the share of the
+        pixels that each class has."""
+        if self.objects is not None:
+            found = self.objects.scores
+            return np.ones(len(self), np.float32) if found is None else found.float().numpy()
+        if self.semantic is not None:
+            shares = np.bincount(self.semantic.numpy().ravel(), minlength=IGNORE + 1) / max(1, self.semantic.numel())
+            return np.asarray(shares[self.labels], np.float32)
+        if self.probabilities is None:
+            return np.zeros(0, np.float32)
+        return np.asarray(self.probabilities.float().numpy()[self.labels])
+
+    @property
+    def masks(self) -> np.ndarray | None:
+        """[n, H, W] bool of the objects; None where the model gives none."""
+        return None if self.objects is None or self.objects.masks is None else self.objects.masks.numpy()
+
+    @property
+    def keypoints(self) -> np.ndarray | None:
+        """[n, K, 3] float32 of the objects: x, y and confidence; None where the model gives none."""
+        return None if self.objects is None or self.objects.keypoints is None else self.objects.keypoints.numpy()
 
     def __len__(self) -> int:
         return 0 if self.objects is None else len(self.objects)
@@ -107,6 +153,24 @@ class Answer(Annotation):
             picture = decode(self.source)
         return Image.fromarray(draw_enlarged(picture, self, self.classes))
 
+    def save(self, path: str | Path) -> Path:
+        """`draw` into a file of the format that the suffix names; folders are made. Gives where it lies, which is
+        PATH.png where the format cannot hold so large a picture (JPEG: 65,500 pixels a side).
+
+        Raises:
+            UsageError: a suffix of no format that can be written; the picture itself, which would be replaced.
+            DataError: the picture cannot be read any more.
+            ResourceError: no space or permission.
+        """
+        target = Path(at_home(path))
+        if target.suffix.lower() not in WRITTEN:
+            raise UsageError(f"{target}: a picture is written as {', '.join(WRITTEN)}")
+        if self.source is not None and target.exists() and target.samefile(self.source):
+            raise UsageError(f"{target} is the picture itself, which would be replaced; choose another name")
+        drawn = np.asarray(self.draw())
+        make_folder(target.parent)
+        return write_picture(target, drawn)[0]
+
     def to_supervision(self) -> Any:
         """The objects as `supervision.Detections` (boxes, masks, scores, classes, and the names as `class_name`).
 
@@ -127,6 +191,22 @@ class Answer(Annotation):
             class_id=objects.labels.numpy().astype(int),
             data={"class_name": np.array(self.names, dtype=str)},
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Which part of what a network says is given to the one who asked, with the names of the classes."""
+
+    task: str
+    classes: list[str]
+    least: float | Sequence[float] | None  # the smallest score, of all or of each class
+    labels: Sequence[int] | None  # the classes that are asked for; None: all
+
+    def of(self, raw: Annotation, picture: Path | np.ndarray) -> Answer:
+        """The answer for a file or for pixels."""
+        kept = task_of(self.task).keep(raw, self.least)
+        kept = kept if self.labels is None else of_classes(kept, self.labels)
+        return answer_of(kept, self.task, self.classes, picture)
 
 
 def answer_of(annotation: Annotation, task: str, classes: Sequence[str], picture: Path | np.ndarray) -> Answer:

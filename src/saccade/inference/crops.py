@@ -127,7 +127,7 @@ def predictions_by_crops(
                 shown.advance(bar, len(seen))
     for record, summed in zip(records, total, strict=True):
         scores = (summed / crops).float()
-        answer = Annotation(record.size, scores=scores)
+        answer = Annotation(record.size, probabilities=scores)
         if find_task(predictor.task).tags:
             answer.tags = scores >= 0.5
             predictor.decide(answer)
@@ -144,8 +144,8 @@ def _summed(predictor: Predictor, seen: Batch, size: Size, crops: int) -> Tensor
         for images in (part, part.flip(3)):
             inputs = dataclasses.replace(seen, images=images, sizes=[size] * len(seen))
             for row, (_, answer) in enumerate(predictor.predict_batches([inputs])):
-                if answer.scores is not None:
-                    total[row] += answer.scores
+                if answer.probabilities is not None:
+                    total[row] += answer.probabilities
     return total
 
 

@@ -23,13 +23,14 @@ from saccade.data.types import Annotation, Batch, Objects, Sample
 from saccade.data.video import Footage
 from saccade.data.views import give, inference_view
 from saccade.errors import UsageError
-from saccade.inference.answer import Answer, answer_of, labels_of, of_classes
+from saccade.inference.answer import Answer, Shown, labels_of
 from saccade.inference.fuse import prepare_for_inference
 from saccade.inference.pictures import Picture, as_file_or_pixels, check_pixels
 from saccade.inference.pixels import ClassMaps, PixelObjects, Pixels
+from saccade.inference.several import answer_each
 from saccade.inference.tiles import Tiling, predict_in_tiles
 from saccade.inference.trained import Trained, open_run
-from saccade.inference.video import Frame, Pace, predict_frames
+from saccade.inference.video import Frame, Pace, predict_frames, show_frames
 from saccade.machine.device import autocast, has_fast_bf16, pick_device
 from saccade.machine.memory import keep_freed_memory
 from saccade.machine.paths import at_home
@@ -39,7 +40,6 @@ from saccade.tasks.contract import task_of
 from saccade.tasks.table import find_task
 
 PEOPLE = 8  # of one image that a forward pass takes
-TOGETHER = 8  # pictures of a list that a forward pass takes
 
 
 class Predictor:
@@ -176,35 +176,27 @@ class Predictor:
                 are seen at their size (`inference.tiles`).
 
         Raises:
-            DataError: the file is not an image that can be read.
+            DataError: the file is not an image that can be read; of a list all such are named, and `unreadable` of the
+                error has their places.
             UsageError: no picture, or an array or tensor of another shape or type; boxes for a model that takes none,
                 or none for one that does; a threshold, IoU, class or tile that cannot be.
         """
-        rule, least = self._rule(iou), self.shown_from(threshold)
-        labels = None if classes is None else labels_of(classes, self.classes)
-
-        def shown(raw: Annotation, picture: Path | np.ndarray) -> Answer:
-            kept = task_of(self.task).keep(raw, least)
-            return answer_of(kept if labels is None else of_classes(kept, labels), self.task, self.classes, picture)
-
+        rule, shown = self._rule(iou), self._shown(threshold, classes)
         if tile is not None and given is not None:
             raise UsageError("tile: boxes are given for whole pictures; a tile has none")
         tiling = Tiling(tile) if isinstance(tile, int) else tile
-        if not isinstance(image, list | tuple):
-            picture = as_file_or_pixels(image)
-            if tiling is not None:
-                return shown(predict_in_tiles(self, picture, tiling, rule), picture)
-            return shown(self.answer(picture, given, camera, rule), picture)
-        if given is not None or camera is not None:
-            raise UsageError("boxes and a camera are given with one picture, not with a list of them")
-        pictures = [as_file_or_pixels(each) for each in image]
+        if isinstance(image, list | tuple):
+            if given is not None or camera is not None:
+                raise UsageError("boxes and a camera are given with one picture, not with a list of them")
+            return [shown.of(answer, picture) for answer, picture in answer_each(self, image, rule, tiling)]
+        picture = as_file_or_pixels(image)
         if tiling is not None:
-            return [shown(predict_in_tiles(self, each, tiling, rule), each) for each in pictures]
-        step = 1 if self.preprocessing.size is None else TOGETHER
-        groups = (pictures[i : i + step] for i in range(0, len(pictures), step))
-        batches = (collate([self.see(each) for each in group]) for group in groups)
-        answers = [answer for _, answer in self.predict_batches(batches, rule)]
-        return [shown(answer, picture) for answer, picture in zip(answers, pictures, strict=True)]
+            return shown.of(predict_in_tiles(self, picture, tiling, rule), picture)
+        return shown.of(self.answer(picture, given, camera, rule), picture)
+
+    def _shown(self, threshold: float | None, classes: Sequence[str] | None) -> Shown:
+        labels = None if classes is None else labels_of(classes, self.classes)
+        return Shown(self.task, self.classes, self.shown_from(threshold), labels)
 
     def answer(
         self,
@@ -281,6 +273,8 @@ class Predictor:
         batch: int = 1,
         boxes: Callable[[np.ndarray], Objects] | None = None,
         camera: np.ndarray | None = None,
+        threshold: float | None = None,
+        classes: Sequence[str] | None = None,
     ) -> Iterator[Frame]:
         """Answers for the frames of a video file or of a camera ("camera:0"), each as it comes:
         `for frame in saccade.load(run).predict_video("clip.mp4"): print(frame.time, frame.answer)`.
@@ -293,19 +287,21 @@ class Predictor:
             batch: frames of a file that the network is given at once.
             boxes: of a model that takes boxes, such as one that finds the joints of one person: what finds them in the
                 pixels of a frame, such as `lambda pixels: detector.predict(pixels).objects`.
-            camera: as in `predict`, of all frames.
+            camera, threshold, classes: as in `predict`, of all frames.
 
         Raises:
             DataError: no video that can be read, no such camera; after the answers, where a video is cut off or a
                 camera gives no more pictures.
-            UsageError: a model that is given boxes with each image.
+            UsageError: a model that is given boxes with each image; a threshold or class that cannot be.
         """
+        shown = self._shown(threshold, classes)
 
         def answer(pixels: np.ndarray) -> Annotation:
             return self.answer(pixels, None if boxes is None else boxes(pixels), camera)
 
         footage = Footage(at_home(str(source)))
-        return predict_frames(self, footage, Pace(frames, batch), None if boxes is None else answer)
+        found = predict_frames(self, footage, Pace(frames, batch), None if boxes is None else answer)
+        return show_frames(found, shown)
 
     @torch.inference_mode()
     def predict_batches(
@@ -356,9 +352,9 @@ class Predictor:
 
     def decide(self, answer: Annotation) -> None:
         """Give the tags whose probability reaches their threshold, where the model has thresholds."""
-        if self.thresholds and answer.tags is not None and answer.scores is not None:
+        if self.thresholds and answer.tags is not None and answer.probabilities is not None:
             answer.thresholds = torch.tensor(self.thresholds)
-            answer.tags = answer.scores >= answer.thresholds
+            answer.tags = answer.probabilities >= answer.thresholds
 
 
 def load(

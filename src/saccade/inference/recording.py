@@ -12,34 +12,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from saccade.data.video import Film
-from saccade.errors import DataError
 from saccade.inference.masks import CocoFile
 from saccade.inference.video import Frame
 from saccade.machine.files import disk_errors, write_whole
 from saccade.machine.terminal import printable
 
 LINES, WHOLE = "predictions.jsonl", "predictions.json"
-LONGEST = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}  # pixels of a side that a format can hold
-
-
-def write_picture(path: Path, image: np.ndarray) -> list[str]:
-    """Write [H, W, 3] uint8 RGB as a file of the format that the suffix names, or as `path`.png where it cannot hold
-    so large a picture. Gives what is to be said of that: a note, or none."""
-    notes, longest = [], LONGEST.get(path.suffix, max(image.shape))
-    if max(image.shape) > longest:
-        path = path.with_name(f"{path.name}.png")
-        notes = [f"the picture with the answer is {path.name}: sides above {longest} pixels need another format"]
-    encoded, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    if not encoded:
-        raise DataError(f"{path}: {image.shape[1]} x {image.shape[0]} pixels cannot be written as {path.suffix}")
-    write_whole(path, data.tobytes())
-    return notes
 
 
 def lines_name(film: str) -> str:
@@ -185,17 +168,3 @@ def film_names(videos: list[str]) -> list[str]:
     stems = [Path(video.replace("camera:", "camera")).stem for video in videos]
     earlier = [stems[:i].count(stem) for i, stem in enumerate(stems)]
     return [f"{stem}-{n + 1}.mp4" if n else f"{stem}.mp4" for stem, n in zip(stems, earlier, strict=True)]
-
-
-def picture_names(images: list[Path]) -> dict[Path, str]:
-    """A file name for every picture; images of one name in several folders are numbered."""
-    names: dict[Path, str] = {}
-    taken: set[str] = set()
-    for path in dict.fromkeys(images):
-        suffix = path.suffix.lower() if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp", ".bmp") else ".png"
-        name, number = f"{path.stem}{suffix}", 2
-        while not taken.isdisjoint((name, f"{name}.png")):
-            name, number = f"{path.stem}-{number}{suffix}", number + 1
-        taken |= {name, f"{name}.png"}  # what `write_picture` may write
-        names[path] = name
-    return names

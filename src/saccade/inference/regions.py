@@ -286,7 +286,9 @@ def classify_regions(predictor: Predictor, image: np.ndarray, boxes: Objects, ba
     windows = np.concatenate([np.floor(inner[:, :2]), np.ceil(inner[:, 2:])], axis=1).astype(np.int64).tolist()
     parts = (windows[i : i + batch] for i in range(0, len(windows), batch))
     batches = (collate([seen(window) for window in part]) for part in parts)
-    scores = [answer.scores for _, answer in predictor.predict_batches(batches) if answer.scores is not None]
+    scores = [
+        answer.probabilities for _, answer in predictor.predict_batches(batches) if answer.probabilities is not None
+    ]
     if not scores:
         return Annotation(size, objects=Objects.empty(scored=True))
     best = torch.stack(scores).max(dim=1)

@@ -101,10 +101,12 @@ class Saving:
     def _table(self, answer: Annotation) -> list[list[Any]]:
         if answer.objects is not None:
             return [[self.classes[k], f"{score:.5f}", *(f"{v:.2f}" for v in box)] for box, k, score in _rows(answer)]
-        if answer.tags is not None and answer.scores is not None:
-            return [[self.classes[k], f"{answer.scores[k]:.5f}"] for k in answer.tags.nonzero().flatten().tolist()]
-        if answer.label is not None and answer.scores is not None:
-            return [[self.classes[answer.label], f"{answer.scores[answer.label]:.5f}"]]
+        if answer.tags is not None and answer.probabilities is not None:
+            return [
+                [self.classes[k], f"{answer.probabilities[k]:.5f}"] for k in answer.tags.nonzero().flatten().tolist()
+            ]
+        if answer.label is not None and answer.probabilities is not None:
+            return [[self.classes[answer.label], f"{answer.probabilities[answer.label]:.5f}"]]
         if answer.semantic is not None:  # the share of the picture
             counts = np.bincount(answer.semantic.numpy().ravel(), minlength=256)[: len(self.classes)]
             total = max(1, int(counts.sum()))

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -26,6 +26,7 @@ from saccade.data.loader import collate
 from saccade.data.types import Annotation, Sample
 from saccade.data.video import Footage, Still
 from saccade.errors import DataError
+from saccade.inference.answer import Answer, Shown, answer_of
 
 if TYPE_CHECKING:
     from saccade.inference.predictor import Predictor
@@ -47,7 +48,7 @@ class Frame:
     number: int  # from 0; of a camera those that were dropped count
     time: float  # seconds from the beginning
     pixels: np.ndarray  # [H, W, 3] uint8 RGB, upright
-    answer: Annotation  # in its pixels
+    answer: Answer  # in its pixels
     dropped: int  # frames of a camera between the one before and this
     rate: float  # frames/s that were answered in the last second or so
 
@@ -119,10 +120,18 @@ def predict_frames(
                 rate = _rate(moments, len(group)) if place == 0 else rate
                 still = seen.still
                 dropped = still.number - last - 1
-                yield Frame(still.number, still.time, still.pixels, found, dropped, rate)
+                named = answer_of(found, predictor.task, predictor.classes, still.pixels)
+                yield Frame(still.number, still.time, still.pixels, named, dropped, rate)
                 last, count = still.number, count + 1
             if count == pace.most or pace.stop():
                 return
+
+
+def show_frames(frames: Generator[Frame], shown: Shown) -> Generator[Frame]:
+    """The frames with what is shown of their answers."""
+    with closing(frames):
+        for frame in frames:
+            yield replace(frame, answer=shown.of(frame.answer, frame.pixels))
 
 
 def _rate(moments: deque[tuple[float, int]], frames: int) -> float:

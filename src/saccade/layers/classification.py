@@ -29,7 +29,9 @@ def classification_predictions(
     if task == "classify":
         scores = logits.softmax(1)
         labels = scores.argmax(1).tolist()
-        return [Annotation(size, label=label, scores=s) for size, label, s in zip(sizes, labels, scores, strict=True)]
+        return [
+            Annotation(size, label=label, probabilities=s) for size, label, s in zip(sizes, labels, scores, strict=True)
+        ]
     scores = logits.sigmoid()
     tags = scores >= torch.as_tensor(threshold, dtype=scores.dtype, device=scores.device)
-    return [Annotation(size, tags=t, scores=s) for size, t, s in zip(sizes, tags, scores, strict=True)]
+    return [Annotation(size, tags=t, probabilities=s) for size, t, s in zip(sizes, tags, scores, strict=True)]

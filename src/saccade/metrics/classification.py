@@ -40,7 +40,7 @@ class Classification:
         if id in self._rows:
             raise DataError(f"{id}: evaluated twice; give every image once")
         label = self._label(id, truth.label, "truth")
-        if prediction.scores is None:
+        if prediction.probabilities is None:
             self._rows[id] = (label, self._label(id, prediction.label, "prediction"), -1, np.nan)
             return
         scores = class_scores(id, prediction, len(self.classes))
@@ -97,9 +97,9 @@ class Classification:
 
 def class_scores(id: str, prediction: Annotation, classes: int) -> np.ndarray:
     """`scores` as [classes] float64. Raises DataError where they are missing, too many or few, or not finite."""
-    if prediction.scores is None:
+    if prediction.probabilities is None:
         raise DataError(f"{id}: the prediction has no scores; one probability a class is needed")
-    scores = prediction.scores.detach().double().cpu().numpy()
+    scores = prediction.probabilities.detach().double().cpu().numpy()
     if scores.shape != (classes,):
         raise DataError(f"{id}: the prediction has scores of shape {list(scores.shape)}, expected [{classes}]")
     if not np.isfinite(scores).all():

@@ -68,7 +68,7 @@ class Localization:
         ious = answer_ious(id, truth, prediction)
         self._labels.add(id, truth, prediction)
         assert truth.label is not None  # the line above has seen to it
-        if prediction.scores is None:
+        if prediction.probabilities is None:
             correct = prediction.label == truth.label and float(ious[0]) >= IOU
             self._rows[id] = (truth.label, correct, np.nan, float(ious[0]))
             return

@@ -86,7 +86,7 @@ def fit(image: np.ndarray, annotation: Annotation, side: int) -> tuple[np.ndarra
     new = (max(1, round(height * scale)), max(1, round(width * scale)))
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST if scale >= 3 else cv2.INTER_LINEAR
     resized = cv2.resize(image, new[::-1], interpolation=how)
-    fitted = Annotation(new, annotation.label, annotation.tags, annotation.scores, joints=annotation.joints)
+    fitted = Annotation(new, annotation.label, annotation.tags, annotation.probabilities, joints=annotation.joints)
     if annotation.camera is not None:
         fitted.camera = moved_camera(annotation.camera, scaling(new[1] / width, new[0] / height))
     if annotation.semantic is not None:
@@ -109,8 +109,8 @@ def caption(annotation: Annotation, classes: Sequence[str]) -> str:
     if annotation.tags is None:
         return ""
     given = torch.nonzero(annotation.tags).flatten().tolist()
-    if annotation.scores is not None:
-        scores = annotation.scores.tolist()
+    if annotation.probabilities is not None:
+        scores = annotation.probabilities.tolist()
         given.sort(key=lambda k: -scores[k])
     return ", ".join(_name(k, classes) + _score(annotation, k) + _threshold(annotation, k) for k in given) or "no tag"
 
@@ -124,12 +124,12 @@ def _is_background(label: int, classes: Sequence[str]) -> bool:
 
 
 def _score(annotation: Annotation, label: int) -> str:
-    known = annotation.scores is not None and 0 <= label < len(annotation.scores)
-    return f" {float(annotation.scores[label]):.2f}" if known and annotation.scores is not None else ""
+    known = annotation.probabilities is not None and 0 <= label < len(annotation.probabilities)
+    return f" {float(annotation.probabilities[label]):.2f}" if known and annotation.probabilities is not None else ""
 
 
 def _threshold(annotation: Annotation, label: int) -> str:
-    if annotation.thresholds is None or annotation.scores is None or annotation.scores[label] >= 0.5:
+    if annotation.thresholds is None or annotation.probabilities is None or annotation.probabilities[label] >= 0.5:
         return ""
     return f" (given from {float(annotation.thresholds[label]):.2f})"
 

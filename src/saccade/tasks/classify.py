@@ -108,9 +108,9 @@ def keep(answer: Annotation, threshold: float | Sequence[float] | None) -> Annot
 def to_json(answer: Annotation, classes: Sequence[str]) -> dict[str, Any]:
     """{label, scores: [{name, score}]}, the BEST most probable classes."""
     assert answer.label is not None
-    assert answer.scores is not None
-    order = answer.scores.argsort(descending=True)[:BEST].tolist()
-    return {"label": classes[answer.label], "scores": named_scores(answer.scores, order, classes)}
+    assert answer.probabilities is not None
+    order = answer.probabilities.argsort(descending=True)[:BEST].tolist()
+    return {"label": classes[answer.label], "scores": named_scores(answer.probabilities, order, classes)}
 
 
 def short_line(described: Mapping[str, Any]) -> str:
@@ -120,9 +120,9 @@ def short_line(described: Mapping[str, Any]) -> str:
 
 def choose_targets(answer: Annotation, labels: Sequence[int], count: int) -> list[Target]:
     """The most probable classes."""
-    assert answer.scores is not None
-    order = [int(k) for k in answer.scores.argsort(descending=True, stable=True)]
-    return [Target(k, float(answer.scores[k]), _box_of(answer, k)) for k in (labels or order[:count])]
+    assert answer.probabilities is not None
+    order = [int(k) for k in answer.probabilities.argsort(descending=True, stable=True)]
+    return [Target(k, float(answer.probabilities[k]), _box_of(answer, k)) for k in (labels or order[:count])]
 
 
 def _box_of(answer: Annotation, label: int) -> Box | None:

@@ -109,18 +109,18 @@ def cautions(found: Mapping[str, Any]) -> list[str]:
 
 def keep(answer: Annotation, threshold: float | Sequence[float] | None) -> Annotation:
     """The tags of at least this probability; without a threshold those that the model gives."""
-    if threshold is None or answer.scores is None:
+    if threshold is None or answer.probabilities is None:
         return answer
-    thresholds = torch.as_tensor(threshold, dtype=answer.scores.dtype).expand(answer.scores.shape)
-    return replace(answer, tags=answer.scores >= thresholds, thresholds=thresholds)
+    thresholds = torch.as_tensor(threshold, dtype=answer.probabilities.dtype).expand(answer.probabilities.shape)
+    return replace(answer, tags=answer.probabilities >= thresholds, thresholds=thresholds)
 
 
 def to_json(answer: Annotation, classes: Sequence[str]) -> dict[str, Any]:
     """{tags: [{name, score, threshold}]} in the order of the classes; the threshold where it is known."""
     assert answer.tags is not None
-    assert answer.scores is not None
+    assert answer.probabilities is not None
     rows = answer.tags.nonzero().flatten().tolist()
-    tags = named_scores(answer.scores, rows, classes)
+    tags = named_scores(answer.probabilities, rows, classes)
     if answer.thresholds is not None:
         for tag, k in zip(tags, rows, strict=True):
             tag["threshold"] = round(float(answer.thresholds[k]), 5)
@@ -140,8 +140,8 @@ def choose_targets(answer: Annotation, labels: Sequence[int], count: int) -> lis
     """The tags given, the most probable first; the most probable one where none is given."""
     if labels:
         return classify.choose_targets(answer, labels, count)
-    assert answer.scores is not None
-    order = [int(k) for k in answer.scores.argsort(descending=True, stable=True)]
+    assert answer.probabilities is not None
+    order = [int(k) for k in answer.probabilities.argsort(descending=True, stable=True)]
     given = [k for k in order if answer.tags is not None and bool(answer.tags[k])]
     return classify.choose_targets(answer, (given or order[:1])[:count], count)
 

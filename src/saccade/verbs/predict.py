@@ -18,6 +18,7 @@ from saccade.errors import DataError, UsageError
 from saccade.inference.alike import Compared, beside
 from saccade.inference.answer import labels_of, of_classes
 from saccade.inference.cameras import cameras_for
+from saccade.inference.drawn import picture_names, write_picture
 from saccade.inference.masks import COCO, CocoFile, check_masks, map_name, restate_masks
 from saccade.inference.predictor import Predictor, load
 from saccade.inference.recording import (
@@ -28,8 +29,6 @@ from saccade.inference.recording import (
     Recording,
     film_names,
     lines_name,
-    picture_names,
-    write_picture,
 )
 from saccade.inference.regions import answer_for_boxes, answer_in_frames, boxes_for, names_boxes
 from saccade.inference.saving import Saving, saved_forms
@@ -296,7 +295,7 @@ def _about_image(
     if target is not None and saving.pictures:
         try:
             pixels = beside(path, more) if more else draw_enlarged(decode(path), answer, predictor.classes)
-            notes += write_picture(target, pixels)
+            notes += write_picture(target, pixels)[1]
         except DataError as error:  # it was there a moment ago
             notes.append(f"no picture with the answer was written ({error})")
     place = None if target is None or form.masks != "png" else target.with_name(map_name(target.name))

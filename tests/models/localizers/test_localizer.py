@@ -78,8 +78,8 @@ def test_an_answer_is_a_label_and_a_box_inside_the_image() -> None:
     batch.sizes = [(SIDE, SIDE), (30, 40)]
     for answer, size in zip(make().eval().predict(batch), batch.sizes, strict=True):
         assert answer.size == size
-        assert float(answer.scores.sum()) == pytest.approx(1)
-        assert answer.label == int(answer.scores.argmax())
+        assert float(answer.probabilities.sum()) == pytest.approx(1)
+        assert answer.label == int(answer.probabilities.argmax())
         assert answer.objects.labels.tolist() == [answer.label]
         assert float(answer.objects.scores[0]) == float(answer.scores[answer.label])
         x1, y1, x2, y2 = answer.objects.boxes[0].tolist()

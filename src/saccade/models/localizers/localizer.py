@@ -251,7 +251,7 @@ class Model(nn.Module):
             Annotation(
                 size,
                 label=labels[i],
-                scores=found.probabilities[i],
+                probabilities=found.probabilities[i],
                 objects=Objects(clip_boxes(found.boxes[i], size), found.labels[i], found.scores[i]),
             )
             for i, size in enumerate(batch.sizes)
