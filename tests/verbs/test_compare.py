@@ -121,7 +121,7 @@ def test_refusals(run: Path, weak: Path, tmp_path: Path, shell: Shell) -> None:
         saccade.compare([run, other])
     (other / "metrics.json").write_text("{}")
     for change, says in (
-        ({"task": "tag"}, "task differ: .*other has tag, .* has classify"),
+        ({"task": "tag"}, "task differs: .*other has tag, .* has classify"),
         ({"classes": ["blue", "green"]}, "classes differ"),
     ):
         write_config(other, read_config(weak) | change)

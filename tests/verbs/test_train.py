@@ -369,7 +369,7 @@ def test_refusals(colours: Path, tmp_path: Path) -> None:
         resume_plan("resnet20", colours, read_config(run), weights="imagenet")
     with pytest.raises(UsageError, match=r"cannot change recipe \(default in the run, paper now\)"):
         saccade.train("resnet20", colours, out=run, progress=False, resume=True, recipe="paper")
-    with pytest.raises(UsageError, match=r"model differ .*resnet20 then, resnet32 now"):
+    with pytest.raises(UsageError, match=r"model differs from that of the run .*resnet20 then, resnet32 now"):
         saccade.train("resnet32", colours, out=run, progress=False, resume=True)
 
 

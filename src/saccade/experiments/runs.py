@@ -61,10 +61,10 @@ def open_runs(folders: Sequence[Path]) -> list[Finished]:
         raise UsageError(f"compare needs two different runs or more: saccade compare RUN RUN (given: {given})")
     stated = [_stated_of(folder) for folder in folders]
     for folder, other in zip(folders[1:], stated[1:], strict=True):
-        for what in ("task", "classes"):
+        for what, verb in (("task", "differs"), ("classes", "differ")):
             if other[what] != stated[0][what]:
                 raise UsageError(
-                    f"{what} differ: {folder} has {_short(other[what])}, {folders[0]} has {_short(stated[0][what])}; "
+                    f"{what} {verb}: {folder} has {_short(other[what])}, {folders[0]} has {_short(stated[0][what])}; "
                     "runs are compared that answer the same question, with the same classes in the same order"
                 )
     names = short_names_of(folders)

@@ -80,8 +80,9 @@ def refuse_changes(now: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
     for name in ("model", "task", "classes", "fingerprint"):
         if now[name] != stored[name]:
             what = "images or labels" if name == "fingerprint" else name
+            differs = "differs from that" if name in ("model", "task") else "differ from those"
             raise UsageError(
-                f"--resume: {what} differ from those of the run"
+                f"--resume: {what} {differs} of the run"
                 + ("" if name == "fingerprint" else f" ({stored[name]} then, {now[name]} now)")
                 + "; start a new run with another --out"
             )
