@@ -72,7 +72,7 @@ def test_two_crops_and_batches_that_do_not_fill(dataset: DataSet) -> None:
     predictor = Predictor(Means(), "tag", dataset.classes, CROP, precision="fp32", thresholds=(0.0, 1.0))
     one, two = (list(predictions_by_crops(predictor, dataset, dataset.records, 2, batch=b, workers=0)) for b in (2, 3))
     for (_, first), (_, second) in zip(one, two, strict=True):
-        torch.testing.assert_close(first.scores, second.scores)
+        torch.testing.assert_close(first.probabilities, second.probabilities)
         assert first.tags is not None
         assert first.tags.tolist() == [True, False]  # by the thresholds
 

@@ -165,7 +165,7 @@ def test_predict_answers_for_the_boxes_of_a_file(runs: dict[str, Path], images: 
     x1, y1, x2, y2 = SQUARES[1]
     alone = predictor.answer(np.ascontiguousarray(picture()[y1:y2, x1:x2]))
     assert a["objects"]["labels"][1] == alone.label
-    assert a["objects"]["scores"][1] == pytest.approx(float(alone.scores.max()), abs=1e-4)
+    assert a["objects"]["scores"][1] == pytest.approx(float(alone.probabilities.max()), abs=1e-4)
     some = saccade.predict(runs["classify"], images / "a.png", proposals=file, threshold=1.0)[0]["objects"]["boxes"]
     assert some == []
 

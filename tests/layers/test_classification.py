@@ -21,8 +21,8 @@ def test_predictions_are_probabilities_with_the_sizes_given():
     first, second = classification_predictions(logits, [(4, 6), (5, 7)], "classify")
     assert (first.size, second.size) == ((4, 6), (5, 7))
     assert (first.label, second.label) == (1, 0)  # the lowest index at a tie
-    assert first.scores is not None
-    assert first.scores.sum().item() == pytest.approx(1)
+    assert first.probabilities is not None
+    assert first.probabilities.sum().item() == pytest.approx(1)
 
 
 def test_frozen_norm_equals_batch_norm_in_evaluation_and_takes_its_state():

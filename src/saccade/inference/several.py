@@ -86,12 +86,12 @@ class _List:
         """Raises DataError, or UsageError where some are no pictures at all, if there are faults."""
         if not self.faults:
             return
-        said = [f"{place} ({_kind(self.images[place])}): {self.faults[place]}" for place in sorted(self.faults)]
-        more = f"\n  ... and {len(said) - NAMED} more" if len(said) > NAMED else ""
+        reasons = [f"{place} ({_kind(self.images[place])}): {self.faults[place]}" for place in sorted(self.faults)]
+        more = f"\n  ... and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
         kind = UsageError if any(isinstance(fault, UsageError) for fault in self.faults.values()) else DataError
         error = kind(
-            f"{len(said)} of {len(self.images)} pictures cannot be read, by place in the list:\n  "
-            + "\n  ".join(said[:NAMED])
+            f"{len(reasons)} of {len(self.images)} pictures cannot be read, by place in the list:\n  "
+            + "\n  ".join(reasons[:NAMED])
             + f"{more}\nTo go on without them leave out the places in `unreadable` of this error: except "
             "saccade.SaccadeError as error: pictures = [p for i, p in enumerate(pictures) if i not in error.unreadable]"
         )

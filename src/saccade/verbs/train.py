@@ -96,8 +96,7 @@ def train(
         chose the checkpoint. Where the data set has a test part with labels, `test` holds what it scored, once.
 
     Raises:
-        UsageError, DataError, ModelFileError, ResourceError: with what to do.
-        DivergedError, Stopped: the loss became NaN or infinite; a signal came: what is saved, and how to go on.
+        SaccadeError, Stopped: with what to do; where the loss is lost, or a signal came, also with what is saved.
     """
     data, out, weights, config = at_home(data), at_home(out), at_home(weights), at_home(config)
     sources = Sources(data, at_home(join), at_home(tree))

@@ -136,10 +136,7 @@ def transfer(
         whence = "from the disk" if features.cached else f"computed in {features.seconds:.1f} s"
         console.print(f"features of {len(features.ids)} images {whence}", highlight=False, markup=False)
         experiment = Experiment(plan, frozen, features, folder, device, console)
-        trials: list[Trial] = []
-        for trial in _trials(experiment, divisions, wanted):
-            trials.append(trial)
-            _show(experiment, trial, begun)
+        trials = [_shown(experiment, trial, begun) for trial in _trials(experiment, divisions, wanted)]
         return _conclude(experiment, divisions, trials, str(data), str(weights), begun)
 
 
@@ -351,13 +348,15 @@ def _score(plan: Plan, metrics: dict[str, float | None]) -> float:
     return metrics[TASKS[plan.task].metric] or 0.0
 
 
-def _show(experiment: Experiment, trial: Trial, begun: float) -> None:
+def _shown(experiment: Experiment, trial: Trial, begun: float) -> Trial:
+    """A trial, which is told as soon as it is there if it had all training images."""
     if trial.share < 1:
-        return
+        return trial
     metric = TASKS[experiment.plan.task].metric
     ready = "" if trial.run is None else f"; ready after {time.monotonic() - begun:.0f} s: {trial.run}"
     text = f"seed {trial.seed}  {METHODS[trial.method]}: {metric} {trial.value:.4f} held back{ready}"
     experiment.console.print(printable(text), highlight=False, markup=False)
+    return trial
 
 
 def _conclude(

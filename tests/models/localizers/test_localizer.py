@@ -81,7 +81,7 @@ def test_an_answer_is_a_label_and_a_box_inside_the_image() -> None:
         assert float(answer.probabilities.sum()) == pytest.approx(1)
         assert answer.label == int(answer.probabilities.argmax())
         assert answer.objects.labels.tolist() == [answer.label]
-        assert float(answer.objects.scores[0]) == float(answer.scores[answer.label])
+        assert float(answer.objects.scores[0]) == float(answer.probabilities[answer.label])
         x1, y1, x2, y2 = answer.objects.boxes[0].tolist()
         assert 0 <= x1 <= x2 <= size[1]
         assert 0 <= y1 <= y2 <= size[0]

@@ -85,12 +85,12 @@ def _pictures(names: Sequence[str]) -> int:
 def _content(names: Sequence[str]) -> str:
     """`292 pictures, CVAT's labels (annotations.xml), 292 .xml files`."""
     pictures = _pictures(names)
-    said = [f"{pictures:,} picture{'' if pictures == 1 else 's'}" if pictures else "no picture"]
+    parts = [f"{pictures:,} picture{'' if pictures == 1 else 's'}" if pictures else "no picture"]
     for end, what in _LABELS.items():
-        said += [f"{what} ({name})" for name in names if PurePosixPath(name).name.lower().endswith(end)][:1]
+        parts += [f"{what} ({name})" for name in names if PurePosixPath(name).name.lower().endswith(end)][:1]
     endings = Counter(PurePosixPath(name).suffix.lower() for name in names)
     many = [(suffix, count) for suffix, count in endings.most_common() if suffix not in ("", *SUFFIXES)]
-    return ", ".join(said + [f"{count:,} {suffix} file{'' if count == 1 else 's'}" for suffix, count in many[:3]])
+    return ", ".join(parts + [f"{count:,} {suffix} file{'' if count == 1 else 's'}" for suffix, count in many[:3]])
 
 
 def _advice(path: Path, names: Sequence[str] | None, is_tar: bool) -> str:
