@@ -226,6 +226,14 @@ def parse_size(text: str | int | tuple[int, int] | list[int]) -> Size:
     raise UsageError(f"size {text!r} is not a number of pixels or HEIGHTxWIDTH, such as 320 or 180x240")
 
 
+def parse_sides(text: str | int | tuple[int, int] | list[int]) -> tuple[int, int]:
+    """Height and width in pixels of what `parse_size` takes. Raises UsageError, also for sides without a pixel."""
+    sides = height_width(parse_size(text))
+    if min(sides) < 1:
+        raise UsageError(f"size is {text!r}, allowed: at least 1 pixel")
+    return sides
+
+
 def height_width(size: Size) -> tuple[int, int]:
     """Height and width in pixels of a setting that may be one number for both."""
     return (size, size) if isinstance(size, int) else size

@@ -303,5 +303,5 @@ def test_what_tiles_are_not_for(run: Path, segmenter_run: Path, tmp_path: Path) 
         saccade.predict(segmenter_run, tmp_path / "a.mp4", tile=128)
     with pytest.raises(UsageError, match="give their side too"):
         saccade.predict(segmenter_run, tmp_path / "a.mp4", overlap=32)
-    with pytest.raises(UsageError, match="a tile has at least 64 pixels"):
+    with pytest.raises(UsageError, match="tile is 10, allowed: at least 64 pixels"):
         saccade.load(segmenter_run).predict(picture(100, 100), tile=10)

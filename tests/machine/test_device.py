@@ -17,6 +17,9 @@ def test_processes_side_by_side_share_the_cores(monkeypatch: pytest.MonkeyPatch)
     found = [(loader_workers(None, cpu, n), loader_workers(None, gpu, n)) for n in (1, 2, 4, 8, 32)]
     assert found == [(8, 8), (4, 8), (2, 4), (1, 2), (1, 1)]
     assert loader_workers(3, cpu, 8) == loader_workers(3, gpu, 8) == 3
+    for wanted in (-1, 65):
+        with pytest.raises(UsageError, match=f"workers is {wanted}, allowed: 0 to 64"):
+            loader_workers(wanted, cpu)
 
 
 def test_an_operation_without_a_deterministic_algorithm_is_named() -> None:

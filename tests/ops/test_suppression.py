@@ -101,8 +101,8 @@ def test_the_scope_sets_the_rule() -> None:
     ("rule", "says"),
     [
         ({"form": "sof"}, "did you mean 'soft'"),
-        ({"iou": 1.5}, "iou 1.5 of nms is not between 0 and 1"),
-        ({"form": "soft", "sigma": 0.0}, "sigma 0.0 of nms is not above 0"),
+        ({"iou": 1.5}, "iou is 1.5, allowed: 0 to 1"),
+        ({"form": "soft", "sigma": 0.0}, "sigma is 0, allowed: above 0"),
         ({"form": "soft", "iou": 0.5}, "iou is for hard and soft_linear"),
         ({"form": "soft_linear", "sigma": 0.5}, "sigma is for nms soft, not for soft_linear"),
     ],

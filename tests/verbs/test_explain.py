@@ -195,7 +195,7 @@ def test_bad_input(run: Path, corner: Path, tmp_path: Path, shell: Shell) -> Non
         ((corner, "--layers", "features[9]"), 2, "Layers that do: "),
         ((corner, "--methods", "gradcam"), 2, "did you mean 'grad_cam'"),
         ((corner, "--methods", ","), 2, "--methods is empty"),
-        ((corner, "--top", 0), 2, "--top is 0"),
+        ((corner, "--top", 0), 2, "top is 0, allowed: at least 1"),
         ((corner, "--device", "cuda:9"), 2, "available: cpu"),
         ((tmp_path / "no.png",), 3, "no.png"),
         ((tmp_path / "nothing.png",), 3, "no such image or folder"),

@@ -86,9 +86,11 @@ def test_a_package_that_is_missing_is_named_with_the_command(
     assert not (run / "model.onnx").exists()
 
 
-def test_an_unknown_format(run: Path) -> None:
+def test_an_unknown_format_and_a_size_without_pixels(run: Path) -> None:
     with pytest.raises(UsageError, match="did you mean 'onnx'"):
         saccade.export(run, to="onxx")
+    with pytest.raises(UsageError, match="size is '0x32', allowed: at least 1 pixel"):
+        saccade.export(run, to="torch", size="0x32")
 
 
 def test_a_network_that_differs_is_not_left_behind(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

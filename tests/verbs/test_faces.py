@@ -169,7 +169,10 @@ def test_verification_states_its_error_rate(tmp_path: Path, shell: Shell) -> Non
     assert code == 0
     assert out.startswith("different people")
     assert "95 % interval" in out
-    assert run_json(shell, "verify", "embedder", one, two, "--threshold", "1.1")["same"] is False
+    assert run_json(shell, "verify", "embedder", one, two, "--threshold", "1")["same"] is False
+    for limit in ("1.1", "nan", "-2"):
+        code, _, err = shell("faces", "verify", "embedder", one, two, "--threshold", limit)
+        assert (code, f"threshold is {limit}, allowed: -1 to 1" in err) == (2, True), err
     code, _, err = shell("faces", "verify", "embedder", one, two, "--calibrate", others, "--far", "1e-5")
     assert (code, "at least 100000 are needed" in err) == (3, True)
     code, _, err = shell("faces", "verify", "embedder", one, two)

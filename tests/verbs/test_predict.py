@@ -156,7 +156,7 @@ def test_thresholds(runs: dict[str, Path], images: Path) -> None:
         assert 0 < len(part["boxes"]) < len(whole["boxes"])
         assert part == {name: column[: len(part["boxes"])] for name, column in whole.items()}
     assert saccade.predict(runs["tag"], images / "a.png", threshold=1.0)[0]["tags"] == []
-    with pytest.raises(UsageError, match=r"threshold 1\.5 is not between"):
+    with pytest.raises(UsageError, match=r"threshold is 1\.5, allowed: 0 to 1"):
         saccade.predict(runs["tag"], images / "a.png", threshold=1.5)
 
 

@@ -216,7 +216,7 @@ class Predictor:
         if threshold is not None:
             least = -1 if find_task(self.task).embedding else 0
             if not isinstance(threshold, numbers.Real) or not least <= threshold <= 1:
-                raise UsageError(f"threshold {threshold} is not between {least} and 1")
+                raise UsageError(f"threshold is {threshold!r}, allowed: {least} to 1")
             return threshold
         if self.preprocessing.one_person:
             return None  # people whose boxes are given are all answered for

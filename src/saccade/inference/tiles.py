@@ -60,10 +60,10 @@ class Tiling:
 
     def __post_init__(self) -> None:
         if self.side < 2 * ALIGNED:
-            raise UsageError(f"tile {self.side}: a tile has at least {2 * ALIGNED} pixels a side")
+            raise UsageError(f"tile is {self.side}, allowed: at least {2 * ALIGNED} pixels")
         most = self.side // ALIGNED * ALIGNED // 2
         if self.overlap is not None and not (self.overlap >= 0 and _rounded_up(self.overlap) <= most):
-            raise UsageError(f"overlap {self.overlap} of tiles of {self.side}: allowed are 0 to half of the side")
+            raise UsageError(f"overlap is {self.overlap}, allowed: 0 to {most}, half of the tile")
 
     def spans(self, length: int, share: float, scale: float = 1.0) -> list[tuple[int, int]]:
         """The tiles along one side of a picture: (start, end), equal in length but the last, which may be shorter.

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from saccade.errors import UsageError
 
+MOST_WORKERS = 64  # as the setting `workers` allows
+
 
 def pick_device(name: str | torch.device | None = None) -> torch.device:
     """The device of that name, or the best one here, with its number where it has one, as its tensors have it. Raises
@@ -127,9 +129,12 @@ def loader_workers(wanted: int | None, device: torch.device, processes: int = 1)
     """Processes that prepare batches: as asked, or one for each core that this process may use, at most 8.
 
     Where the network computes on the same cores, one for every second core: more of them only take its time
-    (benchmarks/notes.md, "Training speed"). `processes` that train side by side share the cores.
+    (benchmarks/notes.md, "Training speed"). `processes` that train side by side share the cores. Raises UsageError for
+    a number that cannot be.
     """
     if wanted is not None:
+        if not 0 <= wanted <= MOST_WORKERS:
+            raise UsageError(f"workers is {wanted}, allowed: 0 to {MOST_WORKERS}")
         return wanted
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     own = max(1, cores // processes)

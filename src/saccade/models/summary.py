@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saccade.config import Size, height_width, parse_size
+from saccade.config import Size, parse_sides
 from saccade.errors import UsageError
 from saccade.models import catalogue, file_of, known_model, model_config, model_module
 from saccade.models.contract import Room, example_inputs, size_of
@@ -27,7 +27,7 @@ def summarize(name: str, size: str | Size | None = None, changes: Mapping[str, A
     """
     name = known_model(name)
     module, config = model_module(name), model_config(name, **(changes or {}))
-    height, width = height_width(parse_size(size or size_of(module, name)))
+    height, width = parse_sides(size or size_of(module, name))
     rows = layers_of(module, config, height, width)
     parameters = sum(row["parameters"] for row in rows)
     return {

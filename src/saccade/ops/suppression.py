@@ -51,9 +51,9 @@ class NmsRule:
         if self.form not in FORMS:
             raise UsageError(f"nms {self.form!r}: {suggest(self.form, FORMS)}")
         if self.iou is not None and not 0 <= self.iou <= 1:
-            raise UsageError(f"iou {self.iou} of nms is not between 0 and 1")
+            raise UsageError(f"iou is {self.iou:g}, allowed: 0 to 1")
         if self.sigma is not None and not (self.sigma > 0 and math.isfinite(self.sigma)):
-            raise UsageError(f"sigma {self.sigma} of nms is not above 0")
+            raise UsageError(f"sigma is {self.sigma:g}, allowed: above 0")
         if self.iou is not None and self.form == "soft":
             raise UsageError("nms soft lowers scores by any IoU; iou is for hard and soft_linear")
         if self.sigma is not None and self.form != "soft":

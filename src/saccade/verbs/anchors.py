@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saccade.config import height_width, parse_size
+from saccade.config import parse_sides
 from saccade.data.dataset import Record
 from saccade.data.formats import read
 from saccade.errors import DataError, UsageError
@@ -53,11 +53,9 @@ def anchors(
         UsageError: `k` below 1, a size that is none.
     """
     if k < 1:
-        raise UsageError(f"--k {k}: at least one anchor is needed")
+        raise UsageError(f"k is {k}, allowed: at least 1")
     data, out = at_home(data), at_home(out)
-    height, width = height_width(parse_size(size) if isinstance(size, str) else size)
-    if min(height, width) < 1:
-        raise UsageError(f"--size {height}x{width} has no pixels")
+    height, width = parse_sides(size)
     dataset = read(data, "detect")
     records = [each for each in dataset.records if each.things is not None]
     records = [each for each in records if each.split == "train"] or records

@@ -89,17 +89,7 @@ def explain(
     wanted = Wanted(chosen, of_classes, top, layers, trained.thresholds, vectors_of(trained, paths), *given)
     folder = None if out is None else report_folder(Path(at_home(out)))
     page = _page(trained, chosen, fallback)
-    entries: list[dict[str, Any]] = []
-    for number, path in enumerate(paths, 1):
-        try:
-            found = _explain_one(trained, path, wanted, progress)
-        except DataError as error:
-            entries.append({"image": str(path), "error": str(error)})
-            page.warnings.append(str(error))
-            continue
-        entries.append(summary(found, trained.classes))
-        if folder is not None:
-            _show(folder, page, number, found, entries[-1], trained.classes)
+    entries = [_entry(trained, path, wanted, (page, number, folder), progress) for number, path in enumerate(paths, 1)]
     _refuse_nothing(entries)
     if folder is not None:
         words = ["saccade", "explain", str(run), *map(str, paths), "--out", str(folder), "--top", str(top)]
@@ -107,6 +97,26 @@ def explain(
         write_page(folder, page)
     report = None if folder is None else str(folder / "report.html")
     return {"run": str(run), "model": trained.model, "task": trained.task, "report": report, "images": entries}
+
+
+def _entry(
+    trained: Trained, path: Path, wanted: Wanted, place: tuple[Page, int, Path | None], progress: bool
+) -> dict[str, Any]:
+    """What is to be said of one image, which is also shown.
+
+    Args:
+        place: the report, the number of the image in it, and the folder, if anything is written.
+    """
+    page, number, folder = place
+    try:
+        found = _explain_one(trained, path, wanted, progress)
+    except DataError as error:
+        page.warnings.append(str(error))
+        return {"image": str(path), "error": str(error)}
+    entry = summary(found, trained.classes)
+    if folder is not None:
+        _show(folder, page, number, found, entry, trained.classes)
+    return entry
 
 
 def _given(
@@ -126,7 +136,7 @@ def _given(
 
 def _check_top(top: int) -> None:
     if top < 1:
-        raise UsageError(f"--top is {top}, allowed: at least 1")
+        raise UsageError(f"top is {top}, allowed: at least 1")
 
 
 def _options(**values: str | Path | None) -> list[str]:

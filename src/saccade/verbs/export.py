@@ -15,7 +15,7 @@ import torch
 from skimage import data as photographs
 from torch import Tensor
 
-from saccade.config import height_width, parse_size
+from saccade.config import parse_sides
 from saccade.data.formats.listing import images_to_look_at
 from saccade.data.image import decode
 from saccade.data.loader import collate
@@ -92,7 +92,7 @@ def export(
     if target.suffix == ".json":
         raise UsageError(f"--out {target}: what is to be known of the file is written there; name it .onnx or .pt2")
     sides = trained.preprocessing.size or (ANY_SIZE, ANY_SIZE)
-    sides = sides if size is None else height_width(parse_size(size))
+    sides = sides if size is None else parse_sides(size)
     pictures, source = _pictures(trained, None if images is None else Path(str(at_home(images))))
     shown = _Shown(trained, sides, pictures)
     answering = trained if svd is None else factorised(trained, svd)[0]

@@ -113,12 +113,13 @@ def verify(
 
     Raises:
         DataError: a picture cannot be used, or too few people to show such a rate.
-        UsageError: nothing says what errors the model makes.
+        UsageError: nothing says what errors the model makes; a threshold that no similarity reaches.
     """
+    given = _similarity(threshold)
     reader = FaceReader(run, detector, landmarks, device)
     faces = [reader.read_one(Path(at_home(path))).embedding for path in (first, second)]
-    chosen = _chosen(reader, Path(at_home(run)), far, calibrate) if threshold is None else None
-    limit = chosen.threshold if chosen is not None else float(threshold or 0)
+    chosen = _chosen(reader, Path(at_home(run)), far, calibrate) if given is None else None
+    limit = chosen.threshold if chosen is not None else float(given or 0)
     a, b = unit(np.stack([face for face in faces if face is not None]))
     score = float(a @ b if reader.compare is None else reader.compare(a[None], b[None])[0, 0])
     result = {
@@ -129,6 +130,13 @@ def verify(
         "same": score >= limit,
     }
     return plain(result | _told(chosen))
+
+
+def _similarity(threshold: float | None) -> float | None:
+    """A threshold that a person gave. Raises UsageError for a number that no similarity can have."""
+    if threshold is not None and not -1 <= threshold <= 1:
+        raise UsageError(f"threshold is {threshold:g}, allowed: -1 to 1")
+    return threshold
 
 
 def identify(
@@ -165,7 +173,8 @@ def identify(
         UsageError: a database of another model, or nothing says what errors the model makes.
     """
     if top < 1:
-        raise UsageError(f"--top {top}: at least one person is named")
+        raise UsageError(f"top is {top}, allowed: at least 1")
+    given = _similarity(threshold)
     reader = FaceReader(run, detector, landmarks, device)
     with open_database(Path(at_home(database))) as opened:
         opened.check_model(model_of(run))
@@ -174,9 +183,9 @@ def identify(
             raise DataError(f"{database}: nobody is enrolled")
         searcher = Searcher(opened, reader.compare)
         chosen = None
-        if threshold is None:
+        if given is None:
             chosen = _for_database(reader, searcher, Path(at_home(run)), far, calibrate)
-        limit = chosen.threshold if chosen is not None else float(threshold or 0)
+        limit = chosen.threshold if chosen is not None else float(given or 0)
         answers = [_identified(seen, searcher, limit, top) for seen in reader.read(_images(images))]
     if all("error" in answer for answer in answers):
         raise DataError(answers[0]["error"])
