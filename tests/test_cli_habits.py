@@ -70,14 +70,16 @@ def test_words_in_the_wrong_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     for folder in ("photos", "run"):
         (tmp_path / folder).mkdir()
-    (tmp_path / "run" / "config.json").touch()
+    (tmp_path / "run" / "config.json").write_text('{"model": "resnet18", "data": "/my photos"}')
     for line, says in (
         ("train photos resnet18 --epochs 3", "the model stands first:\n  saccade train resnet18 photos --epochs 3"),
         ("evaluate photos run", "the run stands first:\n  saccade evaluate run photos"),
         ("predict photos run --threshold 0.5", "saccade predict run photos --threshold 0.5"),
     ):
         assert says in str(advice(shlex.split(line)))
-    assert "its report states, and --out run" in str(advice(["train", "--resume", "run"]))
+    for line in ("train run --resume", "train --resume run", "train --resume --out run", "train --out=run --resume"):
+        assert "\n  saccade train resnet18 '/my photos' --out run --resume" in str(advice(shlex.split(line))), line
+    assert advice(["train", "--resume", "--out", "photos"]) is None
     for line in ("train resnet18 photos", "evaluate run photos", "predict run photos", "predict photos photos"):
         assert advice(shlex.split(line)) is None
 

@@ -88,10 +88,10 @@ def _global(
         os.environ["SACCADE_DEBUG"] = "1"
 
 
-@app.command()
+@app.command(short_help="List the models that can be trained, or the layers of one.")
 def models(
     model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="show the layers of this one, or of ./my_net.py")
+        str | None, typer.Argument(metavar="MODEL", help="show the layers of this one, or of ./my_net.py")
     ] = None,
     task: TaskName = None,
     size: Annotated[str | None, typer.Option(help="with MODEL: input pixels, a side or HxW")] = None,
@@ -114,9 +114,11 @@ def models(
     return print_json(entries) if as_json else show_models(entries)
 
 
-@app.command()
+@app.command(short_help="Train a model on a data set; leaves a folder with a report.")
 def train(
-    model: Annotated[str, typer.Argument(help="a name of `saccade models`, or your own file: ./my_net.py[:VARIANT]")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="a name of `saccade models`, or your file: ./my_net.py[:VARIANT]")
+    ],
     data: Data,
     out: Annotated[Path | None, typer.Option(help="run folder; by default runs/MODEL-DATA")] = None,
     epochs: Annotated[int | None, typer.Option(help=HELP["epochs"])] = None,
@@ -166,7 +168,7 @@ def train(
         print_json(result) if as_json else show_training(result)
 
 
-@app.command()
+@app.command(short_help="Find by experiment how given weights serve a data set best.")
 def transfer(
     data: Data,
     weights: Annotated[str, typer.Option(help="run, weights file, or imagenet, imagenet_v2, cifar10 to start from")],
@@ -191,10 +193,10 @@ def transfer(
     print_json(result) if as_json else say(transfer_lines(result))
 
 
-@app.command()
+@app.command(short_help="Score a trained model, or any tool's results, on a data set.")
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="run, checkpoint, .cfg, or COCO results (.json)")],
-    data: Annotated[str | None, typer.Argument(metavar="[DATA]", help="by default what RUN was trained on")] = None,
+    data: Annotated[str | None, typer.Argument(metavar="DATA", help="by default what RUN was trained on")] = None,
     split: Annotated[str | None, typer.Option(help="train, val, test or all; by default val")] = None,
     out: Annotated[Path | None, typer.Option(help="folder for report.html, metrics.json and plots")] = None,
     batch: Annotated[int | None, typer.Option(help="images a forward pass; by itself 8, on a GPU more", min=1)] = None,
@@ -250,10 +252,10 @@ def evaluate(
     print_json(result) if as_json else show_evaluation(result, None if out is None else f"{out}/report.html")
 
 
-@app.command()
+@app.command(short_help="Put runs beside each other: settings, scores, cost, pictures.")
 def compare(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN RUN...", help="run folders that have ended; the first is the measure")
+        list[Path], typer.Argument(metavar="RUN", help="run folders that have ended; the first is the measure")
     ],
     out: Annotated[Path | None, typer.Option(help="folder for report.html, compare.json and plots")] = None,
     model: OwnFile = None,
@@ -270,10 +272,10 @@ def compare(
     print_json(result) if as_json else say(comparison_lines(result, None if out is None else f"{out}/report.html"))
 
 
-@app.command()
+@app.command(short_help="Answer for images, videos or a camera; draws the answers.")
 def predict(
     run: Run,
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="image, folder, glob, video, camera:0")],
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE", help="image, folder, glob, video, camera:0")],
     out: Annotated[Path | None, typer.Option(help="folder for pictures, videos and predictions.json")] = None,
     threshold: Annotated[float | None, typer.Option(help="smallest score of a box or tag, or similarity")] = None,
     classes: Annotated[str | None, typer.Option(help="only these, comma-separated")] = None,
@@ -319,11 +321,11 @@ def predict(
         say(f"pictures and predictions.json: {folder}")
 
 
-@app.command()
+@app.command(short_help="Show what a network used for its answers: heat maps, a report.")
 def explain(
     run: Run,
     images: Annotated[
-        list[Path] | None, typer.Argument(metavar="[IMAGE...]", help="images or folders; by default of RUN's own data")
+        list[Path] | None, typer.Argument(metavar="IMAGE", help="images or folders; by default of RUN's own data")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="folder for report.html and pictures")] = None,
     classes: OfClass = None,
@@ -363,7 +365,7 @@ def explain(
     print_json(result) if as_json else say(explained(result))
 
 
-@app.command()
+@app.command(short_help="Train, evaluate and predict on made scenes; no data needed.")
 def demo(
     task: Annotated[str, typer.Option("--task", help="detect, classify or segment")] = "detect",
     out: Annotated[Path, typer.Option(help="folder for the scenes, the run and the pictures")] = Path("demo"),
@@ -375,9 +377,9 @@ def demo(
     run(task, out, minutes)  # type: ignore[arg-type]  # demo checks the name
 
 
-@app.command()
+@app.command(short_help="List every training setting; with MODEL also fields of its own.")
 def settings(
-    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="with its own fields and its recipe")] = None,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="with its own fields and its recipe")] = None,
     recipe: Annotated[str, typer.Option(help="default, paper or probe; with MODEL")] = "default",
     as_json: Json = False,
 ) -> None:

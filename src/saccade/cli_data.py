@@ -13,7 +13,7 @@ from saccade.cli_output import anchor_lines, converted, print_json, say
 app = typer.Typer()
 
 
-@app.command()
+@app.command(short_help="Say what a data set holds and what is wrong with it.")
 def check(
     data: Data,
     task: TaskName = None,
@@ -28,7 +28,7 @@ def check(
     print_json(result) if as_json else say(in_words(result))
 
 
-@app.command()
+@app.command(short_help="Rewrite a data set of boxes or masks in another format.")
 def convert(
     data: Data,
     to: Annotated[str, typer.Option("--to", help="coco, voc, yolo or kitti")],
@@ -46,7 +46,7 @@ def convert(
     print_json(summary) if as_json else say(converted(summary))
 
 
-@app.command()
+@app.command(short_help="Fit anchors to the boxes of a data set.")
 def anchors(
     data: Data,
     k: Annotated[int, typer.Option("--k", help="number of anchors")] = 5,

@@ -10,7 +10,7 @@ import typer
 from saccade.cli_options import Data, Device, Json, Precision, Workers
 from saccade.cli_output import print_json, say, show_scores
 
-app = typer.Typer(no_args_is_help=True, help="Enroll people in a database, verify and identify them by their pictures.")
+app = typer.Typer(no_args_is_help=True, help="Enroll people in a database, verify and identify them.")
 
 DatabaseFile = Annotated[Path, typer.Argument(metavar="DATABASE", help="file of people; `enroll` makes it")]
 Embedder = Annotated[Path, typer.Argument(metavar="RUN", help="run or checkpoint of a model to embed")]
@@ -29,7 +29,7 @@ Calibrate = Annotated[
 def enroll(
     database: DatabaseFile,
     run: Embedder,
-    sources: Annotated[list[Path], typer.Argument(metavar="PEOPLE...", help="folder of people; with --name, pictures")],
+    sources: Annotated[list[Path], typer.Argument(metavar="PEOPLE", help="folder of people; with --name, pictures")],
     name: Annotated[str | None, typer.Option(help="whose pictures they are")] = None,
     detector: Detector = None,
     landmarks: LandmarksOf = None,
@@ -83,7 +83,7 @@ def verify(
 def identify(
     database: DatabaseFile,
     run: Embedder,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="pictures, or folders of them")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="pictures, or folders of them")],
     top: Annotated[int, typer.Option(help="people to name for each picture", min=1)] = 5,
     far: Annotated[float, typer.Option(help="share of strangers who may be taken for someone")] = 1e-2,
     threshold: Limit = None,
@@ -115,7 +115,7 @@ def identify(
 @app.command()
 def remove(
     database: DatabaseFile,
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="people, as `list` names them")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="people, as `list` names them")],
     as_json: Json = False,
 ) -> None:
     """Remove people and every trace of them from a database."""

@@ -13,10 +13,14 @@ from saccade.cli_output import plain, print_json, say, show_weights
 app = typer.Typer()
 
 
-@app.command()
+@app.command(short_help="Make a checkpoint from published weights.")
 def weights(
-    model: Annotated[str, typer.Argument(help="a name of `saccade models`, ./my_net.py, or a Darknet .cfg")],
-    source: Annotated[str, typer.Argument(help="imagenet, imagenet_v2, coco, cifar10, or a public weights file")] = "",
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="a name of `saccade models`, ./my_net.py, or a Darknet .cfg")
+    ],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="imagenet, imagenet_v2, coco, cifar10, or a public file")
+    ] = "",
     out: Annotated[Path | None, typer.Option(help="checkpoint to write; by default MODEL-SOURCE.safetensors")] = None,
     classes: Annotated[str | None, typer.Option(help="names of a file's classes: such a word, or a text file")] = None,
     as_json: Json = False,
@@ -28,7 +32,7 @@ def weights(
     print_json(done) if as_json else show_weights(model, done)
 
 
-@app.command()
+@app.command(short_help="Write a trained model as a file for an app, checked.")
 def export(
     run: Run,
     to: Annotated[str, typer.Option("--to", help="onnx or torch")] = "onnx",

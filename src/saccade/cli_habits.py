@@ -7,6 +7,7 @@ mean something else here, and whoever reads the answer knows the next command.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Sequence
@@ -128,8 +129,8 @@ def _verb(plain: Sequence[str]) -> tuple[str | None, str | None, list[str]]:
 
 def _in_place(verb: str, words: Sequence[str], dashed: Sequence[str]) -> str | None:
     """The command for words that are right and stand in the wrong place."""
-    if verb == "train" and len(words) == 1 and "--resume" in dashed and (Path(words[0]) / "config.json").is_file():
-        return f"--resume goes on with the command that began the run, which its report states, and --out {words[0]}"
+    if verb == "train" and len(words) < 2 and "--resume" in dashed:
+        return _going_on(words[0] if words else _out_of(dashed))
     if len(words) < 2 or not Path(words[0]).exists():
         return None
     if verb == "train":
@@ -142,6 +143,22 @@ def _in_place(verb: str, words: Sequence[str], dashed: Sequence[str]) -> str | N
         return None
     command = shlex.join([verb, words[1], words[0], *words[2:], *dashed])
     return f"the {what} stands first:\n  saccade {command}"
+
+
+def _out_of(dashed: Sequence[str]) -> str | None:
+    """What `--out` names."""
+    pairs = zip(dashed, [*dashed[1:], ""], strict=True)
+    return next((word.partition("=")[2] or value for word, value in pairs if word.partition("=")[0] == "--out"), None)
+
+
+def _going_on(run: str | None) -> str | None:
+    """The command that goes on with a run, by its `config.json`; None where there is none that can be read."""
+    try:
+        stated = json.loads((Path(str(run)) / "config.json").read_text(encoding="utf-8"))
+        command = shlex.join(["train", str(stated["model"]), str(stated["data"]), "--out", str(run), "--resume"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return f"--resume goes on with the model and data of the run:\n  saccade {command}"
 
 
 def _parted(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -593,8 +593,10 @@ def test_command_line_and_library_agree(runs: dict[str, Path], images: Path, she
     assert json.loads(out) == saccade.predict(runs["detect"], images, batch=1, workers=0)
     loaded = saccade.load(runs["classify"]).predict(images / "a.png")
     (shown,) = saccade.predict(runs["classify"], images / "a.png", batch=1)
-    assert loaded.scores is not None
-    assert [row["score"] for row in shown["scores"]] == pytest.approx(sorted(loaded.scores.tolist())[::-1], abs=1e-5)
+    assert loaded.probabilities is not None
+    likely = sorted(loaded.probabilities.tolist(), reverse=True)
+    assert [row["score"] for row in shown["scores"]] == pytest.approx(likely, abs=1e-5)
+    assert loaded.scores.tolist() == pytest.approx(likely[:1])
     with pytest.raises(UsageError, match=r"\[H, W, 3\] uint8"):
         saccade.load(runs["classify"]).predict(np.zeros((4, 4), np.uint8))
 
@@ -606,7 +608,7 @@ def test_the_command_and_a_loaded_model_compute_the_same_bits(task: str, runs: d
     for path, one, _ in answers_of(predictor, paths, 1, 0):
         other = predictor.predict(path, threshold=0.0)
         assert isinstance(one, Annotation)
-        for name in ("scores", "semantic"):
+        for name in ("probabilities", "semantic"):
             assert (getattr(one, name) is None) == (getattr(other, name) is None)
             if getattr(one, name) is not None:
                 assert torch.equal(getattr(one, name), getattr(other, name))

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -33,6 +31,7 @@ from saccade.data.views import View, inference_view
 from saccade.errors import UsageError
 from saccade.inference.predictor import Predictor
 from saccade.machine.device import loader_workers
+from saccade.machine.terminal import bar
 from saccade.tasks.table import find_task
 
 CROPS = (1, 2, 10, 144)
@@ -117,14 +116,14 @@ def predictions_by_crops(
     size = _input(predictor.preprocessing)
     chosen = views(predictor.task, predictor.preprocessing, crops)
     work = Work(min(loader_workers(workers, predictor.device), len(records) // batch))
-    with Progress(console=Console(stderr=True), transient=True, disable=not progress) as shown:
-        bar = shown.add_task("evaluating", total=len(chosen) * len(records))
+    with bar(progress) as shown:
+        task = shown.add_task("evaluating", total=len(chosen) * len(records))
         for view in chosen:
             first = 0
             for seen in Loader(dataset, records, predictor.task, view, InOrder(), batch, work).epoch(0):
                 total[first : first + len(seen)] += _summed(predictor, seen, size, crops)
                 first += len(seen)
-                shown.advance(bar, len(seen))
+                shown.advance(task, len(seen))
     for record, summed in zip(records, total, strict=True):
         scores = (summed / crops).float()
         answer = Annotation(record.size, probabilities=scores)

@@ -8,9 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from rich.console import Console
-from rich.progress import track
-
 from saccade.data.dataset import DataSet, Record
 from saccade.data.loader import Loader, Work
 from saccade.data.orders import InOrder
@@ -27,6 +24,7 @@ from saccade.inference.tiles import Tiling, predict_in_tiles
 from saccade.layers.wordtree import lifted, nearest_known
 from saccade.machine.device import loader_workers
 from saccade.machine.processes import from_all, place_among_processes
+from saccade.machine.terminal import bar
 from saccade.metrics import Metric, Result
 from saccade.metrics.coco_results import read_results
 from saccade.metrics.embedding import Embedding
@@ -134,9 +132,8 @@ def predictions(
         pictures = (decode_picture(record, dataset.root)[0] for record in records)
         tiled = (predict_in_tiles(predictor, picture, how.tiling) for picture in pictures)
         found = zip(records, tiled, strict=True)
-    console = Console(stderr=True)
-    shown = track(found, "evaluating", total=len(records), console=console, disable=not how.progress, transient=True)
-    yield from shown
+    with bar(how.progress) as shown:
+        yield from shown.track(found, len(records), description="evaluating")
 
 
 def _answers(

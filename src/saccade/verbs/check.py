@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from saccade.data.class_map import IGNORE
@@ -25,6 +24,7 @@ from saccade.data.pictures import class_map_of, cut, decode_picture
 from saccade.data.split import describe_use, find_leaks
 from saccade.errors import DataError, ResourceError, UsageError
 from saccade.machine.paths import at_home
+from saccade.machine.terminal import bar
 from saccade.plots.contact_sheet import Tile, draw_contact_sheet
 from saccade.tasks.table import TASKS, Task, find_task
 
@@ -135,10 +135,10 @@ def _decode_all(dataset: DataSet) -> None:
 
     reasons: dict[str, str] = {}
     workers = min(8, os.cpu_count() or 1)
-    with Progress(console=Console(stderr=True), transient=True) as progress, ThreadPoolExecutor(workers) as pool:
-        bar = progress.add_task("decoding", total=len(dataset.records))
+    with bar() as progress, ThreadPoolExecutor(workers) as pool:
+        task = progress.add_task("decoding", total=len(dataset.records))
         for record, why in zip(dataset.records, pool.map(fault, dataset.records), strict=True):
-            progress.advance(bar)
+            progress.advance(task)
             if why is not None:
                 reasons[record.id] = why
     if len(reasons) == len(dataset.records):

@@ -14,7 +14,6 @@ import cv2
 import torch
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
 from torch import Tensor
 
 from saccade.data.formats.listing import images_to_look_at
@@ -31,7 +30,7 @@ from saccade.inference.trained import Trained, open_run
 from saccade.machine.device import describe_hardware
 from saccade.machine.files import report_folder, write_whole
 from saccade.machine.paths import at_home
-from saccade.machine.terminal import printable
+from saccade.machine.terminal import bar, printable
 from saccade.models.own_file import short_name
 from saccade.plots.heat import overlay
 from saccade.reports.explanation import filters_section, image_section, introduction, summary
@@ -322,6 +321,6 @@ def _write_stages(folder: Path, number: int, found: Explained, entry: dict[str, 
 @contextlib.contextmanager
 def _bar(text: str, shown: bool) -> Iterator[Advance]:
     """A progress bar over the patches of one image, on stderr."""
-    with Progress(console=Console(stderr=True), disable=not shown, transient=True) as bar:
-        task = bar.add_task(escape(printable(text)), total=None)
-        yield lambda done, total: bar.update(task, advance=done, total=total)
+    with bar(shown) as progress:
+        task = progress.add_task(escape(printable(text)), total=None)
+        yield lambda done, total: progress.update(task, advance=done, total=total)
