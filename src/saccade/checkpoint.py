@@ -24,6 +24,7 @@ from torch import Tensor
 from saccade.errors import ModelFileError
 from saccade.machine.files import inside, open_regular, write_whole
 
+CHECKPOINTS = ("best.safetensors", "last.safetensors")  # of a run folder; the first that is there answers
 CHECKSUM = "saccade_sha256"  # entry of a file of tensors that is no checkpoint, see `write_tensors`
 _NAMES = ("float16", "bfloat16", "float32", "float64", "bool", "uint8", "int8", "int16", "int32", "int64")
 _NUMBERS = frozenset(getattr(torch, name) for name in _NAMES)
@@ -108,10 +109,10 @@ def find(run: str | Path) -> Path:
     """The checkpoint of a run folder (its best one), or the file itself. Raises ModelFileError."""
     path = Path(run)
     if path.is_dir():
-        for name in ("best.safetensors", "last.safetensors"):
+        for name in CHECKPOINTS:
             if inside(path, name).is_file():
                 return path / name
-        raise ModelFileError(f"{path}: no best.safetensors or last.safetensors here; is this a run folder?")
+        raise ModelFileError(f"{path}: no {' or '.join(CHECKPOINTS)} here; is this a run folder?")
     if not path.is_file():
         raise ModelFileError(f"{path}: no such run folder or checkpoint")
     return path

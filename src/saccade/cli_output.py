@@ -131,12 +131,13 @@ def plain(result: dict[str, Any]) -> str:
 def comparison_lines(result: dict[str, Any], report: str | None) -> str:
     """Score and cost of each run, what differs between them, and the findings; `report` is the page with all of it."""
     metric = result["metric"]
-    lines = [f"{'run':<28} {metric:>10}   {'parameters':>12} {'G multiply-adds':>16} {'ms an image':>12}"]
+    name, score = max([28, *(len(run["name"]) for run in result["runs"])]), max(10, len(metric))
+    lines = [f"{'run':<{name}} {metric:>{score}}   {'parameters':>12} {'G multiply-adds':>16} {'ms an image':>12}"]
     for run in result["runs"]:
         value = run["metrics"][metric]["value"]
-        score = "-" if value is None else f"{value:.4f}"
+        shown = "-" if value is None else f"{value:.4f}"
         cost = f"{run['parameters']:>12,} {run['macs'] / 1e9:>16.3f} {1000 * run['seconds_per_image']:>12.1f}"
-        lines.append(f"{run['name']:<28} {score:>10}   {cost}")
+        lines.append(f"{run['name']:<{name}} {shown:>{score}}   {cost}")
     for row in result["settings"]:
         lines.append(f"{row['name']}: {' | '.join(_value(value) for value in row['values'])}")
     lines += [*(f"warning: {warning}" for warning in result["warnings"]), *result["findings"]]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from saccade.data.cache import ImageCache, Kept
-from saccade.data.packing import Packed, pack, unpack
+from saccade.data.packing import Packed, Spool, pack, unpack
 from saccade.data.types import Annotation, Objects
 
 
@@ -41,6 +41,19 @@ def test_annotations_come_back() -> None:
     assert third.objects.boxes.shape == (0, 4)
     assert third.objects.scores is not None
     assert unpack(*pack([])) == []
+
+
+def test_what_lies_in_a_file_comes_back_in_any_order() -> None:
+    nothing = Annotation((1, 1), objects=Objects.empty())
+    some = Annotation((5, 7), semantic=torch.arange(35).view(5, 7).byte())
+    with Spool() as kept:
+        kept[0, "a"], kept[1, "a"] = nothing, some
+        assert kept[1, "a"].semantic is not None
+        assert torch.equal(kept[1, "a"].semantic, some.semantic)
+        assert kept[0, "a"].objects is not None
+        assert len(kept[0, "a"].objects) == 0
+        with pytest.raises(KeyError):
+            kept[2, "a"]
 
 
 @pytest.mark.parametrize("maps", [False, True])

@@ -159,8 +159,10 @@ def test_without_images() -> None:
 
 
 def test_no_predictions_is_zero_not_undefined() -> None:
-    found = evaluate([([(0, [0, 0, 50, 50], 0)], [])], 20)
+    images = [([(0, [0, 0, 50, 50], 0)], [])] * 2
+    found = evaluate(images, 20)
     assert found.metrics["ap"] == Value(0.0, 0.0, 0.0)
+    assert evaluate(images[:1], 20).metrics["ap"] == Value(0.0)  # one image has no other to say how far it would move
     assert found.metrics["ar_100"].value == 0
     assert found.metrics["ap_small"] == Value(None)  # no truth in that band
     assert found.metrics["voc_ap50"].value == 0

@@ -109,6 +109,9 @@ def test_what_a_result_keeps_of_people_and_pairs() -> None:
     assert {worst["same"][0][0], worst["same"][1][0]} == {"0/0"}
     assert sum(result.curves["scores"]["same"]) == 12
     assert sum(result.curves["scores"]["different"]) == 54
+    near = rows.mean(0) + 1e-3 * rows  # pairs that are all alike still fill more than one bar
+    bars = score_embeddings(ids, [f"p{p}" for p in people], near, bootstrap=0).curves["scores"]
+    assert len(np.flatnonzero(bars["different"])) > 1
     assert score_embeddings([], [], np.zeros((0, 8)), bootstrap=5).to_json()["metrics"]["auc"]["value"] is None
 
 

@@ -20,6 +20,7 @@ from saccade.metrics.verification import (
     binomial_interval,
     choose_threshold,
     equal_error_rate,
+    misleading,
     pair_weights,
     roc,
     tar_at_far,
@@ -77,6 +78,16 @@ def test_one_kind_alone_and_nothing_at_all() -> None:
         roc(np.array([0.0, np.nan]), np.array([True, False]))
     with pytest.raises(DataError, match="one score a pair"):
         roc(np.zeros(2), np.zeros(3, dtype=bool))
+
+
+def test_what_misleads_adds_up_to_what_the_curve_lacks() -> None:
+    rng = np.random.default_rng(0)
+    scores, same = np.round(rng.random(200), 1), rng.random(200) < 0.3  # with ties
+    found = misleading(scores, same)
+    for kind in (same, ~same):
+        assert found[kind].mean() == pytest.approx(1 - auc(roc(scores, same)))
+    assert misleading(np.array([0.9, 0.1, 0.5, 0.5]), np.array([True, True, False, False])).tolist() == [0, 1, 0.5, 0.5]
+    assert misleading(np.arange(3.0), np.ones(3, dtype=bool)).tolist() == [0, 0, 0]
 
 
 def test_folds_are_judged_by_the_others() -> None:

@@ -91,6 +91,10 @@ def test_runs_lie_over_each_other_in_epochs_and_minutes() -> None:
     solid = [[drawn for drawn in axes.lines if drawn.get_linestyle() == "-"] for axes in (by_epoch, by_minute)]
     assert [list(drawn.get_xdata()) for drawn in solid[0]] == [[1, 2, 3, 4, 5, 6], [1, 2]]
     assert [list(drawn.get_xdata()) for drawn in solid[1]] == [[4, 8, 12, 16, 20, 24], [8, 16]]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["$first_", " _second", "validation", "training"]
+    top = _titled(figure, "Loss by epoch").get_ylim()[1]
+    assert top > 4.0  # the highest point lies below the edge
     losses = [drawn for drawn in _titled(figure, "Loss by epoch").lines if drawn.get_linestyle() == "-"]
     assert list(losses[1].get_ydata()) == [4, 2]
     pixels_of(plot_runs({"empty": []}, "ap"))

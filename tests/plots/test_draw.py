@@ -103,6 +103,15 @@ def test_the_map_of_errors() -> None:
     assert (out[10, 25] < 60).all()
 
 
+def test_the_plate_of_an_object_goes_before_that_of_a_region() -> None:
+    boxes, labels = torch.tensor([[60.0, 60, 110, 90], [60, 60, 160, 160]]), torch.tensor([0, 1])
+    image = np.zeros((200, 300, 3), np.uint8)
+    objects = Objects(boxes, labels, crowd=torch.tensor([True, False]))
+    of_both = draw(image, Annotation((200, 300), objects=objects), "ab")
+    plate = (of_both[50:60, 60:70] == class_colour(1)).all(2)  # of the larger one, whose plate lay below before
+    assert plate.mean() > 0.3
+
+
 def test_boxes_that_are_not_finite_do_not_stop_the_drawing() -> None:
     boxes = torch.tensor([[float("nan"), 0, float("inf"), 10], [50.0, 50, 10, 10]])
     out = draw(_gray(64, 64), Annotation((64, 64), objects=Objects(boxes, torch.tensor([0, 1]))), ["a", "b"])

@@ -10,7 +10,9 @@ from PIL import Image
 
 from saccade.data.dataset import DataSet, Record
 from saccade.data.types import Annotation, Objects
-from saccade.reports.gallery import SAMPLED, SIDE, WORST, Gallery, choose, explain
+from saccade.reports.gallery import SAMPLED, SIDE, WORST, Exhibit, Gallery, choose, explain, side_of
+from saccade.reports.operating import operating_section
+from saccade.reports.sections import scores_section
 from saccade.tasks import detect, tag
 
 
@@ -71,3 +73,23 @@ def test_mistakes_in_words() -> None:
     tags = Annotation(size, tags=torch.tensor([True, False]))
     verdict = tag.judge(tags, Annotation(size, probabilities=torch.tensor([0.1, 0.8])), classes)
     assert explain("tag", verdict, classes) == ["cat missed (0.10)", "dog said, but not there (0.80)"]
+
+
+def test_wide_pictures_are_drawn_larger_and_below_each_other() -> None:
+    assert (side_of((375, 1242)), side_of((300, 500)), side_of((1242, 375))) == (757, SIDE, SIDE)
+    wide, other = (Exhibit("a", [("", np.zeros(shape, np.uint8))], "", "", None, [], 0) for shape in ((9, 19), (9, 18)))
+    assert (wide.wide, other.wide) == (True, False)
+
+
+def test_metres_have_no_bar_and_the_ranking_metric_comes_first() -> None:
+    values = {name: {"value": 0.5, "low": None, "high": None} for name in ("ap_3d", "iou_3d", "place_error")}
+    rows = scores_section("boxes3d", values).tables[0].rows
+    assert [row.cells[0].text for row in rows] == ["iou_3d", "ap_3d", "place_error"]
+    assert [row.cells[1].bar for row in rows] == [0.5, 0.5, None]
+
+
+def test_a_class_that_is_neither_there_nor_found_has_no_threshold_to_show() -> None:
+    row = {"threshold": 0.5, "precision": 1.0, "recall": 1.0, "f1": 1.0}
+    rows = [row | {"class": "Car"}, row | {"class": "Van"}, dict.fromkeys(row) | {"class": "Tram", "f1": 0.0}]
+    (table,) = operating_section(row | {"classes": rows, "confidence": [0.5], "curve": [1.0]}).tables
+    assert [line.cells[0].text for line in table.rows] == ["Car", "Van"]

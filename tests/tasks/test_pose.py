@@ -114,6 +114,9 @@ def test_skeletons_are_drawn_with_their_sides_and_names() -> None:
     plain = annotation([POINTS], [BOX])
     plain.joints = None
     assert not (draw(image, plain, ["person"]) == LEFT).all(2).any()
+    assert (
+        drawn != draw(image, annotation([POINTS], [BOX]), ["person"], legend=False)
+    ).any()  # names are of the legend
     two = draw(image, annotation([POINTS, POINTS], [BOX, BOX]), ["person"])
     assert (drawn != two).any()  # of several people joints are not named
     large, fitted = fit(image, annotation([POINTS], [BOX]), 1200)

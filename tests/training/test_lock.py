@@ -13,17 +13,19 @@ from pathlib import Path
 import pytest
 
 from saccade.errors import ResourceError, UsageError
-from saccade.training.lock import NAME, lock
+from saccade.training.lock import NAME, is_held, lock
 
 
 def test_a_second_run_is_refused_and_the_folder_is_free_afterwards(tmp_path: Path) -> None:
     run = tmp_path / "run"
     with lock(run):
+        assert is_held(run)
         assert json.loads((run / NAME).read_text())["pid"] == os.getpid()
         (run / "config.json").write_text("{}")
         with pytest.raises(UsageError, match=rf"process {os.getpid()} is training in this folder"), lock(run):
             pass
         assert (run / NAME).is_file()
+    assert not is_held(run)
     assert [p.name for p in run.iterdir()] == ["config.json"]
     with lock(run):
         pass
@@ -43,6 +45,7 @@ def test_a_run_that_wrote_nothing_leaves_nothing(tmp_path: Path) -> None:
 def test_what_a_dead_process_left_is_taken_over(tmp_path: Path, left: bytes) -> None:
     """Also where its id is another's today: the lock is the system's, the content only says who has it."""
     (tmp_path / NAME).write_bytes(left)
+    assert not is_held(tmp_path)
     with lock(tmp_path):
         assert json.loads((tmp_path / NAME).read_text())["pid"] == os.getpid()
 

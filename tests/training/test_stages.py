@@ -283,6 +283,10 @@ def test_a_solve_may_end_a_course(colours: Path, tmp_path: Path, monkeypatch: py
     assert (
         len((fitted / "log.jsonl").read_text().splitlines()) == 2
     )  # the fit goes on, and so what follows is made anew
+    assert [row["epoch"] for row in runner.rows_of(run)] == [
+        1,
+        2,
+    ]  # of the fit that a solve followed
     assert made == ["probe", "probe", "again", "probe", "again"]  # what follows on a fit that goes on is made anew
 
 

@@ -58,6 +58,8 @@ def test_what_a_run_settles(street: Path, run: Path) -> None:
     assert (config["task"], config["preprocessing"]["proposals"]) == ("boxes3d", "objects")
     assert config["origins"]["sizes"] == "fitted to the training images"
     assert config["config"]["sizes"][0] == pytest.approx([1.5, 1.7, 4.0], rel=0.1)
+    assert json.loads((run / "metrics.json").read_text())["proposals"] == "truth"
+    assert "Each object was given by its true box" in (run / "report.html").read_text()
     metrics = json.loads((run / "metrics.json").read_text())["metrics"]
     assert {"iou_3d", "ap_3d", "ap_bev", "aos", "place_error"} <= set(metrics)
     assert (run / "report.html").is_file()

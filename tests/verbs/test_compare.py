@@ -16,6 +16,8 @@ from PIL import Image
 import saccade
 from made_sets import write_noise_maps, write_squares
 from saccade.errors import DataError, ModelFileError, UsageError
+from saccade.inference.predictor import load
+from saccade.training.lock import lock
 from saccade.training.state import read_config, write_config
 
 Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
@@ -30,10 +32,13 @@ def weak(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Path:
     return folder
 
 
-def test_two_runs(run: Path, weak: Path, tmp_path: Path, shell: Shell) -> None:
+def test_two_runs(run: Path, weak: Path, tmp_path: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Path] = []
+    monkeypatch.setattr("saccade.verbs.compare.load", lambda path, *more: loaded.append(path) or load(path, *more))
     code, out, err = shell("compare", weak, run, "--out", tmp_path / "page", "--workers", 0, "--precision", "fp32")
     assert code == 0, err
     assert f"report: {tmp_path}/page/report.html" in out
+    assert loaded == [weak, run]  # each once, though pictures are chosen when all have been measured
     found = json.loads((tmp_path / "page" / "compare.json").read_text())
     assert (found["task"], found["metric"], found["images"]) == ("classify", "top1", 10)
     assert {row["name"] for row in found["settings"]} == {"epochs", "lr", "width"}
@@ -53,7 +58,14 @@ def test_two_runs(run: Path, weak: Path, tmp_path: Path, shell: Shell) -> None:
     page = (tmp_path / "page" / "report.html").read_text(encoding="utf-8")
     assert "<script" not in page
     assert found["findings"][0] in page.replace("&#39;", "'")
-    for words in ("Settings that differ", "Where they differ most", "true: ", f"{weak.name}: "):
+    for words in (
+        "Settings that differ",
+        "Where they differ most",
+        "true: ",
+        f"{weak.name}: ",
+        read_config(run)["data"],
+        "10 images are few",
+    ):
         assert words in page
     assert (tmp_path / "page" / "plots" / "runs.png").is_file()
 
@@ -102,8 +114,16 @@ def test_other_tasks(task: str, colours: Path, tmp_path: Path) -> None:
         saccade.train(model, place, out=tmp_path / str(seed), task=task, progress=False, **flags)
     found = saccade.compare([tmp_path / "0", tmp_path / "1"], out=tmp_path / "page", workers=0, bootstrap=20)
     assert found["task"] == task
+    page = (tmp_path / "page" / "report.html").read_text()
+    for row in found["differ_most"]:
+        assert len(row["badness"]) == 2
+        if task == "embed":
+            assert row["id"] == " and ".join(row["pair"])
+            assert "of the pairs of" in page
+        else:
+            assert page.count("<li>0: ") == len(found["differ_most"])
+    assert task != "embed" or found["differ_most"]
     assert [row["name"] for row in found["settings"]] == ["seed"]
-    assert (tmp_path / "page" / "report.html").is_file()
 
 
 def test_refusals(run: Path, weak: Path, tmp_path: Path, shell: Shell) -> None:
@@ -116,10 +136,17 @@ def test_refusals(run: Path, weak: Path, tmp_path: Path, shell: Shell) -> None:
         saccade.compare([run, weak], out=run)
     other = tmp_path / "other"
     shutil.copytree(weak, other)
+    with lock(other), pytest.raises(UsageError, match="other: a process is training in it"):
+        saccade.compare([run, other])
     (other / "metrics.json").unlink()
-    with pytest.raises(UsageError, match="has not ended"):
+    with pytest.raises(UsageError, match=r"has not ended .*saccade train resnet20 .*other --resume. Where it diverged"):
         saccade.compare([run, other])
     (other / "metrics.json").write_text("{}")
+    for name in ("best.safetensors", "last.safetensors"):
+        (other / name).rename(tmp_path / name)
+    with pytest.raises(ModelFileError, match=r"no best\.safetensors or last\.safetensors, so that the run cannot"):
+        saccade.compare([run, other])
+    shutil.copy(tmp_path / "last.safetensors", other)
     for change, says in (
         ({"task": "tag"}, "task differs: .*other has tag, .* has classify"),
         ({"classes": ["blue", "green"]}, "classes differ"),

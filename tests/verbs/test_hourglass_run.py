@@ -68,6 +68,9 @@ def test_every_person_is_a_training_picture(people: Path, run: Path) -> None:
     assert config["preprocessing"]["one_person"] is True
     warnings = json.loads((run / "data_report.json").read_text())["warnings"]
     assert any("12 of 6 pictures; 1 objects that are marked crowd or have no" in line for line in warnings)
+    page = (run / "report.html").read_text()
+    assert "Each person was given by the true box" in page
+    assert "right side" in page  # the legend, in place of names in every picture
     again = saccade.train("hourglass_small", people, out=run, resume=True)
     assert again["run"] == str(run)
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+import zlib
+from collections.abc import Hashable, Sequence
 from dataclasses import fields
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -11,6 +15,7 @@ import torch
 from torch import Tensor
 
 from saccade.data.types import Annotation, Objects
+from saccade.machine.files import disk_errors
 
 _ALIGN = 8  # bytes; the largest element is an int64
 
@@ -56,6 +61,43 @@ def unpack(buffer: Tensor, layout: Sequence[dict[str, Any]]) -> list[Annotation]
         return tensor(*entry[1:]) if isinstance(entry, tuple) and entry[:1] == ("tensor",) else entry
 
     return [Annotation(**{name: value(field) for name, field in entry.items()}) for entry in layout]
+
+
+class Spool:
+    """Annotations by name in a file that has none and goes with the block: memory holds where each lies, not its maps.
+
+    Raises:
+        ResourceError: no space in the folder of temporary files.
+    """
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.gettempdir())
+        with disk_errors(self._folder):
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed where the block ends)
+        self._places: dict[Hashable, tuple[int, int, dict[str, Any]]] = {}  # start and length in bytes, layout
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._file.close()
+
+    def __setitem__(self, name: Hashable, annotation: Annotation) -> None:
+        buffer, (layout,) = pack([annotation])
+        data = zlib.compress(buffer.numpy().data, 1)
+        with disk_errors(self._folder):
+            self._places[name] = (self._file.seek(0, 2), len(data), layout)
+            self._file.write(data)
+
+    def __getitem__(self, name: Hashable) -> Annotation:
+        """A copy, equal in every number. Raises KeyError."""
+        start, length, layout = self._places[name]
+        with disk_errors(self._folder):
+            self._file.seek(start)
+            data = zlib.decompress(self._file.read(length))
+        buffer = torch.empty(len(data), dtype=torch.uint8)
+        buffer.numpy()[:] = np.frombuffer(data, np.uint8)
+        return unpack(buffer, [layout])[0]
 
 
 def _pack_fields(holder: Annotation | Objects, chunks: list[Tensor]) -> dict[str, Any]:

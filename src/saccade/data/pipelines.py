@@ -66,6 +66,12 @@ class Preprocessing:
     border: int = 0  # segment: pixels of the class "border" that was drawn along objects (data/borders.py)
     proposal_file: str | None = None  # name and content of the file of which the boxes of training were
 
+    @property
+    def of_given_objects(self) -> bool:
+        """Whether the network answers for people or objects that something else has found: in data sets, where nobody
+        says more, their truth."""
+        return self.one_person or self.proposals == "objects"
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 

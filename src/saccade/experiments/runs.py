@@ -5,28 +5,38 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from saccade.checkpoint import CHECKPOINTS
 from saccade.data.dataset import DataSet, Record
 from saccade.data.packing import pack
 from saccade.data.truth import read_truth
-from saccade.errors import DataError, UsageError
+from saccade.errors import DataError, ModelFileError, UsageError
 from saccade.machine.files import open_regular
-from saccade.metrics import Value
+from saccade.metrics import Result, Value
 from saccade.models.own_file import confirmed, is_own
+from saccade.tasks.contract import task_of
+from saccade.tasks.table import TASKS
+from saccade.tasks.words import TRUTH
 from saccade.training.joint import Sources
+from saccade.training.lock import is_held
 from saccade.training.own_data import data_of
 from saccade.training.plan import FITTED, Plan, resume_plan
 from saccade.training.proposals import with_proposals
-from saccade.training.state import Log, read_config
+from saccade.training.stages import rows_of
+from saccade.training.state import read_config
 
 ABOUT = ("model", "recipe", "weights", "data", "proposals", "join", "tree")  # of config.json, besides the settings
 AROUND = ("precision", "device", "threads", "saccade")
 LONGEST = 60  # letters of a value in a table
+FEW = 100  # images on which small differences cannot be seen
+FEWEST = 6  # fewer that all speak for one of two runs do so by chance more often than once in twenty (the sign test)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +46,7 @@ class Finished:
     folder: Path
     name: str  # as short as tells it from the others
     stated: dict[str, Any]  # config.json
-    rows: list[dict[str, Any]]  # log.jsonl
+    rows: list[dict[str, Any]]  # log.jsonl of its last fit
     plan: Plan
 
 
@@ -69,7 +79,7 @@ def open_runs(folders: Sequence[Path]) -> list[Finished]:
                 )
     names = short_names_of(folders)
     return [
-        Finished(folder, name, own, Log(folder / "log.jsonl").rows(), _plan_of(folder, own))
+        Finished(folder, name, own, rows_of(folder), _plan_of(folder, own))
         for folder, name, own in zip(folders, names, stated, strict=True)
     ]
 
@@ -77,11 +87,21 @@ def open_runs(folders: Sequence[Path]) -> list[Finished]:
 def _stated_of(folder: Path) -> dict[str, Any]:
     if not (folder / "config.json").is_file():
         raise UsageError(f"{folder} is no run folder: it has no config.json")
+    stated = read_config(folder)
+    if is_held(folder):
+        raise UsageError(f"{folder}: a process is training in it; compare the run when it has ended")
     if not (folder / "metrics.json").is_file():
+        words = shlex.join(["saccade", "train", str(stated["model"]), str(stated["data"]), "--out", str(folder)])
         raise UsageError(
-            f"{folder}: the run has not ended (no metrics.json); let it end, by saccade train ... --resume"
+            f"{folder}: the run has not ended (no metrics.json). Where it was stopped, go on with: {words} --resume. "
+            "Where it diverged, train it anew with a smaller lr"
         )
-    return read_config(folder)
+    if not any((folder / name).is_file() for name in CHECKPOINTS):
+        raise ModelFileError(
+            f"{folder}: no {' or '.join(CHECKPOINTS)}, so that the run cannot answer: put one of them back, or train "
+            "the run anew"
+        )
+    return stated
 
 
 def _plan_of(folder: Path, stated: Mapping[str, Any]) -> Plan:
@@ -187,13 +207,62 @@ def _short(value: Any) -> str:
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 
-def difference_in_words(name: str, first: str, metric: str, value: Value, difference: Value) -> str:
-    """A sentence on how a run's score differs from the first run's."""
+def difference_in_words(
+    name: str, first: str, metric: str, value: Value, difference: Value, units: int = FEWEST
+) -> str:
+    """A sentence on how a run's score differs from the first run's; `units` are what was resampled (`units_of`)."""
     if value.value is None or difference.value is None:
         return f"{name}: {metric} is undefined on these images."
-    size = f"{abs(difference.value):.3f} {'more' if difference.value >= 0 else 'less'} than {first}"
-    start = f"{name}: {metric} {value.value:.3f}, {size}"
+    small = min((abs(v) for v in (difference.value, difference.low, difference.high) if v), default=1.0)
+    places = min(6, max(3, math.ceil(-math.log10(small))))  # so many that what is not 0 is not written as 0
+    size = f"{abs(difference.value):.{places}f} {'more' if difference.value > 0 else 'less'} than {first}"
+    start = f"{name}: {metric} {value.value:.{places}f}, {size if difference.value else f'the same as {first}'}"
     if difference.low is None or difference.high is None:
-        return f"{start}; whether by chance cannot be said without resamples."
+        return f"{start}; whether by chance cannot be said without an interval."
+    low, high = (f"{end:+z.{places}f}" for end in (difference.low, difference.high))
     sure = "more than chance" if difference.low > 0 or difference.high < 0 else "the difference may be chance"
-    return f"{start} (95 % interval of the difference {difference.low:+.3f} to {difference.high:+.3f}): {sure}."
+    if units < FEWEST:
+        sure = "so few images cannot tell it from chance"
+    return f"{start} (95 % interval of the difference {low} to {high}): {sure}."
+
+
+def units_of(task: str, records: Sequence[Record]) -> int:
+    """How many things the intervals resample: identities, recordings, files or images."""
+    if TASKS[task].embedding:
+        return len({record.label for record in records})
+    return len({_unit(record) for record in records})
+
+
+def _unit(record: Record) -> tuple[str, str]:
+    if record.group is not None:
+        return ("recording", record.group)
+    return ("image", record.id) if record.region is None else ("file", record.path)
+
+
+def warnings_of(runs: Sequence[Finished], shared: Shared, results: Sequence[Result]) -> list[str]:
+    """What keeps the numbers from saying more."""
+    found, count = [], len(shared.records[0])
+    if any(own > count for own in shared.of):
+        each = ", ".join(f"{own} of {run.name}" for own, run in zip(shared.of, runs, strict=True))
+        found.append(
+            f"Only the {count} validation images that all runs have, with the same labels, are compared ({each}): "
+            "scores differ from those of the runs' own reports."
+        )
+    if count < FEW:
+        found.append(f"{count} images are few: only large differences can be told from chance on them.")
+    recordings = results[0].recordings
+    if recordings:
+        found.append(f"The images are of {recordings} recordings; the intervals resample recordings, not images.")
+    if len({frozenset(row["losses"]) for run in runs for row in run.rows[-1:]}) > 1:
+        found.append("The runs have different losses: their curves of the loss cannot be compared in height.")
+    return found + _cautions(runs, results)
+
+
+def _cautions(runs: Sequence[Finished], results: Sequence[Result]) -> list[str]:
+    """What the task has to say of the score of each run, once; with the names of the runs where it is not of all."""
+    names: dict[str, list[str]] = {}
+    for run, result in zip(runs, results, strict=True):
+        given = {"proposals": TRUTH} if run.plan.preprocessing.of_given_objects else {}
+        for line in task_of(run.plan.task).cautions(result.to_json() | given):
+            names.setdefault(line, []).append(run.name)
+    return [line if len(own) == len(runs) else f"{', '.join(own)}: {line}" for line, own in names.items()]

@@ -16,9 +16,8 @@ from saccade.inference.regions import check_has_boxes, computed_by, give_proposa
 from saccade.inference.score import align_classes, records_of
 from saccade.metrics.coco_results import category_ids, holds_poses
 from saccade.tasks.table import find_task
+from saccade.tasks.words import TRUTH
 from saccade.training.own_data import split_of_run
-
-TRUTH = "truth"  # whose boxes a model that answers for one person or for objects is given, unless there are others
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,8 +137,7 @@ def give_proposals(
 def wanted_classes(predictor: Predictor) -> list[str]:
     """The classes whose boxes a model wants that answers for one person or for objects; none of others, which take all
     boxes."""
-    shape = predictor.preprocessing
-    return predictor.classes if shape.one_person or shape.proposals == "objects" else []
+    return predictor.classes if predictor.preprocessing.of_given_objects else []
 
 
 def check_has_boxes(preprocessing: Preprocessing, proposals: object, what: str) -> None:

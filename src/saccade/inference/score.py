@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -213,7 +214,9 @@ def _measure(
     """
     recordings: dict[str, str] = {}
     files: dict[str, str] = {}
+    seconds, asked = 0.0, time.monotonic()
     for record, answer in answers:
+        seconds += time.monotonic() - asked
         truth = read_truth(record, dataset, task)
         metric.add(record.id, truth, answer)
         for watcher in watchers:
@@ -222,8 +225,9 @@ def _measure(
             recordings[record.id] = record.group
         elif record.region is not None:
             files[record.id] = record.path
+        asked = time.monotonic()
     result = metric.result(bootstrap=bootstrap, groups=files | recordings)
-    result.recordings = len(set(recordings.values()))
+    result.recordings, result.seconds = len(set(recordings.values())), seconds
     return result
 
 

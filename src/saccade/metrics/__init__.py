@@ -41,6 +41,7 @@ class Result:
     curves: dict[str, Any]  # plain lists and numbers for plots, described in the module of the task
     images: int  # images added
     recordings: int = 0  # that they are pictures of, where these are known (data/recordings.py)
+    seconds: float = field(default=0.0, compare=False)  # that answering took, with reading and without measuring
 
     def to_json(self) -> dict[str, Any]:
         metrics = {name: value.to_json() for name, value in self.metrics.items()}

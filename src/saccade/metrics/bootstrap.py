@@ -37,7 +37,7 @@ def resamples(units: np.ndarray, count: int, seed: int) -> Iterator[np.ndarray]:
 def estimate(
     statistic: Callable[[np.ndarray], dict[str, np.ndarray]], units: np.ndarray, count: int, seed: int
 ) -> dict[str, Value]:
-    """Values of the whole set with their 95 % intervals; without these where all images are of one recording.
+    """Values of the whole set with their 95 % intervals; without these where there is one image, or one recording.
 
     Args:
         statistic: takes weights [b, images], gives for every metric its values [b], NaN where undefined.
@@ -47,7 +47,7 @@ def estimate(
     """
     whole = statistic(np.ones((1, len(units))))
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in whole}
-    if len(units) == 1 or units.any():
+    if units.any():
         for weights in resamples(units, count, seed):
             for name, values in statistic(weights).items():
                 drawn[name].append(values)

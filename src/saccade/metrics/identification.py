@@ -298,7 +298,8 @@ def _per_person(
 
 def _curves(curve: Roc, probes: Probes, scores: np.ndarray, same: np.ndarray) -> dict[str, Any]:
     opened = open_set(probes)
-    edges = np.linspace(-1, 1, 81)
+    low, high = (float(scores.min()), float(scores.max())) if len(scores) else (-1.0, 1.0)
+    edges = np.linspace(low - 1e-3, high + 1e-3, 81)
     last = min(20, int(probes.rank.max(initial=0)))
     open_thin = thinned(opened)
     return {
@@ -307,8 +308,8 @@ def _curves(curve: Roc, probes: Probes, scores: np.ndarray, same: np.ndarray) ->
         "ranks": {"rank": list(range(1, last + 1)), "share": [rank_rate(probes, r) for r in range(1, last + 1)]},
         "scores": {
             "edges": edges.tolist(),
-            "same": np.histogram(np.clip(scores[same], -1, 1), edges)[0].tolist(),
-            "different": np.histogram(np.clip(scores[~same], -1, 1), edges)[0].tolist(),
+            "same": np.histogram(scores[same], edges)[0].tolist(),
+            "different": np.histogram(scores[~same], edges)[0].tolist(),
         },
     }
 

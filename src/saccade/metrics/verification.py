@@ -91,6 +91,26 @@ def auc(curve: Roc) -> float:
     return float(np.trapezoid(curve.tar, curve.far)) if curve.same and curve.different else float("nan")
 
 
+def misleading(scores: np.ndarray, same: np.ndarray) -> np.ndarray:
+    """How much each pair misleads, from 0 (not at all) to 1, whatever the scale of the scores: [n].
+
+    Of a pair of one person it is the share of the pairs of different people that are more alike, of a pair of different
+    people the share of those of one person that are less alike; equal scores count half. The mean over the pairs of
+    either kind is 1 - `auc`, as both count the same comparisons. 0 where there are no pairs of the other kind.
+
+    Args:
+        scores: [n], higher means more alike.
+        same: [n] bool, whether both pictures show one person.
+    """
+    found = np.zeros(len(scores))
+    for kind, sign in ((same, -1.0), (~same, 1.0)):
+        others = np.sort(sign * scores[~kind])
+        mine = sign * scores[kind]
+        below = np.searchsorted(others, mine, "left") + np.searchsorted(others, mine, "right")
+        found[kind] = below / max(2 * len(others), 1)
+    return found
+
+
 def equal_error_rate(curve: Roc) -> tuple[float, float]:
     """(rate, threshold) where FAR and the rate of false refusals, 1 - TAR, are nearest to each other; the rate is the
     mean of both there, as no threshold need make them equal. Of several such thresholds the strictest counts.

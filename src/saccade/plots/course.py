@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from saccade.plots.figures import ACCENT, INK, new_figure, short_names, style
@@ -142,9 +143,10 @@ def plot_runs(runs: Mapping[str, Sequence[Row]], metric: str) -> Figure:
     """
     figure = new_figure(11, 6.6)
     panels = figure.subplots(2, 2)
+    handles = []
     for i, (name, rows) in enumerate(zip(short_names(list(runs), 34), runs.values(), strict=True)):
         course = Course(rows)
-        colour = tuple(v / 255 for v in class_colour(DARK[i] if i < len(DARK) else i))
+        colour: Any = tuple(v / 255 for v in class_colour(DARK[i] if i < len(DARK) else i))
         points = course.means() if len(rows) >= SMOOTH else course.points()
         curves = [(0, [(p.at, p.total) for p in points], "--", 1.0), (1, course.scores(metric), "-", 2.0)]
         curves += [(0, [(p.at, p.total) for p in course.held_out()], "-", 2.0)]
@@ -152,10 +154,12 @@ def plot_runs(runs: Mapping[str, Sequence[Row]], metric: str) -> Figure:
         for row, known, pattern, width in curves:
             x, y = [x for x, _ in known], [y for _, y in known]
             look: dict[str, Any] = {"color": colour, "linestyle": pattern, "linewidth": width}
-            look |= {"marker": "o", "ms": 3} if pattern == "-" and len(x) < 25 else {}
-            label = name if (row, pattern) == (1, "-") else None
-            panels[row, 0].plot(x, y, label=label, **look)
+            mark = len(x) == 1 or (pattern == "-" and 0 < len(x) < 25)
+            if mark:  # one at 0 is shown whole
+                look |= {"marker": "o", "ms": 3, "clip_on": False, "fillstyle": "full" if pattern == "-" else "none"}
+            panels[row, 0].plot(x, y, **look)
             panels[row, 1].plot(course.minutes(x), y, **look)
+        handles.append(Line2D([], [], color=colour, linewidth=2.0, label=name))
     for row, title in ((0, "Loss"), (1, metric)):
         for column, unit in ((0, "epoch"), (1, "minute")):
             axes = panels[row, column]
@@ -165,8 +169,10 @@ def plot_runs(runs: Mapping[str, Sequence[Row]], metric: str) -> Figure:
             else:
                 set_loss_scale(axes, [float(y) for drawn in axes.lines for y in np.asarray(drawn.get_ydata())])
             axes.set_xlim(left=0)
-    panels[0, 1].set_title("solid: validation, dashed: training", loc="right", fontsize=8, color=TIMES)
-    panels[1, 0].legend(fontsize=8, frameon=False)
+            axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
+    handles.append(Line2D([], [], color=TIMES, linewidth=2.0, label="validation"))
+    handles.append(Line2D([], [], color=TIMES, linestyle="--", linewidth=1.0, label="training"))
+    figure.legend(handles=handles, loc="outside upper left", ncols=4, fontsize=9, frameon=False)
     return figure
 
 
@@ -223,7 +229,8 @@ def line(
     if points:
         mark = "o" if (marked and len(points) < 25) or len(points) == 1 else None
         x, y = zip(*points, strict=True)
-        axes.plot(x, y, label=name or None, linewidth=width, color=colour, marker=mark, ms=3)
+        look: dict[str, Any] = {"marker": mark, "ms": 3, "clip_on": False} if mark else {}  # a mark at 0 is shown whole
+        axes.plot(x, y, label=name or None, linewidth=width, color=colour, **look)
 
 
 def set_loss_scale(axes: Axes, values: Sequence[float]) -> None:
@@ -233,7 +240,7 @@ def set_loss_scale(axes: Axes, values: Sequence[float]) -> None:
         axes.yaxis.set_major_formatter("{x:g}")  # powers of ten would be written as mathematics, which is not parsed
         axes.yaxis.set_minor_formatter(NullFormatter())
     elif values and min(values) >= 0:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.06 * max(values) or 1.0)
 
 
 def set_score_scale(axes: Axes) -> None:

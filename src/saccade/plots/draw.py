@@ -40,7 +40,7 @@ def draw(
         annotation: in pixels of `image`. Coordinates outside are drawn as far as they show.
         classes: names in the order of the labels; any text.
         corner: a word for the upper right corner.
-        legend: name the classes of a class map in the picture; a page that shows many has one for all.
+        legend: name the classes of a class map, and joints, in the picture; a page that shows many has one for all.
 
     Raises:
         ValueError: `image` is not [H, W, 3] uint8, or masks are of another size.
@@ -57,7 +57,7 @@ def draw(
     picture = Image.fromarray(pixels)
     pen = ImageDraw.Draw(picture)
     if objects is not None:
-        _draw_objects(pen, annotation, classes, size)
+        _draw_objects(pen, annotation, classes, size, legend)
     if annotation.semantic is not None and legend:
         _draw_legend(pen, annotation.semantic.cpu().numpy(), classes, size)
     text = caption(annotation, classes) if objects is None or not len(objects) else ""
@@ -222,7 +222,9 @@ def _weakest_first(objects: Objects) -> list[int]:
     return [int(i) for i in torch.argsort(sides.prod(1), descending=True, stable=True)]
 
 
-def _draw_objects(pen: ImageDraw.ImageDraw, annotation: Annotation, classes: Sequence[str], size: int) -> None:
+def _draw_objects(
+    pen: ImageDraw.ImageDraw, annotation: Annotation, classes: Sequence[str], size: int, named: bool
+) -> None:
     objects, joints = annotation.objects, annotation.joints
     assert objects is not None
     open_to_all = _of_any_class(objects)
@@ -245,10 +247,13 @@ def _draw_objects(pen: ImageDraw.ImageDraw, annotation: Annotation, classes: Seq
     if objects.keypoints is not None:
         for i in rows:
             draw_skeleton(pen, objects.keypoints[i], joints, class_colour(int(objects.labels[i])), line)
-        if joints is not None and len(rows) == 1:  # of several the names would cover each other
+        if named and joints is not None and len(rows) == 1:  # of several the names would cover each other
             name_joints(pen, objects.keypoints[0], joints, max(10, round(0.6 * size)))
     taken: list[tuple[float, float, float, float]] = []
-    for i in reversed(rows):  # the best first: in a crowd the plates of weaker objects give way
+    # the best first: where it is crowded the plates of weaker objects give way, and before them those of regions
+    order = rows[::-1]
+    order.sort(key=lambda i: objects.crowd is not None and bool(objects.crowd[i]))
+    for i in order:
         text = "any class" if i in open_to_all else _name(int(objects.labels[i]), classes)
         if objects.scores is not None:
             text += f" {float(objects.scores[i]):.2f}"

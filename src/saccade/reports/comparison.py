@@ -8,44 +8,52 @@ from pathlib import Path
 from typing import Any
 
 from saccade.data.dataset import DataSet, Record
+from saccade.data.packing import Spool
 from saccade.data.pictures import decode_picture
 from saccade.data.truth import read_truth
 from saccade.data.types import Annotation
 from saccade.experiments.runs import Finished, as_text
 from saccade.models.own_file import short_name
 from saccade.plots.course import plot_runs
-from saccade.plots.draw import caption, draw, fit
-from saccade.reports.gallery import SIDE, Exhibit, legend_of
+from saccade.plots.draw import caption, fit
+from saccade.reports.gallery import Exhibit, above, drawn, explain, legend_of, pair_of, side_of
 from saccade.reports.page import Page, write_page
 from saccade.reports.sections import Cell, Head, Row, Section, Table, picture
 from saccade.tasks.contract import task_of
 from saccade.tasks.table import TASKS
+from saccade.tasks.words import percent
+
+MISTAKES = 4  # kinds of them that are named of an answer
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """What one run says of the images that are shown, in their order."""
+class Pictures:
+    """The images that all runs have, as the first run has them, and what each run says of them."""
 
-    name: str
     dataset: DataSet
-    answers: list[tuple[Record, Annotation]]  # of objects those that are shown
+    records: Mapping[str, Record]  # by id
+    answers: Spool  # by the number of the run and the image's id, of objects those that are shown; embed: none
 
 
 def write_comparison_report(
-    folder: Path, runs: Sequence[Finished], found: Mapping[str, Any], answered: Sequence[Answered], command: str
+    folder: Path, runs: Sequence[Finished], found: Mapping[str, Any], pictures: Pictures, command: str
 ) -> None:
     """Write `report.html` and `plots/*.png`.
 
     Args:
         found: what `saccade compare` returns.
-        answered: of each run, on the images of `found["differ_most"]`.
+        pictures: those of `found["differ_most"]` are shown.
         command: that compares the same runs again.
 
     Raises:
         ResourceError: no space, no permission.
     """
     task, metric = found["task"], found["metric"]
-    page = Page(f"{len(runs)} runs compared", f"{TASKS[task].answers}; {found['images']} validation images")
+    places = list(dict.fromkeys(str(run.plan.dataset.root) for run in runs))
+    page = Page(
+        f"{len(runs)} runs compared on {runs[0].plan.dataset.root.name}",
+        f"{', '.join(run.name for run in runs)}: {TASKS[task].answers}; {found['images']} validation images",
+    )
     page.sentences = list(found["findings"])
     page.sentences.append(
         "Differences are those on the same images, resampled together. They do not cover another seed of the training: "
@@ -54,6 +62,7 @@ def write_comparison_report(
     page.warnings = list(found["warnings"])
     facts = [
         ("task", f"{task}: {TASKS[task].answers}"),
+        ("data", ", ".join(places)),
         ("images", f"{found['images']:,}, with the same content and labels in all runs"),
         ("time", f"{found['seconds']:.1f} s; each run predicted every image once"),
         ("hardware", found["hardware"]),
@@ -63,7 +72,7 @@ def write_comparison_report(
         _scores(task, metric, found),
         _curves(runs, metric),
         _settings(found),
-        _pictures(task, found, answered),
+        _where_they_differ(task, found, pictures),
     ]
     write_page(folder, page)
 
@@ -87,14 +96,14 @@ def _costs(found: Mapping[str, Any]) -> Table:
 def _number(value: Mapping[str, float | None], signed: bool = False) -> str:
     if value["value"] is None:
         return "-"
-    return f"{value['value']:+.4f}" if signed else f"{value['value']:.4f}"
+    return f"{value['value']:+z.4f}" if signed else f"{value['value']:.4f}"
 
 
 def _interval(value: Mapping[str, float | None], signed: bool = False) -> str:
     low, high = value["low"], value["high"]
     if low is None or high is None:
         return ""
-    return f"{low:+.4f} to {high:+.4f}" if signed else f"{low:.4f} to {high:.4f}"
+    return f"{low:+z.4f} to {high:+z.4f}" if signed else f"{low:.4f} to {high:.4f}"
 
 
 def _scores(task: str, metric: str, found: Mapping[str, Any]) -> Section:
@@ -108,7 +117,7 @@ def _scores(task: str, metric: str, found: Mapping[str, Any]) -> Section:
     heads = [Head("run"), Head(metric), Head("95 % interval"), Head(f"from {found['runs'][0]['name']}")]
     first = Table(f"{metric}: {task_of(task).MEANINGS[metric]}", [*heads, Head("95 % interval, paired")], rows)
     rows = []
-    for name in found["runs"][0]["metrics"]:
+    for name in sorted(found["runs"][0]["metrics"], key=lambda name: name != metric):
         values = [run["metrics"].get(name, {"value": None}) for run in found["runs"]]
         cells = [Cell(_number(value), True) for value in values]
         rows.append(Row([Cell(name, kind="key"), *cells, Cell(task_of(task).MEANINGS.get(name, ""), kind="wide")]))
@@ -118,7 +127,11 @@ def _scores(task: str, metric: str, found: Mapping[str, Any]) -> Section:
 
 def _curves(runs: Sequence[Finished], metric: str) -> Section:
     figure = plot_runs({run.name: run.rows for run in runs if run.rows}, metric)
+    if not any(run.rows for run in runs):
+        return Section("curves", "Curves", ["No part of these runs is trained step by step: they have no curves."])
     texts = ["As the logs of the runs have them, each on its own validation images."]
+    none = [run.name for run in runs if not run.rows]
+    texts += [f"{', '.join(none)}: not trained step by step, and so without curves."] if none else []
     alt = f"Losses and {metric} of {', '.join(run.name for run in runs)} over epochs and over minutes."
     return Section("curves", "Curves", texts, plots=[picture("runs", figure, alt)])
 
@@ -136,34 +149,56 @@ def _settings(found: Mapping[str, Any]) -> Section:
     return section
 
 
-def _pictures(task: str, found: Mapping[str, Any], answered: Sequence[Answered]) -> Section:
-    """The images on which the runs differ most, each with what every run says of it."""
+def _where_they_differ(task: str, found: Mapping[str, Any], pictures: Pictures) -> Section:
+    """The images, or pairs of them, on which the runs differ most, each with what every run says of it."""
     section = Section("pictures", "Where they differ most", explain=True)
+    what = "pair of images" if TASKS[task].embedding else "image"
     if not found["differ_most"]:
-        section.texts.append("There is no image of which one run's answer is better than another's.")
+        section.texts.append(f"There is no {what} of which one run's answer is better than another's.")
         return section
-    kind = TASKS[task]
+    if TASKS[task].embedding:
+        section.texts.append(
+            "Pairs that mislead one run and not another: two identities that are more alike than many pairs of one, or "
+            "one identity less alike than many pairs of two. No image is shown twice."
+        )
+        section.exhibits = [_pair(row, found["runs"], pictures) for row in found["differ_most"]]
+        return section
     section.texts.append(
         "Images whose answers differ most in how wrong they are."
-        + (" Boxes are drawn from the thresholds of each run on." if kind.many_objects else "")
+        + (" Boxes are drawn from the thresholds of each run on." if TASKS[task].many_objects else "")
     )
-    drawn: list[Annotation] = []  # whose classes the legend names
-    for place, row in enumerate(found["differ_most"]):
-        record, _ = answered[0].answers[place]
-        dataset = answered[0].dataset
-        image, truth = decode_picture(record, dataset.root)[0], read_truth(record, dataset, task)
-        says = [one.answers[place][1] for one in answered]
-        exhibit = Exhibit(row["id"], [], "", "", None, [], max(row["badness"]))
-        if kind.whole_image:
-            exhibit.pictures.append(("", fit(image, Annotation(truth.size), SIDE)[0]))
-            exhibit.mistakes.append(f"true: {caption(truth, dataset.classes)}")
-            for one, answer in zip(answered, says, strict=True):
-                exhibit.mistakes.append(f"{one.name}: {caption(answer, dataset.classes)}")
+    names, classes = [run["name"] for run in found["runs"]], pictures.dataset.classes
+    shown: list[Annotation] = []  # whose classes the legend names
+    for row in found["differ_most"]:
+        record = pictures.records[row["id"]]
+        truth = read_truth(record, pictures.dataset, task)
+        answers = {name: pictures.answers[number, record.id] for number, name in enumerate(names)}
+        exhibit = Exhibit(record.id, [], "", "", None, [], max(row["badness"]))
+        image = decode_picture(record, pictures.dataset.root)[0]
+        if TASKS[task].whole_image:
+            exhibit.pictures.append(("", fit(image, Annotation(truth.size), side_of(truth.size))[0]))
+            named = {"true": truth} | answers
+            exhibit.mistakes = [f"{name}: {caption(one, classes)}" for name, one in named.items()]
         else:
-            named = [("truth", truth), *((one.name, answer) for one, answer in zip(answered, says, strict=True))]
-            for title, shown in named:
-                exhibit.pictures.append((title, draw(*fit(image, shown, SIDE), dataset.classes, legend=False)))
+            exhibit.pictures = [("truth", drawn(image, truth, classes))]
+            for name, answer in answers.items():
+                exhibit.pictures.append((name, drawn(image, answer, classes)))
+                exhibit.beside += above(name, answer, truth)
+                mistakes = explain(task, task_of(task).judge(truth, answer, classes), classes, MISTAKES)
+                exhibit.mistakes.append(f"{name}: {'; '.join(mistakes) or 'no mistake'}")
         section.exhibits.append(exhibit)
-        drawn += [truth, *says]
-    section.legend = legend_of(drawn, answered[0].dataset.classes)
+        shown += [truth, *answers.values()]
+    section.legend = legend_of(shown, classes)
     return section
+
+
+def _pair(row: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], pictures: Pictures) -> Exhibit:
+    """Two pictures, and how alike they are to each run, beside the pairs of the other kind."""
+    exhibit = pair_of([pictures.records[id] for id in row["pair"]], pictures.dataset)
+    others = "pairs of two identities are more alike" if row["same"] else "pairs of one identity are less alike"
+    for run, similarity, badness, threshold in zip(
+        runs, row["similarity"], row["badness"], row["thresholds"], strict=True
+    ):
+        taken = "" if threshold is None else f", said to be {'one' if similarity >= threshold else 'two'}"
+        exhibit.mistakes.append(f"{run['name']}: {similarity:.3f}{taken}; {percent(badness)} of the {others}")
+    return exhibit

@@ -10,7 +10,7 @@ import heapq
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from saccade.data.dataset import DataSet, Record
@@ -21,11 +21,13 @@ from saccade.metrics.curves import SCORE
 from saccade.plots.cuboids import from_above, has_depth
 from saccade.plots.draw import caption, draw, draw_errors, fit, is_background
 from saccade.plots.palette import class_colour
+from saccade.plots.skeleton import LEFT, RIGHT
 from saccade.tasks.contract import Verdict, task_of
 from saccade.tasks.table import find_task
 
 SAMPLED, WORST, PAIRS = 12, 8, 16  # pictures in a report, and pairs of them
-SIDE = 480  # pixels of a picture's longer side
+SIDE = 480  # pixels of a picture's longer side, but for those of wide ones (`side_of`)
+WIDE = 2.0  # width over height from which on pictures stand below each other
 
 
 @dataclass
@@ -33,13 +35,19 @@ class Exhibit:
     """One image of the report."""
 
     id: str
-    pictures: list[tuple[str, Any]]  # (caption, [H, W, 3] uint8), one to three
+    pictures: list[tuple[str, Any]]  # (caption, [H, W, 3] uint8): the image, or what is drawn into it
     truth: str  # label or tags in words; "" where the picture shows it
     answer: str
     correct: bool | None  # whether label or tags agree; None for other tasks
     mistakes: list[str]
     score: float  # of the Verdict: 0 is perfect
     unreadable: str = ""  # why there is no picture
+    beside: list[tuple[str, Any]] = field(default_factory=list)  # further pictures, of another shape
+
+    @property
+    def wide(self) -> bool:
+        """Whether the pictures are so wide that they stand below each other."""
+        return any(pixels.shape[1] > WIDE * pixels.shape[0] for _, pixels in self.pictures)
 
 
 @dataclass
@@ -118,18 +126,10 @@ class Gallery:
         return [self._pair(records[a], records[b], score, rates["threshold"]) for a, b, score in rows]
 
     def _pair(self, first: Record, second: Record, similarity: float, threshold: float) -> Exhibit:
-        same, accepted = first.label == second.label, similarity >= threshold
+        exhibit = pair_of((first, second), self.dataset)
+        accepted = similarity >= threshold
         words = f"{similarity:.3f}: {'the same' if accepted else 'another'}"
-        truth = "one identity" if same else "two identities"
-        exhibit = Exhibit(f"{first.id} and {second.id}", [], truth, words, accepted == same, [], 1)
-        try:
-            for record in (first, second):
-                image, _ = decode_picture(record, self.dataset.root)
-                name = "" if record.label is None else self.dataset.classes[record.label]
-                exhibit.pictures.append((name, fit(image, Annotation(record.size), SIDE // 2)[0]))
-        except SaccadeError as error:
-            return replace(exhibit, unreadable=str(error))
-        return exhibit
+        return replace(exhibit, answer=words, correct=accepted == (first.label == second.label))
 
     def _exhibit(self, kept: _Kept) -> Exhibit:
         classes, id = self.dataset.classes, kept.record.id
@@ -142,29 +142,68 @@ class Gallery:
         except SaccadeError as error:
             return replace(exhibit, unreadable=str(error))
         if by_word:
-            exhibit.pictures.append(("", fit(image, Annotation(kept.truth.size), SIDE)[0]))
+            exhibit.pictures.append(("", fit(image, Annotation(kept.truth.size), side_of(kept.truth.size))[0]))
         else:
             for title, annotation in (("truth", kept.truth), ("prediction", kept.prediction)):
-                exhibit.pictures.append((title, draw(*fit(image, annotation, SIDE), classes, legend=False)))
+                exhibit.pictures.append((title, drawn(image, annotation, classes)))
             exhibit.pictures += _errors(image, kept.truth, kept.prediction)
-            if has_depth(kept.truth):
-                above = from_above([replace(kept.prediction, camera=kept.truth.camera), kept.truth], SIDE)
-                exhibit.pictures.append(("from above; the truth in white", above))
+            exhibit.beside += above("", kept.prediction, kept.truth)
         return exhibit
 
     def legend(self) -> list[tuple[str, str]]:
-        """The classes of the class maps that are kept, in their order, each with its colour as CSS has it; none for
-        other tasks, whose pictures say the classes."""
+        """The classes of the class maps that are kept, in their order, and the sides of poses, each with its colour as
+        CSS has it; none for other tasks, whose pictures say the classes."""
         kept = [*self._sampled.values(), *(each for _, _, each in self._worst)]
         return legend_of([one for each in kept for one in (each.truth, each.prediction)], self.dataset.classes)
 
 
+def pair_of(records: Sequence[Record], dataset: DataSet) -> Exhibit:
+    """Two pictures beside each other, each under the name of whom it shows."""
+    first, second = records
+    truth = "one identity" if first.label == second.label else "two identities"
+    exhibit = Exhibit(f"{first.id} and {second.id}", [], truth, "", None, [], 1)
+    try:
+        for record in records:
+            image, _ = decode_picture(record, dataset.root)
+            name = "" if record.label is None else dataset.classes[record.label]
+            exhibit.pictures.append((name, fit(image, Annotation(record.size), SIDE // 2)[0]))
+    except SaccadeError as error:
+        return replace(exhibit, unreadable=str(error))
+    return exhibit
+
+
+def side_of(size: tuple[int, int]) -> int:
+    """Pixels of the longer side of a picture in a report, for an image of (height, width): of a wide one, which has the
+    page's width for itself, as many as give it the area of others."""
+    height, width = size
+    return round(SIDE * min(2.0, (width / height * 3 / 4) ** 0.5)) if width > WIDE * height else SIDE
+
+
+def drawn(image: Any, annotation: Annotation, classes: Sequence[str]) -> Any:
+    """What is said of an image, drawn into it at the size of a report; the page has the legend of class maps."""
+    return draw(*fit(image, annotation, side_of(annotation.size)), classes, legend=False)
+
+
+def above(name: str, answer: Annotation, truth: Annotation) -> list[tuple[str, Any]]:
+    """What an answer with depth looks like from above, beside the truth; nothing of other answers. `name` is that of
+    whose answer it is, where there are several."""
+    if not has_depth(truth):
+        return []
+    title = f"{name}, from above" if name else "from above"
+    return [(f"{title}; the truth in white", from_above([replace(answer, camera=truth.camera), truth], SIDE))]
+
+
 def legend_of(annotations: Iterable[Annotation], classes: Sequence[str]) -> list[tuple[str, str]]:
-    """The classes that occur in class maps but for the background, each with its colour as CSS has it."""
+    """The classes that occur in class maps but for the background, and the sides of poses, each with its colour as CSS
+    has it."""
+    annotations = list(annotations)
     maps = [one.semantic for one in annotations if one.semantic is not None]
     present = sorted({int(k) for one in maps for k in one.unique()} & set(range(len(classes))))
     names = [(classes[k], class_colour(k)) for k in present]
-    return [(name, "rgb({}, {}, {})".format(*colour)) for name, colour in names if not is_background(name)]
+    named = [(name, colour) for name, colour in names if not is_background(name)]
+    if any(one.joints is not None and one.joints.pairs for one in annotations):
+        named += [("left side", LEFT), ("right side", RIGHT)]
+    return [(name, "rgb({}, {}, {})".format(*colour)) for name, colour in named]
 
 
 def _errors(image: Any, truth: Annotation, answer: Annotation) -> list[tuple[str, Any]]:
@@ -173,8 +212,8 @@ def _errors(image: Any, truth: Annotation, answer: Annotation) -> list[tuple[str
         return []
     judged = truth.semantic != IGNORE
     share = float((judged & (truth.semantic != answer.semantic)).sum()) / max(1, int(judged.sum()))
-    pixels, small = fit(image, truth, SIDE)
-    _, other = fit(image, answer, SIDE)
+    pixels, small = fit(image, truth, side_of(truth.size))
+    _, other = fit(image, answer, side_of(truth.size))
     assert small.semantic is not None
     assert other.semantic is not None
     return [(f"wrong: {100 * share:.1f} % (red)", draw_errors(pixels, small.semantic.numpy(), other.semantic.numpy()))]

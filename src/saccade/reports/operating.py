@@ -20,14 +20,16 @@ def operating_section(points: Mapping[str, Any]) -> Section:
         "validation images, unless --threshold says another."
     )
     section.plots.append(picture("operating", plot_operating(points)))
-    if len(points["classes"]) > 1:
-        section.tables.append(_by_class(points))
+    # of a class that is neither there nor found there is nothing to say
+    known = [row for row in points["classes"] if (row["precision"], row["recall"]) != (None, None)]
+    if len(known) > 1:
+        section.tables.append(_by_class(known))
     return section
 
 
-def _by_class(points: Mapping[str, Any]) -> Table:
+def _by_class(classes: Sequence[Mapping[str, Any]]) -> Table:
     rows = []
-    for row in sorted(points["classes"], key=lambda row: row["f1"]):
+    for row in sorted(classes, key=lambda row: row["f1"]):
         numbers = (row[name] for name in ("threshold", "precision", "recall", "f1"))
         rows.append(
             Row([Cell(row["class"], kind="name2"), *(Cell("-" if v is None else f"{v:.2f}", True) for v in numbers)])

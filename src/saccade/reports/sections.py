@@ -99,12 +99,13 @@ def picture(name: str, figure: Figure, alt: str = "") -> Plot:
 def scores_section(task: str, metrics: Mapping[str, Mapping[str, float | None]]) -> Section:
     """Every metric with its 95 % interval; "-" where the truth holds nothing to measure it on."""
     meanings, rows = task_of(task).MEANINGS, []
-    for name, value in metrics.items():
+    for name, value in sorted(metrics.items(), key=lambda item: item[0] != find_task(task).metric):
         number, low, high = value["value"], value["low"], value["high"]
         interval = "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
         text = "-" if number is None else f"{number:.4f}"
         why = " (nothing of this kind in the truth)" if number is None else ""
-        cells = [Cell(name, kind="key"), Cell(text, bar=number, kind="key"), Cell(interval, kind="key")]
+        share = number if name not in task_of(task).REPORT.amounts else None
+        cells = [Cell(name, kind="key"), Cell(text, bar=share, kind="key"), Cell(interval, kind="key")]
         rows.append(Row([*cells, Cell(meanings.get(name, "") + why, kind="wide")]))
     heads = [Head("metric"), Head("value"), Head("95 % interval"), Head("what it is")]
     return Section("scores", "Scores", tables=[Table("", heads, rows)])
@@ -137,8 +138,8 @@ def curves_section(task: str, found: Mapping[str, Any]) -> Section:
                 curves[of.key], [row[of.area] for row in rows], of.title, of.area.replace("_", " ")
             )
             section.plots.append(picture(of.key, figure))
-    if form.bars and len(rows) > 1:
-        values = [row[form.ranked_by] for row in rows]
+    values = [row[form.ranked_by] for row in rows]
+    if form.bars and sum(value is not None for value in values) > 1:
         figure = plot_class_bars([row["name"] for row in rows], values, f"{form.ranked_by.replace('_', ' ')} by class")
         section.plots.append(picture("classes", figure))
     confusion = curves.get("confusion")

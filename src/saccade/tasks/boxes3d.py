@@ -23,7 +23,7 @@ from saccade.metrics.curves import IOU, pair
 from saccade.ops.cuboids import cuboid_ious, observation_angles, wrap
 from saccade.tasks import detect
 from saccade.tasks.contract import Inputs, ReportForm, Scores, Target, Verdict
-from saccade.tasks.words import best_score, percent
+from saccade.tasks.words import TRUTH, best_score, percent
 
 REPORT = ReportForm(
     "iou_3d",
@@ -32,6 +32,7 @@ REPORT = ReportForm(
         *("ap_3d", "ap_bev", "aos", "ap_2d"),
     ),
     counted=detect.REPORT.counted,
+    amounts=("place_error", "size_error", "turn_error"),  # metres and degrees
 )
 SMALLEST_SCORE = detect.SMALLEST_SCORE
 LOSSES = detect.LOSSES
@@ -147,7 +148,7 @@ def score_in_words(found: Mapping[str, Any]) -> list[str]:
 def cautions(found: Mapping[str, Any]) -> list[str]:
     """Where places were taken from the boxes of the truth, and where KITTI's numbers cannot be high."""
     lines = []
-    if found.get("proposals") == "truth":
+    if found.get("proposals") == TRUTH:
         lines.append("Each object was given by its true box in pixels; with the boxes of a detector scores are lower.")
     few = [row["name"] for row in found["per_class"] if 0 < row["objects"] < ENOUGH]
     if few:

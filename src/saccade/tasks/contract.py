@@ -93,6 +93,7 @@ class ReportForm:
     curves: tuple[Curves, ...] = ()
     bars: bool = True  # `ranked_by` of each class as a bar
     counted: str = ""  # what the confusion matrix counts, where there is one
+    amounts: tuple[str, ...] = ()  # metrics that are no shares of 1, and have no bar
 
 
 @dataclass(frozen=True, slots=True)

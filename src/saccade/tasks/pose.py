@@ -22,7 +22,7 @@ from saccade.metrics.pose import Pose, oks
 from saccade.ops.boxes import box_iou
 from saccade.tasks import detect
 from saccade.tasks.contract import Curves, Inputs, Part, ReportForm, Scores, Target, Verdict, named_answers
-from saccade.tasks.words import best_score, percent
+from saccade.tasks.words import TRUTH, best_score, percent
 
 REPORT = ReportForm(
     "oks_ap",
@@ -169,12 +169,18 @@ def score_in_words(found: Mapping[str, Any]) -> list[str]:
 
 
 def cautions(found: Mapping[str, Any]) -> list[str]:
-    """Joints of which few are labelled."""
+    """Where people were found in the boxes of the truth; joints of which few are labelled."""
+    lines = []
+    if found.get("proposals") == TRUTH:
+        lines.append(
+            "Each person was given by the true box; with the boxes of a detector, which misses some, scores are lower. "
+            "Numbers of boxes (ap, ap50, ...) say nothing here."
+        )
     few = [row["joint"] for row in found["curves"].get("joints", ()) if row["labelled"] < 20]
-    if not few:
-        return []
-    more = f" and {len(few) - 3} others" if len(few) > 3 else ""
-    return [f"Fewer than 20 are labelled of {', '.join(few[:3])}{more}: what is said of these joints is a guess."]
+    if few:
+        more = f" and {len(few) - 3} others" if len(few) > 3 else ""
+        lines.append(f"Fewer than 20 are labelled of {', '.join(few[:3])}{more}: what is said of these is a guess.")
+    return lines
 
 
 def keep(answer: Annotation, threshold: float | Sequence[float] | None) -> Annotation:

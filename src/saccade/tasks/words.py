@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+TRUTH = "truth"  # where the boxes of the objects are from that a network answers for, unless somebody gives others
+
 
 @dataclass(frozen=True, slots=True)
 class Frequent:

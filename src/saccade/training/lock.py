@@ -54,6 +54,17 @@ def lock(run: Path) -> Iterator[bool]:
                 folder.rmdir()  # where the run failed before it wrote anything
 
 
+def is_held(run: Path) -> bool:
+    """Whether a process of this machine is training in a folder, by its name in the lock: a look takes no lock, so that
+    it never stands in the way of one."""
+    try:
+        with open_regular(run / NAME) as file:
+            holder = _holder(file.read(4096))
+    except OSError:
+        return False
+    return holder is not None and _lives(holder)
+
+
 def _hold(path: Path) -> FileIO:
     """The locked file, with this process's name in it. Raises UsageError where it is held."""
     while True:

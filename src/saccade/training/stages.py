@@ -40,9 +40,10 @@ from saccade.training.plan import Plan
 from saccade.training.prepare import check_start
 from saccade.training.proposals import compute_proposals, computes_proposals
 from saccade.training.run_folder import PLANNED, is_planned
-from saccade.training.state import read_config, write_config
+from saccade.training.state import Log, read_config, write_config
 
 FOLDER = "stages"
+LOG = "log.jsonl"
 ADOPTED = "adopted.safetensors"  # of a stage's folder; it is there when the stage is finished
 AFTER = "after"  # entry of a solve's file: checksum of the file that it started from
 SHARED = ", shared among the fits"  # behind the origin of minutes that were divided
@@ -127,6 +128,14 @@ def _check_course(plan: Plan, stages: Sequence[Stage], device: torch.device) -> 
             check_start(_plan_of(plan, stage, None), device)
     if plan.weights is not None:
         network_so_far(plan if isinstance(stages[0], Solve) else _plan_of(plan, stages[0], None))
+
+
+def rows_of(run: Path) -> list[dict[str, Any]]:
+    """The log of a run: of its own fit, or where a solve ended it, of the last fit before that; no rows of a course
+    without fits. Raises ModelFileError."""
+    fits = [path.parent for path in (run / FOLDER).glob(f"*/{LOG}") if path.parent.name.partition("-")[0].isdecimal()]
+    stages = sorted(fits, key=lambda folder: -int(folder.name.partition("-")[0]))
+    return next((rows for folder in (run, *stages) if (rows := Log(folder / LOG).rows())), [])
 
 
 def _has_begun(stored: Mapping[str, Any]) -> bool:

@@ -18,8 +18,18 @@ import torch
 from rich.console import Console
 
 from saccade.data.dataset import DataSet, Record
+from saccade.data.packing import Spool
 from saccade.data.types import Annotation
-from saccade.experiments.runs import Finished, Shared, difference_in_words, differing, open_runs, share_images
+from saccade.experiments.pairs import Judged, Vectors, most_different_pairs
+from saccade.experiments.runs import (
+    Finished,
+    difference_in_words,
+    differing,
+    open_runs,
+    share_images,
+    units_of,
+    warnings_of,
+)
 from saccade.inference.predictor import Predictor, load
 from saccade.inference.score import Pass, predictions, score
 from saccade.machine.device import describe_hardware
@@ -31,13 +41,13 @@ from saccade.metrics.bootstrap import difference
 from saccade.models.contract import example_inputs
 from saccade.models.dry_run import model_of_shapes
 from saccade.models.make_catalogue import multiply_adds
-from saccade.reports.comparison import Answered, write_comparison_report
+from saccade.reports.comparison import Pictures, write_comparison_report
 from saccade.reports.gallery import shown_from
 from saccade.tasks.contract import task_of
 from saccade.tasks.table import TASKS
 from saccade.training.plan import Plan
 
-SHOWN = 8  # pictures on which the runs differ most
+SHOWN = 8  # pictures, or pairs of them, on which the runs differ most
 
 
 def compare(
@@ -61,7 +71,8 @@ def compare(
     Returns:
         `{task, metric, images, images_of_runs, settings: [{name, values}], runs: [{run, name, model, metrics:
         {name: {value, low, high}}, difference: {value, low, high} or None, parameters, macs, seconds_per_image, ...}],
-        findings, warnings, differ_most: [{id, badness}], seconds}`.
+        findings, warnings, differ_most: [{id, badness}], seconds}`; of vectors `differ_most` holds pairs of images
+        ([{id, pair: [id, id], same, badness, similarity, thresholds}]).
 
     Raises:
         UsageError, DataError, ModelFileError: as `experiments.runs.open_runs` and `load` say; no common image.
@@ -69,56 +80,66 @@ def compare(
     start = time.monotonic()
     folder = None if out is None else report_folder(Path(at_home(out)))
     opened = open_runs([Path(at_home(run)) for run in runs])
-    shared = share_images(opened)
-    metric = TASKS[opened[0].plan.task].metric
+    shared, task = share_images(opened), opened[0].plan.task
+    metric = TASKS[task].metric
     console = Console(stderr=True, quiet=not progress, soft_wrap=True)
     measured: list[_Measured] = []
-    for number, run in enumerate(opened):
-        console.print(printable(f"{run.name}: {len(shared.records[0])} images"), highlight=False, markup=False)
-        predictor = load(run.folder, device, precision)
-        how = Pass(workers=workers, progress=progress)
-        measured.append(_measure(run, predictor, shared.datasets[number], shared.records[number], how, bootstrap))
-    badness = _badness(measured)
-    summary: dict[str, Any] = {
-        "task": opened[0].plan.task,
-        "metric": metric,
-        "images": len(shared.records[0]),
-        "images_of_runs": shared.of,
-        "findings": _against_the_first(measured, metric),
-        "runs": [each.row for each in measured],
-        "settings": differing(opened),
-        "warnings": _warnings(opened, shared),
-        "differ_most": [{"id": id, "badness": badness[id]} for id in _most_different(badness)],
-        "hardware": describe_hardware(predictor.device),
-        "seconds": round(time.monotonic() - start, 3),
-    }
-    if folder is not None:
-        chosen = [row["id"] for row in summary["differ_most"]]
-        answered = [_answers(run, i, shared, chosen, device, precision) for i, run in enumerate(opened)]
-        command = ["saccade", "compare", *(str(run.folder) for run in opened), "--out", str(folder)]
-        write_whole(folder / "compare.json", json.dumps(summary, indent=2, allow_nan=False))
-        write_comparison_report(folder, opened, summary, answered, shlex.join(command))
+    with Spool() as answers:
+        for number, run in enumerate(opened):
+            console.print(printable(f"{run.name}: {len(shared.records[0])} images"), highlight=False, markup=False)
+            predictor = load(run.folder, device, precision)
+            judge = _Judge(predictor, number, None if folder is None else answers)
+            how = Pass(workers=workers, progress=progress)
+            measured.append(_measure(run, judge, shared.datasets[number], shared.records[number], how, bootstrap))
+        summary: dict[str, Any] = {
+            "task": task,
+            "metric": metric,
+            "images": len(shared.records[0]),
+            "images_of_runs": shared.of,
+            "findings": _against_the_first(measured, metric, units_of(task, shared.records[0])),
+            "runs": [each.row for each in measured],
+            "settings": differing(opened),
+            "warnings": warnings_of(opened, shared, [each.result for each in measured]),
+            "differ_most": _most_different(measured),
+            "hardware": describe_hardware(predictor.device),
+            "seconds": round(time.monotonic() - start, 3),
+        }
+        if folder is not None:
+            command = ["saccade", "compare", *(str(run.folder) for run in opened), "--out", str(folder)]
+            write_whole(folder / "compare.json", json.dumps(summary, indent=2, allow_nan=False))
+            pictures = Pictures(shared.datasets[0], {record.id: record for record in shared.records[0]}, answers)
+            write_comparison_report(folder, opened, summary, pictures, shlex.join(command))
     return summary
 
 
 class _Judge:
-    """How bad each answer of a run is, and when the last of them came."""
+    """How bad each answer of a run is.
 
-    def __init__(self, predictor: Predictor) -> None:
-        self.predictor = predictor
+    Args:
+        number: of the run.
+        kept: where each answer is put as it would be shown, by the number of the run and the image's id.
+    """
+
+    def __init__(self, predictor: Predictor, number: int, kept: Spool | None) -> None:
+        self.predictor, self.number, self.kept = predictor, number, kept
         self.badness: dict[str, float] = {}
-        self.ended = time.monotonic()
+        self.vectors = Vectors() if TASKS[predictor.task].embedding else None
 
     def add(self, record: Record, truth: Annotation, prediction: Annotation) -> None:
-        """One image as it is measured; of objects those that would be shown."""
-        judged = task_of(self.predictor.task).judge(truth, _shown(self.predictor, prediction), self.predictor.classes)
-        self.badness[record.id] = judged.score
-        self.ended = time.monotonic()
+        """One image as it is measured; of objects those that reach the thresholds of the run."""
+        if self.vectors is not None:
+            self.vectors.add(record, truth, prediction)
+            return
+        task, predictor = task_of(self.predictor.task), self.predictor
+        shown = task.keep(prediction, shown_from(predictor.task, predictor.thresholds))
+        self.badness[record.id] = task.judge(truth, shown, predictor.classes).score
+        if self.kept is not None:
+            self.kept[self.number, record.id] = shown
 
-
-def _shown(predictor: Predictor, answer: Annotation) -> Annotation:
-    """Of objects those that reach the thresholds of the run; all of other answers."""
-    return task_of(predictor.task).keep(answer, shown_from(predictor.task, predictor.thresholds))
+    def pairs(self) -> Judged | None:
+        """What vectors say of pairs of images; None of other answers."""
+        threshold = next(iter(self.predictor.thresholds), None)
+        return None if self.vectors is None else self.vectors.judged(self.predictor.similarity, threshold)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,17 +148,17 @@ class _Measured:
 
     result: Result
     badness: dict[str, float]  # of the answer for each image, by id
+    pairs: Judged | None  # embed
     row: dict[str, Any]  # of the summary
 
 
 def _measure(
-    run: Finished, predictor: Predictor, dataset: DataSet, records: list[Record], how: Pass, bootstrap: int
+    run: Finished, judge: _Judge, dataset: DataSet, records: list[Record], how: Pass, bootstrap: int
 ) -> _Measured:
     """Predict the common images once, and count what that takes."""
-    judge = _Judge(predictor)
-    start = time.monotonic()
-    result = score(predictor, dataset, records, how, [judge], bootstrap)
-    seconds = judge.ended - start
+    for _ in predictions(judge.predictor, dataset, records[:1], Pass(workers=0)):
+        pass  # what is compiled at the first image is not counted against the first run
+    result = score(judge.predictor, dataset, records, how, [judge], bootstrap)
     last = run.rows[-1] if run.rows else {}
     parameters, macs = _cost(run.plan, records[0])
     row = {
@@ -150,21 +171,21 @@ def _measure(
         "difference": None,
         "parameters": parameters,
         "macs": macs,
-        "seconds_per_image": round(seconds / len(records), 6),
-        "prediction_seconds": round(seconds, 3),
-        "precision": predictor.precision,
+        "seconds_per_image": round(result.seconds / len(records), 6),
+        "prediction_seconds": round(result.seconds, 3),
+        "precision": judge.predictor.precision,
     }
-    return _Measured(result, judge.badness, row)
+    return _Measured(result, judge.badness, judge.pairs(), row)
 
 
-def _against_the_first(measured: Sequence[_Measured], metric: str) -> list[str]:
-    """Fill in how each run's score differs from that of the first; the same as sentences."""
+def _against_the_first(measured: Sequence[_Measured], metric: str, units: int) -> list[str]:
+    """Fill in how each run's score differs from that of the first; the same as sentences. `units` were resampled."""
     first, sentences = measured[0], []
     for each in measured[1:]:
         value = each.result.metrics[metric]
         change = difference(first.result.metrics[metric], value)
         each.row["difference"] = change.to_json()
-        sentences.append(difference_in_words(each.row["name"], first.row["name"], metric, value, change))
+        sentences.append(difference_in_words(each.row["name"], first.row["name"], metric, value, change, units))
     return sentences
 
 
@@ -178,40 +199,13 @@ def _cost(plan: Plan, record: Record) -> tuple[int, int]:
         return sum(p.numel() for p in model.parameters()), multiply_adds(model, *inputs)
 
 
-def _badness(measured: Sequence[_Measured]) -> dict[str, list[float]]:
-    """Of each image how bad the answers of the runs are (0 is perfect)."""
-    return {id: [each.badness[id] for each in measured] for id in measured[0].badness}
-
-
-def _most_different(badness: dict[str, list[float]]) -> list[str]:
-    """The images on which one run is right and another wrong, those of the largest difference first."""
+def _most_different(measured: Sequence[_Measured]) -> list[dict[str, Any]]:
+    """The images, of vectors the pairs of them, on which one run is right and another wrong, those of the largest
+    difference first, each with how bad the runs' answers are (0 is perfect)."""
+    pairs = [each.pairs for each in measured if each.pairs is not None]
+    if pairs:
+        return most_different_pairs(pairs, SHOWN)
+    badness = {id: [each.badness[id] for each in measured] for id in measured[0].badness}
     spread = {id: max(values) - min(values) for id, values in badness.items()}
-    return sorted((id for id in spread if spread[id] > 0), key=lambda id: (-spread[id], id))[:SHOWN]
-
-
-def _warnings(runs: Sequence[Finished], shared: Shared) -> list[str]:
-    """What keeps the numbers from saying more."""
-    found, count = [], len(shared.records[0])
-    if any(own > count for own in shared.of):
-        each = ", ".join(f"{own} of {run.name}" for own, run in zip(shared.of, runs, strict=True))
-        found.append(
-            f"Only the {count} validation images that all runs have, with the same labels, are compared ({each}): "
-            "scores differ from those of the runs' own reports."
-        )
-    kinds = {frozenset(row["losses"]) for run in runs for row in run.rows[-1:]}
-    if len(kinds) > 1:
-        found.append("The runs have different losses: their curves of the loss cannot be compared in height.")
-    return found
-
-
-def _answers(
-    run: Finished, number: int, shared: Shared, chosen: Sequence[str], device: str | None, precision: str
-) -> Answered:
-    """What a run says of the images that are shown: these few are predicted again, so that not all answers are kept."""
-    dataset, records = shared.datasets[number], {record.id: record for record in shared.records[number]}
-    wanted = [records[id] for id in chosen]
-    if not wanted:
-        return Answered(run.name, dataset, [])
-    predictor = load(run.folder, device, precision)
-    answers = predictions(predictor, dataset, wanted, Pass(workers=0))
-    return Answered(run.name, dataset, [(record, _shown(predictor, answer)) for record, answer in answers])
+    ranked = sorted((id for id in spread if spread[id] > 0), key=lambda id: (-spread[id], id))
+    return [{"id": id, "badness": badness[id]} for id in ranked[:SHOWN]]

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from saccade.data.dataset import DataSet
 from saccade.errors import UsageError
-from saccade.experiments.scored_images import TRUTH, Images, images_to_score
+from saccade.experiments.scored_images import Images, images_to_score
 from saccade.inference.crops import check_crops
 from saccade.inference.factors import factorised, saving_in_words
 from saccade.inference.predictor import Predictor, predictor_of
@@ -31,6 +31,7 @@ from saccade.metrics.partitions import Partitions
 from saccade.ops.suppression import NmsRule, rule_of
 from saccade.reports.gallery import Gallery
 from saccade.tasks.table import find_task
+from saccade.tasks.words import TRUTH
 from saccade.training.own_data import own_data
 
 

@@ -34,6 +34,7 @@ from saccade.models import known_model
 from saccade.models.weights import weights_path
 from saccade.reports.gallery import Gallery
 from saccade.tasks.table import TASKS
+from saccade.tasks.words import TRUTH
 from saccade.training.display import Display
 from saccade.training.interrupt import Interrupt, Stopped, ends_with_advice
 from saccade.training.joint import Sources
@@ -371,6 +372,7 @@ def _report(ended: Ended) -> dict[str, Any]:
         gallery = Gallery(plan.task, plan.dataset, plan.validation, predictor.thresholds)
         result = score(predictor, plan.dataset, plan.validation, how, [gallery], bootstrap=1000)
         summary |= {"split": "val", **result.to_json()}
+        summary |= {"proposals": TRUTH} if plan.preprocessing.of_given_objects else {}
     if plan.testing:  # once, with the checkpoint that val chose
         result = score(predictor, plan.dataset, plan.testing, how, bootstrap=1000)
         summary["test"] = result.to_json()
