@@ -191,7 +191,7 @@ PARAMETERS: dict[str, int] = {
     "sliding_window_vgg16": 134_346_581,
     "fast_rcnn_small": 2_397_833,
     "faster_rcnn_c4_small": 2_551_222,
-    "faster_rcnn_small": 4_473_624,
+    "faster_rcnn_small": 7_006_458,
     "rcnn_small": 1_389_093,
     "sppnet_small": 1_686_597,
     "mask_rcnn_small": 4_583_725,

@@ -243,7 +243,7 @@ FORMS: dict[str, Form] = {
         None,
         lr=4e-3,
         falls=False,
-        steps=70,
+        steps=110,
         images=4,
     ),
     "rcnn": Form("rcnn_small", RCNN, 96, None, learns=False, lr=1e-2, falls=False, images=4),

@@ -26,7 +26,7 @@ SMALL_HEADS = {"rpn_sample": 16, "head_sample": 16, "head_width": 16}
 # Head, trunk, parts that begin anew. What is not among them is the classifier's, but for its output layer.
 PAIRS: list[tuple[str, dict[str, Any], list[str]]] = [
     ("atss_small", RESNET, ["backbone.coarse", "backbone.lateral", "backbone.smooth", "head"]),
-    ("faster_rcnn_small", RESNET | SMALL_HEADS, ["backbone.fpn", "roi_heads", "rpn"]),
+    ("faster_rcnn_small", RESNET | SMALL_HEADS, ["backbone.fpn", "cascade", "roi_heads", "rpn"]),
     ("mask_rcnn_small", SQUEEZE | SMALL_HEADS, ["backbone.fpn", "roi_heads", "rpn"]),
     ("rfcn_small", RESNET, ["head", "rpn"]),
     ("faster_rcnn_c4_small", RESNET | SMALL_HEADS | {"tail": True}, ["roi_heads", "rpn"]),

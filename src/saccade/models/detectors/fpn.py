@@ -120,7 +120,8 @@ class Config:
 
 VARIANTS: dict[str, Config] = {
     "faster_rcnn_r50_fpn": Config(),
-    # Ours: half as wide a ResNet-18, no P2, batch norm throughout: 1.5 G multiply-adds at 320 pixels.
+    # Ours: half as wide a ResNet-18, no P2, batch norm throughout, and the three heads of a cascade, which draw tighter
+    # boxes than one: 2.1 G multiply-adds at 320 pixels.
     "faster_rcnn_small": Config(
         classes=20,
         trunk="resnet18",
@@ -129,12 +130,14 @@ VARIANTS: dict[str, Config] = {
         channels=96,
         pyramid_norm=True,
         canonical_size=112.0,
+        aligned=True,
         anchors=square_anchors(24, 48, 96, 192),
         rpn_before=(400, 200),
         rpn_after=(300, 200),
         rpn_sample=256,
         head_width=256,
         head_sample=128,
+        cascade=(0.6, 0.7),
         score_threshold=0.01,
     ),
 }
