@@ -106,6 +106,8 @@ def test_no_word_of_others_is_a_command_here() -> None:
         ("deeplabv3_resnet50", "unet_light"),
         ("efficientnet_b0", "resnet18"),
         ("rsenet50", "resnet50"),
+        ("atss", "atss_small"),
+        ("rcnn", "rcnn_small"),
     ],
 )
 def test_near_models_are_few(name: str, first: str) -> None:

@@ -32,7 +32,8 @@ _OTHERS: tuple[tuple[str, tuple[str, ...]], ...] = (
 def nearest_models(name: str, known: Iterable[str]) -> list[str]:
     """At most three models of `known` for a name that is none of them, the nearest first; none where nothing is near.
 
-    The letters of a misspelt name count first, then the family of a name of another tool.
+    The letters of a misspelt name count first, then the family of a name of another tool, then the models whose names
+    hold this one: of a family, small ones first.
     """
     names = sorted(known)
     plain = re.sub(r"\.(pt|pth|yaml|yml|onnx)$", "", name.strip().lower().rsplit("/", 1)[-1])
@@ -44,7 +45,9 @@ def nearest_models(name: str, known: Iterable[str]) -> list[str]:
     for pattern, models in _OTHERS:
         if re.fullmatch(pattern, plain):
             return [model for model in models if model in names][:NEAREST]
-    return difflib.get_close_matches(plain, names, n=NEAREST, cutoff=0.6)
+    family = [model for model in names if len(bare) > 2 and bare in model.replace("_", "")]
+    family.sort(key=lambda model: (not model.startswith(plain), not model.endswith("_small")))
+    return family[:NEAREST] or difflib.get_close_matches(plain, names, n=NEAREST, cutoff=0.6)
 
 
 def unknown_model(name: str, known: Iterable[str]) -> str:

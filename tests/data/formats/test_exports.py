@@ -128,6 +128,17 @@ def test_other_archives_are_known_by_their_content(
             decode(tmp_path / name)
 
 
+def test_a_run_in_the_place_of_data_is_named(tmp_path: Path) -> None:
+    """Its plots are no class of pictures."""
+    _pictures(tmp_path, "plots/0.png", "plots/1.png")
+    (tmp_path / "best.safetensors").touch()
+    (tmp_path / "config.json").write_text('{"data": "/my/photos"}')
+    with pytest.raises(DataError, match="the folder of a run, not of data; it was trained on /my/photos"):
+        read(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    assert read(tmp_path).classes == ["plots"]
+
+
 def test_columns_that_no_reader_knows_are_shown(tmp_path: Path) -> None:
     _pictures(tmp_path, "train/1.jpg", "test/2.jpg")
     (tmp_path / "train.csv").write_text("what,where\nx,y\n")

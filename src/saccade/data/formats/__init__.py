@@ -16,7 +16,7 @@ from typing import Protocol, cast
 
 from saccade.data.dataset import DataSet, count_labels
 from saccade.data.formats.archives import archive_in, describe_archive
-from saccade.data.formats.exports import describe_export, describe_file, describe_layout
+from saccade.data.formats.exports import describe_export, describe_file, describe_layout, describe_run
 from saccade.data.formats.listing import is_foreign, list_folders, list_images, relative
 from saccade.data.identities import take_identities
 from saccade.data.main_object import keep_main_objects
@@ -86,6 +86,8 @@ def recognise(path: str | Path, task: str | None = None) -> str:
             classes in which a labelling tool has left its files: which of both is meant is not guessed.
     """
     root = _place(path)
+    if run := describe_run(root):
+        raise DataError(f"{root}: {run}")
     maps_asked = task is not None and find_task(task).semantic
     order = sorted(FORMATS, key=lambda name: name != "masks") if maps_asked else list(FORMATS)
     for name in order:

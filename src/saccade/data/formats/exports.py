@@ -4,6 +4,7 @@ say what was seen and which export to choose instead. Names, and the first bytes
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -62,6 +63,17 @@ def describe_file(path: Path) -> str | None:
         return f"{known[0]}, which is not read; {known[1]}"
     table = head_of_table(path) if path.suffix.lower() in (".csv", ".tsv") else None
     return None if table is None else _of_table(table)
+
+
+def describe_run(root: Path) -> str | None:
+    """What to say of a folder that `saccade train` left, where data are asked for; None for any other."""
+    if not any((root / f"{name}.safetensors").is_file() for name in ("best", "last")):
+        return None
+    try:
+        stated = json.loads((root / "config.json").read_text(encoding="utf-8"))
+        return f"the folder of a run, not of data; it was trained on {stated['data']}"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def describe_layout(root: Path) -> str | None:
