@@ -31,10 +31,13 @@ def test_objects_in_val_alone_are_nothing_to_learn(tmp_path: Path) -> None:
         make_plan("atss_small", data)
 
 
-def test_validation_images_without_an_object_choose_nothing_which_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("model", "why"), [("atss_small", "they show no object"), ("resnet20", "none has a tag")])
+def test_validation_images_without_an_object_choose_nothing_which_is_said(tmp_path: Path, model: str, why: str) -> None:
+    """Of a detector, and of a classifier that takes the classes of the objects for tags."""
+
     def warned(root: Path) -> bool:
-        warnings = make_plan("atss_small", root).dataset.ledger.warnings
-        return any("the 1 validation images cannot choose the checkpoint, for they show no obj" in w for w in warnings)
+        warnings = make_plan(model, root).dataset.ledger.warnings
+        return any(f"the 1 validation images cannot choose the checkpoint, for {why}" in w for w in warnings)
 
     assert not warned(yolo()(tmp_path / "sound"))
     assert warned(changed(yolo(), lambda root: (root / "labels/val/4.txt").write_text(""))(tmp_path / "empty"))

@@ -57,7 +57,7 @@ def choose_nothing(dataset: DataSet, kind: Task, validation: Sequence[Record]) -
             return f"for they show one identity ({name}) of two that it takes (add people, or try group=none)"
         return None if max(counts.values()) > 1 else "for they show each identity once, and it takes two of one"
     if kind.tags:
-        return None if any(record.tags for record in validation) else "for none has a tag"
+        return None if any(record.labels() for record in validation) else "for none has a tag"
     things = [thing for record in validation for thing in record.things or () if not thing.crowd]
     if kind.keypoints and not any(v > 0 for thing in things for _, _, v in thing.keypoints or ()):
         return "for no object has joints"
