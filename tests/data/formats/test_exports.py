@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from corpus import page, thing, voc
 from saccade.data.formats import read, recognise
 from saccade.data.formats.exports import describe_export
 from saccade.data.image import decode
@@ -126,6 +127,23 @@ def test_other_archives_are_known_by_their_content(
     if content is not None:
         with pytest.raises(DataError, match=r"found a.* (archive|file): unpack it"):
             decode(tmp_path / name)
+
+
+def test_a_part_of_a_data_set_says_what_it_is_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From inside too; a folder of another name says nothing of what is above it."""
+    root = voc(page(thing()))(tmp_path / "set")
+    words = "it seems to be a part of .*set, which is a data set \\(voc\\): give that folder"
+    for name in ("images", "annotations"):
+        with pytest.raises(DataError, match=words):
+            read(root / name)
+    monkeypatch.chdir(root)
+    with pytest.raises(DataError, match=words):
+        read("images")
+    _pictures(root / "others", "0.jpg")
+    with pytest.raises(DataError, match="0 of 1 pictures have a label"):
+        read(root / "others")
+    with pytest.raises(DataError, match=r"0\.jpg: a picture by itself; a data set is the folder"):
+        read(root / "others" / "0.jpg")
 
 
 def test_a_run_in_the_place_of_data_is_named(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from typing import Protocol, cast
 from saccade.data.dataset import DataSet, count_labels
 from saccade.data.formats.archives import archive_in, describe_archive
 from saccade.data.formats.exports import describe_export, describe_file, describe_layout, describe_run
-from saccade.data.formats.listing import is_foreign, list_folders, list_images, relative
+from saccade.data.formats.listing import is_foreign, is_image, list_folders, list_images, relative
+from saccade.data.formats.splits import split_of_folder
 from saccade.data.identities import take_identities
 from saccade.data.main_object import keep_main_objects
 from saccade.data.object_pictures import take_objects
@@ -45,6 +46,11 @@ FORMATS: dict[str, str] = {  # in the order of recognition: what is most particu
 
 _DESCRIBING = (".json", ".csv", ".mat", ".xml")  # files that describe a whole set, one of them alone
 _MOST = 20  # files of each suffix that are looked at: more of them are labels of single pictures
+_PARTS = frozenset(
+    {"annotations", "images", "imagesets", "img", "imgs", "jpegimages", "labels", "masks", "pictures", "photos",
+     "segmentationclass", "segmentationobject"}
+)  # fmt: skip
+"""Names of folders (lower case) that are parts of a data set."""
 _SWAPPED = (
     100  # characters of the longest class name in which swapped letters are looked for: work grows with its square
 )
@@ -119,9 +125,10 @@ def read(path: str | Path, task: str | None = None) -> DataSet:
     try:
         dataset = _module(name).read(root, task)
     except DataError as error:
-        if not others:
+        hint = others or ("" if _stated(path) else _above(root))
+        if not hint:
             raise
-        raise DataError(f"{error}; {others}") from error
+        raise DataError(f"{error}; {hint}") from error
     dataset.ledger.warnings += [others] if others else []
     dataset.records.sort(key=lambda record: record.id)
     if asked is not None and asked.one_object and asked.name in TASKS[dataset.task].also:
@@ -204,12 +211,25 @@ def _place(path: str | Path) -> Path:
     return root.resolve() if not folder.name or ".." in root.parts else root
 
 
+def _above(root: Path) -> str:
+    """Where a folder is called as a part of a data set is: which one it seems to be of; else ""."""
+    if not root.is_dir() or not (root.name.lower() in _PARTS or split_of_folder(root.name)):
+        return ""
+    parent = _place(f"{root}/..") if root.parent == Path() else root.parent
+    name = next((name for name in FORMATS if name != "folder" and _module(name).looks_like(parent)), None)
+    return "" if name is None else f"it seems to be a part of {parent}, which is a data set ({name}): give that folder"
+
+
 def _unknown(root: Path) -> str:
     wanted = "".join(f"\n  {name}: {what}" for name, what in _WANTED.items())
     if root.is_file():
         if known := describe_file(root):
             return f"{root}: {known}"
+        if is_image(root.name):
+            return f"{root}: a picture by itself; a data set is the folder of the pictures and their labels"
         return f"{root}: this file describes no data set that is known; give the folder, or one of:{wanted}"
+    if whole := _above(root):
+        return f"{root}: {whole}"
     images = len(list_images(root))
     if not images:
         if known := archive_in(root) or describe_layout(root):
