@@ -129,7 +129,8 @@ def _other_answers(expected: list[Annotation], answers: list[Annotation]) -> Ite
         if here.label != there.label:
             yield f"label {there.label}, on the CPU {here.label}"
         pairs = [
-            (name, getattr(here, name), getattr(there, name)) for name in ("scores", "tags", "semantic", "embedding")
+            (name, getattr(here, name), getattr(there, name))
+            for name in ("probabilities", "tags", "semantic", "embedding")
         ]
         if here.objects is not None and there.objects is not None:
             if len(here.objects) != len(there.objects):

@@ -167,8 +167,8 @@ def test_the_copy_predicts_padded_images_as_the_network_does(name: str) -> None:
         expected, found = network.predict(batch), prepare_for_inference(network).predict(batch)  # type: ignore[operator]
     for a, b in zip(found, expected, strict=True):
         assert a.size == b.size
-        if b.scores is not None:
-            torch.testing.assert_close(a.scores, b.scores, atol=1e-5, rtol=0)
+        if b.probabilities is not None:
+            torch.testing.assert_close(a.probabilities, b.probabilities, atol=1e-5, rtol=0)
         if b.semantic is not None:
             assert (a.semantic == b.semantic).float().mean() > 0.99
         if b.objects is not None:

@@ -47,10 +47,10 @@ def test_both_precisions_answer_alike() -> None:
     assert (types(exact), types(rough)) == ({torch.float32}, {torch.bfloat16})
     for _ in range(3):  # plain, packing, packed
         a, b = exact.predict(image()), rough.predict(image())
-        assert a.scores is not None
-        assert b.scores is not None
-        assert a.scores.dtype == b.scores.dtype == torch.float32
-        torch.testing.assert_close(b.scores, a.scores, atol=0.02, rtol=0)
+        assert a.probabilities is not None
+        assert b.probabilities is not None
+        assert a.probabilities.dtype == b.probabilities.dtype == torch.float32
+        torch.testing.assert_close(b.probabilities, a.probabilities, atol=0.02, rtol=0)
 
 
 def test_a_precision_that_it_does_not_have() -> None:
