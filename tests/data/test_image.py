@@ -202,6 +202,7 @@ def test_other_formats_are_not_reduced() -> None:
         (b"\0\0\0\x18ftypheic\0\0", "heic"),
         (b"version https://git-lfs.github.com/spec/v1", "Git LFS"),
         (b"hello world", "found text"),
+        (b"RIFF\x00\x10\x00\x00AVI LIST", "found an AVI video"),
         (b"\xff\xd8\xff\xe0", "JPEG"),
         (bytes(range(7, 200)), "starts with 0708"),
     ],

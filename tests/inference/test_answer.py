@@ -128,6 +128,17 @@ def test_gray_values_without_a_scale_are_refused_as_in_a_file(finds: Predictor) 
             finds.predict(Image.new(scale, (4, 4), 300_000))
 
 
+def test_a_folder_and_a_pattern_are_no_picture(finds: Predictor, tmp_path: Path) -> None:
+    """A name that only looks like a pattern is one."""
+    for path, what in ((tmp_path, "a folder"), (tmp_path / "*.png", "a pattern")):
+        with pytest.raises(
+            DataError, match=rf"{what}, not a picture; give a list of files, or ask saccade.predict\(RUN"
+        ):
+            finds.predict(path)
+    Image.fromarray(noise()).save(tmp_path / "a[1].png")
+    assert finds.predict(tmp_path / "a[1].png").size == (48, 64)
+
+
 def test_bytes_that_are_no_image(finds: Predictor, tmp_path: Path) -> None:
     for broken in (b"", b"not an image at all", tmp_path / "none.png"):
         with pytest.raises(DataError):

@@ -77,6 +77,9 @@ def what_it_is(head: bytes) -> str:
     if head[4:8] == b"ftyp":
         kind = head[8:12].decode("ascii", "replace").strip()
         return f"not an image that can be read (found {kind!r}: HEIC, AVIF or video; convert it to JPEG or PNG)"
+    if head[:4] == b"RIFF" and head[8:12] != b"WEBP" and len(head) >= 12:
+        kind = {b"AVI ": "an AVI video", b"WAVE": "WAV sound"}.get(head[8:12], "RIFF")
+        return f"not an image (found {kind})"
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for start, kind in ((b"<!doctype html", "HTML"), (b"<html", "HTML"), (b"<svg", "SVG"), (b"<?xml", "XML or SVG")):
         if text.startswith(start):

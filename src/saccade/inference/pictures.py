@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from pathlib import Path
 from typing import BinaryIO
@@ -23,12 +24,18 @@ def as_file_or_pixels(picture: Picture) -> Path | np.ndarray:
     """A path, or pixels [H, W, 3] uint8 RGB, upright.
 
     Raises:
-        DataError: bytes that are no image.
+        DataError: bytes that are no image; a folder or a pattern of names.
         UsageError: something else; an array or tensor of another shape or type, or without pixels.
     """
     if isinstance(picture, str | os.PathLike):
         refuse_address(picture)
-        return Path(at_home(picture))
+        path = Path(at_home(picture))
+        if path.is_dir() or (glob.has_magic(str(path)) and not path.exists()):
+            what = "a folder" if path.is_dir() else "a pattern"
+            raise DataError(
+                f"{path}: {what}, not a picture; give a list of files, or ask saccade.predict(RUN, {str(path)!r})"
+            )
+        return path
     if isinstance(picture, bytes | bytearray | memoryview):
         return decode(bytes(picture))
     if isinstance(picture, Image.Image):
