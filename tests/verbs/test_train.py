@@ -254,6 +254,13 @@ def test_divergence_names_step_rate_and_images(colours: Path, tmp_path: Path) ->
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
+def test_divergence_that_only_answers_show_is_no_fault_of_an_image(colours: Path, tmp_path: Path) -> None:
+    """The last step of a run may have a finite loss and leave weights that answer with none."""
+    flags = SMALL | {"lr": 1e30, "warmup": 0.0, "clip_norm": 0.0, "epochs": 1, "batch": 100}
+    with pytest.raises(DivergedError, match=r"after epoch 1 \(lr .*\): .*no finite number.*Try a smaller lr"):
+        saccade.train("resnet20", colours, out=tmp_path / "run", progress=False, **flags)
+
+
 @pytest.mark.parametrize("broken", ["loss", "gradient"])
 def test_what_has_diverged_is_named_by_its_own_step_and_never_saved(
     broken: str, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 from saccade.data.dataset import DataSet, Record
 from saccade.data.loader import Loader, Work
 from saccade.data.orders import InOrder
@@ -18,7 +20,7 @@ from saccade.data.split import HOLDOUT
 from saccade.data.split import split as assign_splits
 from saccade.data.truth import read_truth
 from saccade.data.types import Annotation
-from saccade.errors import DataError, UsageError
+from saccade.errors import DataError, ModelFileError, UsageError
 from saccade.inference.crops import predictions_by_crops
 from saccade.inference.predictor import Predictor
 from saccade.inference.tiles import Tiling, predict_in_tiles
@@ -217,6 +219,7 @@ def _measure(
     seconds, asked = 0.0, time.monotonic()
     for record, answer in answers:
         seconds += time.monotonic() - asked
+        check_finite(record.id, answer)
         truth = read_truth(record, dataset, task)
         metric.add(record.id, truth, answer)
         for watcher in watchers:
@@ -229,6 +232,21 @@ def _measure(
     result = metric.result(bootstrap=bootstrap, groups=files | recordings)
     result.recordings, result.seconds = len(set(recordings.values())), seconds
     return result
+
+
+def check_finite(id: str, answer: Annotation) -> None:
+    """Raises ModelFileError for an answer with a number that is not finite: no image is at fault where a network has
+    diverged, or overflows."""
+    objects = answer.objects
+    found = {"probability": answer.probabilities, "vector": answer.embedding}
+    if objects is not None:
+        found |= {"box": objects.boxes, "score": objects.scores, "joint": objects.keypoints, "cuboid": objects.cuboids}
+    for what, values in found.items():
+        if values is not None and not bool(torch.isfinite(values).all()):
+            raise ModelFileError(
+                f"{id}: the network answers with a {what} that is no finite number: its weights have diverged, or it "
+                "overflows (--precision fp32)"
+            )
 
 
 def align_classes(dataset: DataSet, classes: list[str]) -> None:

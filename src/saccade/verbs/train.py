@@ -22,7 +22,7 @@ from torch import Tensor
 from saccade import checkpoint
 from saccade.data.loader import Loader
 from saccade.data.types import Batch
-from saccade.errors import DivergedError, memory_errors
+from saccade.errors import DivergedError, ModelFileError, memory_errors
 from saccade.inference.predictor import Predictor, load
 from saccade.inference.score import Pass, score
 from saccade.machine.device import describe_hardware, only_deterministic, timed_convolutions
@@ -278,7 +278,11 @@ def _end_of_epoch(parts: Parts, counters: Progress) -> None:
     }
     due = math.floor(share * EVALUATIONS) > math.floor(counters.evaluated * EVALUATIONS)
     if parts.plan.validation and (due or counters.finished):
-        found = measure(parts, images_of_curves(parts, counters, share))
+        try:
+            found = measure(parts, images_of_curves(parts, counters, share))
+        except ModelFileError as error:
+            lower = f"Try a smaller lr (--set lr={counters.rate / 10:.1g})"
+            raise DivergedError(f"after epoch {counters.epoch} (lr {counters.rate:.3g}): {error}. {lower}") from error
         row |= found.beside()
         result = found.result
         if result is not None:
