@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from saccade.experiments.runs import as_text, difference_in_words, differing, short_names_of
+from saccade.experiments.runs import as_text, difference_in_words, differing
 from saccade.metrics import Value
 
 
@@ -23,11 +22,6 @@ def test_only_what_differs_is_listed() -> None:
     assert differing([one, one]) == []
     assert as_text(None) == "-"
     assert len(as_text(list(range(100)))) == 60
-
-
-def test_names_are_as_short_as_tells_them_apart() -> None:
-    assert short_names_of([Path("/a/x"), Path("/a/y")]) == ["x", "y"]
-    assert short_names_of([Path("/a/run"), Path("/b/run")]) == ["a/run", "b/run"]
 
 
 def test_a_difference_in_words() -> None:

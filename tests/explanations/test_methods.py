@@ -239,6 +239,12 @@ def test_a_localizer_is_asked_for_its_class_and_shows_its_box() -> None:
             pooled = self.trunk.features(images)[-1].mean((2, 3))
             return self.fc(pooled), images.new_zeros(len(images), 1, 4)
 
+        def predict(self, batch: Batch) -> list[Annotation]:
+            """The box lies by half its width aside."""
+            half = Objects(torch.tensor([[2.0, 2, 4, 4]]), torch.tensor([2]), torch.tensor([0.5]))
+            chances = self(batch.images)[0].softmax(1).detach()
+            return [Annotation((16, 16), probabilities=row, objects=half) for row in chances]
+
     torch.manual_seed(0)
     model, images = Localizer(), torch.rand(1, 3, 16, 16)
     box = Objects(torch.tensor([[1.0, 2, 3, 4]]), torch.tensor([2]), torch.tensor([0.5]))
@@ -248,7 +254,8 @@ def test_a_localizer_is_asked_for_its_class_and_shows_its_box() -> None:
     found = grad_cam(model, images, localize.raw_scores(model, targets))
     assert found.layer == "trunk.features[0]"
     chances = localize.likelihoods(model, targets, Batch(images, [(16, 16)]))(images)
-    torch.testing.assert_close(chances, model(images)[0].softmax(1)[:, [2, 1]].detach())
+    of_classes = model(images)[0].softmax(1)[:, [2, 1]].detach()
+    torch.testing.assert_close(chances, of_classes * torch.tensor([1 / 3, 1.0]))  # of the one with a box by its overlap
     assert stage_layers(layer_shapes(model, [images])) == ["trunk.features[0]"]
 
 

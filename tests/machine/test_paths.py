@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import saccade
-from saccade.machine.paths import at_home
+from saccade.machine.paths import at_home, short_names_of
 
 Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
 
@@ -67,3 +67,9 @@ def test_every_verb_knows_where_home_is(
     assert os.listdir() == []
     assert saccade.load("~/run").predict("~/a.png").label is not None
     assert saccade.predict(Path("~/run"), "~/*.png")[0]["size"] == [32, 32]
+
+
+def test_names_are_as_short_as_tells_them_apart() -> None:
+    assert short_names_of([Path("/a/x"), Path("/a/y")]) == ["x", "y"]
+    assert short_names_of([Path("/a/run"), Path("/b/run")]) == ["a/run", "b/run"]
+    assert short_names_of([]) == []

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from saccade.data.types import Annotation, Objects
+from saccade.plots.contact_sheet import Tile, draw_contact_sheet
 from saccade.plots.draw import caption, draw, draw_errors, fit
 from saccade.plots.palette import class_colour, class_colours, ink_on
 from saccade.plots.text import font_of, one_line, shorten, wrap
@@ -110,6 +111,14 @@ def test_the_plate_of_an_object_goes_before_that_of_a_region() -> None:
     of_both = draw(image, Annotation((200, 300), objects=objects), "ab")
     plate = (of_both[50:60, 60:70] == class_colour(1)).all(2)  # of the larger one, whose plate lay below before
     assert plate.mean() > 0.3
+
+
+def test_rows_of_a_sheet_are_as_high_as_what_they_hold() -> None:
+    wide, high = (Tile(np.full(shape, 90, np.uint8), "name") for shape in ((50, 200, 3), (200, 50, 3)))
+    sheets = [
+        draw_contact_sheet(tiles, columns=2, side=100).height for tiles in ([wide, wide], [wide, high], [wide] * 3)
+    ]
+    assert sheets == [25 + 30, 100 + 30, 2 * 25 + 54]
 
 
 def test_boxes_that_are_not_finite_do_not_stop_the_drawing() -> None:

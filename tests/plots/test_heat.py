@@ -55,6 +55,14 @@ def test_the_figure_of_any_shape(shape: tuple[int, int]) -> None:
     assert Image.open(io.BytesIO(png)).width > 300
 
 
+def test_a_map_of_zeros_has_no_scale_and_says_so() -> None:
+    zeros = HeatPanel("occlusion", np.zeros((40, 60)), "fall", signed=True)
+    figure = plot_heat_maps(np.zeros((40, 60, 3), np.uint8), [zeros], "", box=(-50, -50, 500, 500))
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["image", "occlusion: nothing, everywhere 0"]
+    x = np.asarray(figure.axes[0].lines[0].get_xdata())
+    assert (x.min(), x.max()) == (-0.5, 59.5)  # what lies outside of the picture would make it small
+
+
 def test_a_few_strong_values_share_the_end_of_the_scale() -> None:
     image, heat = np.full((10, 20, 3), 128, np.uint8), np.ones((10, 20))
     heat[3, 4] = 1000

@@ -130,6 +130,12 @@ def test_what_makes_two_alike_is_explained(run: dict[str, Any], faces: Path, tmp
     assert [each["name"] for each in alone["images"][0]["explained"]] == ["as it is"]
     with pytest.raises(UsageError, match="needs the gradient"):
         saccade.explain(run["run"], pair, methods=["grad_cam"])
+    folder = tmp_path / "other"
+    folder.mkdir()
+    same = [pair[0], Path(shutil.copy(pair[1], folder / pair[0].name))]  # two people, each with a picture of one name
+    found = saccade.explain(run["run"], same, out=tmp_path / "again", methods=["occlusion"])
+    assert found["images"][0]["explained"][0]["name"] == f"like other/{pair[0].name}"
+    assert f"<h2>other/{pair[0].name}</h2>" in (tmp_path / "again" / "report.html").read_text()
 
 
 def test_labels_that_are_blended_or_repeated_are_refused(faces: Path, tmp_path: Path) -> None:

@@ -146,11 +146,14 @@ def made(folder: Path, name: str, proposals: str | None, **changes: Any) -> Path
 def test_objects_are_explained_from_the_thresholds_of_the_run_on(corner: Path, tmp_path: Path) -> None:
     folder = made(tmp_path, "atss_small", None, trunk_width=8, channels=16)
     state = checkpoint.load(folder / "best.safetensors")
-    (unsure,) = saccade.explain(folder, corner, methods=["features"])["images"]
+    (unsure,) = saccade.explain(folder, corner, methods=["features", "stages"])["images"]
     assert unsure["explained"] == []  # an untrained one is surer of nothing than the 0.3 of the task
+    assert unsure["stages"][-1]["drawn"] == 0
     checkpoint.save(dataclasses.replace(state, thresholds=[0.0] * len(CLASSES)), folder / "best.safetensors")
-    (asked,) = saccade.explain(folder, corner, methods=["features"])["images"]
+    (asked,) = saccade.explain(folder, corner, methods=["features", "stages"])["images"]
     assert len(asked["explained"]) == 3
+    assert asked["stages"][-1]["name"] == "answer"
+    assert asked["stages"][-1]["drawn"] == asked["stages"][-1]["boxes"] > 0
 
 
 def test_the_stages_of_a_detector_are_drawn(corner: Path, tmp_path: Path, run: Path, shell: Shell) -> None:

@@ -19,6 +19,7 @@ from saccade.data.packing import pack
 from saccade.data.truth import read_truth
 from saccade.errors import DataError, ModelFileError, UsageError
 from saccade.machine.files import open_regular
+from saccade.machine.paths import short_names_of
 from saccade.metrics import Result, Value
 from saccade.models.own_file import confirmed, is_own
 from saccade.tasks.contract import task_of
@@ -116,16 +117,6 @@ def _plan_of(folder: Path, stated: Mapping[str, Any]) -> Plan:
     if not plan.validation:
         raise UsageError(f"{folder}: the run has no validation images to compare on")
     return plan
-
-
-def short_names_of(folders: Sequence[Path]) -> list[str]:
-    """The last parts of each path, as many as tell all of them apart."""
-    parts = [folder.resolve().parts for folder in folders]
-    for count in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(own[-count:]) for own in parts]
-        if len(set(names)) == len(names):
-            return names
-    return [str(folder) for folder in folders]
 
 
 def share_images(runs: Sequence[Finished]) -> Shared:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -15,8 +16,8 @@ from torch import Tensor
 from saccade.data.geometry import Size, scaling
 from saccade.data.image import decode
 from saccade.data.loader import collate
-from saccade.data.pipelines import Preprocessing
-from saccade.data.types import Batch, Objects
+from saccade.data.pipelines import Preprocessing, to_original
+from saccade.data.types import Annotation, Batch, Objects
 from saccade.data.views import inference_view
 from saccade.errors import UsageError
 from saccade.explanations.feature_maps import strongest_channels
@@ -25,8 +26,9 @@ from saccade.explanations.layers import Shape, layer_shapes, maps_of, stage_laye
 from saccade.explanations.occlusion import occlusion, patch_of, patch_places
 from saccade.explanations.placing import place
 from saccade.explanations.saliency import saliency
-from saccade.explanations.stages import StagePicture, stage_pictures
+from saccade.explanations.stages import SHOWN, StagePicture, stage_pictures
 from saccade.layers.regions import given_regions
+from saccade.plots.draw import draw, fit
 from saccade.tasks.contract import Box, Scores, Target, task_of
 from saccade.tasks.table import find_task
 
@@ -42,11 +44,13 @@ class Wanted:
     """What is asked of every image."""
 
     methods: Sequence[str]
+    classes: Sequence[str] = ()  # names of all of the network's
     labels: Sequence[int] = ()  # of the classes to explain; empty: what the network says
     count: int = 3  # targets an image
     layers: Sequence[str] = ()  # of the feature maps; empty: one for each map size
     thresholds: Sequence[float] = ()  # from which on a tag is given, or objects of each class; empty: of the task
     vectors: Mapping[Path, Tensor] = field(default_factory=dict)  # embed: [d] of the pictures that are compared
+    names: Mapping[Path, str] = field(default_factory=dict)  # of pictures, where they need more than that of the file
     boxes: Callable[[Path], Objects] | None = None  # that the network is given, of models that answer for objects
     cameras: Callable[[Path], np.ndarray] | None = None  # [3, 4], of models that answer in metres
 
@@ -107,7 +111,7 @@ def explain_image(
     picture, scale = _picture(path)
     done = Explained(path, batch.original_sizes[0], picture, scale)
     done.input = (255 * images[0].permute(1, 2, 0)).round().to(torch.uint8).cpu().numpy()
-    targets = compared_with(model, path, wanted.vectors)[: wanted.count]
+    targets = compared_with(model, path, wanted.vectors, wanted.names)[: wanted.count]
     targets = targets or task_of(task).choose_targets(answer, wanted.labels, wanted.count)
     to_picture = scaling(scale, scale) @ batch.to_original[0]
     if targets:
@@ -122,10 +126,22 @@ def explain_image(
             done.layers[name] = (maps[channels], channels)
     if "stages" in wanted.methods and find_task(task).many_objects:
         done.stages = stage_pictures(model, batch, picture, to_picture, preprocessing.proposals)
+        final = to_original(answer, batch, 0)
+        done.stages = [_as_shown(stage, final, path, wanted.classes) for stage in done.stages]
     return done
 
 
-def compared_with(model: Any, path: Path, vectors: Mapping[Path, Tensor]) -> list[Target]:
+def _as_shown(stage: StagePicture, answer: Annotation, path: Path, classes: Sequence[str]) -> StagePicture:
+    """The last stage is drawn as `predict` draws an answer, with masks, joints, edges in space; others as they are."""
+    if stage.name != "answer" or answer.objects is None:
+        return stage
+    pixels = draw(*fit(decode(path), answer, SHOWN), classes)
+    return replace(stage, pixels=pixels, drawn=len(answer.objects))
+
+
+def compared_with(
+    model: Any, path: Path, vectors: Mapping[Path, Tensor], names: Mapping[Path, str] = MappingProxyType({})
+) -> list[Target]:
     """The other pictures of `vectors`, most alike first: what makes one like them is explained. None where there is no
     other."""
     others = [other for other in vectors if other != path]
@@ -136,7 +152,7 @@ def compared_with(model: Any, path: Path, vectors: Mapping[Path, Tensor]) -> lis
     with torch.no_grad():
         found = own @ rows.T if compare is None else compare(own.to(device), rows.to(device)).cpu()
     order = found[0].argsort(descending=True).tolist()
-    return [Target(0, float(found[0, i]), reference=rows[i], about=others[i].name) for i in order]
+    return [Target(0, float(found[0, i]), reference=rows[i], about=names.get(others[i], others[i].name)) for i in order]
 
 
 def layers_for(

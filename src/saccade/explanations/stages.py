@@ -24,7 +24,6 @@ from saccade.ops.selective_search import region_growth
 from saccade.plots.palette import class_colour
 
 DRAWN = 60  # boxes of a picture, the first of the stage
-LEAST = 0.3  # score of an answer that is drawn, as by `saccade predict`
 STEPS = 3  # of the suppression, each in a picture
 SHOWN = 480  # pixels of the longer side to which pictures, and parts of them, are enlarged
 UNNAMED = (245, 245, 245)  # colour of boxes without a class
@@ -96,8 +95,6 @@ def _moved(boxes: Tensor, matrix: np.ndarray) -> np.ndarray:
 def _boxes(picture: np.ndarray, stage: BoxStage, boxes: np.ndarray) -> StagePicture:
     """The first boxes of a stage, the best on top."""
     drawn = min(DRAWN, len(boxes))
-    if stage.name == "answer" and stage.scores is not None:
-        drawn = min(drawn, int((stage.scores >= LEAST).sum()))
     colours = [_colour(stage, i) for i in range(drawn)]
     pixels = _draw(picture, [(boxes[i], colours[i], 2) for i in reversed(range(drawn))])
     return StagePicture(stage.name, stage.words, pixels, len(boxes), drawn)

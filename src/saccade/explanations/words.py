@@ -34,7 +34,7 @@ MEANINGS: dict[str, str] = {
     "stages": "Stages (detectors): the boxes that the network goes through on the way to its answer, in the order of "
     "its paper: what it is given or proposes, which anchors would learn the found objects, how the surest region is "
     "divided, what stands before suppression, the first steps of it, and the answer. Of many boxes the first 60 are "
-    "drawn, of the answer those of a score from 0.3 on; white ones have no class.",
+    "drawn, of the answer those from the thresholds of the run on; white ones have no class.",
 }
 LIMITS = (
     "The pictures say what this network used for this answer, not what is true of the object, and not that the answer "
@@ -45,8 +45,23 @@ CUT = "The dark border was cut off before the network saw the image: nothing the
 NO_HEAT = "nowhere: nothing speaks for it"
 NO_GRADIENT = (
     "Grad-CAM and gradient are left out: the boxes of a detector come from choices (best anchors, suppression of "
-    "neighbours) that have no gradient. Occlusion shows how far the best box of the class that overlaps the framed one "
-    "falls in score times overlap (Petsiuk et al. 2021)."
+    "neighbours) that have no gradient. "
+)
+OF_BOXES = (
+    "Occlusion shows how far the best box of the class that overlaps the framed one falls in score times overlap "
+    "(Petsiuk et al. 2021)."
+)
+OF_JOINTS = (
+    "Occlusion shows how far the joint falls: its confidence, times the overlap of the best box with the framed one, "
+    "times how near the joint stays to its place."
+)
+OF_CUBOIDS = (
+    "Occlusion shows how far the box in space moves: by how much its overlap (IoU) with that of the picture as it is "
+    "falls below 1."
+)
+OF_ONE_BOX = (
+    "Occlusion shows how far the probability of the class falls, times the overlap of the box with the one that the "
+    "network gives for the picture as it is."
 )
 OF_VECTORS = (
     "What is explained is how alike two pictures are to the network: of several pictures each is compared with the "

@@ -12,6 +12,7 @@ import numpy as np
 from saccade.data.image import decode
 from saccade.data.types import Annotation
 from saccade.inference.predictor import Predictor
+from saccade.machine.paths import short_names_of
 from saccade.plots.contact_sheet import Tile, draw_contact_sheet
 from saccade.tasks.embed import short_line
 from saccade.tasks.table import find_task
@@ -53,9 +54,9 @@ class Compared:
 def beside(path: Path, described: dict[str, Any]) -> np.ndarray:
     """The picture beside that of those before it which is most alike, with the verdict: [H, W, 3] uint8 RGB; the first
     picture alone. Raises DataError where one cannot be read any more."""
-    tiles = [Tile(decode(path), path.name)]
-    for best in described["alike"][:1]:
-        other = Path(best["image"])
-        words = short_line({"alike": [best | {"image": other.name}]})
-        tiles.append(Tile(decode(other), words))
+    others = [Path(best["image"]) for best in described["alike"][:1]]
+    name, *names = short_names_of([path, *others])
+    tiles = [Tile(decode(path), name)]
+    for other, best, its in zip(others, described["alike"], names, strict=False):
+        tiles.append(Tile(decode(other), short_line({"alike": [best | {"image": its}]})))
     return np.asarray(draw_contact_sheet(tiles, columns=2, side=SIDE))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +25,16 @@ def at_home(given: Given) -> Given:
         return given
     text = (found["format"] or "") + os.path.expanduser(found["path"])
     return Path(text) if isinstance(given, Path) else text  # type: ignore[return-value]
+
+
+def short_names_of(paths: Sequence[Path]) -> list[str]:
+    """The last parts of each path, as many as tell all of them apart."""
+    parts = [path.resolve().parts for path in paths]
+    for count in range(1, max(map(len, parts), default=0) + 1):
+        names = ["/".join(own[-count:]) for own in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in paths]
 
 
 def cache_folder(kind: str) -> Path:

@@ -29,7 +29,8 @@ class Tile:
 
 
 def draw_contact_sheet(tiles: Sequence[Tile], columns: int = 5, side: int = 256) -> Image.Image:
-    """All tiles in rows of `columns`, each fitted into `side` x `side` pixels (small pictures are enlarged).
+    """All tiles in rows of `columns`, each fitted into `side` x `side` pixels (small pictures are enlarged); rows are
+    as high as the highest picture in them.
 
     Raises:
         ValueError: there is no tile.
@@ -37,16 +38,20 @@ def draw_contact_sheet(tiles: Sequence[Tile], columns: int = 5, side: int = 256)
     if not tiles:
         raise ValueError("a contact sheet needs a picture")
     columns = min(columns, len(tiles))
-    rows = -(-len(tiles) // columns)
-    width, height = side + _GAP, side + _CAPTION + _GAP
-    sheet = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), (245, 245, 245))
+    pictures = [_draw(tile, side) for tile in tiles]
+    rows = [range(start, min(start + columns, len(tiles))) for start in range(0, len(tiles), columns)]
+    heights = [max(pictures[i].height for i in row) for row in rows]
+    whole = sum(heights) + len(rows) * (_CAPTION + _GAP) + _GAP
+    sheet = Image.new("RGB", (columns * (side + _GAP) + _GAP, whole), (245, 245, 245))
     pen = ImageDraw.Draw(sheet)
     font = font_of(12)
-    for i, tile in enumerate(tiles):
-        x, y = _GAP + i % columns * width, _GAP + i // columns * height
-        picture = _draw(tile, side)
-        sheet.paste(picture, (x + (side - picture.width) // 2, y + (side - picture.height) // 2))
-        pen.text((x, y + side + 2), shorten(tile.caption, font, side), fill=(30, 30, 30), font=font)
+    y = _GAP
+    for row, height in zip(rows, heights, strict=True):
+        for column, i in enumerate(row):
+            x, picture = _GAP + column * (side + _GAP), pictures[i]
+            sheet.paste(picture, (x + (side - picture.width) // 2, y + (height - picture.height) // 2))
+            pen.text((x, y + height + 2), shorten(tiles[i].caption, font, side), fill=(30, 30, 30), font=font)
+        y += height + _CAPTION + _GAP
     return sheet
 
 

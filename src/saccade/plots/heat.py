@@ -16,6 +16,7 @@ from saccade.plots.figures import INK, new_figure, short_names
 
 _UNSEEN = 0.35  # brightness left of what the network did not see
 _WIDTH = 2.9  # inches of a picture
+_WIDE = 5.2  # of one that is twice as wide as high, beside one map alone
 
 
 @dataclass(slots=True)
@@ -64,13 +65,18 @@ def plot_heat_maps(
         image: [H, W, 3] uint8 RGB.
         box: x1 y1 x2 y2 in pixels of the image, drawn into every picture.
     """
-    height = float(np.clip(_WIDTH * image.shape[0] / image.shape[1], 0.6, 2 * _WIDTH))
-    figure = new_figure(_WIDTH * (1 + 1.12 * len(panels)), height + 0.75)
+    width = _WIDE if len(panels) == 1 and image.shape[1] >= 2 * image.shape[0] else _WIDTH
+    height = float(np.clip(width * image.shape[0] / image.shape[1], 0.6, 2 * _WIDTH))
+    figure = new_figure(width * (1 + 1.12 * len(panels)), height + 0.75)
     places = figure.subplots(1, 1 + len(panels), squeeze=False)[0]
     figure.suptitle(short_names([title], 110)[0], x=0.01, ha="left", fontsize=10.5, fontweight="bold", color=INK)
     _show(places[0], image, "image", box)
     for axes, panel in zip(places[1:], panels, strict=True):
-        _show(axes, overlay(image, panel.heat, panel.signed, panel.end), panel.title, box)
+        cold = bool((panel.heat == 0).any()) and not np.nan_to_num(panel.heat).any()
+        title = f"{panel.title}: nothing, everywhere 0" if cold else panel.title
+        _show(axes, overlay(image, panel.heat, panel.signed, panel.end), title, box)
+        if cold:  # a scale would only be one of zeros
+            continue
         norm, name = _scale(panel.heat, panel.signed, panel.end)
         more = "neither" if panel.end == 1 else "both" if panel.signed else "max"
         bar = figure.colorbar(ScalarMappable(norm, name), ax=axes, fraction=0.05, pad=0.02, extend=more)
@@ -86,7 +92,9 @@ def _show(axes: Axes, picture: np.ndarray, title: str, box: Sequence[float] | No
     axes.set_title(title, loc="left", fontsize=8.5, color=INK)
     axes.set_axis_off()
     if box is not None:
-        x1, y1, x2, y2 = (value - 0.5 for value in box)  # matplotlib counts from the centre of the first pixel
+        right, low = picture.shape[1], picture.shape[0]  # what a network sees may reach beyond the picture
+        inside = np.clip(box, 0, [right, low, right, low])
+        x1, y1, x2, y2 = (float(value) - 0.5 for value in inside)  # matplotlib counts from the centre of a pixel
         axes.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], color="#56b4e9", linewidth=1.4)
 
 

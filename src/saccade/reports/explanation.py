@@ -21,6 +21,10 @@ from saccade.explanations.words import (
     METHODS,
     NO_GRADIENT,
     NO_HEAT,
+    OF_BOXES,
+    OF_CUBOIDS,
+    OF_JOINTS,
+    OF_ONE_BOX,
     OF_VECTORS,
     SIGNED,
     UNITS,
@@ -28,7 +32,7 @@ from saccade.explanations.words import (
 from saccade.plots.contact_sheet import Tile, draw_contact_sheet
 from saccade.plots.heat import HeatPanel, plot_heat_maps
 from saccade.reports.sections import Cell, Head, Plot, Row, Section, Table, picture
-from saccade.tasks.contract import Target, task_of
+from saccade.tasks.contract import Target
 from saccade.tasks.table import TASKS
 
 SHOWN = 480  # pixels of the longer side of a picture in the report
@@ -40,8 +44,13 @@ def introduction(task: str, methods: Sequence[str]) -> Section:
     """What the pictures below mean, and what they do not."""
     section = Section("meaning", "How to read the pictures")
     section.texts = [MEANINGS[method] for method in METHODS if method in methods]
-    if not task_of(task).HAS_GRADIENT:
-        section.texts.append(OF_VECTORS if TASKS[task].embedding else NO_GRADIENT)
+    kind = TASKS[task]
+    if kind.embedding:
+        section.texts.append(OF_VECTORS)
+    elif kind.many_objects:
+        section.texts.append(NO_GRADIENT + (OF_JOINTS if kind.keypoints else OF_CUBOIDS if kind.cuboids else OF_BOXES))
+    elif kind.one_object:
+        section.texts.append(OF_ONE_BOX)
     section.warnings.append(LIMITS)
     return section
 
@@ -62,9 +71,9 @@ def filters_section(model: nn.Module) -> Section | None:
     return Section("filters", "First-layer filters", [text], plots=[_sheet("filters", tiles, 16, 56)])
 
 
-def image_section(number: int, explained: Explained, classes: Sequence[str]) -> Section:
-    """Heat maps and feature maps of one image; `number` counts the images from 1."""
-    section = Section(f"image{number}", explained.path.name)
+def image_section(number: int, explained: Explained, classes: Sequence[str], name: str = "") -> Section:
+    """Heat maps and feature maps of one image; `number` counts the images from 1, `name` is by default its file's."""
+    section = Section(f"image{number}", name or explained.path.name)
     section.facts = [("image", str(explained.path)), ("size", f"{explained.size[1]} x {explained.size[0]} pixels")]
     if explained.cam_layer:
         height, width = explained.cells

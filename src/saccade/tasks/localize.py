@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from saccade.data.dataset import DataSet, Record
@@ -15,6 +16,7 @@ from saccade.losses.classification import CLASSIFY
 from saccade.metrics import Metric
 from saccade.metrics.classification import class_scores
 from saccade.metrics.localization import IOU, Localization, answer_ious
+from saccade.ops.boxes import box_iou
 from saccade.tasks import classify, detect
 from saccade.tasks.contract import Inputs, ReportForm, Scores, Target, Verdict, named_answers
 from saccade.tasks.words import percent
@@ -114,8 +116,24 @@ def raw_scores(model: nn.Module, targets: Sequence[Target]) -> Scores:
 
 
 def likelihoods(model: nn.Module, targets: Sequence[Target], batch: Batch) -> Scores:
-    """The probabilities of the classes."""
-    return classify.likelihoods(model, targets, batch)
+    """The probabilities of the classes, each times the overlap (IoU) of the box with that of the target, where it has
+    one: as a detector's (`detect.likelihoods`), so that a network of one class has something to explain."""
+
+    @torch.no_grad()
+    def likeness(changed: Tensor) -> Tensor:
+        answers = model.predict(Batch(changed, [batch.sizes[0]] * len(changed)))  # type: ignore[operator]
+        out = torch.zeros(len(changed), len(targets))
+        for i, answer in enumerate(answers):
+            objects, chances = answer.objects.to("cpu"), answer.probabilities.float().cpu()
+            for k, target in enumerate(targets):
+                out[i, k] = chances[target.label]
+                if target.box is not None:
+                    own = objects[objects.labels == target.label]
+                    box = (own if len(own) else objects).boxes[:1]  # one box may be that of every class
+                    out[i, k] *= box_iou(box, torch.tensor([target.box]))[0, 0]
+        return out
+
+    return likeness
 
 
 def outputs(model: nn.Module, sees: Inputs, suppressed: bool = True) -> dict[str, Tensor]:

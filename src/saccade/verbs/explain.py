@@ -29,7 +29,7 @@ from saccade.inference.regions import Boxes, boxes_from, no_objects
 from saccade.inference.trained import Trained, open_run
 from saccade.machine.device import describe_hardware
 from saccade.machine.files import report_folder, write_whole
-from saccade.machine.paths import at_home
+from saccade.machine.paths import at_home, short_names_of
 from saccade.machine.terminal import bar, printable
 from saccade.models.own_file import short_name
 from saccade.plots.heat import overlay
@@ -41,6 +41,8 @@ from saccade.tasks.table import TASKS
 from saccade.training.own_data import validation_images
 
 OWN = 4  # of the run's validation images that are explained where none are named
+
+WHOLE = "The whole picture is taken for one person."
 
 
 def explain(
@@ -85,7 +87,8 @@ def explain(
     paths = paths or own_pictures(run, trained.task, progress)
     chosen, given = _methods(methods, trained.task), _given(trained, at_home(proposals), at_home(camera), paths)
     of_classes = find_labels(classes, trained.classes)
-    wanted = Wanted(chosen, of_classes, top, layers, trained.thresholds, vectors_of(trained, paths), *given)
+    vectors, names = vectors_of(trained, paths), dict(zip(paths, short_names_of(paths), strict=True))
+    wanted = Wanted(chosen, trained.classes, of_classes, top, layers, trained.thresholds, vectors, names, *given)
     folder = None if out is None else report_folder(Path(at_home(out)))
     page = _page(trained, chosen, fallback)
     entries = [_entry(trained, path, wanted, (page, number, folder), progress) for number, path in enumerate(paths, 1)]
@@ -114,7 +117,9 @@ def _entry(
         return {"image": str(path), "error": str(error)}
     entry = summary(found, trained.classes)
     if folder is not None:
-        _show(folder, page, number, found, entry, trained.classes)
+        page.sections.append(image_section(number, found, trained.classes, wanted.names[path]))
+        _write_overlays(folder, number, found, entry["explained"])
+        _write_stages(folder, number, found, entry)
     return entry
 
 
@@ -188,6 +193,7 @@ def _explain_one(trained: Trained, path: Path, wanted: Wanted, progress: bool) -
         found = explain_image(
             trained.network, trained.task, trained.preprocessing, path, wanted, trained.device, advance
         )
+    found.notes += [WHOLE] if trained.preprocessing.one_person else []
     found.notes += note_frames(path) + _nothing_to_say(found, wanted.labels, trained.classes)
     return found
 
@@ -284,15 +290,6 @@ def _page(trained: Trained, methods: Sequence[str], warnings: Sequence[str]) -> 
 def _refuse_nothing(entries: Sequence[dict[str, Any]]) -> None:
     if all("error" in entry for entry in entries):
         raise DataError("no image could be read. " + "; ".join(entry["error"] for entry in entries[:5]))
-
-
-def _show(
-    folder: Path, page: Page, number: int, found: Explained, entry: dict[str, Any], classes: Sequence[str]
-) -> None:
-    """What is drawn of one image, in the report and apart from it; the names of the files are added to its summary."""
-    page.sections.append(image_section(number, found, classes))
-    _write_overlays(folder, number, found, entry["explained"])
-    _write_stages(folder, number, found, entry)
 
 
 def _write_overlays(folder: Path, number: int, found: Explained, entries: list[dict[str, Any]]) -> None:
