@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from saccade.data.types import Annotation, Batch, Objects
 from saccade.layers.masks import MaskHead, MaskPredictor, mask_loss, mask_targets, paste_masks
@@ -47,6 +48,7 @@ PAPER = Paper(
     where="ICCV 2017, arXiv 1703.06870",
 )
 TASKS = ("instances",)
+TOGETHER = 20  # regions whose masks `predict` draws at once
 
 
 @dataclass(frozen=True)
@@ -207,6 +209,17 @@ class RoIHeads(nn.Module):
         rows = torch.arange(len(labels), device=labels.device)
         return self.masks(levels, rois)[rows, labels + 1].sigmoid()
 
+    def likely_masks_in_parts(self, levels: Sequence[Tensor], rois: Tensor, labels: Tensor) -> Tensor:
+        """As `likely_masks`, always of TOGETHER regions at once, the last of which may be empty: memory does not grow
+        with the number of regions, and convolutions packed for one shape stay so (`ops.fused_conv`)."""
+        masks = rois.new_empty(len(rois), 2 * self.side, 2 * self.side)
+        for start in range(0, len(rois), TOGETHER):
+            some, named = rois[start : start + TOGETHER], labels[start : start + TOGETHER]
+            empty = TOGETHER - len(some)
+            whole = self.likely_masks(levels, F.pad(some, (0, 0, 0, empty)), F.pad(named, (0, empty)))
+            masks[start : start + TOGETHER] = whole[: len(some)]
+        return masks
+
 
 class Model(nn.Module):
     """Mask R-CNN on a feature pyramid."""
@@ -279,7 +292,8 @@ class Model(nn.Module):
         found = [answer.objects for answer in answers if answer.objects is not None]
         rois = to_rois([objects.boxes for objects in found]).to(device, non_blocking=True)
         labels = torch.cat([objects.labels for objects in found]).to(device, non_blocking=True)
-        masks = self.roi_heads.likely_masks(levels, rois, labels).cpu().split([len(objects) for objects in found])
+        masks = self.roi_heads.likely_masks_in_parts(levels, rois, labels).cpu()
+        masks = masks.split([len(objects) for objects in found])
         return [
             replace(answer, objects=self._with_masks(objects, drawn, answer.size))
             for answer, objects, drawn in zip(answers, found, masks, strict=True)
