@@ -93,6 +93,10 @@ def test_runs_lie_over_each_other_in_epochs_and_minutes() -> None:
     assert [list(drawn.get_xdata()) for drawn in solid[1]] == [[4, 8, 12, 16, 20, 24], [8, 16]]
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == ["$first_", " _second", "validation", "training"]
+    alike = [f"{'a_long_name' * 6}-seed{i}" for i in range(2)]
+    long = plot_runs(dict.fromkeys(alike, rows), "ap")
+    assert [text.get_text() for text in long.legends[0].get_texts()][:2] == alike  # what tells them apart is at the end
+    pixels_of(long)
     top = _titled(figure, "Loss by epoch").get_ylim()[1]
     assert top > 4.0  # the highest point lies below the edge
     losses = [drawn for drawn in _titled(figure, "Loss by epoch").lines if drawn.get_linestyle() == "-"]

@@ -22,6 +22,7 @@ DARK = (5, 3, 2, 0, 4, 1)  # of the palette, dark ones first
 PARTS = 5  # parts of the loss that have a panel of their own
 TIMES = "#68727c"
 CLOSE = 0.05  # of the axis: times nearer to each other are not written
+LETTERS = 130  # of a legend across a figure
 SMOOTH = 5  # epochs from which on their means are drawn over the points
 
 Row = Mapping[str, Any]
@@ -143,8 +144,8 @@ def plot_runs(runs: Mapping[str, Sequence[Row]], metric: str) -> Figure:
     """
     figure = new_figure(11, 6.6)
     panels = figure.subplots(2, 2)
-    handles = []
-    for i, (name, rows) in enumerate(zip(short_names(list(runs), 34), runs.values(), strict=True)):
+    handles, names = [], short_names(list(runs), 90)
+    for i, (name, rows) in enumerate(zip(names, runs.values(), strict=True)):
         course = Course(rows)
         colour: Any = tuple(v / 255 for v in class_colour(DARK[i] if i < len(DARK) else i))
         points = course.means() if len(rows) >= SMOOTH else course.points()
@@ -172,7 +173,8 @@ def plot_runs(runs: Mapping[str, Sequence[Row]], metric: str) -> Figure:
             axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
     handles.append(Line2D([], [], color=TIMES, linewidth=2.0, label="validation"))
     handles.append(Line2D([], [], color=TIMES, linestyle="--", linewidth=1.0, label="training"))
-    figure.legend(handles=handles, loc="outside upper left", ncols=4, fontsize=9, frameon=False)
+    columns = max(1, min(4, LETTERS // (6 + max(map(len, [*names, "validation"])))))
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=9, frameon=False)
     return figure
 
 
