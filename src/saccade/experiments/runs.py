@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from saccade.training.lock import is_held
 from saccade.training.own_data import data_of
 from saccade.training.plan import FITTED, Plan, resume_plan
 from saccade.training.proposals import with_proposals
+from saccade.training.run_folder import how_to_go_on
 from saccade.training.stages import rows_of
 from saccade.training.state import read_config
 
@@ -92,9 +92,9 @@ def _stated_of(folder: Path) -> dict[str, Any]:
     if is_held(folder):
         raise UsageError(f"{folder}: a process is training in it; compare the run when it has ended")
     if not (folder / "metrics.json").is_file():
-        words = shlex.join(["saccade", "train", str(stated["model"]), str(stated["data"]), "--out", str(folder)])
+        advice = how_to_go_on(str(stated["model"]), str(stated["data"]), folder)
         raise UsageError(
-            f"{folder}: the run has not ended (no metrics.json). Where it was stopped, go on with: {words} --resume. "
+            f"{folder}: the run has not ended (no metrics.json). Where it was stopped, {advice}. "
             "Where it diverged, train it anew with a smaller lr"
         )
     if not any((folder / name).is_file() for name in CHECKPOINTS):

@@ -18,6 +18,13 @@ def printable(text: str) -> str:
     return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def note(text: str, shown: bool = True) -> None:
+    """Say on stderr, in one line, what was chosen for somebody who did not say it; nothing unless `shown`."""
+    from rich.console import Console
+
+    Console(stderr=True, quiet=not shown, soft_wrap=True).print(printable(text), highlight=False, markup=False)
+
+
 def bar(shown: bool = True) -> Progress:
     """A bar on stderr, which is gone when its work is done; nothing at all where stderr is no terminal, to which rich
     would write an empty line."""

@@ -31,6 +31,7 @@ from saccade.reports.words import explain_course
 from saccade.tasks.contract import task_of
 from saccade.tasks.table import TASKS
 from saccade.training.plan import Plan
+from saccade.training.run_folder import resume_command
 from saccade.version import __version__
 
 HOW_MEASURED = (
@@ -171,13 +172,13 @@ def _flag(name: str, value: Any) -> list[str]:
 
 
 def _next_steps(plan: Plan, run: Path) -> Section:
-    folder, data = shlex.quote(str(run)), shlex.quote(plan.data)
+    folder = shlex.quote(str(run))
     commands = [
         ("Measure on other images, with a report:", f"saccade evaluate {folder} DATA --split all --out evaluation"),
         ("Answers for new images, folders or videos:", f"saccade predict {folder} IMAGES --out predictions"),
         ("A file for deployment, checked to give the same answers:", f"saccade export {folder} --to onnx"),
     ]
-    longer = f"saccade train {plan.model} {data} --out {folder} --resume"
+    longer = resume_command(plan.model, plan.data, run)
     if plan.ends_by_epochs:
         longer += f" --epochs {2 * plan.settings.epochs}"
     if plan.settings.minutes is not None:

@@ -70,9 +70,8 @@ def split_of_run(run: str | Path, dataset: DataSet, split: str) -> dict[str, Any
             how["group"] = group
         return how
     except (ModelFileError, ValueError, KeyError, TypeError) as error:
-        if Path(run).is_dir() and os.path.lexists(
-            folder / "config.json"
-        ):  # beside a lone checkpoint it may be anybody's
+        is_own = Path(run).is_dir()  # beside a lone checkpoint a config.json may be anybody's
+        if is_own and os.path.lexists(folder / "config.json"):
             raise ModelFileError(f"{folder}: what the run was cannot be read: {error}") from error
         if split in ("train", "val") and "val" not in dataset.splits:
             dataset.ledger.warnings.append(

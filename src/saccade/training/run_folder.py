@@ -71,9 +71,14 @@ def is_planned(run: Path) -> bool:
         return False
 
 
+def resume_command(model: str, data: str | Path, run: Path) -> str:
+    """The command that goes on with a run."""
+    return shlex.join(["saccade", "train", model, str(data), "--out", str(run), "--resume"])
+
+
 def how_to_go_on(model: str, data: str | Path, run: Path) -> str:
-    """The command that goes on with a stopped run."""
-    return "go on with: " + shlex.join(["saccade", "train", model, str(data), "--out", str(run), "--resume"])
+    """What to do with a stopped run."""
+    return f"go on with: {resume_command(model, data, run)}"
 
 
 def what_to_do(model: str, data: str | Path, run: Path, resume: bool) -> Callable[[], str]:

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from saccade.data.dataset import DataSet
 from saccade.errors import UsageError
 from saccade.experiments.scored_images import Images, images_to_score
@@ -23,7 +21,7 @@ from saccade.inference.trained import open_run
 from saccade.machine.device import describe_hardware
 from saccade.machine.files import make_folder, report_folder, write_whole
 from saccade.machine.paths import at_home
-from saccade.machine.terminal import printable
+from saccade.machine.terminal import note
 from saccade.metrics import Result
 from saccade.metrics.coco_results import ResultRows
 from saccade.metrics.kitti_results import KittiLines
@@ -129,9 +127,7 @@ def _or_own(
     if data is not None:
         return data, proposals
     own = own_data(run, "evaluate")
-    Console(stderr=True, quiet=not shown, soft_wrap=True).print(
-        printable(f"data: {own.data}, which the run was trained on"), highlight=False, markup=False
-    )
+    note(f"data: {own.data}, which the run was trained on", shown)
     return own.data, own.proposals if proposals is None else proposals
 
 
@@ -236,9 +232,8 @@ def _check_words(
 
 def _tell(dataset: DataSet, shown: bool) -> dict[str, Any]:
     """What of the data could not be used: on stderr if `shown`, and for the result."""
-    console = Console(stderr=True, quiet=not shown, soft_wrap=True)
     for line in dataset.ledger.lines():
-        console.print(printable(line), highlight=False, markup=False)
+        note(line, shown)
     ledger = dataset.ledger.to_json()
     return {name: ledger[name] for name in ("refused", "warnings")}
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import cv2
 import torch
-from rich.console import Console
 from rich.markup import escape
 from torch import Tensor
 
@@ -30,7 +29,7 @@ from saccade.inference.trained import Trained, open_run
 from saccade.machine.device import describe_hardware
 from saccade.machine.files import report_folder, write_whole
 from saccade.machine.paths import at_home, short_names_of
-from saccade.machine.terminal import bar, printable
+from saccade.machine.terminal import bar, note, printable
 from saccade.models.own_file import short_name
 from saccade.plots.heat import overlay
 from saccade.reports.explanation import filters_section, image_section, introduction, summary
@@ -159,11 +158,7 @@ def own_pictures(run: str | Path, task: str, shown: bool = False) -> list[Path]:
     if any(record.region is not None for record in records):
         raise UsageError(f"{run} was trained on parts of the pictures in {dataset.root}; say which pictures to explain")
     chosen = records[:: max(1, len(records) // OWN)][:OWN]
-    Console(stderr=True, quiet=not shown, soft_wrap=True).print(
-        printable(f"{len(chosen)} of {len(records)} validation images of {dataset.root}, which the run was trained on"),
-        highlight=False,
-        markup=False,
-    )
+    note(f"{len(chosen)} of {len(records)} validation images of {dataset.root}, which the run was trained on", shown)
     return [dataset.root / record.path for record in chosen]
 
 
