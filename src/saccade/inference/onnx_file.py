@@ -67,7 +67,7 @@ def run_onnx(path: Path, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors alone
+    options.log_severity_level = 4  # errors are raised, and a size that cannot stay open is tried as a fixed one
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     answers = session.run(None, {name: tensor.contiguous().numpy() for name, tensor in given.items()})
     return {each.name: torch.from_numpy(value) for each, value in zip(session.get_outputs(), answers, strict=True)}

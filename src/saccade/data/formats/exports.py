@@ -67,7 +67,7 @@ def describe_file(path: Path) -> str | None:
 
 def describe_run(root: Path) -> str | None:
     """What to say of a folder that `saccade train` left, where data are asked for; None for any other."""
-    if not any((root / f"{name}.safetensors").is_file() for name in ("best", "last")):
+    if next(root.glob("*.safetensors"), None) is None:
         return None
     try:
         stated = json.loads((root / "config.json").read_text(encoding="utf-8"))
