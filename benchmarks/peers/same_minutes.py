@@ -4,7 +4,8 @@
 
 Both sides get the same images, split, input size, wall-clock minutes and threads. A side's validation passes lie inside
 its minutes; imports, the reading of the data and the final scoring do not. The score is Saccade's (`saccade.metrics`)
-for both: the best checkpoint of each against the truth as Saccade reads it, in pixels of the original images.
+for both: the best checkpoint of each against the truth as Saccade reads it, in pixels of the original images of `test`,
+which chose nothing, or of `val` where the data have no test.
 
 What is measured already in OUT (same model, minutes and seed) is not measured again, so that sides and seeds can be run
 in separate calls; the table and OUT/TASK/summary.json hold everything that is there. `cores` is the processor time of a
@@ -62,7 +63,7 @@ class Task:
 
 
 _DETECT = ("atss_small", "faster_rcnn_small")
-_YOLO = {"yolo11n": ("--size", "320")}
+_YOLO = {name: ("--size", "320", "--model", name) for name in ("yolo26n", "yolo11n")}
 _MASK_RCNN = {f"maskrcnn_{trunk}_fpn": ("--size", "320", "--trunk", trunk) for trunk in ("resnet50", "resnet18")}
 _OBJECTS = ("mask_ap", "mask_ap50", "ap", "ap50")
 _320 = ("--size", "320")
@@ -155,7 +156,7 @@ def prepare(name: str, data: Path, out: Path) -> Path:
     if name == "cifar":
         data = test_as_val(data, out / "data")
     dataset = read(data)
-    train, val = records_of(dataset, "train", 0), records_of(dataset, "val", 0)
+    train, val = records_of(dataset, "train", 0), records_of(dataset, judged(dataset), 0)
     if dataset.task == "instances":  # the data sets have no split of their own; as COCO all seeds see the same one
         if not (out / "data").exists():
             coco_write.write(dataset, out / "data", "link")
@@ -168,7 +169,7 @@ def prepare(name: str, data: Path, out: Path) -> Path:
             yolo_write.write(dataset, out / "yolo", "copy")  # the peer's trainer may rewrite images that it mends
         names = file_names(dataset.records)
         images = {r.id: str(out / "yolo" / "images" / str(r.split) / names[r.id]) for r in dataset.records}
-    manifest: dict[str, Any] = {"classes": dataset.classes}
+    manifest: dict[str, Any] = {"classes": dataset.classes}  # "val": what is answered and scored
     for split, records in (("train", train), ("val", val)):
         manifest[split] = [
             {"id": r.source_id or r.id, "image": images[r.id], "size": r.size}
@@ -177,6 +178,11 @@ def prepare(name: str, data: Path, out: Path) -> Path:
         ]
     write(out / "manifest.json", manifest)
     return data
+
+
+def judged(dataset: DataSet) -> str:
+    """The part of the data whose scores are compared."""
+    return "test" if "test" in dataset.splits else "val"
 
 
 def isbi_split(data: Path, out: Path) -> Path:
@@ -233,7 +239,7 @@ def run_peer(task: Task, data: Path, out: Path, folder: Path, given: list[str], 
 def score_peer(data: Path, folder: Path) -> dict[str, Any]:
     """Metrics of the peer's boxes (predictions.json), probabilities (.npz) or class maps (a folder of PNG files)."""
     if (folder / "predictions.json").is_file():
-        found = evaluate(folder / "predictions.json", data)
+        found = evaluate(folder / "predictions.json", data, split=judged(read(data)))
         return {"metrics": found["metrics"], "per_class": found["per_class"], "images": found["images"]}
     dataset = read(data)
     metric = task_of(dataset.task).make_metric(dataset.classes)
@@ -259,6 +265,7 @@ def commands(model: str, task: Task, data: Path, folder: Path, given: list[str])
     flags = ("--set", "border_class=2") if of_pixels else task.flags
     train = [*saccade, "train", model, str(data), f"--out={run}", "--device=cpu", *flags, *given]
     score = [*saccade, "evaluate", run, str(data), f"--out={folder / 'scored'}", "--device=cpu"]
+    score += ["--split", judged(read(data))]
     return train, [*score, "--instances"] if of_pixels else score
 
 
