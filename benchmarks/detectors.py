@@ -4,8 +4,8 @@
 
 All get the same images, split, size and time, each by its own default recipe. Prints a table by falling AP, with the
 images a second that it was trained on and the milliseconds that one answer takes, and leaves OUT/detectors.png: AP of
-the validation images while training. Where the data have a test part, the table is of that. Runs that are finished are
-kept, one that was stopped goes on. `--only` takes any detector.
+the validation images while training. Runs that are finished are kept, one that was stopped goes on. `--only` takes any
+detector.
 """
 
 from __future__ import annotations
@@ -57,8 +57,7 @@ def main() -> None:
             flags = [length, f"--seed={seed}", f"--size={options.size}", *settings_flags(options.set)]
             found = train(model, options.data, folder, flags)
             names = ("ap", "ap50", "ap75", "ar_100")
-            part = None if found is None else found.get("test", found)["metrics"]  # test chose no checkpoint
-            scores = None if part is None else {name: part[name]["value"] for name in names}
+            scores = None if found is None else {name: found["metrics"][name]["value"] for name in names}
             milliseconds = float("nan") if found is None else answer_time(folder, options.data)
             runs.append(Run(model, seed, epochs_of(folder), scores, milliseconds))
             print(f"{folder.name}: {scores or 'diverged'}", file=sys.stderr, flush=True)

@@ -25,7 +25,8 @@ def train(model: str, data: Path, run: Path, flags: Sequence[str]) -> dict[str, 
         flags: of `saccade train`, beside model, data and --out.
 
     Returns:
-        metrics.json of the run; None where the training diverged.
+        metrics.json of the run, its scores those of the test images, which chose no checkpoint, where the data have
+        such; None where the training diverged.
 
     Raises:
         SystemExit: the training failed, or the folder holds a run that was asked for otherwise.
@@ -53,7 +54,7 @@ def train(model: str, data: Path, run: Path, flags: Sequence[str]) -> dict[str, 
         if status:
             raise SystemExit(f"{end}\n`{' '.join(command)}` ended with status {status}; all of it is in {log}")
     found: dict[str, Any] = json.loads(summary.read_text(encoding="utf-8"))
-    return found
+    return found | found.get("test", {})
 
 
 def epochs_of(run: Path) -> list[dict[str, Any]]:
