@@ -89,7 +89,7 @@ def test_every_setting_states_its_meaning_and_its_default_is_allowed() -> None:
 
 
 def test_what_belongs_to_losses_of_labels_is_told_so() -> None:
-    with pytest.raises(UsageError, match="flag: loss is a setting of models that classify, tag or localize"):
+    with pytest.raises(UsageError, match=r"^loss is a setting of models that classify, tag or localize"):
         resolve([("flag", {"loss": "focal"})])
     assert resolve([("flag", {"loss": "focal"})], model_fields={"loss"})[1] == {"loss": "focal"}
 

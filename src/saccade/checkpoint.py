@@ -23,6 +23,7 @@ from torch import Tensor
 
 from saccade.errors import ModelFileError
 from saccade.machine.files import inside, open_regular, write_whole
+from saccade.machine.paths import not_there
 
 CHECKPOINTS = ("best.safetensors", "last.safetensors")  # of a run folder; the first that is there answers
 CHECKSUM = "saccade_sha256"  # entry of a file of tensors that is no checkpoint, see `write_tensors`
@@ -114,7 +115,7 @@ def find(run: str | Path) -> Path:
                 return path / name
         raise ModelFileError(f"{path}: no {' or '.join(CHECKPOINTS)} here; is this a run folder?")
     if not path.is_file():
-        raise ModelFileError(f"{path}: no such run folder or checkpoint")
+        raise ModelFileError(not_there(path, "run folder or checkpoint"))
     return path
 
 

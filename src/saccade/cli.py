@@ -43,7 +43,9 @@ from saccade.cli_options import (
     Weights,
     Workers,
     events_of,
+    known,
     settings_of,
+    there,
     trust_file,
     words_of,
 )
@@ -117,7 +119,10 @@ def models(
 @app.command(short_help="Train a model on a data set; leaves a folder with a report.")
 def train(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="a name of `saccade models`, or your file: ./my_net.py[:VARIANT]")
+        str,
+        typer.Argument(
+            metavar="MODEL", callback=known, help="a name of `saccade models`, or your file: ./my_net.py[:VARIANT]"
+        ),
     ],
     data: Data,
     out: Annotated[Path | None, typer.Option(help="run folder; by default runs/MODEL-DATA")] = None,
@@ -195,7 +200,9 @@ def transfer(
 
 @app.command(short_help="Score a trained model, or any tool's results, on a data set.")
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="run, checkpoint, .cfg, or COCO results (.json)")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", callback=there, help="run, checkpoint, .cfg, or COCO results (.json)")
+    ],
     data: Annotated[str | None, typer.Argument(metavar="DATA", help="by default what RUN was trained on")] = None,
     split: Annotated[str | None, typer.Option(help="train, val, test or all; by default val")] = None,
     out: Annotated[Path | None, typer.Option(help="folder for report.html, metrics.json and plots")] = None,

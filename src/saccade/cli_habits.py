@@ -27,14 +27,35 @@ _VERBS = {  # words that are no command here -> the command
     "detect": "predict", "track": "predict", "info": "models", "summary": "models",
     "analyze": "check", "inspect": "check", "gradcam": "explain", "cam": "explain",
 }  # fmt: skip
+_ABSENT = {  # words that are no command, and what to do instead
+    "benchmark": "`saccade compare RUN RUN` says how long an image takes, `saccade predict RUN VIDEO --fps` a frame",
+    "tune": "no settings are searched for; train runs with other settings, and put them side by side: "
+            "saccade compare RUN RUN",
+    "serve": "a program of yours asks saccade.load(RUN).predict(PICTURE), from any of its threads, and "
+             "`saccade export RUN` writes a file for a server of others",
+    "version": "saccade --version",
+    "help": "saccade --help, saccade COMMAND --help",
+    "checks": "saccade --version; what a data set holds: saccade check DATA",
+    "cfg": "saccade settings, and with what its recipe sets: saccade settings MODEL",
+    "list": "saccade models",
+    "resume": "to go on with a run: saccade train MODEL DATA --out RUN --resume",
+    "report": "`saccade train` leaves report.html in the run; saccade evaluate RUN DATA --out DIR writes one of other "
+              "images",
+}  # fmt: skip
 _OPTIONS = {  # NAME=VALUE of others -> option here; of which command
     "epochs": "--epochs", "imgsz": "--size", "img": "--size", "img_size": "--size", "image_size": "--size",
     "size": "--size", "batch": "--batch", "batch_size": "--batch", "workers": "--workers", "seed": "--seed",
-    "device": "--device", "conf": "--threshold", "threshold": "--threshold", "iou": "--iou", "format": "--to",
-    "out": "--out", "project": "--out", "name": "--out", "freeze": "--freeze", "minutes": "--minutes",
-    "classes": "--classes",
+    "device": "--device", "conf": "--threshold", "conf_thres": "--threshold", "threshold": "--threshold",
+    "iou": "--iou", "iou_thres": "--iou", "format": "--to", "include": "--to", "out": "--out", "output": "--out",
+    "output_dir": "--out", "save_dir": "--out", "project": "--out", "name": "--out",
+    "freeze": "--freeze", "minutes": "--minutes", "classes": "--classes",
     "split": "--split", "weights": "--weights", "task": "--task", "recipe": "--recipe", "precision": "--precision",
 }  # fmt: skip
+_NOTES = {
+    "track": "objects are not followed here: every frame is answered by itself",
+    "obb": "boxes are upright here, never turned",
+    "pretrained": "published weights are asked for by name: --weights imagenet, or coco (`saccade models` lists them)",
+}
 _SETTINGS = {
     "lr0": "lr", "lr": "lr", "learning_rate": "lr", "momentum": "momentum", "weight_decay": "weight_decay",
     "patience": "patience", "optimizer": "optimizer", "mosaic": "mosaic", "mixup": "mixup", "cutmix": "cutmix",
@@ -42,6 +63,8 @@ _SETTINGS = {
 }  # fmt: skip
 _FLAGS = {"resume": "--resume", "exist_ok": "--overwrite", "deterministic": "--deterministic", "show": "--show"}
 _SAVES = {"save_txt": "txt", "save_crop": "crops", "save_json": "json"}  # what `predict --save` calls them
+# Switches that say nothing here.
+_SILENT = {"half", "save", "verbose", "plots", "cache", "val", "augment", "dynamic", "simplify", "nosave", "stream"}
 _ALONE = {
     "--resume",
     "--overwrite",
@@ -62,7 +85,7 @@ _TAKES = {
     "export": {"--to", "--batch", "--size", "--out"},
 }  # fmt: skip
 # Options that are none here: `--imgsz 320` is read as imgsz=320.
-_DASHED = {"data", "source", "exist_ok", *_SETTINGS, *_SAVES} | {
+_DASHED = {"data", "source", "exist_ok", "pretrained", "opset", *_SETTINGS, *_SAVES, *_SILENT} | {
     name for name, option in _OPTIONS.items() if option != "--" + name.replace("_", "-")
 }
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
@@ -80,6 +103,7 @@ class _Wanted:
     options: list[str] = field(default_factory=list)
     saves: list[str] = field(default_factory=list)  # what is written besides predictions.json
     aside: list[str] = field(default_factory=list)  # words that say nothing here
+    notes: list[str] = field(default_factory=list)  # what is not as it is there
 
 
 def advice(arguments: Sequence[str]) -> str | None:
@@ -95,9 +119,9 @@ def advice(arguments: Sequence[str]) -> str | None:
         plain = plain[1:]
     verb, family, rest = _verb(plain)
     if verb is None:
-        return None
+        return f"{plain[0]!r} is no command here: {_ABSENT[plain[0]]}" if plain[0] in _ABSENT else None
     loose = [(m[1], m[2]) for word in rest if (m := _ASSIGNMENT.fullmatch(word)) and not Path(word).exists()]
-    foreign = (plain[0] not in _MODES and plain[0] != verb) or plain[0] == "val" or family is not None
+    foreign = plain[0] != verb or family is not None
     if verb not in _TAKES:
         return f"{plain[0]!r} is no command here; it is: saccade {verb}" if foreign else None
     if not foreign and not loose:
@@ -108,7 +132,10 @@ def advice(arguments: Sequence[str]) -> str | None:
     for word in rest:
         if not _ASSIGNMENT.fullmatch(word) or Path(word).exists():
             _place(wanted, word)
+    if wanted.model is None:
+        dashed = _take_model(wanted, dashed)
     wanted.options += [*(["--save", ",".join(wanted.saves)] if wanted.saves else []), *dashed]
+    wanted.notes += [_NOTES[word] for word in plain[:2] if word in _NOTES]
     return _answer(wanted)
 
 
@@ -118,7 +145,8 @@ def _verb(plain: Sequence[str]) -> tuple[str | None, str | None, list[str]]:
     if first in _TASKS and len(plain) > 1 and plain[1] in _MODES:
         return _MODES[plain[1]], _TASKS[first], list(plain[2:])
     if first in _TASKS and any(word.startswith(("data=", "model=", "source=", "mode=")) for word in plain[1:]):
-        mode = next((word[5:] for word in plain if word.startswith("mode=")), "train")
+        usual = "predict" if any(word.startswith("source=") for word in plain) else "train"
+        mode = next((word[5:] for word in plain if word.startswith("mode=")), usual)
         return _MODES.get(mode, "train"), _TASKS[first], list(plain[1:])
     if first in _MODES and first != "track":
         return _MODES[first], None, list(plain[1:])
@@ -167,15 +195,16 @@ def _parted(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     plain: list[str] = []
     dashed: list[str] = []
     of_option, of_other = False, ""
+    foreign = _DASHED | ({"model"} if "train" in arguments[:3] else set())  # which elsewhere names a file
     for word in arguments:
         name, _, value = word.lstrip("-").partition("=")
         name = name.replace("-", "_")
         if of_other and not word.startswith("-"):
             plain.append(f"{of_other}={word}")
             of_other = ""
-        elif word.startswith("--") and name in _DASHED:
+        elif word.startswith("--") and name in foreign:
             of_option = False
-            alone = name in _SAVES or name in _FLAGS
+            alone = name in _SAVES or name in _FLAGS or name in _SILENT or name == "pretrained"
             of_other = "" if alone or value else name
             plain += [f"{name}={value or True}"] if alone or value else []
         elif word.startswith("-"):
@@ -207,10 +236,22 @@ def _take(wanted: _Wanted, name: str, value: str) -> None:
     elif wanted.verb == "train" and name in _SETTINGS:
         value = value.lower() if name == "optimizer" else value
         wanted.options += ["--set", f"{_SETTINGS[name]}={value}"]
-    elif wanted.verb == "train" and name not in ("half", "save", "verbose", "plots", "cache", "pretrained", "val"):
+    elif name == "pretrained" and wanted.verb == "train":
+        wanted.notes.append(_NOTES[name])
+    elif wanted.verb == "train" and name not in _SILENT:
         wanted.options += ["--set", f"{name}={value}"]
     else:
         wanted.aside.append(f"{name}={value}")
+
+
+def _take_model(wanted: _Wanted, dashed: list[str]) -> list[str]:
+    """The model or run that stands behind `--model` or `--weights`, as other tools have it; the other options."""
+    for name in ("--model", "--weights"):
+        place = dashed.index(name) + 1 if name in dashed else len(dashed)
+        if place < len(dashed) and not dashed[place].endswith((".py", ".weights")):
+            wanted.model = dashed[place]
+            return dashed[: place - 1] + dashed[place + 1 :]
+    return dashed
 
 
 def _place(wanted: _Wanted, word: str) -> None:
@@ -231,7 +272,7 @@ def _answer(wanted: _Wanted) -> str:
     else:
         foreign = wanted.model is None or wanted.model.endswith((".pt", ".pth", ".yaml"))
         run = "RUN" if foreign or wanted.model is None else wanted.model
-        last = {"evaluate": wanted.data or "DATA", "predict": wanted.source or "IMAGES", "export": ""}[wanted.verb]
+        last = {"evaluate": wanted.data, "predict": wanted.source or "IMAGES", "export": ""}[wanted.verb]
         command = [wanted.verb, run, *([last] if last else [])]
     lines = [f"that is another tool's way to say it; here it is\n  saccade {shlex.join(command + wanted.options)}"]
     if near:
@@ -240,6 +281,7 @@ def _answer(wanted: _Wanted) -> str:
         lines.append("RUN is the folder that `saccade train` left")
     if wanted.aside:
         lines.append(f"without a meaning here: {', '.join(wanted.aside[:5])}")
+    lines += wanted.notes
     return "\n".join(lines)
 
 

@@ -11,13 +11,40 @@ from typing import Annotated, Any
 import typer
 
 from saccade.config import Settings, parse_assignments
-from saccade.errors import UsageError
+from saccade.errors import ModelFileError, UsageError
+from saccade.machine.paths import at_home, not_there
 
 METHODS = "svm,logistic,svm_depths,logistic_depths,last_block,layers,scratch"
 HELP = {f.name: str(f.metadata["help"]) for f in dataclasses.fields(Settings)}
 
-Data = Annotated[str, typer.Argument(metavar="DATA", help="folder whose format is recognised, or format:path")]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="run folder, checkpoint, or Darknet .cfg")]
+
+# What is not there is said before torch is loaded.
+def known(model: str) -> str:
+    """A model that a person names, if it may be one. Raises UsageError with suggestions."""
+    from saccade.models import is_own, known_model
+
+    return model if is_own(model) else known_model(model)
+
+
+def there(run: Path) -> Path:
+    """A run that a person names. Raises ModelFileError where there is nothing."""
+    if run.suffix != ".json" and not at_home(run).exists():  # of a results file `evaluate` says more
+        raise ModelFileError(not_there(at_home(run), "run folder or checkpoint"))
+    return run
+
+
+def placed(data: str) -> str:
+    """A data set that a person names. Raises DataError, UsageError (`data.formats.place_of`)."""
+    from saccade.data.formats import place_of
+
+    place_of(at_home(data))
+    return data
+
+
+Data = Annotated[
+    str, typer.Argument(metavar="DATA", callback=placed, help="folder whose format is recognised, or format:path")
+]
+Run = Annotated[Path, typer.Argument(metavar="RUN", callback=there, help="run folder, checkpoint, or Darknet .cfg")]
 CfgWeights = Annotated[Path | None, typer.Option("--weights", help="where RUN is a Darknet .cfg: its .weights")]
 CfgNames = Annotated[Path | None, typer.Option("--names", help="where RUN is a Darknet .cfg: names of its classes")]
 OwnFile = Annotated[

@@ -261,23 +261,24 @@ def resolve(
     origins = dict.fromkeys(known, "default")
     faults: list[str] = []
     for origin, layer in layers:
+        where = "" if origin == "flag" else f"{origin}: "
         for name, value in layer.items():
             if name in known:
                 try:
                     values[name] = _coerce(name, hints[name], value, known[name].metadata)
                     origins[name] = origin
                 except ValueError as error:
-                    faults.append(f"{origin}: {error}")
+                    faults.append(f"{where}{error}")
             elif name in set(model_fields):
                 model[name] = value
                 origins[name] = origin
             else:
                 if name in OF_LABELS:
-                    faults.append(f"{origin}: {name} is a setting of models that classify, tag or localize")
+                    faults.append(f"{where}{name} is a setting of models that classify, tag or localize")
                     continue
                 near = difflib.get_close_matches(name.lower(), ELSEWHERE, n=1, cutoff=0.85)
                 hint = f"did you mean {ELSEWHERE[near[0]]!r}?" if near else suggest(name, [*known, *model_fields])
-                faults.append(f"{origin}: unknown setting {name!r}: {hint}")
+                faults.append(f"{where}unknown setting {name!r}: {hint}")
     if faults:
         raise UsageError("\n".join(faults))
     return dataclasses.replace(Settings(), **values), model, origins

@@ -272,7 +272,12 @@ def test_threshold_iou_and_classes_of_one_call(finds: Predictor) -> None:
     assert same(finds.predict(noise(), threshold=0.0), every)  # nothing stays of a call
     owls = finds.predict(noise(), threshold=0.0, classes=["owl"])
     assert set(owls.names) <= {"owl"}
-    assert same(finds.predict(noise(), threshold=0.0, classes="owl"), owls)
+    number = finds.classes.index("owl")
+    for way in ("owl", number, [number], str(number)):
+        assert same(finds.predict(noise(), threshold=0.0, classes=way), owls)
+    for way in (2.5, [-1], [None], 99):
+        with pytest.raises(UsageError, match="is none of this model; allowed: "):
+            finds.predict(noise(), classes=way)
     for wrong in ({"threshold": 2.0}, {"threshold": "high"}, {"iou": -1.0}, {"classes": ["cow"]}):
         with pytest.raises(UsageError):
             finds.predict(noise(), **wrong)  # type: ignore[arg-type]

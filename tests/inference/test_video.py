@@ -232,6 +232,8 @@ def test_a_camera_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cv2, "VideoCapture", lambda number: closed)
     with pytest.raises(DataError, match="camera:7: no such camera"):
         counting().predict_video("camera:7")
+    with pytest.raises(DataError, match="camera:7: no such camera"):
+        counting().predict_video(7)
 
 
 def numbers(count: int, error: bool = False) -> Generator[int]:

@@ -41,6 +41,7 @@ def _run(*arguments: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
         (["train", "alexnet", "{data}", "--size", "32"], 2, "size 32x32 is too small for alexnet"),
         (["train", "resnet20", "{data}", "--task", "fly"], 2, "cannot be trained to fly"),
         (["train", "resnet20", "{tmp}/nothing"], 3, "nothing"),
+        (["train", "resnet20", "{tmp}/empyt"], 3, "no such file or folder; did you mean {tmp}/empty?"),
         (["train", "resnet20", "{tmp}/empty"], 3, "empty"),
         (["train", "resnet20", "{data}", "--weights", "{tmp}/w.pth"], 4, "w.pth"),
         (["evaluate", "{tmp}/nothing", "{data}"], 4, "no such run"),
@@ -65,7 +66,7 @@ def test_faults_are_one_line_and_a_code(
     filled = [a.format(data=colours, tmp=tmp_path) for a in arguments]
     got, out, err = _run(*filled, capsys=capsys, monkeypatch=monkeypatch)
     assert (got, out) == (code, ""), err
-    assert message in err
+    assert message.format(tmp=tmp_path) in err
     assert "Traceback" not in err
     assert not (tmp_path / "runs").exists()
 
@@ -190,7 +191,7 @@ class Interrupting:  # Ctrl-C while the module of this name is looked for
             os.kill(os.getpid(), signal.SIGINT)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.meta_path.insert(0, Interrupting())
-sys.argv = ["saccade", "train", "resnet20", "none"]
+sys.argv = ["saccade", "train", "resnet20", "."]
 from saccade.__main__ import main
 main()
 """
@@ -291,7 +292,7 @@ def test_names_of_files_and_classes_do_not_reach_the_terminal_as_commands(
 def test_set_does_not_take_the_commands_own_options(
     verb: str, name: str, own: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["train", "resnet20", "DATA"] if verb == "train" else ["transfer", "DATA", "--weights", "cifar10"]
+    words = ["train", "resnet20", "."] if verb == "train" else ["transfer", ".", "--weights", "cifar10"]
     code, _, errors = _run(*words, "--set", f"{name}=x", capsys=capsys, monkeypatch=monkeypatch)
     assert code == 2
     assert f"--set {name}=...: {name} is no setting; the command has it as {own}" in " ".join(errors.split())

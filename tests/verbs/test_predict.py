@@ -199,6 +199,8 @@ def test_sources_that_are_not_there(
         saccade.predict(runs["detect"], "camera:0", out=tmp_path, save="crops")
     with pytest.raises(UsageError, match="camera:0"):
         saccade.predict(runs["classify"], "camera:front")
+    with pytest.raises(UsageError, match="is the folder of a run"):
+        saccade.predict(runs["classify"], images, out=runs["classify"])
     with pytest.raises(DataError, match="camera:99: no such camera"):
         saccade.predict(runs["classify"], "camera:99")
     assert capfd.readouterr().err == ""  # of OpenCV

@@ -98,9 +98,7 @@ def joint_factors(records: Sequence[Record], most: float) -> np.ndarray:
 
 def absolute(data: str | Path) -> str:
     """A data set as the user names it, perhaps with its format in front, from any folder."""
-    from saccade.data.formats import FORMATS
+    from saccade.data.formats import format_and_place
 
-    prefix, colon, rest = str(data).partition(":")
-    if colon and prefix in FORMATS and not Path(data).exists():
-        return f"{prefix}:{Path(rest).resolve()}"
-    return str(Path(data).resolve())
+    name, place = format_and_place(data)
+    return f"{'' if name is None else f'{name}:'}{place.resolve()}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -229,10 +229,16 @@ def of_classes(answer: Annotation, labels: Sequence[int]) -> Annotation:
     return replace(answer, objects=answer.objects[rows])
 
 
-def labels_of(names: Sequence[str], classes: Sequence[str]) -> list[int]:
-    """The labels of classes that a person names. Raises UsageError with suggestions for one that there is not."""
-    names = [names] if isinstance(names, str) else names
-    for name in names:
-        if name not in classes:
-            raise UsageError(f"classes: {name!r} is none of this model; {suggest(name, classes)}")
-    return [list(classes).index(name) for name in names]
+def labels_of(wanted: Sequence[str | int] | str | int, classes: Sequence[str]) -> list[int]:
+    """The labels of classes that a person names, or numbers by their places in `classes`; names count first.
+
+    Raises:
+        UsageError: with suggestions, for a class that there is not.
+    """
+    labels = []
+    for name in wanted if isinstance(wanted, Iterable) and not isinstance(wanted, str) else [wanted]:
+        text = str(name)
+        if text not in classes and not (text.isdecimal() and int(text) < len(classes)):
+            raise UsageError(f"classes: {name!r} is none of this model; {suggest(text, classes)}")
+        labels.append(list(classes).index(text) if text in classes else int(text))
+    return labels

@@ -130,7 +130,7 @@ class Predictor:
         *,
         threshold: float | None = None,
         iou: float | None = None,
-        classes: Sequence[str] | None = None,
+        classes: Sequence[str | int] | str | int | None = None,
         tile: int | Tiling | None = None,
     ) -> Answer: ...
 
@@ -143,7 +143,7 @@ class Predictor:
         *,
         threshold: float | None = None,
         iou: float | None = None,
-        classes: Sequence[str] | None = None,
+        classes: Sequence[str | int] | str | int | None = None,
         tile: int | Tiling | None = None,
     ) -> list[Answer]: ...
 
@@ -155,7 +155,7 @@ class Predictor:
         *,
         threshold: float | None = None,
         iou: float | None = None,
-        classes: Sequence[str] | None = None,
+        classes: Sequence[str | int] | str | int | None = None,
         tile: int | Tiling | None = None,
     ) -> Answer | list[Answer]:
         """Answer for a picture, in pixels of the upright original, or for each of a list of pictures.
@@ -166,7 +166,7 @@ class Predictor:
             threshold: smallest score of an object or tag; by default that of the model for each class, or of the task
                 (0.3 of an object). 0 gives all that the network says.
             iou: IoU from which a box suppresses another; by default the detector's own.
-            classes: names of those that are asked for; by default all.
+            classes: names of those that are asked for, or their places in `classes`; by default all.
             given: boxes in pixels of the upright original, for a model that takes proposals (by default those that are
                 computed for it, if it was trained on such), or that answers for one person: the box of each, by
                 default the whole picture. Of these, boxes outside of the picture have no answer.
@@ -194,7 +194,7 @@ class Predictor:
             return shown.of(predict_in_tiles(self, picture, tiling, rule), picture)
         return shown.of(self.answer(picture, given, camera, rule), picture)
 
-    def _shown(self, threshold: float | None, classes: Sequence[str] | None) -> Shown:
+    def _shown(self, threshold: float | None, classes: Sequence[str | int] | str | int | None) -> Shown:
         labels = None if classes is None else labels_of(classes, self.classes)
         return Shown(self.task, self.classes, self.shown_from(threshold), labels)
 
@@ -268,15 +268,15 @@ class Predictor:
 
     def predict_video(
         self,
-        source: str | Path,
+        source: str | Path | int,
         frames: int | None = None,
         batch: int = 1,
         boxes: Callable[[np.ndarray], Objects] | None = None,
         camera: np.ndarray | None = None,
         threshold: float | None = None,
-        classes: Sequence[str] | None = None,
+        classes: Sequence[str | int] | str | int | None = None,
     ) -> Iterator[Frame]:
-        """Answers for the frames of a video file or of a camera ("camera:0"), each as it comes:
+        """Answers for the frames of a video file or of a camera ("camera:0", or 0), each as it comes:
         `for frame in saccade.load(run).predict_video("clip.mp4"): print(frame.time, frame.answer)`.
 
         Frames are decoded and brought to the network's size while the network computes. Of a file every frame is
@@ -299,7 +299,7 @@ class Predictor:
         def answer(pixels: np.ndarray) -> Annotation:
             return self.answer(pixels, None if boxes is None else boxes(pixels), camera)
 
-        footage = Footage(at_home(str(source)))
+        footage = Footage(f"camera:{source}" if isinstance(source, int) else at_home(str(source)))
         found = predict_frames(self, footage, Pace(frames, batch), None if boxes is None else answer)
         return show_frames(found, shown)
 

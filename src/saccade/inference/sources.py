@@ -11,6 +11,7 @@ from pathlib import Path
 from saccade.data.formats.listing import images_to_look_at
 from saccade.data.video import SUFFIXES, camera_number
 from saccade.errors import DataError, UsageError
+from saccade.machine.paths import not_there
 
 _ADDRESS = re.compile("[a-z][a-z0-9+.-]*://.*", re.DOTALL | re.IGNORECASE)
 
@@ -47,7 +48,7 @@ def expand(sources: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
             found = [path] if path.is_file() else [Path(m) for m in sorted(glob.glob(text, recursive=True))]
             files = [match for match in found if match.is_file()]
             if not files:
-                raise DataError(f"{text}: no such image, folder or video, and no file matches it as a pattern")
+                raise DataError(not_there(path, "image, folder or video, and no file matches it as a pattern"))
             videos += [str(file) for file in files if file.suffix.lower() in SUFFIXES]
             images += [file for file in files if file.suffix.lower() not in SUFFIXES]
     return images, videos

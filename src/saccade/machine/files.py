@@ -114,10 +114,14 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def report_folder(path: Path) -> Path:
-    """`make_folder(path)` for a report. Raises UsageError for the folder of a run, whose own it would replace."""
+def results_folder(path: Path) -> Path:
+    """`make_folder(path)` for results. Raises UsageError for the folder of a run, which holds the files of the run
+    alone."""
     if (path / "config.json").is_file():
-        raise UsageError(f"--out {path} is the folder of a run, whose report would be replaced; choose another")
+        raise UsageError(
+            f"--out {path} is the folder of a run, among whose own files these would lie; choose another, such as "
+            f"{path / 'results'}"
+        )
     return make_folder(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Sequence
@@ -25,6 +26,15 @@ def at_home(given: Given) -> Given:
         return given
     text = (found["format"] or "") + os.path.expanduser(found["path"])
     return Path(text) if isinstance(given, Path) else text  # type: ignore[return-value]
+
+
+def not_there(path: Path, what: str) -> str:
+    """The sentence for a path at which there is nothing: no such `what`, and the name beside it that is nearest."""
+    try:
+        near = difflib.get_close_matches(path.name, os.listdir(path.parent), n=1)
+    except OSError:
+        near = []
+    return f"{path}: no such {what}" + (f"; did you mean {path.with_name(near[0])}?" if near else "")
 
 
 def short_names_of(paths: Sequence[Path]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from saccade import checkpoint
 from saccade.data.dataset import DataSet, Record
-from saccade.data.formats import FORMATS, read
+from saccade.data.formats import FORMATS, format_and_place, read
 from saccade.data.split import HOLDOUT
 from saccade.errors import ModelFileError, UsageError
 from saccade.inference.score import records_of
@@ -30,7 +30,7 @@ class OwnData:
 def data_of(stated: Mapping[str, Any]) -> str:
     """The data of a run by its `config.json`, with the format that was recognised then in front."""
     place = str(stated.get("data", ""))
-    named = place.partition(":")[0] in FORMATS
+    named = format_and_place(place)[0] is not None
     return place if named or stated.get("format") not in FORMATS else f"{stated['format']}:{place}"
 
 
@@ -49,7 +49,7 @@ def own_data(run: str | Path, verb: str, wanted: str = "DATA") -> OwnData:
         raise UsageError(f"{run} does not say what it was trained on (no config.json beside it); say it: {command}")
     stated = read_config(folder)
     data = data_of(stated)
-    place = Path(data.partition(":")[2] if data.partition(":")[0] in FORMATS else data)
+    place = format_and_place(data)[1]
     if not place.exists():
         raise UsageError(
             f"{run}: the data that it was trained on are not there any more ({place}); say where they are: {command}"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from saccade.data.formats import format_and_place
 from saccade.errors import ModelFileError, ResourceError, UsageError
 from saccade.machine.files import DISK_FULL, error_number
 from saccade.machine.processes import from_first, is_main_process
@@ -42,7 +43,7 @@ def run_folder(out: str | Path | None, model: str, data: str | Path, resume: boo
     if out is None:
         if resume:
             raise UsageError("--resume needs --out, the folder of the run to go on with")
-        name = f"{short_name(model)}-{Path(str(data).split(':')[-1]).resolve().stem}"
+        name = f"{short_name(model)}-{format_and_place(data)[1].resolve().stem}"
         numbered = (Path("runs") / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000))
         return next(path for path in numbered if not path.exists())
     path = Path(out)

@@ -13,7 +13,7 @@ from saccade.data.dataset import Record
 from saccade.data.formats import read
 from saccade.errors import DataError, UsageError
 from saccade.layers.anchors import best_overlaps, fit_anchors
-from saccade.machine.files import make_folder, write_whole
+from saccade.machine.files import results_folder, write_whole
 from saccade.machine.paths import at_home
 from saccade.plots.anchors import plot_anchor_curve, plot_anchors
 from saccade.plots.figures import to_png
@@ -127,7 +127,7 @@ def _rounded(shapes: Tensor, digits: int) -> list[list[float]]:
 
 
 def _draw(out: Path, sides: Tensor, shapes: Tensor, curve: list[dict[str, Any]]) -> list[str]:
-    folder = make_folder(out)
+    folder = results_folder(out)
     write_whole(folder / "anchors.png", to_png(plot_anchors(sides.numpy(), shapes.numpy())))
     write_whole(folder / "curve.png", to_png(plot_anchor_curve(curve, len(shapes))))
     return [str(folder / name) for name in ("anchors.png", "curve.png")]

@@ -23,6 +23,7 @@ from saccade.data.image import decode_values
 from saccade.data.pictures import class_map_of, cut, decode_picture
 from saccade.data.split import describe_use, find_leaks
 from saccade.errors import DataError, ResourceError, UsageError
+from saccade.machine.files import results_folder
 from saccade.machine.paths import at_home
 from saccade.machine.terminal import bar
 from saccade.plots.contact_sheet import Tile, draw_contact_sheet
@@ -229,7 +230,7 @@ def _doubts(dataset: DataSet, per_class: dict[str, dict[str, int]]) -> list[str]
 
 
 def _write_sheet(dataset: DataSet, out: Path) -> str:
-    path = out if out.suffix.lower() == ".png" else out / "contact_sheet.png"
+    path = out if out.suffix.lower() == ".png" else results_folder(out) / "contact_sheet.png"
     if path.exists() and any(path.samefile(dataset.root / record.path) for record in dataset.records):
         raise UsageError(f"{path}: an image of the data set; choose another place for the contact sheet")
     step = max(1, len(dataset.records) / _TILES)

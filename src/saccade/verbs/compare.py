@@ -33,7 +33,7 @@ from saccade.experiments.runs import (
 from saccade.inference.predictor import Predictor, load
 from saccade.inference.score import Pass, predictions, score
 from saccade.machine.device import describe_hardware
-from saccade.machine.files import report_folder, write_whole
+from saccade.machine.files import results_folder, write_whole
 from saccade.machine.paths import at_home
 from saccade.machine.terminal import printable
 from saccade.metrics import Result
@@ -78,7 +78,7 @@ def compare(
         UsageError, DataError, ModelFileError: as `experiments.runs.open_runs` and `load` say; no common image.
     """
     start = time.monotonic()
-    folder = None if out is None else report_folder(Path(at_home(out)))
+    folder = None if out is None else results_folder(Path(at_home(out)))
     opened = open_runs([Path(at_home(run)) for run in runs])
     shared, task = share_images(opened), opened[0].plan.task
     metric = TASKS[task].metric

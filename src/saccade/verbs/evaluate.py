@@ -19,7 +19,7 @@ from saccade.inference.score import Pass, Watcher, score, score_file
 from saccade.inference.tiles import check_tiles, tiling_of
 from saccade.inference.trained import open_run
 from saccade.machine.device import describe_hardware
-from saccade.machine.files import make_folder, report_folder, write_whole
+from saccade.machine.files import make_folder, results_folder, write_whole
 from saccade.machine.paths import at_home
 from saccade.machine.terminal import note
 from saccade.metrics import Result
@@ -78,7 +78,7 @@ def evaluate(
         DataError, UsageError, ModelFileError: as the parts say; no data, and the run's own are gone or unknown.
     """
     start, run, rule = time.monotonic(), at_home(run), rule_of(nms)
-    folder = None if out is None else report_folder(Path(at_home(out)))
+    folder = None if out is None else results_folder(Path(at_home(out)))
     predictor, saved = _opened(run, svd, device, precision, rule, (weights, names), instances)
     data, proposals = _or_own(run, at_home(data), at_home(proposals), progress)
     how = Pass(batch, workers, crops, progress, tiling_of(tile, overlap), rect)

@@ -27,7 +27,7 @@ from saccade.inference.cameras import Cameras, cameras_for
 from saccade.inference.regions import Boxes, boxes_from, no_objects
 from saccade.inference.trained import Trained, open_run
 from saccade.machine.device import describe_hardware
-from saccade.machine.files import report_folder, write_whole
+from saccade.machine.files import results_folder, write_whole
 from saccade.machine.paths import at_home, short_names_of
 from saccade.machine.terminal import bar, note, printable
 from saccade.models.own_file import short_name
@@ -88,7 +88,7 @@ def explain(
     of_classes = find_labels(classes, trained.classes)
     vectors, names = vectors_of(trained, paths), dict(zip(paths, short_names_of(paths), strict=True))
     wanted = Wanted(chosen, trained.classes, of_classes, top, layers, trained.thresholds, vectors, names, *given)
-    folder = None if out is None else report_folder(Path(at_home(out)))
+    folder = None if out is None else results_folder(Path(at_home(out)))
     page = _page(trained, chosen, fallback)
     entries = [_entry(trained, path, wanted, (page, number, folder), progress) for number, path in enumerate(paths, 1)]
     _refuse_nothing(entries)

@@ -14,7 +14,7 @@ from saccade.data.formats.pairs import read_pairs
 from saccade.errors import DataError, UsageError
 from saccade.inference.predictor import load
 from saccade.inference.score import Pass, predictions
-from saccade.machine.files import make_folder, report_folder, write_whole
+from saccade.machine.files import make_folder, results_folder, write_whole
 from saccade.machine.paths import at_home
 from saccade.metrics.identification import pair_scores, score_pairs, unit
 from saccade.tasks.table import find_task
@@ -51,7 +51,7 @@ def evaluate_pairs(
         DataError: pairs that cannot be read, or pictures without a name.
     """
     start, data, pairs = time.monotonic(), at_home(data), at_home(pairs)
-    folder = None if out is None else report_folder(Path(at_home(out)))
+    folder = None if out is None else results_folder(Path(at_home(out)))
     predictor = load(at_home(run), device, precision)
     if not find_task(predictor.task).embedding:
         raise UsageError(f"--pairs: for models that embed; {run} is one to {predictor.task}")

@@ -37,7 +37,7 @@ from saccade.inference.tiles import Tiling, check_tiles, predict_each_in_tiles, 
 from saccade.inference.video import Frame, Pace, behind, predict_frames
 from saccade.inference.window import Window
 from saccade.machine.device import loader_workers
-from saccade.machine.files import make_folder
+from saccade.machine.files import results_folder
 from saccade.machine.paths import at_home
 from saccade.ops.suppression import NmsRule
 from saccade.plots.draw import draw, draw_enlarged
@@ -264,7 +264,8 @@ class _Form:
 
 
 def _folder(out: Path, sources: Sequence[Path], names: Sequence[str]) -> Path:
-    """The folder `out` for files of these names. Raises UsageError where one of them is a source, by whatever link."""
+    """The folder `out` for files of these names. Raises UsageError where one of them is a source, by whatever link, and
+    for the folder of a run."""
     there = {(found.st_dev, found.st_ino) for source in sources if source.exists() for found in [source.stat()]}
     for target in (out / name for name in names):
         if target.exists() and (target.stat().st_dev, target.stat().st_ino) in there:
@@ -272,7 +273,7 @@ def _folder(out: Path, sources: Sequence[Path], names: Sequence[str]) -> Path:
                 f"--out {out}: the picture with the answers would take the place of {target}, which is to be "
                 "looked at; give another folder"
             )
-    return make_folder(out)
+    return results_folder(out)
 
 
 def _about_image(

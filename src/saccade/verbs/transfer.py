@@ -30,7 +30,7 @@ from saccade.experiments.trials import METHODS, TRAINED, Trial, keep_trial, know
 from saccade.inference.predictor import load
 from saccade.inference.score import Pass, score
 from saccade.machine.device import describe_hardware, pick_device
-from saccade.machine.files import inside, report_folder, write_whole
+from saccade.machine.files import inside, results_folder, write_whole
 from saccade.machine.paths import at_home
 from saccade.machine.terminal import printable
 from saccade.models import known_model, model_module
@@ -124,7 +124,7 @@ def transfer(
     network = frozen_network(plan.module, plan.config, weights)
     head = output_layer(plan.module, plan.config, network)
     frozen = Frozen(network, head, plan.preprocessing, digest_of(plan.module))
-    folder = report_folder(Path(out) if out is not None else Path("runs") / f"transfer-{plan.dataset.root.name}")
+    folder = results_folder(Path(out) if out is not None else Path("runs") / f"transfer-{plan.dataset.root.name}")
     console = Console(stderr=True, quiet=not progress, soft_wrap=True)
     with _stoppable(folder):
         _report_refused(plan, folder, console)

@@ -24,6 +24,7 @@ from saccade.data.main_object import keep_main_objects
 from saccade.data.object_pictures import take_objects
 from saccade.data.picture_kinds import SUFFIXES
 from saccade.errors import DataError, UsageError, suggest
+from saccade.machine.paths import not_there
 from saccade.tasks.table import TASKS, find_task
 
 FORMATS: dict[str, str] = {  # in the order of recognition: what is most particular comes first
@@ -120,12 +121,14 @@ def read(path: str | Path, task: str | None = None) -> DataSet:
         DataError: nothing there, no image, no label, or a fault of structure; names the file and what was looked for.
     """
     asked = None if task is None else find_task(task)
-    name, root = _name_and_root(path, task)
-    others = _others(root, name) if root.is_dir() and not _stated(path) else ""
+    root = _place(place_of(path))
+    stated = format_and_place(path)[0]
+    name = recognise(root, task) if stated is None else stated
+    others = _others(root, name) if root.is_dir() and stated is None else ""
     try:
         dataset = _module(name).read(root, task)
     except DataError as error:
-        hint = others or ("" if _stated(path) else _above(root))
+        hint = others or ("" if stated is not None else _above(root))
         if not hint:
             raise
         raise DataError(f"{error}; {hint}") from error
@@ -184,19 +187,30 @@ def _module(name: str) -> Format:
     return cast(Format, importlib.import_module(FORMATS[name]))
 
 
-def _stated(path: str | Path) -> bool:
-    """Whether a path begins with the format, as "format:path"."""
-    prefix, colon, _ = str(path).partition(":")
-    return bool(colon) and prefix in FORMATS and not (isinstance(path, Path) and path.exists())
-
-
-def _name_and_root(path: str | Path, task: str | None) -> tuple[str, Path]:
+def format_and_place(path: str | Path) -> tuple[str | None, Path]:
+    """The format that "format:path" states, and the folder or file; None of a path alone, and of a `Path` that is
+    there, whatever its name."""
     prefix, colon, rest = str(path).partition(":")
-    if _stated(path):
-        return prefix, _place(rest)
-    if colon and len(prefix) > 1 and prefix.replace("_", "").isalnum() and not Path(path).exists():
+    if colon and prefix in FORMATS and not (isinstance(path, Path) and path.exists()):
+        return prefix, Path(rest)
+    return None, Path(path)
+
+
+def place_of(path: str | Path) -> Path:
+    """Where the data set `path`, "path" or "format:path", lies, of which nothing is read.
+
+    Raises:
+        UsageError: the word of a format that there is not.
+        DataError: nothing there.
+    """
+    name, place = format_and_place(path)
+    prefix, colon, _ = str(path).partition(":")
+    word = colon and len(prefix) > 1 and prefix.replace("_", "").isalnum()
+    if name is None and word and not place.exists():
         raise UsageError(f"unknown format {prefix!r} in {str(path)!r}: {suggest(prefix, FORMATS)}")
-    return recognise(path, task), _place(path)
+    if not place.exists():
+        raise DataError(not_there(place, "file or folder"))
+    return place
 
 
 def _place(path: str | Path) -> Path:
@@ -204,7 +218,7 @@ def _place(path: str | Path) -> Path:
     an absolute path, so that a set reads and is called the same from inside and from outside."""
     root = Path(path)
     if not root.exists():
-        raise DataError(f"{root}: no such file or folder")
+        raise DataError(not_there(root, "file or folder"))
     if root.is_file() and (archive := describe_archive(root)):
         raise DataError(f"{root}: {archive}")
     folder = root if root.is_dir() else root.parent
