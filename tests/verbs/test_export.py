@@ -22,6 +22,7 @@ from saccade.checkpoint import Checkpoint
 from saccade.data.pipelines import Preprocessing
 from saccade.errors import UsageError, how_to_install
 from saccade.inference.exported import TOLERANCE, Exported, largest_difference
+from saccade.inference.onnx_file import run_onnx, write_onnx
 from saccade.inference.trained import build
 from saccade.models import create, model_config, model_module
 from saccade.models.contract import example_inputs, one_person, takes_proposals
@@ -194,6 +195,20 @@ def test_onnx_of_every_kind_of_network(form: str, tmp_path: Path) -> None:
     done = saccade.export(small(form, tmp_path, all_forms()[form].side))
     assert done["largest_difference"] < TOLERANCE
     operations(tmp_path / "model.onnx")
+
+
+@onnx
+def test_equal_values_stay_in_their_order_in_onnx(tmp_path: Path) -> None:
+    class Ranked(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            best, places = x.sort(dim=1, descending=True, stable=True)
+            return best, places.argsort(stable=True)
+
+    x = torch.tensor([[1.0, 3.0, 1.0, 3.0, 2.0]]).repeat(1, 20)
+    write_onnx(torch.export.export(Ranked(), (x,)), ["x"], ["best", "back"], tmp_path / "a.onnx", {})
+    found = run_onnx(tmp_path / "a.onnx", {"x": x})
+    for name, wanted in zip(("best", "back"), Ranked()(x), strict=True):
+        torch.testing.assert_close(found[name], wanted)
 
 
 @onnx

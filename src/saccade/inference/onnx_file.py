@@ -46,6 +46,7 @@ def write_onnx(
         operations.nms_padded.default: _nms,
         operations.roi_align_levels.default: _roi_align,
         operations.roi_pool.default: _roi_pool,
+        torch.ops.aten.sort.stable: _sort,
     }
     names: dict[str, Any] = {"input_names": list(inputs), "output_names": list(outputs)}
     try:
@@ -55,7 +56,10 @@ def write_onnx(
                 program, dynamo=True, verbose=False, custom_translation_table=table, opset_version=18, **names
             )
     except torch.onnx.errors.OnnxExporterError as error:
-        reason = str(error).strip().splitlines()[0]
+        first: BaseException = error
+        while first.__cause__ is not None:  # what could not be translated; the others say how to ask for help
+            first = first.__cause__
+        reason = str(first).strip().partition("\n")[0]
         raise UsageError(f"this model cannot be written as ONNX ({reason}); use --to torch") from error
     _name_dimensions(made.model)
     made.model.metadata_props.update(facts)
@@ -180,7 +184,14 @@ def _roi_pool(
     return out, _ints(op, -1)  # where the maxima lie is asked in training alone
 
 
-for _translation in (_nms, _roi_align, _roi_pool):
+def _sort(values: Any, stable: Any, dim: Any = -1, descending: Any = False) -> Any:
+    """A stable sort by TopK, of whose equal values the one of the lower index comes first."""
+    op = _standard()
+    count = op.Gather(op.Shape(values), _ints(op, dim))
+    return op.TopK(values, count, axis=dim, largest=int(descending), sorted=1)
+
+
+for _translation in (_nms, _roi_align, _roi_pool, _sort):
     _translation.__annotations__.clear()  # the exporter would read them as types of ONNX
 
 
