@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -68,7 +69,7 @@ def show_layers(result: dict[str, Any]) -> None:
     console.print(table)
     height, width = result["size"]
     console.print(f"{result['model']} for images of {height}x{width}: {result['parameters']:,} parameters")
-    console.print(f"file: {result['file']}")
+    console.print(f"file: {Path(__file__).parents[1] / result['file']}", soft_wrap=True)  # an own file is absolute
 
 
 def show_settings(rows: list[dict[str, Any]]) -> None:

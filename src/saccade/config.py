@@ -239,6 +239,9 @@ def height_width(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 
 
+SETTINGS_LISTED = "saccade settings MODEL"  # the command that shows all of them
+
+
 def resolve(
     layers: Sequence[tuple[str, Mapping[str, Any]]], model_fields: Iterable[str] = ()
 ) -> tuple[Settings, dict[str, Any], dict[str, str]]:
@@ -277,7 +280,8 @@ def resolve(
                     faults.append(f"{where}{name} is a setting of models that classify, tag or localize")
                     continue
                 near = difflib.get_close_matches(name.lower(), ELSEWHERE, n=1, cutoff=0.85)
-                hint = f"did you mean {ELSEWHERE[near[0]]!r}?" if near else suggest(name, [*known, *model_fields])
+                every = [*known, *model_fields]
+                hint = f"did you mean {ELSEWHERE[near[0]]!r}?" if near else suggest(name, every, SETTINGS_LISTED)
                 faults.append(f"{where}unknown setting {name!r}: {hint}")
     if faults:
         raise UsageError("\n".join(faults))

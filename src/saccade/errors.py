@@ -61,6 +61,9 @@ _NO_MEMORY = (
 )
 
 
+MOST_LISTED = 30  # words in an error
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out; every library says so in its own words."""
     return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY)
@@ -80,12 +83,15 @@ def memory_errors(what: str) -> Iterator[None]:
         ) from error
 
 
-def suggest(word: str, allowed: Iterable[str]) -> str:
-    """A sentence that names the closest allowed word, or lists the allowed words: `did you mean 'resnet18'?`."""
+def suggest(word: str, allowed: Iterable[str], listed: str = "") -> str:
+    """A sentence that names the closest allowed word, or lists the allowed words: `did you mean 'resnet18'?`. Where
+    they are too many to be read, it names the command `listed` that shows them, if there is one."""
     names = sorted(allowed)
     close = difflib.get_close_matches(word, names, n=3, cutoff=0.6)
     if close:
         return "did you mean " + " or ".join(repr(name) for name in close) + "?"
+    if listed and len(names) > MOST_LISTED:
+        return f"none of the {len(names)} that `{listed}` lists"
     return "allowed: " + ", ".join(names)
 
 

@@ -81,12 +81,12 @@ def test_five_best_tags_of_every_image() -> None:
     assert found["n_plus_at_3"] == pytest.approx(1 / 4)
 
 
-def test_with_no_more_classes_than_tags_every_tag_is_given() -> None:
-    metric = task_of("tag").make_metric(["a", "b"])
-    metric.add("x", truth([1, 0]), prediction([0.1, 0.9]))
-    found = {name: value.value for name, value in metric.result(bootstrap=0).metrics.items()}
-    for k in (3, 5):
-        assert (found[f"overall_precision_at_{k}"], found[f"overall_recall_at_{k}"]) == (0.5, 1.0)
+def test_numbers_that_would_give_every_tag_are_left_out() -> None:
+    for classes, at_3, at_5 in ((3, False, False), (5, True, False), (6, True, True)):
+        metric = task_of("tag").make_metric(list("abcdef")[:classes])
+        metric.add("x", truth([1] + [0] * (classes - 1)), prediction([0.1] * classes))
+        found = metric.result(bootstrap=0).metrics
+        assert ("overall_recall_at_3" in found, "overall_recall_at_5" in found) == (at_3, at_5)
 
 
 def test_absent_class_is_left_out_and_has_no_curve() -> None:

@@ -188,7 +188,7 @@ def test_the_command_line_lists_fields_and_layers(shell: Shell) -> None:
     code, out, _ = shell("models", "resnet20", "--set", "classes=3", "--size", "32x48")
     assert code == 0
     assert "resnet20 for images of 32x48" in out
-    assert "file: saccade/models/backbones/resnet.py" in out
+    assert f"file: {Path(saccade.__file__).parent / 'models/backbones/resnet.py'}" in out
     assert "models/detectors/ssd.py" in shell("models", "--task", "detect")[1]
     code, _, err = shell("models", "alexnet", "--size", "8")
     assert code == 2

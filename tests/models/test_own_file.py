@@ -127,6 +127,18 @@ def test_a_run_ends_well_though_its_file_is_edited_meanwhile(trained: Path, file
     assert open_run(trained).model == str(file)  # in the process that runs it
 
 
+def test_a_run_goes_on_where_its_file_was_moved(
+    trained: Path, file: Path, colours: Path, tmp_path: Path, shell: Shell
+) -> None:
+    place = tmp_path / "elsewhere" / file.name
+    place.parent.mkdir()
+    file.rename(place)
+    forget()
+    code, _, err = shell("train", place, colours, "--out", trained, "--resume", "--epochs", 2, "--workers", 0)
+    assert code == 0, err
+    assert open_run(trained).model == str(place)
+
+
 def test_going_on_wants_the_file_as_it_was(trained: Path, file: Path, colours: Path, shell: Shell) -> None:
     file.write_text(PLAIN + "\n# changed\n", encoding="utf-8")
     code, _, err = shell("train", file, colours, "--out", trained, "--resume")

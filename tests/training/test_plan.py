@@ -11,6 +11,7 @@ import pytest
 from corpus import changed, coco, everywhere, masks, yolo
 from saccade.errors import DataError
 from saccade.training.plan import make_plan
+from saccade.training.prepare import enough_steps
 
 
 def test_the_splits_that_the_files_state_are_kept_beside_those_that_were_chosen(colours: Path, tmp_path: Path) -> None:
@@ -102,3 +103,16 @@ def test_the_data_are_called_as_they_were_named(colours: Path, tmp_path: Path, m
         "go on with: saccade train resnet20 'folder:my set' --out 'a run' --resume"
     )
     assert plan.to_json()["data"] == f"folder:{tmp_path / 'my set'}"
+
+
+def test_a_recipes_batch_is_lowered_until_an_epoch_has_four_steps(colours: Path) -> None:
+    """Of 40 images: from 128 to 8, and the rate by as much; what a person or a paper says stays."""
+    plan = enough_steps(make_plan("resnet20", colours))
+    assert (plan.settings.batch, plan.origins["batch"]) == (8, "recipe default, 128 lowered for 40 images")
+    assert plan.settings.lr == make_plan("resnet20", colours).settings.lr * 8 / 128
+    for flags, recipe, batch in (({"batch": 32}, "default", 32), ({}, "paper", 128)):
+        plan = make_plan("resnet20", colours, flags=flags, recipe=recipe)
+        assert enough_steps(plan).settings == plan.settings
+        assert plan.settings.batch == batch
+    kept = enough_steps(make_plan("resnet20", colours, flags={"lr": 0.5}))
+    assert (kept.settings.batch, kept.settings.lr) == (8, 0.5)

@@ -37,8 +37,8 @@ class Tags:
     - class_precision_at_3, class_recall_at_3 (means over the classes that are given at least once, or that occur),
       overall_precision_at_3, overall_recall_at_3 and n_plus_at_3 (share of the occurring classes with recall above 0):
       every image is given its 3 best tags, as in Gong et al. 2014 ("Deep convolutional ranking for multilabel
-      image annotation", sec. 4); a tie goes to the first class. The same with 5. Where there are no more classes than
-      that, every tag is given.
+      image annotation", sec. 4); a tie goes to the first class. The same with 5. Not of three (five) classes or fewer,
+      of which every image would be given all.
 
     `per_class` tells the `best_threshold` of each class on these images as well.
     Curves: "precision_recall": a row a class with recall and precision (lists) where the class occurs.
@@ -75,7 +75,7 @@ class Tags:
                 "precision": ratio(w @ precision, w.sum(1)),
                 "recall": ratio(w @ recall, w.sum(1)),
             }
-            for k in AT:
+            for k in (k for k in AT if k < c):
                 found |= fixed_number(order, truth, w, k)
             return found
 

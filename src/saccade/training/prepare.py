@@ -39,9 +39,12 @@ from saccade.training.buildable import check_buildable, smallest_size
 from saccade.training.depth import find_parts, freeze, rate_scales
 from saccade.training.display import Display
 from saccade.training.optimizer import AveragedWeights, make_optimizer
-from saccade.training.plan import FITTED, Plan
+from saccade.training.plan import FITTED, Plan, of_room
 from saccade.training.precision import check_precision, choose_precision, find_batch
 from saccade.training.state import STATE, Log, Progress, load_state, read_config, write_config
+
+STEPS = 4  # of an epoch at least, where nobody asked for another batch
+SMALLEST_BATCH = 8  # images, to which a batch is lowered for that
 
 
 class Step(nn.Module):
@@ -213,6 +216,7 @@ def prepare(plan: Plan, run: Path, device: str | None, display: Display, resume:
     )
     _say_what_is_joined(plan, display)
     if not resume:
+        _say_steps(plan, display)
         _say_what_is_fitted(plan, display)
     _say_what_is_wrong(plan, run, display)
     if resume:
@@ -288,6 +292,43 @@ def _say_what_is_fitted(plan: Plan, display: Display) -> None:
         value = json.dumps(getattr(plan.config, name), separators=(",", ":"))
         value = re.sub(r"\d+\.\d+", lambda number: f"{float(number[0]):.4g}", value)
         display.say(f"{name} {FITTED} (--set {name}=... keeps yours): {value}")
+
+
+def enough_steps(plan: Plan) -> Plan:
+    """A new run whose epochs have `STEPS` steps at least, where they can: the batch of a default recipe is halved until
+    they do, down to `SMALLEST_BATCH` images, and the rate with it (Goyal et al. 2017, section 2.1). What a person gave,
+    and the recipe of a paper, stay; so do batches of identities, which have an order of their own."""
+    settings, images = plan.settings, len(plan.training)
+    batch = settings.batch
+    while batch >= 2 * SMALLEST_BATCH and STEPS * batch > images:
+        batch //= 2
+    usual = {name: plan.origins[name] == "default" or of_room(plan.origins[name]) for name in ("batch", "lr")}
+    if batch == settings.batch or not usual["batch"] or plan.recipe == "paper" or _has_identities(plan):
+        return plan
+    rate = settings.lr * batch / settings.batch if usual["lr"] else settings.lr
+    plan.origins["batch"] += f", {settings.batch} lowered for {images} images"
+    plan.origins["lr"] += f", times {batch}/{settings.batch}" if usual["lr"] else ""
+    return dataclasses.replace(plan, settings=dataclasses.replace(settings, batch=batch, lr=rate))
+
+
+def _say_steps(plan: Plan, display: Display) -> None:
+    """That the batch was lowered; or that an epoch has one step, which is hardly what was meant."""
+    batch, images = plan.settings.batch, len(plan.training)
+    lowered = re.search(r", (\d+) lowered", plan.origins["batch"])
+    if lowered is not None:
+        display.say(
+            f"batch {batch} in place of the recipe's {lowered[1]}, lr {plan.settings.lr:.4g}: {images} images make "
+            f"{images // batch} steps an epoch by it (--batch and --set lr=... keep yours)"
+        )
+    elif SMALLEST_BATCH < batch <= images < 2 * batch and not _has_identities(plan):
+        display.say(
+            f"warning: a batch of {batch} of {images} training images leaves one step an epoch; a smaller --batch "
+            "learns more in as many epochs"
+        )
+
+
+def _has_identities(plan: Plan) -> bool:
+    return bool(getattr(plan.config, "per_identity", 0))
 
 
 def _say_what_is_wrong(plan: Plan, run: Path, display: Display) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from saccade.config import height_width, resolve
 from saccade.errors import UsageError
-from saccade.models.own_file import COPY
+from saccade.models.own_file import COPY, short_name
 
 CHANGEABLE = {"epochs", "minutes", "patience", "workers", "save_every", "cache", "keep_state", "curve_images"}
 
@@ -65,6 +65,14 @@ def kept_origins(origins: Mapping[str, str], stored: Mapping[str, str], free: se
     return {name: origin for name, origin in stored.items() if name in free} | found
 
 
+def _is_moved(now: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
+    """Whether the network is a file of the user's own that lies elsewhere now, by the same name and with the same
+    bytes."""
+    digest = now.get("file_sha256", "")
+    same = short_name(now["model"]) == short_name(stored["model"])
+    return bool(digest) and digest == stored.get("file_sha256") and same
+
+
 def refuse_changes(now: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
     """Compare the `config.json` that a resumed run would write now with the one that it has.
 
@@ -77,7 +85,8 @@ def refuse_changes(now: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
             f"--resume: {now['model']} is not as it was when the run began (its {COPY} is); put it back, or start a "
             "new run with another --out, from these weights by --weights"
         )
-    for name in ("model", "task", "classes", "fingerprint"):
+    moved = now["model"] != stored["model"] and _is_moved(now, stored)
+    for name in ("task", "classes", "fingerprint") if moved else ("model", "task", "classes", "fingerprint"):
         if now[name] != stored[name]:
             what = "images or labels" if name == "fingerprint" else name
             differs = "differs from that" if name in ("model", "task") else "differ from those"

@@ -44,7 +44,7 @@ from saccade.training.mixup import mix
 from saccade.training.optimizer import learning_rate
 from saccade.training.plan import Plan, asked_trunk, make_plan, resume_plan
 from saccade.training.points import add_to_point
-from saccade.training.prepare import Parts, make_loader, prepare
+from saccade.training.prepare import Parts, enough_steps, make_loader, prepare
 from saccade.training.proposals import with_proposals
 from saccade.training.rescale import random_scale
 from saccade.training.run_folder import agreed_run_folder, full_disk, run_folder, what_to_do
@@ -111,7 +111,7 @@ def train(
             weights_path(model, weights, progress and is_main_process(), asked_trunk(model, file, settings, stored))
         plan_it = partial(make_plan, task=task) if stored is None else partial(resume_plan, stored=stored)
         plan = plan_it(model, sources, recipe=recipe, config=file, flags=settings, weights=weights)
-        plan = with_proposals(plan, at_home(proposals), stored)
+        plan = with_proposals(plan if resume else enough_steps(plan), at_home(proposals), stored)
         with lock(run) as first:
             if first:
                 run_folder(run, model, data, resume, overwrite)  # another run may have ended there since

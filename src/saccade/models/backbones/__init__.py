@@ -17,6 +17,8 @@ from saccade.models.configs import with_changes
 from saccade.models.contract import Room, as_trunk, features_of
 from saccade.models.dry_run import class_tensors
 
+LISTED = "saccade models --task classify"  # the command that shows all of them
+
 
 def create_trunk(
     name: str,
@@ -148,11 +150,11 @@ def _room(name: str) -> Room:
     stated = catalogue().get(name, {}).get("module", prefix)
     names = [known for known, entry in catalogue().items() if entry["module"].startswith(prefix)]
     if not stated.startswith(prefix):
-        raise UsageError(f"{name} is no classification network, which a trunk is: {suggest(name, names)}")
+        raise UsageError(f"{name} is no classification network, which a trunk is: {suggest(name, names, LISTED)}")
     if stated != prefix and importlib.util.find_spec(stated) is not None:
         return cast("Room", importlib.import_module(stated))
     for info in pkgutil.iter_modules(__path__):
         room = cast("Room", importlib.import_module(prefix + info.name))
         if name in room.VARIANTS:
             return room
-    raise UsageError(f"unknown trunk {name!r}: {suggest(name, names)}")
+    raise UsageError(f"unknown trunk {name!r}: {suggest(name, names, LISTED)}")
