@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: test workers side by side would fight for the cores
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else every program that a test starts compiles the package anew
 
+import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,28 @@ ROOT = Path(__file__).resolve().parent.parent
 settings.register_profile("same", derandomize=True, deadline=None, database=None)
 settings.register_profile("explore", deadline=None)
 settings.load_profile("same")
+
+
+def _save_a_dot(figure: object, file: io.BytesIO, **_: object) -> None:
+    Image.new("RGB", (1, 1)).save(file, "PNG")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def dots_for_figures() -> Iterator[Callable[..., None]]:
+    """Figures of reports are made and not drawn, which takes longer than the small trainings that they tell of: a dot
+    is saved for each, but where `drawn_figures` is used, as by the tests of plots and reports."""
+    from matplotlib.figure import Figure
+
+    savefig = Figure.savefig
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", _save_a_dot)
+        yield savefig
+
+
+@pytest.fixture
+def drawn_figures(dots_for_figures: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures as they are."""
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", dots_for_figures)
 
 
 @pytest.fixture(scope="session")

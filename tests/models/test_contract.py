@@ -54,6 +54,9 @@ EVERY = all_forms()
 FIRST = {model_module(form.name).__name__: name for name, form in reversed(EVERY.items())}  # form of each room
 LEARNS = {model_module(form.name).__name__: name for name, form in reversed(EVERY.items()) if form.learns}
 BOXES = ("detect", "instances", "pose", "boxes3d")
+# Exported by the fast tests: a form of every room, but two for all that classify, which end in one layer of classes and
+# look at no value (`test_training_changes_no_shape` would raise).
+EXPORTED = {"resnet", "googlenet"} | {n for n in FIRST.values() if "classify" not in model_module(EVERY[n].name).TASKS}
 NAMES = {id(room): room.__name__.rsplit(".", 1)[-1] for room in ROOMS}
 
 
@@ -226,6 +229,18 @@ def check_shapes(room: Room, config: Any, height: int, width: int) -> None:
 def test_training_changes_no_shape(one_form: Form) -> None:
     config = model_config(one_form.name, **{"classes": CLASSES} | one_form.changes)
     check_shapes(model_module(one_form.name), config, one_form.side + 32, one_form.side)
+
+
+def test_what_a_forward_pass_makes_is_on_the_device_of_the_images(one_form: Form) -> None:
+    """A tensor of the CPU that meets one of the meta device is refused, as it would be by one of a GPU."""
+    config = model_config(one_form.name, **{"classes": CLASSES} | one_form.changes)
+    room = model_module(one_form.name)
+    model = model_of_shapes(room, config)
+    with torch.device("meta"):
+        inputs = example_inputs(room, config, one_form.side, one_form.side, 2)
+    with torch.no_grad():
+        outputs = model.train()(*inputs)
+    assert all(each.is_meta for each in ([outputs] if isinstance(outputs, Tensor) else outputs))
 
 
 @SLOW
@@ -427,10 +442,12 @@ def check_answer(answer: Annotation, task: str) -> None:
         assert (objects.cuboids is not None) == (task == "boxes3d")
 
 
-def test_exports(one_form: Form) -> None:
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in EXPORTED else SLOW) for n in EVERY])
+def test_exports(name: str) -> None:
     """An exported network answers by name what `predict` does, in shapes that do not depend on what images show."""
-    form, task, room = one_form, task_of(one_form), model_module(one_form.name)
-    model, batch = make(form).eval(), shown(one_form, task, 2)
+    form = EVERY[name]
+    task, room = task_of(form), model_module(form.name)
+    model, batch = make(form).eval(), shown(form, task, 2)
     if task in BOXES and not one_person(room):
         batch.sizes = [batch.sizes[0], (form.side - 8, form.side - 5)]  # the second image is padded
     network = Exported(model, task, takes_proposals(room)).eval()

@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from figure_pixels import pixels_of
 from saccade.plots.course import Course, plot_runs, plot_training
 
+pytestmark = pytest.mark.usefixtures("drawn_figures")
+
 
 def _row(step: int, **more: Any) -> dict[str, Any]:
     return {"step": step, "lr": 0.1, "losses": {"class": 2.0 / step, "box": 1.0 / step}, **more}

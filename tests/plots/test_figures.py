@@ -10,6 +10,8 @@ from saccade.plots.curves import plot_calibration, plot_class_bars, plot_precisi
 from saccade.plots.figures import short_names
 from saccade.plots.matrices import plot_confusion
 
+pytestmark = pytest.mark.usefixtures("drawn_figures")
+
 NAMES = ["$\\frac{", "_hidden", "日本", "<b>", "a\nb", "long " * 50, ""]
 
 

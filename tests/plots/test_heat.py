@@ -12,6 +12,8 @@ from PIL import Image
 from saccade.plots.figures import to_png
 from saccade.plots.heat import HeatPanel, overlay, plot_heat_maps
 
+pytestmark = pytest.mark.usefixtures("drawn_figures")
+
 
 def test_the_strongest_place_has_colour_and_the_rest_stays_gray() -> None:
     image = np.full((6, 8, 3), (200, 100, 0), np.uint8)

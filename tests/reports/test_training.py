@@ -24,6 +24,8 @@ from saccade.reports.words import cautions, explain_course
 from saccade.tasks.contract import task_of
 from saccade.training.plan import make_plan
 
+pytestmark = pytest.mark.usefixtures("drawn_figures")
+
 NAMES = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "$\\frac{_hidden", "日本\n{{ 7 * 7 }}"]
 SIZE = (40, 60)
 

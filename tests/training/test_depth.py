@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 import saccade
+from models.forms import all_forms
 from models.region_scenes import dataset
 from saccade import checkpoint
 from saccade.config import Settings
 from saccade.errors import UsageError
-from saccade.models import catalogue, create, model_config, model_module
+from saccade.models import create, model_config, model_module
 from saccade.models.dry_run import class_tensors, model_of_shapes
 from saccade.training.depth import find_parts, freeze, rate_scales
 from saccade.training.optimizer import make_optimizer
@@ -48,11 +49,11 @@ def test_parts_hold_every_parameter_once(name: str) -> None:
 
 
 def test_every_network_has_an_output_layer() -> None:
-    for name in catalogue():
-        module = model_module(name)
+    for form in all_forms().values():
+        module = model_module(form.name)
         if set(module.TASKS) <= {"embed", "boxes3d"}:
             continue  # a vector, a size and an angle are those of any class
-        assert class_tensors(module, module.VARIANTS[name]), name
+        assert class_tensors(module, model_config(form.name, **form.changes)), form.name
 
 
 def test_rates_by_hand() -> None:

@@ -17,6 +17,8 @@ from saccade.errors import DataError, UsageError
 from saccade.models import model_config
 from saccade.training.plan import make_plan
 
+pytestmark = pytest.mark.usefixtures("drawn_figures")
+
 BOXES = {"a": [(20, 40), (22, 44)], "b": [(60, 60), (150, 50)], "c": []}
 
 

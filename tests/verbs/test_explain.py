@@ -20,6 +20,8 @@ from saccade.data.pipelines import Preprocessing
 from saccade.errors import UsageError
 from saccade.models import model_config, model_module
 
+pytestmark = pytest.mark.usefixtures("drawn_figures")
+
 Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "tag": ("resnet20", {"width": 4, "depths": (1, 1, 1), "task": "tag"}),

@@ -12,6 +12,7 @@ from torch.nn.modules.module import (
     register_module_module_registration_hook,
     register_module_parameter_registration_hook,
 )
+from torch.overrides import TorchFunctionMode
 
 from saccade.errors import UsageError
 from saccade.models.contract import Room, every_pixel, example_inputs
@@ -19,6 +20,15 @@ from saccade.models.contract import Room, every_pixel, example_inputs
 # What constructors and torch raise at values and sizes that do not fit; its words differ by operation.
 FAULTS = (RuntimeError, ValueError, TypeError, IndexError, ZeroDivisionError, AssertionError, UsageError)
 SPARE = 5000  # modules and weights that a network may have besides two for each tensor of its state dict
+FILLS = {torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.fill_, torch.Tensor.zero_}
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves tensors as they are where a constructor fills them: on the meta device there is nothing to fill, and torch
+    works that out in Python, which takes longer than all else."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func in FILLS else func(*args, **(kwargs or {}))
 
 
 def model_of_shapes(module: Room, config: Any, tensors: int | None = None) -> nn.Module:
@@ -43,7 +53,7 @@ def model_of_shapes(module: Room, config: Any, tensors: int | None = None) -> nn
     watches = [register_module_parameter_registration_hook(counted), register_module_buffer_registration_hook(counted)]
     watches.append(register_module_module_registration_hook(counted))
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Unfilled():
             model: nn.Module = module.Model(config)
     finally:
         for watch in watches:

@@ -19,10 +19,10 @@ _TOO_MUCH = 11  # between 4 (linear) and 16 (quadratic)
 
 
 def _work(run: Callable[[], object]) -> tuple[float, int]:
-    """Seconds of the processor, the least of five, as others share it; and the most bytes in use at a time, the less of
-    two: the interpreter's own table of interned strings, which paths fill, doubles now and then, by megabytes."""
+    """Seconds of the processor, the least of three, as others share it; and the most bytes in use at a time, the less
+    of two: the interpreter's own table of interned strings, which paths fill, doubles now and then, by megabytes."""
     seconds, peaks = [], []
-    for _ in range(5):
+    for _ in range(3):
         start = time.process_time()
         run()
         seconds.append(time.process_time() - start)
@@ -77,7 +77,7 @@ def _wide_folder(root: Path, n: int) -> Path:
     "build", [_long_class_names, _long_lists, _many_rows, _many_columns, _many_digits, _wide_folder]
 )
 def test_reading_grows_with_the_input(tmp_path: Path, build: Callable[[Path, int], Path]) -> None:
-    small, large = (build(tmp_path / str(n), n) for n in (1000, 4000))
+    small, large = (build(tmp_path / str(n), n) for n in (500, 2000))
     (seconds, peak), (more_seconds, higher_peak) = _work(lambda: read(small)), _work(lambda: read(large))
     assert higher_peak < _TOO_MUCH * peak
     assert more_seconds < _TOO_MUCH * max(seconds, 0.005)
@@ -98,7 +98,7 @@ def test_finding_grows_with_the_number_of_names(stated: str) -> None:
             except DataError:
                 continue
 
-    (seconds, peak), (more_seconds, higher_peak) = (_work(lambda n=n: find_all(n)) for n in (400, 1600))
+    (seconds, peak), (more_seconds, higher_peak) = (_work(lambda n=n: find_all(n)) for n in (250, 1000))
     assert higher_peak < _TOO_MUCH * peak
     assert more_seconds < _TOO_MUCH * max(seconds, 0.005)
 
