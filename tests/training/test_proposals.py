@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import numpy as np
 import pytest
 import torch
 
 import saccade
 from models.region_scenes import dataset
 from saccade import checkpoint
+from saccade.data import proposals
 from saccade.data.formats import read
 from saccade.data.proposals import attach, given_for
 from saccade.data.types import Objects
 from saccade.errors import DataError, UsageError
 from saccade.inference.regions import give_proposals
+from saccade.ops.selective_search import selective_search
 from saccade.training.interrupt import Stopped
 from saccade.training.state import read_config
 
@@ -99,34 +100,42 @@ def test_it_goes_on_with_the_same_boxes_only(trained: tuple[Path, Path], data: P
     run, file = trained
     rows = json.loads(file.read_text())
     other = written(tmp_path / "other.json", rows[1:])
-    for proposals, message in (
+    for boxes, message in (
         (other, "other boxes than the run was trained on"),
         ("selective_search", "cannot change"),
     ):
         with pytest.raises(UsageError, match=message):
-            saccade.train(MODEL, data, out=run, resume=True, proposals=proposals, progress=False)
+            saccade.train(MODEL, data, out=run, resume=True, proposals=boxes, progress=False)
     same = written(tmp_path / "moved.json", rows)
-    for proposals in (None, same):
-        again = saccade.train(MODEL, data, out=run, resume=True, proposals=proposals, progress=False)
+    for boxes in (None, same):
+        again = saccade.train(MODEL, data, out=run, resume=True, proposals=boxes, progress=False)
         assert again["metrics"]
 
 
-KILLING = """
-import os, signal, sys
-import saccade
-from saccade.data import proposals
-real, calls = proposals.selective_search, []
-def search(*image):
-    calls.append(1)
-    if len(calls) == 4:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*image)
-proposals.selective_search = search
-flags = dict(epochs=1, size=64, batch=2, workers=0, precision="fp32", trunk_width=4, trunk_depths=(1, 1, 1),
-             most_proposals=40, proposals="selective_search_quality")
-flags |= dict(hidden=16, side=16, context=1, sample=16) if sys.argv[1] == "rcnn_small" else dict(head_width=16)
-saccade.train(sys.argv[1], sys.argv[2], out=sys.argv[3], progress=False, **flags)
-"""
+def on_small_pictures(image: np.ndarray, mode: str, seed: int, width: int) -> np.ndarray:
+    """Selective search without enlarging the picture first."""
+    return selective_search(image, mode, seed, 64)
+
+
+def die_at_the_fourth_search(model: str, data: Path, run: Path) -> NoReturn:
+    """Train until proposals of the fourth picture are asked for, and end this process as it stands."""
+    real, calls = proposals.selective_search, []
+
+    def search(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments)
+
+    proposals.selective_search = search  # type: ignore[assignment]
+    flags = FLAGS | {"proposals": "selective_search_quality"}
+    if model == "rcnn_small":
+        del flags["head_width"]
+        flags |= {"hidden": 16, "side": 16, "context": 1, "sample": 16}
+    try:
+        saccade.train(model, data, out=run, progress=False, **flags)
+    finally:
+        os._exit(1)
 
 
 @pytest.mark.parametrize("model", [MODEL, "rcnn_small"])
@@ -136,13 +145,12 @@ def test_a_run_killed_while_its_proposals_are_computed_goes_on(
     """Of one fit and of several stages: by --resume with the settings and the source that it began with, or by the same
     command again."""
     monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(proposals, "selective_search", on_small_pictures)
     run = tmp_path / "run"
-    command, env = (
-        [sys.executable, "-c", KILLING, model, data, run],
-        os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    ended = subprocess.run(command, env=env, capture_output=True, timeout=300)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    child = os.fork()
+    if not child:  # as it is here, with all that is imported
+        die_at_the_fourth_search(model, data, run)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
     assert sorted(path.name for path in run.iterdir()) == ["config.json", "lock"]
     assert len(list((tmp_path / "cache").rglob("*.npy"))) == 3
     with pytest.raises(UsageError, match="cannot change proposals"):

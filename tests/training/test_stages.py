@@ -127,11 +127,18 @@ def _saved_step(run: Path) -> int:
         return -1
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_run_stopped_in_a_stage_goes_on_bit_for_bit(number: int, colours: Path, tmp_path: Path) -> None:
-    alone, killed = tmp_path / "alone", tmp_path / "killed"
+@pytest.fixture(scope="module")
+def alone(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two stages that nothing stopped."""
+    run = tmp_path_factory.mktemp("runs") / "alone"
     settings = TINY | {"batch": 10, "epochs": 3, "save_every": 0}
-    saccade.train("vgg13", colours, out=alone, recipe="paper", progress=False, **settings)
+    saccade.train("vgg13", colours, out=run, recipe="paper", progress=False, **settings)
+    return run
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_stopped_in_a_stage_goes_on_bit_for_bit(number: int, alone: Path, colours: Path, tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
     process = _start(colours, killed, *FLAGS, "--epochs", "3")
     stage, until = killed / "stages" / "1-vgg11", time.monotonic() + 600
     while _saved_step(stage) < 2 and process.poll() is None and time.monotonic() < until:

@@ -130,8 +130,13 @@ def test_what_is_missing_is_named(street: Path, run: Path, tmp_path: Path) -> No
 
 
 def test_explained_and_exported(
-    street: Path, run: Path, tmp_path: Path, shell: Callable[..., tuple[int, str, str]]
+    street: Path,
+    run: Path,
+    tmp_path: Path,
+    shell: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("saccade.explanations.occlusion.SHARE", 2)  # nine patches
     file = boxes_of(street, tmp_path / "boxes.json")
     words = ("--proposals", file, "--methods", "occlusion,stages", "--top", 1, "--out", tmp_path / "why")
     code, _, err = shell("explain", run, picture(street), *words)

@@ -75,6 +75,7 @@ def test_what_the_confidence_of_a_joint_hangs_on(
     people: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("saccade.tasks.detect.SMALLEST_SCORE", 0.0)
+    monkeypatch.setattr("saccade.explanations.occlusion.SHARE", 2)  # nine patches
     found = explain(run, [people / "images" / "im0001.png"], top=2, out=tmp_path / "why", methods=["occlusion"])
     explained = found["images"][0]["explained"]
     assert len(explained) == 2
