@@ -37,6 +37,7 @@ PLAIN = {  # public names of those folders without a formula of anybody's: check
     "losses/segmentation.py": {"stack_targets"},
     "ops/allocation.py": {"empty"},
     "ops/boxes.py": {"box_area", "intersection_area", "clip_boxes", "valid_boxes"},
+    "ops/compiled.py": {"compiled", "compiled_as_numpy"},
     "ops/conv_gradients.py": {"mend"},
     # What KITTI means by a cuboid stands at the head of the file; these are rotations and projections.
     "ops/cuboids.py": {

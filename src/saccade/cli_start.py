@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import NoReturn
@@ -31,6 +32,7 @@ def main() -> NoReturn:
 
 def run() -> int:
     """Run the command that `sys.argv` holds; the exit code of docs/reference/cli.md."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where its folder of fonts cannot be kept
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     try:

@@ -156,3 +156,17 @@ def test_what_each_part_is_used_for_is_told_and_done(tmp_path: Path, splits: str
 def test_the_share_is_a_share(tmp_path: Path, share: float) -> None:
     with pytest.raises(UsageError, match="allowed: from 0 on and below 1"):
         split(_labelled(tmp_path, [2]), share=share)
+
+
+def test_a_file_that_is_no_picture_is_named_once(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        folder = tmp_path / name
+        folder.mkdir()
+        for i in range(4):
+            Image.fromarray(np.full((8, 8, 3), 20 * i, np.uint8)).save(folder / f"{i}.png")
+    (tmp_path / "a" / "notes.png").write_text("no picture")
+    dataset = read(tmp_path)
+    split(dataset)
+    assert [(entry.where, entry.what.split("(")[0]) for entry in dataset.ledger.refused] == [
+        ("a/notes.png", "not an image ")
+    ]

@@ -5,6 +5,7 @@ Nothing here is decoded and nothing imports torch: `saccade check` reads a data 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -131,7 +132,10 @@ class Ledger:
         self.repaired.append(Entry(where, what))
 
     def refuse_image(self, where: str, why: str) -> None:
-        self.refused.append(Entry(where, why))
+        """`why` may be the text of an error that begins with the file; it is not said twice."""
+        before, place, rest = why.partition(f"{where}: ")
+        named = place and (not before or before.endswith(("/", os.sep)))
+        self.refused.append(Entry(where, rest if named else why))
         self.images_refused += 1
 
     def refuse_label(self, where: str, why: str) -> None:

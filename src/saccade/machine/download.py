@@ -29,7 +29,6 @@ from urllib.request import (
 )
 
 from saccade.errors import ModelFileError, ResourceError
-from saccade.machine.files import make_folder
 
 TIMEOUT = 30.0  # seconds without a byte
 ATTEMPTS = 5  # connections for one file, as long as each brings something
@@ -60,7 +59,8 @@ def fetch(
     """
     path = folder / url.rpartition("/")[2]
     if not path.is_file():
-        make_folder(folder)
+        with _cache_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         with _alone(path.with_name(path.name + ".part")) as part:
             if not path.is_file():  # another process may have brought it meanwhile
                 _complete(url, part, progress or _silent, opener or https_only(), largest)

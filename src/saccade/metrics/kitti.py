@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numba
 import numpy as np
+
+from saccade.ops.compiled import compiled
 
 DIFFICULTIES = ("easy", "moderate", "hard")
 LEAST_HEIGHT = (40, 25, 25)  # pixels of a box
@@ -61,7 +62,7 @@ def sort_found(found: Side, label: int, difficulty: int) -> np.ndarray:
     return np.where(low, ASIDE, np.where(found.labels == label, VALID, OTHER)).astype(np.int64)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _assign(
     overlaps: np.ndarray, scores: np.ndarray, found: np.ndarray, truth: np.ndarray, least: float, by_score: bool
 ) -> np.ndarray:
@@ -179,7 +180,7 @@ class Table:
         return values
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _average_precision(
     hits: np.ndarray,
     hit_image: np.ndarray,

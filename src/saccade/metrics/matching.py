@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numba
 import numpy as np
+
+from saccade.ops.compiled import compiled
 
 FALSE, TRUE, IGNORED = 0, 1, 2  # what became of a detection
 
@@ -19,7 +20,7 @@ AREAS = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**
 MAX_DETECTIONS = 100  # an image and class
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def coco_states(
     ious: np.ndarray,
     truth_area: np.ndarray,
@@ -68,7 +69,7 @@ def coco_states(
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def weighted_ap(
     states: np.ndarray, image: np.ndarray, totals: np.ndarray, weights: np.ndarray, recalls: np.ndarray
 ) -> np.ndarray:

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import cv2
-import numba
 import numpy as np
 
 from saccade.data.dataset import Record
@@ -23,6 +22,7 @@ from saccade.errors import DataError, UsageError, suggest
 from saccade.metrics import Value
 from saccade.metrics.bootstrap import estimate, ratio, resampled_as
 from saccade.metrics.segmentation import class_maps
+from saccade.ops.compiled import compiled
 
 MEANINGS = {
     "v_rand": "agreement of the regions, borders thinned: F-score of the foreground-restricted Rand index",
@@ -154,7 +154,7 @@ def _eight_connected(ring: np.ndarray) -> int:
 SIMPLE = _simple_table()
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _warp(warped: np.ndarray, goal: np.ndarray, counted: np.ndarray, simple: np.ndarray) -> None:
     """Change `warped` [H + 2, W + 2] in place, but for its frame, which is border."""
     height, width = warped.shape

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from saccade.ops.allocation import empty
+from saccade.ops.compiled import compiled_as_numpy
 from saccade.ops.threads import in_threads
 
 
@@ -67,7 +67,7 @@ def _iou_of_pairs(a: Tensor, b: Tensor) -> Tensor:
     return out
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled_as_numpy
 def _pairs(a: np.ndarray, b: np.ndarray, areas: np.ndarray, out: np.ndarray, start: int, stop: int) -> None:
     """Rows start..stop of out [n, m] from a [n, 4], b [4, m] and the areas of b [m]; the inner loop has no branches."""
     zero = a.dtype.type(0)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 
 import cv2
-import numba
 import numpy as np
+
+from saccade.ops.compiled import compiled
 
 SIGMA = 0.8  # pixels, of the Gaussian before the first cut (released code)
 
@@ -44,7 +45,7 @@ class Graph:
         return labels.reshape(self.shape)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _edges(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distances [e] of neighbouring pixels of planes [H, W, c], and the numbers of both."""
     height, width, channels = planes.shape
@@ -65,7 +66,7 @@ def _edges(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return weights, starts, ends
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _sorted_by_bits(keys: np.ndarray) -> np.ndarray:
     """[e] int32, the stable order of keys [e] uint32: bits of floats that are not negative rise with the floats."""
     order, other = np.arange(len(keys)).astype(np.int32), np.empty(len(keys), np.int32)
@@ -82,7 +83,7 @@ def _sorted_by_bits(keys: np.ndarray) -> np.ndarray:
     return order
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _root(parents: np.ndarray, i: int) -> int:
     while parents[i] != i:
         parents[i] = parents[parents[i]]
@@ -90,7 +91,7 @@ def _root(parents: np.ndarray, i: int) -> int:
     return i
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _merge(
     weights: np.ndarray, starts: np.ndarray, ends: np.ndarray, pixels: int, scale: float, min_size: int
 ) -> np.ndarray:

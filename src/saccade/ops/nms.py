@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from saccade.ops.boxes import box_iou, iou
+from saccade.ops.compiled import compiled_as_numpy
 
 _BLOCK = 2048  # boxes that the reference compares at once: 2048^2 IoUs are 16 MiB
 
@@ -191,7 +191,7 @@ def _suppress_compiled(boxes: Tensor, groups: Tensor, iou_threshold: float, limi
     return torch.from_numpy(_scan(corners, groups.contiguous().numpy(), threshold, reach * 1.001, limit))
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled_as_numpy
 def _scan(boxes: np.ndarray, groups: np.ndarray, threshold: float, reach: float, limit: int) -> np.ndarray:
     """Compare each box only with the kept boxes of its group whose centres are near.
 
@@ -245,7 +245,7 @@ def _scan(boxes: np.ndarray, groups: np.ndarray, threshold: float, reach: float,
     return kept[:count]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled_as_numpy
 def _suppressed(
     i: int,
     boxes: np.ndarray,

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from saccade.ops.allocation import empty
+from saccade.ops.compiled import compiled
 from saccade.ops.roi_align import check_values, to_rois
 from saccade.ops.threads import in_threads
 
@@ -161,7 +161,7 @@ def _real(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _scan(
     maps: np.ndarray,
     images: np.ndarray,
@@ -187,7 +187,7 @@ def _scan(
                     out[r, c, i, j] = total / maps.dtype.type(max(pixels, 1))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _scatter(
     gradient: np.ndarray,
     images: np.ndarray,

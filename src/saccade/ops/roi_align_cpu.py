@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 from torch import Tensor
 
+from saccade.ops.compiled import compiled
 from saccade.ops.threads import in_threads
 
 _PAD = 16  # numbers between neighbouring rows of the buffer whose layout is turned: at 2^k rows share few cache sets
@@ -44,7 +44,7 @@ def backward(gradient: Tensor, regions: Tensor, rows: Tensor, total: Tensor, sam
     in_threads(work, total.shape[3], len(regions) * gradient[0].numel() * 8, shares=2)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _weigh(
     start: float, side: float, sampling_ratio: int, weight: np.ndarray, first: np.ndarray, last: np.ndarray
 ) -> None:
@@ -70,7 +70,7 @@ def _weigh(
             weight[p, high] += (place - low) / points
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _taps(
     row_weight: np.ndarray,
     rows: tuple[int, int],
@@ -91,7 +91,7 @@ def _taps(
     return taps
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _sum(target: np.ndarray, pixels: np.ndarray, index: np.ndarray, weight: np.ndarray, taps: int) -> None:
     """target [c] = the weighted sum of pixels [H W, c]; four at a time: fewer loads and stores of the target."""
     channels = len(target)
@@ -108,7 +108,7 @@ def _sum(target: np.ndarray, pixels: np.ndarray, index: np.ndarray, weight: np.n
             target[k] += w0 * a[k]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _forward(
     last: np.ndarray, regions: np.ndarray, rows: np.ndarray, out: np.ndarray, sampling_ratio: int, start: int, stop: int
 ) -> None:
@@ -136,7 +136,7 @@ def _forward(
                 target[k, p] = pooled[p, k]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _backward(
     gradient: np.ndarray,
     regions: np.ndarray,

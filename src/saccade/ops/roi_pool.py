@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from saccade.ops.allocation import empty
+from saccade.ops.compiled import compiled
 from saccade.ops.roi_align import check_values, to_rois
 from saccade.ops.threads import in_threads
 
@@ -252,7 +252,7 @@ def _real(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _replace_smaller(value: np.ndarray, where: np.ndarray, pixel: np.ndarray, number: np.int32) -> None:
     """Take the pixel of this number in the channels in which it is above the value; a choice, not a branch: SIMD."""
     for k in range(len(value)):
@@ -262,7 +262,7 @@ def _replace_smaller(value: np.ndarray, where: np.ndarray, pixel: np.ndarray, nu
         where[k] = number if above else w
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _keep_larger(value: np.ndarray, pixel: np.ndarray) -> None:
     """`_replace_smaller` where nobody asks for places: half the work."""
     for k in range(len(value)):
@@ -270,7 +270,7 @@ def _keep_larger(value: np.ndarray, pixel: np.ndarray) -> None:
         value[k] = x if x > v else v
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _turn(rows: np.ndarray, out: np.ndarray) -> None:
     """[P, c and more] -> [c, P]."""
     for k in range(out.shape[0]):
@@ -278,7 +278,7 @@ def _turn(rows: np.ndarray, out: np.ndarray) -> None:
             out[k, p] = rows[p, k]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _scan(
     last: np.ndarray,
     images: np.ndarray,
@@ -320,7 +320,7 @@ def _scan(
             _turn(found, place[i].reshape(channels, -1))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _scatter(
     gradient: np.ndarray, images: np.ndarray, place: np.ndarray, total: np.ndarray, start: int, stop: int
 ) -> None:

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import cv2
-import numba
 import numpy as np
 import torch
 
+from saccade.ops.compiled import compiled
 from saccade.ops.graph_segmentation import Graph
 from saccade.ops.nms import nms
 
@@ -228,7 +228,7 @@ def _regions(pixels: _PixelBins, labels: np.ndarray) -> Regions:
     return Regions(sizes, boxes, colour, texture, pairs)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _shapes(labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sizes [n], boxes [n, 4] and keys i n + j of neighbours i < j, the same pair many times, of regions [H, W]."""
     height, width = labels.shape
@@ -250,7 +250,7 @@ def _shapes(labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.
     return sizes, boxes, keys[:p]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _histograms(labels: np.ndarray, bins: np.ndarray, count: int, size: int) -> np.ndarray:
     """[n, c size] float32 of sum 1: how often each bin of [H, W, c] occurs in each region of [H, W]."""
     height, width, channels = bins.shape
@@ -265,7 +265,7 @@ def _histograms(labels: np.ndarray, bins: np.ndarray, count: int, size: int) -> 
     return found
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _similarity(i: int, j: int, regions: Regions, weights: np.ndarray, area: float) -> float:
     """Equations 1 to 4: intersections of histograms, small regions first, regions that fit into each other first."""
     sizes, boxes = regions.sizes, regions.boxes
@@ -283,7 +283,7 @@ def _similarity(i: int, j: int, regions: Regions, weights: np.ndarray, area: flo
     return total + weights[3] * (1 - (hull - sizes[i] - sizes[j]) / area)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _room_for_all(regions: Regions) -> Regions:
     """The same regions in front, and behind them places for what they are merged to: 2 n - 1 in all."""
     n = len(regions.sizes)
@@ -295,7 +295,7 @@ def _room_for_all(regions: Regions) -> Regions:
     return Regions(sizes, boxes, colour, texture, regions.pairs)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _join(i: int, j: int, new: int, regions: Regions) -> None:
     """Make region `new` of regions i and j: histograms are means by size (section 3.2.2)."""
     sizes, boxes = regions.sizes, regions.boxes
@@ -307,7 +307,7 @@ def _join(i: int, j: int, new: int, regions: Regions) -> None:
     boxes[new, 2:] = np.maximum(boxes[i, 2:], boxes[j, 2:])
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _group(regions: Regions, weights: np.ndarray, area: float) -> tuple[np.ndarray, np.ndarray]:
     """[2 n - 1, 4] int32 boxes of the regions and of what they are merged to, in that order (algorithm 1), and the two
     [n - 1, 2] that made each of the latter."""

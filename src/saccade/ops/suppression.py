@@ -18,13 +18,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from saccade.errors import UsageError, suggest
 from saccade.ops.boxes import box_iou
+from saccade.ops.compiled import compiled_as_numpy
 from saccade.ops.nms import batched_nms
 
 FORMS = {
@@ -195,7 +195,7 @@ def _fade_compiled(
     return torch.from_numpy(rows), torch.from_numpy(values)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled_as_numpy
 def _fade(
     boxes: np.ndarray, left: np.ndarray, groups: np.ndarray, threshold: float, limit: int, sigma: float
 ) -> tuple[np.ndarray, np.ndarray]:

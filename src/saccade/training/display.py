@@ -65,6 +65,7 @@ class Display:
         )
         self.task = self.bar.add_task("training", total=1.0, news="")
         self.stage = ""  # the one of several that is made, with a comma
+        self.advice = ": see --workers, cache"  # on waiting for images; said once
         self.begun = time.monotonic()
         self.from_progress: float | None = None
 
@@ -106,7 +107,8 @@ class Display:
         scored = f"  validation loss {sum(held_out.values()):.4f}" if held_out else ""
         scored += "" if value is None else f"  {metric} {value:.4f}"
         rate, waiting = row["images_per_second"], row["waiting"]
-        held_up = f" (waits for images {waiting:.0%} of the time: see --workers, cache)" if waiting >= WAITING else ""
+        held_up = "" if waiting < WAITING else f" (waits for images {waiting:.0%} of the time{self.advice})"
+        self.advice = "" if held_up else self.advice
         self.say(f"epoch {row['epoch']}  {row['minutes']:.1f} min  {losses}  {rate:.1f} images/s{held_up}{scored}")
         if self.on_epoch is not None:
             self.on_epoch(dict(row))

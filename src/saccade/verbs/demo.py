@@ -10,6 +10,7 @@ from rich.console import Console
 
 from saccade.data.scenes import write_scenes
 from saccade.errors import UsageError, suggest
+from saccade.machine.files import make_folder
 from saccade.machine.paths import at_home
 from saccade.tasks.contract import task_of
 from saccade.tasks.table import TASKS
@@ -41,6 +42,7 @@ def demo(
     data, run = out / f"{task}-scenes-{show.side}", out / f"{task}-run"
     console.print(f"1. scenes of handwritten digits on photographs: {data}")
     if not data.exists():
+        make_folder(out)
         write_scenes(data, task, show.images, seed=0, size=show.side)
     console.print(
         f"2. training {show.model} from scratch: {show.epochs} passes over the scenes, {minutes:g} minutes at most"
