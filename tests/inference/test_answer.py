@@ -278,7 +278,15 @@ def test_threshold_iou_and_classes_of_one_call(finds: Predictor) -> None:
     for way in (2.5, [-1], [None], 99):
         with pytest.raises(UsageError, match="is none of this model; allowed: "):
             finds.predict(noise(), classes=way)
-    for wrong in ({"threshold": 2.0}, {"threshold": "high"}, {"iou": -1.0}, {"classes": ["cow"]}):
+    for wrong in (
+        {"threshold": 2.0},
+        {"threshold": "high"},
+        {"iou": -1.0},
+        {"iou": "x"},
+        {"tile": "x"},
+        {"camera": 3},
+        {"classes": ["cow"]},
+    ):
         with pytest.raises(UsageError):
             finds.predict(noise(), **wrong)  # type: ignore[arg-type]
 

@@ -102,7 +102,7 @@ def test_the_scope_sets_the_rule() -> None:
     [
         ({"form": "sof"}, "did you mean 'soft'"),
         ({"iou": 1.5}, "iou is 1.5, allowed: 0 to 1"),
-        ({"form": "soft", "sigma": 0.0}, "sigma is 0, allowed: above 0"),
+        ({"form": "soft", "sigma": 0.0}, "sigma is 0.0, allowed: above 0"),
         ({"form": "soft", "iou": 0.5}, "iou is for hard and soft_linear"),
         ({"form": "soft_linear", "sigma": 0.5}, "sigma is for nms soft, not for soft_linear"),
     ],

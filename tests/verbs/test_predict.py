@@ -190,6 +190,8 @@ def test_sources_that_are_not_there(
     runs: dict[str, Path], images: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
     for source, says in (("nothing.png", "no such image"), ("*.gif", "pattern"), (tmp_path / "empty", "no image in")):
         with pytest.raises(DataError, match=says):
             saccade.predict(runs["classify"], source)
@@ -199,8 +201,14 @@ def test_sources_that_are_not_there(
         saccade.predict(runs["detect"], "camera:0", out=tmp_path, save="crops")
     with pytest.raises(UsageError, match="camera:0"):
         saccade.predict(runs["classify"], "camera:front")
+    for wrong in (b"bytes", [b"bytes"], 2.5, np.zeros((2, 2, 3), np.uint8)):
+        with pytest.raises(UsageError, match="is no source; allowed: paths"):
+            saccade.predict(runs["classify"], wrong)
+    for name in ("batch", "frames"):
+        with pytest.raises(UsageError, match="batch and frames are at least 1, not 0"):
+            saccade.predict(runs["classify"], images, **{name: 0})
     with pytest.raises(UsageError, match="is the folder of a run"):
-        saccade.predict(runs["classify"], images, out=runs["classify"])
+        saccade.predict(runs["classify"], images, out=tmp_path / "run")
     with pytest.raises(DataError, match="camera:99: no such camera"):
         saccade.predict(runs["classify"], "camera:99")
     assert capfd.readouterr().err == ""  # of OpenCV

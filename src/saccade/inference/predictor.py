@@ -184,7 +184,7 @@ class Predictor:
         rule, shown = self._rule(iou), self._shown(threshold, classes)
         if tile is not None and given is not None:
             raise UsageError("tile: boxes are given for whole pictures; a tile has none")
-        tiling = Tiling(tile) if isinstance(tile, int) else tile
+        tiling = tile if tile is None or isinstance(tile, Tiling) else Tiling(tile)
         if isinstance(image, list | tuple):
             if given is not None or camera is not None:
                 raise UsageError("boxes and a camera are given with one picture, not with a list of them")
@@ -241,6 +241,8 @@ class Predictor:
             raise UsageError("this model is given boxes with each image (proposals); there are none")
         if camera is None and find_task(self.task).cuboids:
             raise UsageError("this model answers in metres and needs the camera of each image; there is none")
+        if camera is not None and not find_task(self.task).cuboids:
+            raise UsageError(f"a camera is given to models that answer in metres; this one is to {self.task}")
         if given is not None and self.preprocessing.proposals is None and not self.preprocessing.one_person:
             raise UsageError("boxes (proposals) are given to a model that takes none")
         if isinstance(image, np.ndarray):

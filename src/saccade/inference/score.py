@@ -55,6 +55,11 @@ class Pass:
     tiling: Tiling | None = None  # in which tiles images are looked at, if in any
     rect: bool = False  # without most of the padding of images (`Predictor.set_rect`)
 
+    def __post_init__(self) -> None:
+        """Raises UsageError for a batch that cannot be."""
+        if self.batch is not None and self.batch < 1:
+            raise UsageError(f"batch is {self.batch}, allowed: at least 1")
+
 
 def score(
     predictor: Predictor,

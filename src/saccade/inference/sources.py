@@ -5,8 +5,9 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 from saccade.data.formats.listing import images_to_look_at
 from saccade.data.video import SUFFIXES, camera_number
@@ -21,6 +22,19 @@ def refuse_address(source: str | os.PathLike[str]) -> None:
     text = os.fspath(source)
     if _ADDRESS.fullmatch(text) and not Path(text).exists():
         raise UsageError(f"{text}: addresses are not opened; save what stands there, or let a stream be a camera here")
+
+
+def paths_of(sources: str | Path | Iterable[str | Path]) -> list[str | Path]:
+    """The sources one by one, a camera's number as text. Raises UsageError for what is no path."""
+    several = isinstance(sources, Iterable) and not isinstance(sources, str | bytes | bytearray | memoryview)
+    every: list[Any] = list(cast("Iterable[Any]", sources)) if several else [sources]
+    for source in every:
+        if not isinstance(source, str | Path | int):
+            raise UsageError(
+                f"{type(source).__name__} is no source; allowed: paths of pictures, folders and videos, and cameras. "
+                "Bytes, arrays and PIL images are answered by saccade.load(RUN).predict(PICTURE)"
+            )
+    return [str(source) if isinstance(source, int) else source for source in every]
 
 
 def expand(sources: Sequence[str | Path]) -> tuple[list[Path], list[str]]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,8 +60,8 @@ class Tiling:
     overlap: int | None = None
 
     def __post_init__(self) -> None:
-        if self.side < 2 * ALIGNED:
-            raise UsageError(f"tile is {self.side}, allowed: at least {2 * ALIGNED} pixels")
+        if not isinstance(self.side, Integral) or self.side < 2 * ALIGNED:
+            raise UsageError(f"tile is {self.side!r}, allowed: at least {2 * ALIGNED} pixels")
         most = self.side // ALIGNED * ALIGNED // 2
         if self.overlap is not None and not (self.overlap >= 0 and _rounded_up(self.overlap) <= most):
             raise UsageError(f"overlap is {self.overlap}, allowed: 0 to {most}, half of the tile")

@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -50,10 +51,10 @@ class NmsRule:
     def __post_init__(self) -> None:
         if self.form not in FORMS:
             raise UsageError(f"nms {self.form!r}: {suggest(self.form, FORMS)}")
-        if self.iou is not None and not 0 <= self.iou <= 1:
-            raise UsageError(f"iou is {self.iou:g}, allowed: 0 to 1")
-        if self.sigma is not None and not (self.sigma > 0 and math.isfinite(self.sigma)):
-            raise UsageError(f"sigma is {self.sigma:g}, allowed: above 0")
+        if self.iou is not None and not (isinstance(self.iou, Real) and 0 <= self.iou <= 1):
+            raise UsageError(f"iou is {self.iou!r}, allowed: 0 to 1")
+        if self.sigma is not None and not (isinstance(self.sigma, Real) and 0 < self.sigma < math.inf):
+            raise UsageError(f"sigma is {self.sigma!r}, allowed: above 0")
         if self.iou is not None and self.form == "soft":
             raise UsageError("nms soft lowers scores by any IoU; iou is for hard and soft_linear")
         if self.sigma is not None and self.form != "soft":

@@ -79,7 +79,7 @@ def compare(
     """
     start = time.monotonic()
     folder = None if out is None else results_folder(Path(at_home(out)))
-    opened = open_runs([Path(at_home(run)) for run in runs])
+    opened = open_runs([Path(at_home(run)) for run in ([runs] if isinstance(runs, str | Path) else runs)])
     shared, task = share_images(opened), opened[0].plan.task
     metric = TASKS[task].metric
     console = Console(stderr=True, quiet=not progress, soft_wrap=True)

@@ -32,7 +32,7 @@ from saccade.inference.recording import (
 )
 from saccade.inference.regions import answer_for_boxes, answer_in_frames, boxes_for, names_boxes
 from saccade.inference.saving import Saving, saved_forms
-from saccade.inference.sources import expand
+from saccade.inference.sources import expand, paths_of
 from saccade.inference.tiles import Tiling, check_tiles, predict_each_in_tiles, tiling_of
 from saccade.inference.video import Frame, Pace, behind, predict_frames
 from saccade.inference.window import Window
@@ -166,8 +166,7 @@ def answers(
 ) -> Iterator[Answer]:
     """The answers of `predict` one after another, each when it is written. Arguments and errors are those of it; but
     DataError also comes behind the answers where an image could not be read, or a video is cut off."""
-    sources = [sources] if isinstance(sources, str | Path) else list(sources)
-    images, videos = expand([at_home(source) for source in sources])
+    images, videos = expand([at_home(source) for source in paths_of(sources)])
     predictor = options.load(run)
     predictor.set_rect() if options.rect else None
     form = _Form.of_options(options, predictor)
@@ -246,6 +245,8 @@ class _Form:
     @classmethod
     def of_options(cls, options: Options, predictor: Predictor) -> _Form:
         """What is asked for, of which the predictor computes no more; raises UsageError where it cannot be had."""
+        if (least := min(options.batch, 1 if options.frames is None else options.frames)) < 1:
+            raise UsageError(f"batch and frames are at least 1, not {least}")
         labels = None if options.classes is None else labels_of(options.classes, predictor.classes)
         form = cls(predictor.shown_from(options.threshold), options.masks, labels)
         predictor.least_score = form.least
@@ -264,8 +265,7 @@ class _Form:
 
 
 def _folder(out: Path, sources: Sequence[Path], names: Sequence[str]) -> Path:
-    """The folder `out` for files of these names. Raises UsageError where one of them is a source, by whatever link, and
-    for the folder of a run."""
+    """The folder `out` for files of these names. Raises UsageError where one is a source, by whatever link."""
     there = {(found.st_dev, found.st_ino) for source in sources if source.exists() for found in [source.stat()]}
     for target in (out / name for name in names):
         if target.exists() and (target.stat().st_dev, target.stat().st_ino) in there:
