@@ -89,7 +89,11 @@ def _of_objects(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> fl
 
 def _pairs(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> Sequence[tuple[int, int]]:
     """Rows of one class and nearly one box, each taken once; the surest first."""
-    near = box_iou(mine["boxes"].double(), theirs["boxes"].double())
+    ours, others = mine["boxes"].double(), theirs["boxes"].double()
+    near = box_iou(ours, others)
+    if near.numel():  # of a box thinner than rounding the IoU says nothing
+        apart = (ours[:, None] - others).abs().amax(-1) / others.abs().max().clamp(min=1)
+        near = near.masked_fill(apart <= TOLERANCE, 1.0).where(near < NEAR, near)
     near = near.masked_fill(mine["labels"][:, None] != theirs["labels"], 0.0)
     pairs = []
     for i in range(len(near)):
