@@ -242,7 +242,9 @@ def warnings_of(runs: Sequence[Finished], shared: Shared, results: Sequence[Resu
     if count < FEW:
         found.append(f"{count} images are few: only large differences can be told from chance on them.")
     recordings = results[0].recordings
-    if recordings:
+    if recordings == 1:
+        found.append("All images are of one recording: how the runs differ on another cannot be said from them.")
+    elif recordings:
         found.append(f"The images are of {recordings} recordings; the intervals resample recordings, not images.")
     if len({frozenset(row["losses"]) for run in runs for row in run.rows[-1:]}) > 1:
         found.append("The runs have different losses: their curves of the loss cannot be compared in height.")

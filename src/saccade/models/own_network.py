@@ -161,7 +161,8 @@ def _find_side(build: Any, config: Any, where: str) -> int:
         if shape != [_EXAMPLES, _CLASSES]:
             raise UsageError(
                 f"{where}: its forward gives {shape} for {_EXAMPLES} images of {side}x{side} and {_CLASSES} classes; "
-                f"a classifier gives logits [{_EXAMPLES}, {_CLASSES}]"
+                f"a plain network is a classifier, which gives logits [{_EXAMPLES}, {_CLASSES}]; one for another task "
+                "needs Config, loss and predict (docs/own_network.md, 2)"
             )
         return side
     assert first is not None
