@@ -75,6 +75,7 @@ def test_one_object_is_read_with_its_box(example: Printed, tmp_path: Path) -> No
     assert all(len(record.things) == 1 for record in dataset.records)
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_compare_runs(example: Printed, tmp_path: Path) -> None:
     """An epoch without a measurement is no point of the score's line."""
     for name, best in (("small", 0.25), ("large", 0.5)):
