@@ -19,16 +19,17 @@ def same_minutes(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_a_model_of_class_maps_stands_beside_mask_rcnn_and_is_scored_by_objects(same_minutes: Any) -> None:
     def words(model: str, task: str) -> tuple[str, str]:
-        train, score = same_minutes.commands(model, same_minutes.TASKS[task], Path("d"), Path("f"), ["--minutes=1"])
+        asked = same_minutes.TASKS[task]
+        train, score = same_minutes.commands(model, asked, Path("d"), Path("f"), ["--minutes=1"], "val")
         return " ".join(train[3:]), " ".join(score[3:])
 
     assert same_minutes.TASKS["nuclei"].models == ("mask_rcnn_small", "unet")
     train, score = words("unet", "nuclei")
     assert train == "train unet d --out=f/run --device=cpu --set border_class=2 --minutes=1"
-    assert score == "evaluate f/run d --out=f/scored --device=cpu --instances"
+    assert score == "evaluate f/run d --out=f/scored --device=cpu --split val --instances"
     train, score = words("mask_rcnn_small", "nuclei")
     assert train == "train mask_rcnn_small d --out=f/run --device=cpu --size 320 --minutes=1"
-    assert score == "evaluate f/run d --out=f/scored --device=cpu"
+    assert score == "evaluate f/run d --out=f/scored --device=cpu --split val"
     train, score = words("unet", "isbi")  # class maps are the truth there
     assert "border_class" not in train
     assert "--instances" not in score

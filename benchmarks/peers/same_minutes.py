@@ -257,21 +257,24 @@ def score_peer(data: Path, folder: Path) -> dict[str, Any]:
     return {"metrics": result["metrics"], "per_class": result["per_class"], "images": len(records)}
 
 
-def commands(model: str, task: Task, data: Path, folder: Path, given: list[str]) -> tuple[list[str], list[str]]:
-    """What trains one of Saccade's models, and what scores it. Where objects with masks are asked of a model that
-    segments, it learns class maps with borders, from crops of images of their own size, and watershed finds them."""
+def commands(
+    model: str, task: Task, data: Path, folder: Path, given: list[str], part: str
+) -> tuple[list[str], list[str]]:
+    """What trains one of Saccade's models, and what scores it on a part of the data. Where objects with masks are asked
+    of a model that segments, it learns class maps with borders, from crops of images of their own size, and watershed
+    finds them."""
     saccade, run = [sys.executable, "-m", "saccade"], str(folder / "run")
     of_pixels = task.metrics == _OBJECTS and "segment" in model_module(model).TASKS
     flags = ("--set", "border_class=2") if of_pixels else task.flags
     train = [*saccade, "train", model, str(data), f"--out={run}", "--device=cpu", *flags, *given]
     score = [*saccade, "evaluate", run, str(data), f"--out={folder / 'scored'}", "--device=cpu"]
-    score += ["--split", judged(read(data))]
+    score += ["--split", part]
     return train, [*score, "--instances"] if of_pixels else score
 
 
 def run_saccade(model: str, task: Task, data: Path, folder: Path, given: list[str], threads: int) -> dict[str, Any]:
     run = folder / "run"
-    train, scoring = commands(model, task, data, folder, given)
+    train, scoring = commands(model, task, data, folder, given, judged(read(data)))
     cores = timed(train, folder, threads)
     timed(scoring, folder, threads)
     found = json.loads((folder / "scored" / "metrics.json").read_text(encoding="utf-8"))
