@@ -180,6 +180,7 @@ def _roi_pool(
     if not overlapping:
         raise UsageError("this model cannot be written as ONNX, whose MaxRoiPool knows no bins without overlap")
     op = _standard()
+    rois = op.CastLike(rois, features)  # SPP-net's windows come in float64
     out = op.MaxRoiPool(features, rois, pooled_shape=[height, width], spatial_scale=spatial_scale)
     return out, _ints(op, -1)  # where the maxima lie is asked in training alone
 
