@@ -21,7 +21,7 @@ demo: $(STAMP)
 	$(BIN)/saccade demo
 
 test: $(STAMP) lint
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m 'not slow' -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist worksteal
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m 'slow or hypothesis' --hypothesis-profile=explore

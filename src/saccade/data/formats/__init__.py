@@ -92,7 +92,7 @@ def recognise(path: str | Path, task: str | None = None) -> str:
         DataError: nothing there, no image, or no format fits; says what was seen and what was looked for. Folders of
             classes in which a labelling tool has left its files: which of both is meant is not guessed.
     """
-    root = _place(path)
+    root = _place(place_of(path))
     if run := describe_run(root):
         raise DataError(f"{root}: {run}")
     maps_asked = task is not None and find_task(task).semantic
@@ -217,8 +217,6 @@ def _place(path: str | Path) -> Path:
     """The folder or file at `path`; where its last folder has no name of its own (`.`, `x/..`, `data.yaml` in `.`), as
     an absolute path, so that a set reads and is called the same from inside and from outside."""
     root = Path(path)
-    if not root.exists():
-        raise DataError(not_there(root, "file or folder"))
     if root.is_file() and (archive := describe_archive(root)):
         raise DataError(f"{root}: {archive}")
     folder = root if root.is_dir() else root.parent
