@@ -79,8 +79,8 @@ def cases() -> Iterator[Case]:
 def layer_of(case: Case) -> nn.Conv2d | nn.ConvTranspose2d:
     kind = nn.ConvTranspose2d if case.transposed else nn.Conv2d
     inside, out = case.channels * case.groups, case.out * case.groups
-    padding = tuple(case.dilation * (size - 1) // 2 for size in case.kernel)
-    return kind(inside, out, case.kernel, case.stride, padding, dilation=case.dilation, groups=case.groups)
+    height, width = (case.dilation * (size - 1) // 2 for size in case.kernel)
+    return kind(inside, out, case.kernel, case.stride, (height, width), dilation=case.dilation, groups=case.groups)
 
 
 def answers(layer: nn.Module, x: Tensor, layout: torch.memory_format, upstream: Tensor | None) -> list[Tensor]:
@@ -128,7 +128,7 @@ def apart(cases: list[Case], mended: bool, seconds: float) -> list[str]:
     process = context.Process(target=work)
     process.start()
     theirs.close()
-    found = []
+    found: list[str] = []
     with contextlib.suppress(EOFError):  # it has ended before its last answer
         while len(found) < len(cases) and ours.poll(seconds):
             found.append(str(ours.recv()))
@@ -136,11 +136,12 @@ def apart(cases: list[Case], mended: bool, seconds: float) -> list[str]:
     if hangs:
         process.kill()
     process.join()
-    if process.exitcode == 0:
+    status = process.exitcode or 0
+    if status == 0:
         return found
     if len(cases) > 1:
         return [apart([case], mended, seconds)[0] for case in cases]
-    ending = signal.Signals(-process.exitcode).name if process.exitcode < 0 else f"status {process.exitcode}"
+    ending = signal.Signals(-status).name if status < 0 else f"status {status}"
     return ["hangs" if hangs else ending]
 
 

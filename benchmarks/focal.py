@@ -104,7 +104,8 @@ def look(folder: Path, data: Path, images: int = 32) -> dict[str, float]:
     kept = folder / "anchors.json"
     if not kept.is_file():
         predictor = saccade.load(folder, "cpu", "fp32")
-        dataset, network = read(data, "detect"), predictor.network
+        dataset = read(data, "detect")
+        network: Any = predictor.network  # RetinaNet
         records = [record for record in dataset.records if record.things][:images]
         empty = full = loss_of_empty = loss = 0.0
         for record in records:

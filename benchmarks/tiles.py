@@ -16,6 +16,7 @@ import multiprocessing
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -77,7 +78,9 @@ def main() -> None:
     for model in given.models.split(","):
         predictor = predictor_of(model, given.precision)
         for side in map(int, given.sides.split(",")):
-            pixels, times, maps = photograph(side), ([], []), [None, None]  # type: ignore[var-annotated]
+            pixels = photograph(side)
+            times: tuple[list[float], list[float]] = ([], [])
+            maps: list[Any] = [None, None]
             for _ in range(given.rounds + 1):  # the first warms up
                 for way, tile in enumerate((None, given.tile)):
                     start = time.process_time()

@@ -5,6 +5,7 @@ a package; the names of its tensors are those of models/segmenters/segnet.py, so
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torchvision
@@ -30,12 +31,12 @@ class SegNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.trunk = nn.Module()
+        self.trunk: Any = nn.Module()
         self.trunk.features = torchvision.models.vgg16_bn(weights=None).features
         self.pool, self.unpool = nn.MaxPool2d(2, return_indices=True), nn.MaxUnpool2d(2)
-        self.decoder = nn.Module()
+        self.decoder: Any = nn.Module()
         widths = [(512, 512, 512, 512), (512, 512, 512, 256), (256, 256, 256, 128), (128, 128, 64), (64, 64)]
-        stages = [[Block(a, b) for a, b in pairwise(row)] for row in widths]
+        stages: list[list[nn.Module]] = [[Block(a, b) for a, b in pairwise(row)] for row in widths]
         stages[-1].append(nn.Conv2d(64, CLASSES, 3, padding=1))
         self.decoder.stages = nn.ModuleList(nn.Sequential(*blocks) for blocks in stages)
 

@@ -24,6 +24,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ class Task:
 
     minutes: float
     metrics: tuple[str, ...]  # of the table; the first one decides
-    peers: dict[str, tuple[str, ...]]  # name -> options of the peers' script
+    peers: Mapping[str, tuple[str, ...]]  # name -> options of the peers' script
     script: str
     models: tuple[str, ...]
     flags: tuple[str, ...]  # of `saccade train`

@@ -22,7 +22,7 @@ def settle(model: nn.Module, images: Tensor) -> None:
     With the statistics of initialisation (0 and 1) the activations of deep networks overflow or vanish, and an error in
     the statistics could not be seen.
     """
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms: list[Any] = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
         nn.init.uniform_(norm.weight, 0.7, 1.3)
         nn.init.normal_(norm.bias, std=0.2)

@@ -53,16 +53,17 @@ def enliven(model: nn.Module, task: str) -> None:
     """Statistics and biases as a trained network might have them: nothing dies out, and few boxes pass."""
     generator = torch.Generator().manual_seed(0)
     for name, module in model.named_modules():
+        layer: Any = module
         if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1, generator=generator)
-            module.running_var.uniform_(0.8, 1.2, generator=generator)
+            layer.running_mean.normal_(0, 0.1, generator=generator)
+            layer.running_var.uniform_(0.8, 1.2, generator=generator)
         if task in OBJECTS and isinstance(module, nn.Conv2d | nn.Linear) and name.endswith("cls_score"):
             with torch.no_grad():
-                module.weight.normal_(0, 0.1, generator=generator)
-                module.bias[0] += 4
+                layer.weight.normal_(0, 0.1, generator=generator)
+                layer.bias[0] += 4
         if task in OBJECTS and "classification_head.module_list" in name and isinstance(module, nn.Conv2d):
             with torch.no_grad():
-                module.bias.view(-1, 91)[:, 0] += 6
+                layer.bias.view(-1, 91)[:, 0] += 6
 
 
 def predict(images: torch.Tensor) -> Any:

@@ -87,7 +87,7 @@ class Side:
         line = self.process.stdout.readline()
         if not line:
             self.log.seek(0)
-            raise SystemExit(f"{self.process.args} ended:\n{self.log.read().decode(errors='replace')[-3000:]}")
+            raise SystemExit(f"{self.process.args!r} ended:\n{self.log.read().decode(errors='replace')[-3000:]}")
         return line
 
     def step(self) -> tuple[float, int]:

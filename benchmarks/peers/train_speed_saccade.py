@@ -50,7 +50,6 @@ def main() -> None:
         config=None,
         flags=flags,
         weights=None,
-        stored=None,
     )
     model = plan.module.Model(plan.config).eval()
     with FlopCounterMode(display=False) as flops, torch.no_grad():

@@ -65,7 +65,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         clip = options.clip or write_clip(Path(folder) / "clip.avi", options.frames, options.side)
         for pair in options.pairs.split(","):
-            compare(*pair.split(":"), clip, options)
+            ours, theirs = pair.split(":")
+            compare(ours, theirs, clip, options)
 
 
 def compare(ours: str, theirs: str, clip: Path, options: argparse.Namespace) -> None:
