@@ -1,7 +1,7 @@
 """Peer of the task cifar: the ResNet-20 of He et al. 2016 (sec. 4.2) by a plain one-cycle script.
 
-SGD with Nesterov momentum, weight decay 5e-4, batch 128, mirror and pad-4 crop, bf16 autocast, channels last, no label
-smoothing; images at their own size, kept in memory. Runs in the peers' environment; `same_minutes.py` starts it.
+SGD with Nesterov momentum, weight decay 5e-4, batch 128, mirror and pad-4 crop, bf16 as in one_cycle.py, channels last,
+no label smoothing; images at their own size, kept in memory. Runs in the peers' environment; `same_minutes.py` starts it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from one_cycle import fit
+from one_cycle import autocast, fit
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -112,7 +112,7 @@ def main() -> None:
 
     stream = batches(train, labels, arguments.seed)
     facts = fit(model, optimizer, stream, F.cross_entropy, score_of, arguments.minutes, PEAK, WARM)
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+    with torch.inference_mode(), autocast():
         scores = logits_of(model).softmax(1)
     np.savez(arguments.out / "predictions.npz", scores=scores.numpy())
     facts |= {"torch": torch.__version__, "parameters": sum(p.numel() for p in model.parameters())}

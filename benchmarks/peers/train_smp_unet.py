@@ -1,9 +1,9 @@
 """Peer of the tasks camvid and isbi: segmentation_models_pytorch's U-Net with a ResNet-18 encoder, from scratch.
 
 AdamW (1e-3, weight decay 0.01) in one cycle, cross entropy that leaves void out, mirror, random scale and crop (with
---turn also quarter turns and upside-down mirrors, for pictures that have no up), bf16 autocast, channels last; images
-in memory. Predictions are class maps of the original size, taken to it by nearest neighbour. Runs in the peers'
-environment; `same_minutes.py` starts it.
+--turn also quarter turns and upside-down mirrors, for pictures that have no up), bf16 as in one_cycle.py, channels
+last; images in memory. Predictions are class maps of the original size, taken to it by nearest neighbour. Runs in the
+peers' environment; `same_minutes.py` starts it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import segmentation_models_pytorch as smp
 import torch
-from one_cycle import fit
+from one_cycle import autocast, fit
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -137,7 +137,7 @@ def main() -> None:
     facts = fit(model, optimizer, stream, loss_of, score_of, arguments.minutes, PEAK, WARM)
     folder = arguments.out / "predictions"
     folder.mkdir(exist_ok=True)
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+    with torch.inference_mode(), autocast():
         for number, (row, (image, _)) in enumerate(zip(manifest["val"], val, strict=True)):
             size = (row["size"][1], row["size"][0])
             answer = cv2.resize(predict(model, image), size, interpolation=cv2.INTER_NEAREST_EXACT)

@@ -69,6 +69,25 @@ def test_dilated_in_bfloat16_over_a_wide_map(channels: int, groups: int) -> None
     torch.testing.assert_close(conv.weight.grad, expected, rtol=0.02, atol=0.5)  # sums over 2 x 32 x 32 places
 
 
+@pytest.mark.parametrize(("capability", "mended"), [("AVX2", True), ("AVX512", False)])
+def test_wide_layers_are_taken_in_plain_layout_where_that_is_faster(
+    capability: str, mended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    torch.manual_seed(0)
+    exact = nn.Conv2d(1024, 128, 3, padding=2, dilation=2).to(memory_format=torch.channels_last)
+    ours = copy.deepcopy(exact)
+    mend(ours)
+    assert ("_conv_forward" in vars(ours)) == mended
+    x = torch.randn(2, 1024, 5, 6).contiguous(memory_format=torch.channels_last)
+    for conv in (exact, ours):
+        conv(x).square().sum().backward()
+    for one, other in zip(ours.parameters(), exact.parameters(), strict=True):
+        assert one.grad is not None
+        assert one.grad.stride() == one.stride()
+        torch.testing.assert_close(one.grad, other.grad)
+
+
 def test_gradients_in_double_precision() -> None:
     for conv in convolutions():
         mend(conv.double())

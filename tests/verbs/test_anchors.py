@@ -75,6 +75,9 @@ def test_what_cannot_be_fitted(tmp_path: Path) -> None:
         saccade.anchors(tmp_path, k=0)
     with pytest.raises(UsageError, match="allowed: at least 1 pixel"):
         saccade.anchors(tmp_path, k=1, size=0)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UsageError, match="is the folder of a run"):
+        saccade.anchors(tmp_path, k=2, out=tmp_path)
 
 
 @pytest.mark.parametrize(

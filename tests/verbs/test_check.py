@@ -95,6 +95,13 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         check(root, out=tmp_path / "file" / "sheet.png")
 
 
+def test_the_sheet_goes_into_no_run(tmp_path: Path) -> None:
+    root = _masks(tmp_path / "set")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UsageError, match="is the folder of a run"):
+        check(root, out=tmp_path)
+
+
 def test_the_sheet_takes_the_place_of_no_image(tmp_path: Path) -> None:
     photo = tmp_path / "a" / "1.png"
     _photo(photo, 1)

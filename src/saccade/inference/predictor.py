@@ -30,7 +30,7 @@ from saccade.inference.pixels import ClassMaps, PixelObjects, Pixels
 from saccade.inference.several import answer_each
 from saccade.inference.tiles import Tiling, predict_in_tiles
 from saccade.inference.trained import Trained, open_run
-from saccade.inference.video import Frame, Pace, predict_frames, show_frames
+from saccade.inference.video import Frame, Pace, predict_frames
 from saccade.machine.device import autocast, has_fast_bf16, pick_device
 from saccade.machine.memory import keep_freed_memory
 from saccade.machine.paths import at_home
@@ -302,8 +302,7 @@ class Predictor:
             return self.answer(pixels, None if boxes is None else boxes(pixels), camera)
 
         footage = Footage(f"camera:{source}" if isinstance(source, int) else at_home(str(source)))
-        found = predict_frames(self, footage, Pace(frames, batch), None if boxes is None else answer)
-        return show_frames(found, shown)
+        return predict_frames(self, footage, Pace(frames, batch), None if boxes is None else answer, shown)
 
     @torch.inference_mode()
     def predict_batches(

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -26,7 +26,7 @@ from saccade.data.loader import collate
 from saccade.data.types import Annotation, Sample
 from saccade.data.video import Footage, Still
 from saccade.errors import DataError
-from saccade.inference.answer import Answer, Shown, answer_of
+from saccade.inference.answer import Answer, Shown
 
 if TYPE_CHECKING:
     from saccade.inference.predictor import Predictor
@@ -73,12 +73,14 @@ def predict_frames(
     footage: Footage,
     pace: Pace = Pace(),
     answer: Callable[[np.ndarray], Annotation] | None = None,
+    shown: Shown | None = None,
 ) -> Generator[Frame]:
     """The frames of `footage` with answers, in order: all of a file, the newest of a camera.
 
     Args:
         answer: the answer for the pixels of a frame, where this is more than the network's for the whole of it, as for
             the people that a detector finds there (`inference.regions.answer_in_boxes`).
+        shown: what is given of the answers; None: all.
 
     Raises:
         DataError: behind the answers, see `Footage.stills`.
@@ -113,6 +115,7 @@ def predict_frames(
     else:
         stills = ahead(footage.stills(pace.most), ROOM, pace.stop)
         groups = ahead(prepared(stills, pace.batch), max(1, ROOM // pace.batch), pace.stop)
+    shown = shown or Shown(predictor.task, predictor.classes, None, None)
     last, count, rate, moments = -1, 0, 0.0, deque([(time.monotonic(), 0)])
     with closing(groups):
         for group in groups:
@@ -120,18 +123,10 @@ def predict_frames(
                 rate = _rate(moments, len(group)) if place == 0 else rate
                 still = seen.still
                 dropped = still.number - last - 1
-                named = answer_of(found, predictor.task, predictor.classes, still.pixels)
-                yield Frame(still.number, still.time, still.pixels, named, dropped, rate)
+                yield Frame(still.number, still.time, still.pixels, shown.of(found, still.pixels), dropped, rate)
                 last, count = still.number, count + 1
             if count == pace.most or pace.stop():
                 return
-
-
-def show_frames(frames: Generator[Frame], shown: Shown) -> Generator[Frame]:
-    """The frames with what is shown of their answers."""
-    with closing(frames):
-        for frame in frames:
-            yield replace(frame, answer=shown.of(frame.answer, frame.pixels))
 
 
 def _rate(moments: deque[tuple[float, int]], frames: int) -> float:

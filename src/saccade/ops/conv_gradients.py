@@ -7,6 +7,8 @@
   the weights is NaN where the map is wider than about 30 pixels. It is taken in float32.
 - Depthwise in bfloat16: the gradient of the input with a stride above 1 is left to a plain reference loop (6 to 100
   times slower), that of the weights with a kernel above 3 x 3 to a slow one (2 to 4 times). Both are taken in float32.
+- Wide, in float32 with AVX2, channels last: the gradient of the weights takes up to 2.7 times as long as from maps in
+  plain layout, which come to the same bits (2048 to 512 channels, 3 x 3). It is taken from those.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 FEW = 32  # input channels of a group: twice the largest block
+WIDE = 1 << 20  # weights
 
 
 class _Geometry(NamedTuple):
@@ -53,7 +56,10 @@ class _Convolution(torch.autograd.Function):
             rough = (depthwise and max(weight.shape[2:]) > 3) or _is_unevenly_dilated(weight, ctx.geometry)
             dtype = _at_least_float32(gradient) if rough else gradient.dtype
             seen, geometry = _without_stride(x, ctx.geometry) if _is_pointwise(weight) else (x, ctx.geometry)
-            dw = _backward(gradient.to(dtype), seen.to(dtype), weight.to(dtype), geometry, 1).to(weight.dtype)
+            given = gradient.to(dtype), seen.to(dtype), weight.to(dtype)
+            if dtype == torch.float32 and _is_wide(weight):
+                given = given[0].contiguous(), given[1].contiguous(), given[2].contiguous()
+            dw = _backward(*given, geometry, 1).to(weight.dtype)
         if of_bias:
             db = gradient.sum((0, 2, 3), dtype=weight.dtype)
         return dx, dw, db, None
@@ -73,6 +79,8 @@ def _is_concerned(conv: nn.Conv2d) -> bool:
         return False
     depthwise = conv.weight.shape[1] == 1 and conv.in_channels > 1
     if max(conv.stride) > 1 and (depthwise or (_is_pointwise(conv.weight) and conv.weight.shape[1] < FEW)):
+        return True
+    if _is_wide(conv.weight) and conv.groups == 1:
         return True
     return (depthwise and max(conv.kernel_size) > 3) or _is_unevenly_dilated(conv.weight, conv)
 
@@ -95,6 +103,11 @@ def _backward(gradient: Tensor, x: Tensor, weight: Tensor, geometry: _Geometry, 
 
 def _is_pointwise(weight: Tensor) -> bool:
     return weight.shape[2:] == (1, 1)
+
+
+def _is_wide(weight: Tensor) -> bool:
+    known = torch.backends.cpu.get_cpu_capability()
+    return known == "AVX2" and weight.numel() >= WIDE and not _is_pointwise(weight)
 
 
 def _is_unevenly_dilated(weight: Tensor, geometry: _Geometry | nn.Conv2d) -> bool:

@@ -84,6 +84,7 @@ class Plan:
     proposals: str | None = None  # file or run whose boxes the images are given; None: those of the preprocessing
     joint: Joint = field(default_factory=Joint)  # where the tree of the classes and images with a class alone come from
     asked: Mapping[str, Any] = field(default_factory=dict)  # by file and flags, before batch and rate were found
+    usual_batch: int | None = None  # of the recipe, where that of a new run was lowered for few images
 
     @property
     def ends_by_epochs(self) -> bool:

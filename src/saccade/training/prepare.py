@@ -308,17 +308,17 @@ def enough_steps(plan: Plan) -> Plan:
     rate = settings.lr * batch / settings.batch if usual["lr"] else settings.lr
     plan.origins["batch"] += f", {settings.batch} lowered for {images} images"
     plan.origins["lr"] += f", times {batch}/{settings.batch}" if usual["lr"] else ""
-    return dataclasses.replace(plan, settings=dataclasses.replace(settings, batch=batch, lr=rate))
+    settings = dataclasses.replace(settings, batch=batch, lr=rate)
+    return dataclasses.replace(plan, settings=settings, usual_batch=plan.settings.batch)
 
 
 def _say_steps(plan: Plan, display: Display) -> None:
     """That the batch was lowered; or that an epoch has one step, which is hardly what was meant."""
     batch, images = plan.settings.batch, len(plan.training)
-    lowered = re.search(r", (\d+) lowered", plan.origins["batch"])
-    if lowered is not None:
+    if plan.usual_batch is not None:
         display.say(
-            f"batch {batch} in place of the recipe's {lowered[1]}, lr {plan.settings.lr:.4g}: {images} images make "
-            f"{images // batch} steps an epoch by it (--batch and --set lr=... keep yours)"
+            f"batch {batch} in place of the recipe's {plan.usual_batch}, lr {plan.settings.lr:.4g}: {images} images "
+            f"make {images // batch} steps an epoch by it (--batch and --set lr=... keep yours)"
         )
     elif SMALLEST_BATCH < batch <= images < 2 * batch and not _has_identities(plan):
         display.say(
