@@ -1,7 +1,8 @@
 """Peer of the task cifar: the ResNet-20 of He et al. 2016 (sec. 4.2) by a plain one-cycle script.
 
 SGD with Nesterov momentum, weight decay 5e-4, batch 128, mirror and pad-4 crop, bf16 as in one_cycle.py, channels last,
-no label smoothing; images at their own size, kept in memory. Runs in the peers' environment; `same_minutes.py` starts it.
+no label smoothing; images at their own size, kept in memory. Runs in the peers' environment; `same_minutes.py` starts
+it.
 """
 
 from __future__ import annotations

@@ -133,6 +133,12 @@ def test_answers_differ_by_numbers_and_by_objects_that_are_alone() -> None:
     assert largest_difference(moved, thin) < TOLERANCE
     swapped = {name: value.flip(1) for name, value in answers([0.5, 0.5]).items()}
     assert largest_difference(swapped, answers([0.5, 0.5])) == 0  # of equal scores either may come first
+    joints = same | {"keypoints": torch.rand(1, 2, 100, 3)}
+    moved = joints | {"keypoints": joints["keypoints"].clone()}
+    moved["keypoints"][0, 0, :2, 0] += 1  # two of two hundred; a third is too many
+    assert largest_difference(moved, joints) <= TOLERANCE
+    moved["keypoints"][0, 1, 0, 1] += 1
+    assert largest_difference(moved, joints) > TOLERANCE
     pixels = torch.zeros(1, 20, 20, dtype=torch.uint8)
     other = pixels.clone()
     other[0, 0, 0] = 1

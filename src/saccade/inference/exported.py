@@ -13,7 +13,7 @@ from saccade.tasks.table import find_task
 
 NEAR = 0.95  # IoU from which two boxes of one class are one answer
 TOLERANCE = 1e-3  # largest difference of a number, relative to the largest of its kind where that is above 1
-STRAYS = 0.01  # largest share of pixels, or of objects, that may differ: a tie of two classes, or of two neighbours
+STRAYS = 0.01  # largest share of pixels, objects or joints that may differ: a tie of two classes, or of two neighbours
 
 
 class Exported(nn.Module):
@@ -44,7 +44,7 @@ def largest_difference(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
     """How far the answers of one network, computed in two ways, lie apart: at most TOLERANCE where they are equal.
 
     Numbers are compared one by one; the classes of pixels and objects of many by the share that differs, of which
-    STRAYS counts as TOLERANCE, since a tie may fall either way.
+    STRAYS counts as TOLERANCE, since a tie may fall either way. So it is with joints.
     """
     if {name: value.shape for name, value in found.items()} != {name: value.shape for name, value in wanted.items()}:
         return float("inf")
@@ -68,6 +68,14 @@ def _of_numbers(found: Tensor, wanted: Tensor) -> float:
     return float((found - wanted).abs().max()) / scale if wanted.numel() else 0.0
 
 
+def _of_joints(found: Tensor, wanted: Tensor) -> float:
+    """Of joints [n, joints, 3], which are cells of a map with the largest value: the share that lies elsewhere."""
+    if not bool(found.isfinite().all()):
+        return float("inf")
+    scale = max(1.0, float(wanted.abs().max())) if wanted.numel() else 1.0
+    return _share(((found - wanted).abs() > TOLERANCE * scale).any(-1)) if wanted.numel() else 0.0
+
+
 def _of_objects(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> float:
     """Of objects, each beside the one that it comes nearest to: the largest difference of a number, or the share of
     those that have none."""
@@ -83,7 +91,8 @@ def _of_objects(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> fl
         alone += len(rows[0]) + len(rows[1]) - 2 * len(pairs)
         numbers = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
         for name, values in theirs.items():
-            most = max(most, _of_numbers(mine[name][numbers[:, 0]].double(), values[numbers[:, 1]].double()))
+            compare = _of_joints if name == "keypoints" else _of_numbers
+            most = max(most, compare(mine[name][numbers[:, 0]].double(), values[numbers[:, 1]].double()))
     return max(most, alone / max(many, 1) * TOLERANCE / STRAYS)
 
 
