@@ -23,6 +23,7 @@ TINY = dataclasses.replace(
     trunk_depths=(1, 1),
     convs=(8,),
     joined=8,
+    background=1.0,  # the paper's
     priors=((16.0, 16.0), (40.0, 20.0)),
 )  # cells of 8
 

@@ -31,8 +31,8 @@ from saccade.models.darknet_network import Convolution, FixedSide, Head, Network
 from saccade.models.darknet_sections import read_cfg, read_sections
 from saccade.models.darknet_weights import read_for_model
 from saccade.models.detectors.yolo1 import Outputs, cell_stage, read_grid, scored, square_losses
-from saccade.models.detectors.yolo2 import location_losses, start_head
-from saccade.models.detectors.yolo3 import logistic_losses
+from saccade.models.detectors.yolo2 import SQUARED_START, location_losses, start_head
+from saccade.models.detectors.yolo3 import LOGISTIC_START, logistic_losses
 from saccade.models.paper import Paper
 
 PAPER = Paper(
@@ -176,7 +176,7 @@ class Model(nn.Module):
         for i, head in enumerate(heads):
             last = self.network.layers[head.number]
             if isinstance(last, Convolution):
-                start_head(last.conv, head.boxes)
+                start_head(last.conv, head.boxes, LOGISTIC_START if self.kind == "yolo" else SQUARED_START)
                 priors = config.priors[i] if config.priors else head.priors
                 self.register_buffer(f"priors{i}", torch.tensor(priors), persistent=False)
             elif isinstance(last, FixedSide) and isinstance(last.layer, nn.Linear):

@@ -15,6 +15,7 @@ Letters: b images, A boxes of an image (rows x columns x priors), T the most obj
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -47,7 +48,7 @@ PAPER = Paper(
 )
 TASKS = ("detect",)
 Sizes = tuple[tuple[float, float], ...]
-START = -4.595  # logit of 0.01
+SQUARED_START = 0.1  # confidence before the first step: near 0 a squared error behind a sigmoid has no gradient left
 CELL = 32  # pixels of a cell, in which Darknet's files give their priors
 
 
@@ -98,8 +99,11 @@ VARIANTS: dict[str, Config] = {
     "yolo2_coco": Config(classes=80, priors=COCO),
     "yolo2_tiny": _TINY,
     "yolo2_tiny_coco": dataclasses.replace(_TINY, classes=80, convs=(512,), priors=COCO),
-    # Ours: cells of 16 pixels, which learn from scratch on a CPU.
-    "yolo2_small": Config(trunk="resnet18", trunk_width=32, trunk_depths=(1, 2, 3), convs=(256,), joined=256),
+    # Ours: cells of 16 pixels, which learn from scratch on a CPU. Few of their many boxes have an object, so that each
+    # of the others weighs less.
+    "yolo2_small": Config(
+        trunk="resnet18", trunk_width=32, trunk_depths=(1, 2, 3), convs=(256,), joined=256, background=0.1
+    ),
 }
 SIZE: dict[str, int] = dict.fromkeys(VARIANTS, 416) | {"yolo2_coco": 608, "yolo2_small": 320}
 
@@ -172,7 +176,7 @@ class Model(nn.Module):
             self.joined = ConvNorm(4 * finer + channels, config.joined, 3, 1, SLOPE, norm)
             channels = config.joined
         self.head = nn.Conv2d(channels, len(config.priors) * (5 + config.classes), 1)
-        start_head(self.head, len(config.priors))
+        start_head(self.head, len(config.priors), SQUARED_START)
         self.register_buffer("priors", torch.tensor(config.priors), persistent=False)
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))  # images of training so far
 
@@ -227,14 +231,14 @@ class Model(nn.Module):
         return read_cells([self(images)], [self.get_buffer("priors")], (height, width), self.config.location == "cell")
 
 
-def start_head(head: nn.Conv2d, priors: int) -> None:
-    """Begin the last convolution of a map near its priors and near a confidence of 0.01 (RetinaNet, Lin et al. 2017,
+def start_head(head: nn.Conv2d, priors: int, confidence: float) -> None:
+    """Begin the last convolution of a map near its priors and near a low confidence (RetinaNet, Lin et al. 2017,
     section 4.1), so that the many cells without an object do not drown the first steps; Darknet begins at 0.5."""
     assert head.bias is not None
     nn.init.normal_(head.weight, std=0.01)
     nn.init.zeros_(head.bias)
     with torch.no_grad():
-        head.bias.view(priors, -1)[:, 4] = START
+        head.bias.view(priors, -1)[:, 4] = math.log(confidence / (1 - confidence))
 
 
 def fold(x: Tensor, sides: tuple[int, int]) -> Tensor:

@@ -44,6 +44,7 @@ PAPER = Paper(
 )
 TASKS = ("detect",)
 Sizes = tuple[tuple[float, float], ...]
+LOGISTIC_START = 0.01  # confidence before the first step
 POOLS = (5, 9, 13)  # sides of the spatial pyramid of yolov3-spp.cfg
 
 
@@ -212,7 +213,7 @@ class Model(nn.Module):
             following = config.widths[i + 1] if i + 1 < levels else 0
             values = len(priors) * (5 + config.classes)
             branch = Branch(channels, width, depth, values, following, config.pyramid and i == 0, norm)
-            start_head(branch.head, len(priors))
+            start_head(branch.head, len(priors), LOGISTIC_START)
             self.branches.append(branch)
         for i, level in enumerate(config.priors):
             self.register_buffer(f"priors{i}", torch.tensor(level), persistent=False)

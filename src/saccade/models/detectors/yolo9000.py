@@ -86,6 +86,7 @@ VARIANTS: dict[str, Config] = {
         passthrough="reduced",
         joined=256,
         priors=yolo2.VOC,
+        background=0.1,
     ),
 }
 SIZE: dict[str, int] = {"yolo9000": 544, "yolo9000_small": 320}
