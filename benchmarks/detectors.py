@@ -106,7 +106,7 @@ def plot(runs: list[Run], measure: str, words: str) -> bytes:
     """PNG: a score of the validation images against minutes, a line a network."""
     figure = new_figure(8, 5)
     axes = figure.subplots()
-    style(axes, f"{words} while training", "minutes", words)
+    style(axes, f"{words} of the validation images while training", "minutes", words)
     names = list(dict.fromkeys(run.model for run in runs))
     for run in runs:
         points = [(row["minutes"], row["metrics"][measure]) for row in run.epochs if row.get("metrics")]

@@ -160,7 +160,7 @@ def plot(runs: Sequence[Run]) -> bytes:
     figure = new_figure(10, 4)
     left, right = figure.subplots(1, 2)
     style(left, "AP after training", "gamma (0: cross-entropy)", "")
-    style(right, "AP while training", "epoch", "")
+    style(right, "AP of the validation images while training", "epoch", "")
     names = list(dict.fromkeys(run.name for run in runs))
     for run in runs:
         colour = tuple(v / 255 for v in class_colour(names.index(run.name)))
