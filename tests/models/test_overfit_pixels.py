@@ -37,7 +37,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "fcn8s_small": {"dropout": 0.0},
     "fcn_resnet50": {"trunk_width": 16, "trunk_depths": (1, 1, 1, 1), "lr": 0.003, "epochs": 300},
     "deconvnet_small": {"epochs": 300},
-    "segnet_small": {"epochs": 300},
+    "segnet_small": {"epochs": 450},
     "unet": {},
     "unet_light": {},
 }
