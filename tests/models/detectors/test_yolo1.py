@@ -17,7 +17,9 @@ from saccade.models import create
 from saccade.models.detectors import yolo1
 
 SMALL: dict[str, Any] = {"classes": 3, "trunk": "resnet18", "trunk_width": 8}
-CONV = dataclasses.replace(yolo1.VARIANTS["yolo1_small"], **SMALL, trunk_depths=(1, 1), convs=((8, 2),))  # cells of 16
+PAPER: dict[str, Any] = {"coordinates": 5.0, "background": 0.5}
+CELLS = yolo1.VARIANTS["yolo1_small"]
+CONV = dataclasses.replace(CELLS, **SMALL, **PAPER, trunk_depths=(1, 1), convs=((8, 2),))  # cells of 16
 FULL = dataclasses.replace(yolo1.Config(), **SMALL, convs=((8, 1),), hidden=16, grid=4)
 LOCAL = dataclasses.replace(FULL, head="local", boxes=3)
 
