@@ -80,8 +80,8 @@ VARIANTS: dict[str, Config] = {
     "yolo1": Config(),
     "yolo1_released": Config(head="local", boxes=3),  # yolov1.cfg
     "yolo1_tiny": Config(trunk="darknet_reference", convs=((256, 1),), hidden=0),  # yolov1-tiny.cfg
-    # Ours: cells of 16 pixels, answered for by convolutions, which learns from scratch on a CPU. Where in so small a cell
-    # a centre lies says little, and there are eight times as many boxes without an object: both weigh less.
+    # Ours: cells of 16 pixels, answered for by convolutions, which learns from scratch on a CPU. Where a centre lies in
+    # so small a cell says little, and there are eight times as many boxes without an object: both weigh less.
     "yolo1_small": Config(
         trunk="resnet18",
         trunk_width=32,
