@@ -25,7 +25,7 @@ from saccade.inference.exported import TOLERANCE, Exported, largest_difference
 from saccade.inference.onnx_file import run_onnx, write_onnx
 from saccade.inference.trained import build
 from saccade.models import create, model_config, model_module
-from saccade.models.contract import example_inputs, one_person, takes_proposals
+from saccade.models.contract import example_inputs, one_person, proposals_of
 from saccade.tasks.table import find_task
 
 Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
@@ -48,7 +48,7 @@ def small(form: str, folder: Path, side: int = 64) -> Path:
     shape = Preprocessing(
         None if kind.semantic else (side, side),
         "letterbox" if kind.objects else "stretch",
-        proposals="selective_search" if takes_proposals(room) else None,
+        proposals=proposals_of(room),
         one_person=one_person(room),
     )
     state = model.state_dict()
