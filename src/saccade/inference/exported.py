@@ -61,19 +61,23 @@ def _share(wrong: Tensor) -> float:
     return float(wrong.double().mean()) * TOLERANCE / STRAYS
 
 
-def _of_numbers(found: Tensor, wanted: Tensor) -> float:
-    if not bool(found.isfinite().all()):
-        return float("inf")
+def _apart(found: Tensor, wanted: Tensor) -> Tensor:
+    """How far each number lies from the one that is wanted, relative to the largest of these where that is above 1;
+    infinitely far where it is not finite."""
     scale = max(1.0, float(wanted.abs().max())) if wanted.numel() else 1.0
-    return float((found - wanted).abs().max()) / scale if wanted.numel() else 0.0
+    return ((found - wanted).abs() / scale).where(found.isfinite(), float("inf"))
+
+
+def _of_numbers(found: Tensor, wanted: Tensor) -> float:
+    return float(_apart(found, wanted).max()) if wanted.numel() else 0.0
 
 
 def _of_joints(found: Tensor, wanted: Tensor) -> float:
     """Of joints [n, joints, 3], which are cells of a map with the largest value: the share that lies elsewhere."""
-    if not bool(found.isfinite().all()):
+    apart = _apart(found, wanted)
+    if not bool(apart.isfinite().all()):
         return float("inf")
-    scale = max(1.0, float(wanted.abs().max())) if wanted.numel() else 1.0
-    return _share(((found - wanted).abs() > TOLERANCE * scale).any(-1)) if wanted.numel() else 0.0
+    return _share((apart > TOLERANCE).any(-1)) if wanted.numel() else 0.0
 
 
 def _of_objects(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> float:

@@ -57,7 +57,7 @@ class _Convolution(torch.autograd.Function):
             dtype = _at_least_float32(gradient) if rough else gradient.dtype
             seen, geometry = _without_stride(x, ctx.geometry) if _is_pointwise(weight) else (x, ctx.geometry)
             given = gradient.to(dtype), seen.to(dtype), weight.to(dtype)
-            if dtype == torch.float32 and _is_wide(weight):
+            if dtype == torch.float32 and _is_wide(weight, ctx.geometry):
                 given = given[0].contiguous(), given[1].contiguous(), given[2].contiguous()
             dw = _backward(*given, geometry, 1).to(weight.dtype)
         if of_bias:
@@ -80,9 +80,8 @@ def _is_concerned(conv: nn.Conv2d) -> bool:
     depthwise = conv.weight.shape[1] == 1 and conv.in_channels > 1
     if max(conv.stride) > 1 and (depthwise or (_is_pointwise(conv.weight) and conv.weight.shape[1] < FEW)):
         return True
-    if _is_wide(conv.weight) and conv.groups == 1:
-        return True
-    return (depthwise and max(conv.kernel_size) > 3) or _is_unevenly_dilated(conv.weight, conv)
+    unevenly_dilated, wide = _is_unevenly_dilated(conv.weight, conv), _is_wide(conv.weight, conv)
+    return (depthwise and max(conv.kernel_size) > 3) or unevenly_dilated or wide
 
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, *, geometry: _Geometry) -> Tensor:
@@ -105,9 +104,9 @@ def _is_pointwise(weight: Tensor) -> bool:
     return weight.shape[2:] == (1, 1)
 
 
-def _is_wide(weight: Tensor) -> bool:
-    known = torch.backends.cpu.get_cpu_capability()
-    return known == "AVX2" and weight.numel() >= WIDE and not _is_pointwise(weight)
+def _is_wide(weight: Tensor, geometry: _Geometry | nn.Conv2d) -> bool:
+    slow = torch.backends.cpu.get_cpu_capability() == "AVX2" and geometry.groups == 1 and not _is_pointwise(weight)
+    return slow and weight.numel() >= WIDE
 
 
 def _is_unevenly_dilated(weight: Tensor, geometry: _Geometry | nn.Conv2d) -> bool:

@@ -308,8 +308,8 @@ def enough_steps(plan: Plan) -> Plan:
     rate = settings.lr * batch / settings.batch if usual["lr"] else settings.lr
     plan.origins["batch"] += f", {settings.batch} lowered for {images} images"
     plan.origins["lr"] += f", times {batch}/{settings.batch}" if usual["lr"] else ""
-    settings = dataclasses.replace(settings, batch=batch, lr=rate)
-    return dataclasses.replace(plan, settings=settings, usual_batch=plan.settings.batch)
+    lowered = dataclasses.replace(settings, batch=batch, lr=rate)
+    return dataclasses.replace(plan, settings=lowered, usual_batch=settings.batch)
 
 
 def _say_steps(plan: Plan, display: Display) -> None:
