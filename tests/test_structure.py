@@ -22,7 +22,18 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # The order of the house, lowest first: a file may import what stands before its own part in this list, and its own
 # part. The longest name that a file's place starts with counts; what is loose at the top is the command line's.
 ORDER = (
-    *("errors", "version", "machine", "checkpoint", "config", "ops", "data/joints", "data/types", "tasks/table"),
+    *(
+        "errors",
+        "ranges",
+        "version",
+        "machine",
+        "checkpoint",
+        "config",
+        "ops",
+        "data/joints",
+        "data/types",
+        "tasks/table",
+    ),
     *(
         "data/dataset",
         "data",
@@ -47,10 +58,13 @@ NARROW: dict[str, set[str]] = {
     "data/types": {"data/joints"},
     "data/dataset": {"data/joints", "tasks/table"},
     "data": {"errors", "config", "machine", "ops", "data/joints", "data/types", "data/dataset", "tasks/table"},
-    "losses": {"errors", "data/types", "ops"},
+    "losses": {"errors", "ranges", "data/types", "ops"},
     "layers": {"errors", "data/types", "ops", "losses"},
     "solvers/linear": {"errors", "tasks/table"},
-    "models": {"errors", "machine", "checkpoint", "config", "data/types", "ops", "layers", "losses", "solvers/linear"},
+    "models": {
+        *("errors", "ranges", "machine", "checkpoint", "config", "data/types", "ops", "layers", "losses"),
+        "solvers/linear",
+    },
     "metrics": {"errors", "ops", "tasks/table", "data/joints", "data/types", "data/dataset", "data"},
     "identities": {"errors", "machine", "metrics"},
     "plots": {"ops", "data/joints", "data/types", "data/dataset", "data"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from saccade.errors import UsageError
 from saccade.losses.classification import Objective
 from saccade.models import catalogue, model_config, model_module
 from saccade.models.configs import (
+    OBJECTIVE,
+    SHAPES,
     config_from_json,
     describe_fields,
     describe_settings,
@@ -58,6 +61,7 @@ def test_a_value_is_taken_in_the_type_of_its_field(model: str, field: str, value
         ("atss_small", "fit_priors", 1, "1 is not true or false"),
         ("resnet20", "width", 4.5, "4.5 is no whole number from 0 on"),
         ("resnet20", "width", -4, "-4 is no whole number from 0 on"),
+        ("resnet20", "width", 0, "width of model resnet20 is 0: allowed: 1 or more; expected a whole number"),
         ("resnet20", "depths", 3, "3 is no list"),
         ("resnet20", "depths", [1, "a", 1], "'a' is no whole number"),
         ("resnet20", "norm_eps", float("inf"), "inf is no number"),
@@ -65,6 +69,11 @@ def test_a_value_is_taken_in_the_type_of_its_field(model: str, field: str, value
         ("resnet20", "widht", 4, "did you mean 'width'"),
         ("resnet20", "focal_gama", 4, "did you mean 'focal_gamma'"),
         ("resnet20", "label_smoothing", 1.5, "allowed: 0 to 0.9"),
+        ("yolo2_small", "background", -1, "background of model yolo2_small is -1: allowed: 0 or more"),
+        ("atss_small", "nms_iou", 1.5, "allowed: 0 to 1"),
+        ("faster_rcnn_small", "cascade", [0.6, 1.2], "allowed: 0 to 1; expected a list of numbers"),
+        ("resnet20", "std", [0.2, 0, 0.2], "allowed: above 0; expected a list"),
+        ("faster_rcnn_small", "trunk_width", -32, "allowed: above 0; expected a number or none"),
         ("ssd_small", "loss", "focal", "model ssd_small has no setting 'loss'"),
     ],
 )
@@ -82,6 +91,27 @@ def test_every_field_of_the_catalogue_is_described_and_accepts_what_it_has() -> 
         assert {row["name"] for row in rows} == free_fields(config)
         assert all(row["type"] for row in rows), name
         assert model_config(name, **json.loads(json.dumps(dataclasses.asdict(config)))) == config, name
+
+
+def test_every_number_of_the_catalogue_states_its_range() -> None:
+    """A weight below 0 or an IoU above 1 trains a network without sense, and no error of torch's says so."""
+    bare = {
+        f"{model_module(name).__name__}: {field}"
+        for name in catalogue()
+        for part in (model_module(name).VARIANTS[name], getattr(model_module(name).VARIANTS[name], OBJECTIVE, None))
+        if part is not None
+        for field, hint in typing.get_type_hints(type(part), include_extras=True).items()
+        if field not in SHAPES and plain_numbers(hint) & {int, float}
+    }
+    assert not bare
+
+
+def plain_numbers(hint: Any) -> set[Any]:
+    """The types that a hint consists of, what has a range left out."""
+    if typing.get_origin(hint) is typing.Annotated:
+        return set()
+    parts = typing.get_args(hint)
+    return {found for part in parts for found in plain_numbers(part)} if parts else {hint}
 
 
 def test_another_trunk_leaves_the_fields_of_the_first() -> None:

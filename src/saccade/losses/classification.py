@@ -8,14 +8,15 @@ give the loss of every image, [b]. Logits are [b, classes], labels [b] int64, ta
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from saccade.data.types import Annotation
+from saccade.ranges import NonNegative, Range
 
 TINY = 1e-12  # keeps the slope of x ** gamma finite where gamma < 1
 
@@ -30,16 +31,16 @@ class Objective:
     # classify, localize: cross_entropy, hinge, focal; tag: cross_entropy (logistic), focal, softmax, ranking, warp
     loss: Literal["cross_entropy", "hinge", "focal", "softmax", "ranking", "warp"] = "cross_entropy"
     # classify, localize by cross_entropy: share of the target spread over all classes
-    label_smoothing: float = field(default=0.0, metadata={"low": 0, "high": 0.9})
+    label_smoothing: Annotated[float, Range(0, 0.9)] = 0.0
     # focal: power of 1 - p, which quiets easy images
-    focal_gamma: float = field(default=2.0, metadata={"low": 0, "high": 10})
+    focal_gamma: Annotated[float, Range(0, 10)] = 2.0
     # weight classes (or tags that hold) by 1 / images, or by their effective number
     class_balance: Literal["none", "inverse", "effective"] = "none"
     # class_balance=effective: share that the next image adds (Cui et al. 2019)
-    effective_beta: float = field(default=0.999, metadata={"low": 0, "high": 0.999999})
+    effective_beta: Annotated[float, Range(0, 0.999999)] = 0.999
     # tag: the best checkpoint keeps each label's threshold with the best F1 on the validation images
     tune_thresholds: bool = True
-    class_weights: tuple[float, ...] = ()  # one a class; none: 1 each
+    class_weights: tuple[NonNegative, ...] = ()  # one a class; none: 1 each
 
 
 CROSS_ENTROPY = Objective()

@@ -1,4 +1,5 @@
-"""Values of a model's Config: given ones checked against the types of its fields, and what its source says of each.
+"""Values of a model's Config: given ones checked against the types and ranges of its fields, and what its source says
+of each.
 
 Imports no torch.
 """
@@ -12,7 +13,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from saccade.config import Settings
 from saccade.errors import UsageError, suggest
@@ -39,8 +40,8 @@ def with_changes(config: Any, changes: Mapping[str, Any], model: str) -> Any:
     Raises:
         UsageError: a field that there is not, or a value that is not of the field's type and shape.
     """
-    hints = typing.get_type_hints(type(config))
-    limits = {field.name: field.metadata for field in dataclasses.fields(config)}
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    readers = {field.name: field.metadata["read"] for field in dataclasses.fields(config) if "read" in field.metadata}
     of_objective = {name: changes[name] for name in changes if name not in hints and name in flat_values(config)}
     values: dict[str, Any] = {}
     if changes.get("trunk", getattr(config, "trunk", None)) != getattr(config, "trunk", None):
@@ -51,8 +52,8 @@ def with_changes(config: Any, changes: Mapping[str, Any], model: str) -> Any:
             raise UsageError(f"model {model} has no setting {name!r}: {suggest(name, [*hints, *flat_values(config)])}")
         try:
             values[name] = _coerce(hints[name], value, getattr(config, name))
-            values[name] = limits[name].get("read", _as_it_is)(values[name])
-            _refuse_outside(values[name], limits[name])
+            if name in readers:
+                values[name] = readers[name](values[name])
             if name in SHAPES and values[name] != getattr(config, name):
                 _refuse_flat(values[name])
         except ValueError as error:
@@ -76,16 +77,6 @@ def free_fields(config: Any) -> set[str]:
     return set(flat_values(config)) - (WEIGHTS if hasattr(config, OBJECTIVE) else set())
 
 
-def _as_it_is(value: Any) -> Any:
-    return value
-
-
-def _refuse_outside(value: Any, limits: Mapping[str, Any]) -> None:
-    """Raises ValueError for a number that the field does not allow."""
-    if "low" in limits and not limits["low"] <= value <= limits["high"]:
-        raise ValueError(f"allowed: {limits['low']} to {limits['high']}")
-
-
 def _refuse_flat(shapes: Any) -> None:
     """Raises ValueError for a side of a box that is not above 0, or a list without boxes."""
     if isinstance(shapes, tuple):
@@ -100,13 +91,19 @@ def _refuse_flat(shapes: Any) -> None:
 def _coerce(hint: Any, value: Any, now: Any) -> Any:
     """`value` as the annotated type. Raises ValueError with what is wrong."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        number = _coerce(parts[0], value, now)
+        if number not in parts[1]:
+            raise ValueError(f"allowed: {parts[1]}")
+        return number
     if origin is Literal:
         if value not in parts or type(value) not in {type(part) for part in parts}:
             raise ValueError(f"allowed: {', '.join(map(str, parts))}")
         return value
     if origin in _UNIONS:  # X | None
         kinds = [part for part in parts if part is not type(None)]
-        nothing = value is None or (value == "none" and kinds[0] in (int, float))  # the word that messages use
+        is_number = kinds[0] in (int, float) or typing.get_origin(kinds[0]) is Annotated
+        nothing = value is None or (value == "none" and is_number)  # the word that messages use
         return None if nothing else _coerce(kinds[0], value, now)
     if origin is tuple:
         return _coerce_tuple(parts, value)
@@ -130,7 +127,7 @@ def _coerce_dataclass(hint: Any, value: Any, now: Any) -> Any:
         return value
     if not isinstance(value, Mapping):
         raise ValueError(f"{_short(value)} is no mapping of names to values")
-    hints = typing.get_type_hints(hint)
+    hints = typing.get_type_hints(hint, include_extras=True)
     unknown = set(value) - set(hints)
     if unknown:
         raise ValueError(f"no field {min(unknown, key=str)!r}: {suggest(str(min(unknown, key=str)), hints)}")
@@ -241,6 +238,8 @@ def describe_type(hint: Any) -> str:
 
 def _type_words(hint: Any, count: int) -> str:
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return _type_words(parts[0], count)
     if origin is Literal:
         return "one of " + ", ".join(map(str, parts))
     if origin in _UNIONS:

@@ -23,6 +23,7 @@ from saccade.layers.response_norm import LocalResponseNorm
 from saccade.losses.classification import CROSS_ENTROPY, Objective, classification_loss
 from saccade.models.paper import Paper
 from saccade.models.recipes import PHOTOGRAPHS
+from saccade.ranges import Count, Natural, NonNegative, Positive, Share
 
 PAPER = Paper(
     title="ImageNet Classification with Deep Convolutional Neural Networks",
@@ -37,23 +38,24 @@ TASKS = ("classify", "tag")
 class Config:
     """The network; defaults are alexnet's (the public one)."""
 
-    classes: int = 1000  # outputs; 0 for a trunk without classifier
+    classes: Natural = 1000  # outputs; 0 for a trunk without classifier
     task: str = "classify"  # or "tag": independent logistic outputs
-    widths: tuple[int, ...] = (64, 192, 384, 256, 256)  # channels of the five convolutions
-    groups: int = 1  # of the second, fourth and fifth convolution (section 3.2: 2)
+    widths: tuple[Count, ...] = (64, 192, 384, 256, 256)  # channels of the five convolutions
+    groups: Count = 1  # of the second, fourth and fifth convolution (section 3.2: 2)
     # section 3.3, after the first two convolutions; norm_pool as printed, pool_norm as in the Caffe zoo
     response: Literal["none", "norm_pool", "pool_norm"] = "none"
-    lrn: tuple[float, ...] = (2.0, 1e-4, 0.75)  # k, alpha, beta of section 3.3; alpha multiplies the *sum* of 5 squares
-    padding: int = 2  # pixels around the image: 0 makes 55 of 227, 2 makes 55 of 224
+    # k, alpha, beta of section 3.3; alpha multiplies the *sum* of 5 squares
+    lrn: tuple[NonNegative, ...] = (2.0, 1e-4, 0.75)
+    padding: Natural = 2  # pixels around the image: 0 makes 55 of 227, 2 makes 55 of 224
     padded: bool = False  # pad conv and pools so that maps have ceil(H / stride) cells, for detectors
     init: Literal["he", "paper"] = "he"  # paper: section 5, N(0, 0.01) and biases of 1
-    hidden: int = 4096  # units of the two hidden fully connected layers
-    dropout: float = 0.5  # before both hidden layers
+    hidden: Count = 4096  # units of the two hidden fully connected layers
+    dropout: Share = 0.5  # before both hidden layers
     # of a trunk: it keeps the two hidden layers (fc6 and fc7) as `tail`, for regions of its last map
     tail: bool = False
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
-    mean: tuple[float, ...] = IMAGENET_MEAN  # RGB in [0, 1]
-    std: tuple[float, ...] = IMAGENET_STD
+    mean: tuple[Share, ...] = IMAGENET_MEAN  # RGB in [0, 1]
+    std: tuple[Positive, ...] = IMAGENET_STD
 
 
 def _printed(groups: int, response: Literal["norm_pool", "pool_norm"], k: float, alpha: float) -> Config:

@@ -25,6 +25,7 @@ from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective, classification_loss
 from saccade.models.paper import Paper
 from saccade.models.recipes import PHOTOGRAPHS
+from saccade.ranges import Count, Natural, Positive, Share
 
 PAPER = Paper(
     title="Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift",
@@ -39,16 +40,16 @@ TASKS = ("classify", "tag")
 class Config:
     """The network; defaults are the paper's."""
 
-    classes: int = 1000  # outputs; 0 for a trunk without classifier
+    classes: Natural = 1000  # outputs; 0 for a trunk without classifier
     task: str = "classify"  # or "tag": independent logistic outputs
-    late_pool: int = 96  # channels of the pool projections of 4c and 4d: 96 in the paper, 128 in the Caffe release
+    late_pool: Count = 96  # channels of the pool projections of 4c and 4d: 96 in the paper, 128 in the Caffe release
     bias: bool = True  # of the convolutions; without effect on what the network can say, as a norm follows
-    width: float = 1.0  # factor on all channels, a multiple of 1/8
-    dropout: float = 0.0  # before the classifier; the paper leaves it out (section 4.2.1)
-    norm_eps: float = 1e-5
+    width: Positive = 1.0  # factor on all channels, a multiple of 1/8
+    dropout: Share = 0.0  # before the classifier; the paper leaves it out (section 4.2.1)
+    norm_eps: Positive = 1e-5
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
-    mean: tuple[float, ...] = IMAGENET_MEAN  # RGB in [0, 1]
-    std: tuple[float, ...] = IMAGENET_STD
+    mean: tuple[Share, ...] = IMAGENET_MEAN  # RGB in [0, 1]
+    std: tuple[Positive, ...] = IMAGENET_STD
 
 
 VARIANTS: dict[str, Config] = {

@@ -29,6 +29,7 @@ from saccade.losses.classification import CROSS_ENTROPY, Objective, classificati
 from saccade.models.darknet_weights import read_for_model
 from saccade.models.paper import Paper
 from saccade.models.recipes import PHOTOGRAPHS
+from saccade.ranges import Count, Natural, NonNegative, Positive, Share
 
 _YOLO3 = Paper(
     title="YOLOv3: An Incremental Improvement", authors="Redmon, Farhadi", year=2018, where="arXiv 1804.02767"
@@ -59,10 +60,10 @@ TASKS = ("classify", "tag")
 class Config:
     """The network; defaults are darknet19's."""
 
-    classes: int = 1000  # outputs; 0 for a trunk without classifier
+    classes: Natural = 1000  # outputs; 0 for a trunk without classifier
     task: str = "classify"  # or "tag": independent logistic outputs
     # Plain form: channels of each stage's convolutions; kernels alternate 1x1 and 3x3, and end with 3x3.
-    stages: tuple[tuple[int, ...], ...] = (
+    stages: tuple[tuple[Count, ...], ...] = (
         (32,),
         (64,),
         (128, 64, 128),
@@ -70,19 +71,19 @@ class Config:
         (512, 256, 512, 256, 512),
         (1024, 512, 1024, 512, 1024),
     )
-    stem_kernel: int = 3  # plain: of the first convolution; 7 has stride 2
+    stem_kernel: Count = 3  # plain: of the first convolution; 7 has stride 2
     # How the last map [b, c, H, W] becomes class scores: "maps" 1x1 convolution, then mean over the map; "leaky maps"
     # with a leaky ReLU between the two; "mean" first.
     scores: Literal["maps", "leaky maps", "mean"] = "maps"
-    blocks: tuple[int, ...] = ()  # residual form: blocks of each stage, instead of `stages`
-    width: int = 32  # residual: channels of the first convolution, doubled by every stage
-    slope: float = 0.1  # of the leaky ReLU below 0
+    blocks: tuple[Count, ...] = ()  # residual form: blocks of each stage, instead of `stages`
+    width: Count = 32  # residual: channels of the first convolution, doubled by every stage
+    slope: NonNegative = 0.1  # of the leaky ReLU below 0
     # Plain form: the last max-pool has stride 1, so that the last map is as fine as the one before (yolov3-tiny.cfg).
     dilated: bool = False
     norm: bool = True  # batch norm behind every convolution; without it they have biases, as YOLO's paper prints them
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
-    mean: tuple[float, ...] = (0.0, 0.0, 0.0)  # RGB in [0, 1], which Darknet takes as it is
-    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    mean: tuple[Share, ...] = (0.0, 0.0, 0.0)  # RGB in [0, 1], which Darknet takes as it is
+    std: tuple[Positive, ...] = (1.0, 1.0, 1.0)
 
 
 VARIANTS: dict[str, Config] = {

@@ -31,6 +31,7 @@ from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective, classification_loss
 from saccade.models.backbones import resnet
 from saccade.models.paper import Paper
+from saccade.ranges import Count, Natural, Positive, Share
 
 PAPER = Paper(
     title="Densely Connected Convolutional Networks",
@@ -45,19 +46,19 @@ TASKS = ("classify", "tag")
 class Config:
     """The network; defaults are densenet121's."""
 
-    classes: int = 1000  # outputs; 0 for a trunk without classifier
+    classes: Natural = 1000  # outputs; 0 for a trunk without classifier
     task: str = "classify"  # or "tag": independent logistic outputs
-    depths: tuple[int, ...] = (6, 12, 24, 16)  # layers of each block
-    growth: int = 32  # k: channels that each layer adds
-    stem_channels: int = 64  # k0 of the first block
+    depths: tuple[Natural, ...] = (6, 12, 24, 16)  # layers of each block
+    growth: Count = 32  # k: channels that each layer adds
+    stem_channels: Count = 64  # k0 of the first block
     bottleneck: bool = True  # B: a 1x1 convolution to 4k channels before each 3x3
-    theta: float = 0.5  # C: share of the channels that a transition keeps, in (0, 1]
+    theta: Share = 0.5  # C: share of the channels that a transition keeps, in (0, 1]
     stem: Literal["imagenet", "cifar"] = "imagenet"  # 7x7/2 and max-pool, or 3x3
-    dropout: float = 0.0  # after each convolution of a block; the paper: 0.2 where the data are not augmented
+    dropout: Share = 0.0  # after each convolution of a block; the paper: 0.2 where the data are not augmented
     checkpointing: bool = False  # training: make the joined maps again in the backward pass instead of keeping them
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
-    mean: tuple[float, ...] = IMAGENET_MEAN  # RGB in [0, 1]
-    std: tuple[float, ...] = IMAGENET_STD
+    mean: tuple[Share, ...] = IMAGENET_MEAN  # RGB in [0, 1]
+    std: tuple[Positive, ...] = IMAGENET_STD
 
 
 def _cifar(depth: int, growth: int, compressed: bool) -> Config:

@@ -20,6 +20,7 @@ from saccade.layers.layout import adaptive_pool
 from saccade.layers.normalize import Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective, classification_loss
 from saccade.models.paper import Paper
+from saccade.ranges import Count, Natural, Positive, Share
 
 PAPER = Paper(
     title="CNNs and Object Detection (lecture)",
@@ -34,13 +35,13 @@ TASKS = ("classify", "tag")
 class Config:
     """The network."""
 
-    classes: int = 10  # outputs; 0 for the 200 units alone, the 338,460 parameters that the lecture counts
+    classes: Natural = 10  # outputs; 0 for the 200 units alone, the 338,460 parameters that the lecture counts
     task: str = "classify"  # or "tag": independent logistic outputs
-    filters: int = 10
-    hidden: int = 200
+    filters: Count = 10
+    hidden: Count = 200
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
-    mean: tuple[float, ...] = (0.5,)  # gray in [0, 1]
-    std: tuple[float, ...] = (0.25,)
+    mean: tuple[Share, ...] = (0.5,)  # gray in [0, 1]
+    std: tuple[Positive, ...] = (0.25,)
 
 
 VARIANTS: dict[str, Config] = {"example_net": Config()}

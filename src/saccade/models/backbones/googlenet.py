@@ -24,6 +24,7 @@ from saccade.layers.response_norm import LocalResponseNorm
 from saccade.losses.classification import CROSS_ENTROPY, Objective, classification_loss
 from saccade.models.paper import Paper
 from saccade.models.recipes import PHOTOGRAPHS
+from saccade.ranges import Natural, NonNegative, Positive, Share
 
 PAPER = Paper(
     title="Going Deeper with Convolutions",
@@ -39,20 +40,20 @@ MINIMUM = {2: 15, 3: 31}  # smallest side in pixels by `last_pool`: below, a poo
 class Config:
     """The network; defaults are those of the public checkpoint."""
 
-    classes: int = 1000  # outputs; 0 for a trunk without classifiers
+    classes: Natural = 1000  # outputs; 0 for a trunk without classifiers
     task: str = "classify"  # or "tag": independent logistic outputs
     reduce: bool = True  # figure 2b; False: the naive module of figure 2a
     kernel: Literal[3, 5] = 3  # of the third branch: 5 in the paper
     batch_norm: bool = True  # False: local response norm after the first pool and the third convolution, biases
     last_pool: Literal[2, 3] = 2  # side of the pool before 5a: 3 in the paper
-    width: float = 1.0  # factor on all channels of the convolutions, a multiple of 1/8
+    width: Positive = 1.0  # factor on all channels of the convolutions, a multiple of 1/8
     auxiliary: bool = True  # classifiers after 4a and 4d, which only the loss sees
-    auxiliary_weight: float = 0.3  # section 5
-    dropout: float = 0.2  # before the classifier: 0.4 in the paper
-    auxiliary_dropout: float = 0.7  # section 5
+    auxiliary_weight: NonNegative = 0.3  # section 5
+    dropout: Share = 0.2  # before the classifier: 0.4 in the paper
+    auxiliary_dropout: Share = 0.7  # section 5
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
-    mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # RGB in [0, 1]
-    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    mean: tuple[Share, ...] = (0.5, 0.5, 0.5)  # RGB in [0, 1]
+    std: tuple[Positive, ...] = (0.5, 0.5, 0.5)
 
 
 _PAPER = Config(

@@ -25,6 +25,7 @@ from saccade.layers.normalize import Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective, classification_loss
 from saccade.models.paper import Paper
 from saccade.models.recipes import PHOTOGRAPHS
+from saccade.ranges import Natural, NonNegative, Positive, Share
 
 PAPER = Paper(
     title="Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning",
@@ -40,20 +41,21 @@ MINIMUM = 75  # smallest side in pixels of an unpadded network
 class Config:
     """The network; defaults are those of the public v2 checkpoint."""
 
-    classes: int = 1000  # outputs; 0 for a trunk without classifier
+    classes: Natural = 1000  # outputs; 0 for a trunk without classifier
     task: str = "classify"  # or "tag": independent logistic outputs
     version: Literal[1, 2] = 2
-    depths: tuple[int, int, int] = (10, 20, 10)  # blocks at 35x35, 17x17 and 8x8
-    scales: tuple[float, float, float] = (0.17, 0.10, 0.20)  # of their residuals (section 3.3: 0.1 to 0.3)
+    depths: tuple[Natural, Natural, Natural] = (10, 20, 10)  # blocks at 35x35, 17x17 and 8x8
+    # of their residuals (section 3.3: 0.1 to 0.3)
+    scales: tuple[NonNegative, NonNegative, NonNegative] = (0.17, 0.10, 0.20)
     linear_end: bool = True  # the last block has neither scale nor ReLU
-    embedding: int = 0  # length of a normalised linear layer before the classifier; 0 for none
-    width: float = 1.0  # factor on all channels, a multiple of 1/8
+    embedding: Natural = 0  # length of a normalised linear layer before the classifier; 0 for none
+    width: Positive = 1.0  # factor on all channels, a multiple of 1/8
     # same: also pad where a map shrinks, so that map pixels lie over the image at equal strides (detectors, segmenters)
     padding: Literal["valid", "same"] = "valid"
-    dropout: float = 0.2  # after the average: "keep 0.8" in figure 15
+    dropout: Share = 0.2  # after the average: "keep 0.8" in figure 15
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
-    mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # RGB in [0, 1]
-    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    mean: tuple[Share, ...] = (0.5, 0.5, 0.5)  # RGB in [0, 1]
+    std: tuple[Positive, ...] = (0.5, 0.5, 0.5)
 
 
 _V1 = Config(version=1, depths=(5, 10, 5), linear_end=False)

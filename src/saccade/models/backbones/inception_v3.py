@@ -22,6 +22,7 @@ from saccade.layers.normalize import Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective, classification_loss
 from saccade.models.paper import Paper
 from saccade.models.recipes import PHOTOGRAPHS
+from saccade.ranges import Natural, NonNegative, Positive, Share
 
 PAPER = Paper(
     title="Rethinking the Inception Architecture for Computer Vision",
@@ -37,17 +38,17 @@ MINIMUM = 75  # smallest side in pixels of an unpadded network
 class Config:
     """The network; defaults are those of the public checkpoint."""
 
-    classes: int = 1000  # outputs; 0 for a trunk without classifiers
+    classes: Natural = 1000  # outputs; 0 for a trunk without classifiers
     task: str = "classify"  # or "tag": independent logistic outputs
-    width: float = 1.0  # factor on all channels, a multiple of 1/8
+    width: Positive = 1.0  # factor on all channels, a multiple of 1/8
     # same: also pad where a map shrinks, so that map pixels lie over the image at equal strides (detectors, segmenters)
     padding: Literal["valid", "same"] = "valid"
     auxiliary: bool = True  # classifier on the last 17x17 map, which only the loss sees (section 4)
-    auxiliary_weight: float = 0.4  # not printed; of the authors' TensorFlow release
-    dropout: float = 0.5  # before the classifier; of the same release
+    auxiliary_weight: NonNegative = 0.4  # not printed; of the authors' TensorFlow release
+    dropout: Share = 0.5  # before the classifier; of the same release
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
-    mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # RGB in [0, 1]
-    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    mean: tuple[Share, ...] = (0.5, 0.5, 0.5)  # RGB in [0, 1]
+    std: tuple[Positive, ...] = (0.5, 0.5, 0.5)
 
 
 VARIANTS: dict[str, Config] = {"inception_v3": Config()}

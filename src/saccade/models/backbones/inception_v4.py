@@ -22,6 +22,7 @@ from saccade.layers.normalize import Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective, classification_loss
 from saccade.models.paper import Paper
 from saccade.models.recipes import PHOTOGRAPHS
+from saccade.ranges import Natural, Positive, Share
 
 PAPER = Paper(
     title="Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning",
@@ -37,16 +38,16 @@ MINIMUM = 75  # smallest side in pixels of an unpadded network
 class Config:
     """The network; defaults are the paper's."""
 
-    classes: int = 1000  # outputs; 0 for a trunk without classifier
+    classes: Natural = 1000  # outputs; 0 for a trunk without classifier
     task: str = "classify"  # or "tag": independent logistic outputs
-    depths: tuple[int, int, int] = (4, 7, 3)  # modules A, B and C (figure 9)
-    width: float = 1.0  # factor on all channels, a multiple of 1/8
+    depths: tuple[Natural, Natural, Natural] = (4, 7, 3)  # modules A, B and C (figure 9)
+    width: Positive = 1.0  # factor on all channels, a multiple of 1/8
     # same: also pad where a map shrinks, so that map pixels lie over the image at equal strides (detectors, segmenters)
     padding: Literal["valid", "same"] = "valid"
-    dropout: float = 0.2  # before the classifier: "keep 0.8" in figure 9
+    dropout: Share = 0.2  # before the classifier: "keep 0.8" in figure 9
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
-    mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # RGB in [0, 1]
-    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    mean: tuple[Share, ...] = (0.5, 0.5, 0.5)  # RGB in [0, 1]
+    std: tuple[Positive, ...] = (0.5, 0.5, 0.5)
 
 
 VARIANTS: dict[str, Config] = {"inception_v4": Config()}

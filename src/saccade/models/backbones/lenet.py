@@ -32,6 +32,7 @@ from saccade.losses.classification import (
     parts_of,
 )
 from saccade.models.paper import Paper
+from saccade.ranges import Count, NonNegative, Positive, Share
 
 PAPER = Paper(
     title="Gradient-Based Learning Applied to Document Recognition",
@@ -46,13 +47,13 @@ TASKS = ("classify",)
 class Config:
     """The network; defaults are lenet5's."""
 
-    classes: int = 10
+    classes: Count = 10
     form: Literal["1998", "modern", "1990"] = "1998"
     # 1998: j of eq. 9, which the paper leaves open; a wrong class pushes only while its distance is not far above j
-    rubbish: float = 10.0
+    rubbish: NonNegative = 10.0
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
-    mean: tuple[float, ...] = (0.1 / 1.275,)  # gray in [0, 1]: paper -0.1, ink 1.175 (section III.A), ink being bright
-    std: tuple[float, ...] = (1 / 1.275,)
+    mean: tuple[Share, ...] = (0.1 / 1.275,)  # gray in [0, 1]: paper -0.1, ink 1.175 (section III.A), ink being bright
+    std: tuple[Positive, ...] = (1 / 1.275,)
 
 
 VARIANTS: dict[str, Config] = {

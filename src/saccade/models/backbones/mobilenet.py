@@ -23,6 +23,7 @@ from saccade.layers.normalize import Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective, classification_loss
 from saccade.models.paper import Paper
 from saccade.models.recipes import PHOTOGRAPHS
+from saccade.ranges import Natural, Positive, Share
 
 PAPER = Paper(
     title="MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications",
@@ -37,12 +38,12 @@ TASKS = ("classify", "tag")
 class Config:
     """The network; defaults are those of full width."""
 
-    classes: int = 1000  # outputs; 0 for a trunk without classifier
+    classes: Natural = 1000  # outputs; 0 for a trunk without classifier
     task: str = "classify"  # or "tag": independent logistic outputs
-    width: float = 1.0  # width multiplier alpha: every layer has int(alpha * its channels)
+    width: Positive = 1.0  # width multiplier alpha: every layer has int(alpha * its channels)
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
-    mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # RGB in [0, 1]: the network sees [-1, 1]
-    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    mean: tuple[Share, ...] = (0.5, 0.5, 0.5)  # RGB in [0, 1]: the network sees [-1, 1]
+    std: tuple[Positive, ...] = (0.5, 0.5, 0.5)
 
 
 VARIANTS: dict[str, Config] = {

@@ -22,6 +22,7 @@ from saccade.losses.classification import CROSS_ENTROPY, Objective, classificati
 from saccade.models.backbones.mobilenet2 import round_channels
 from saccade.models.paper import Paper
 from saccade.models.recipes import PHOTOGRAPHS
+from saccade.ranges import Natural, Positive, Share
 
 PAPER = Paper(
     title="Searching for MobileNetV3",
@@ -36,14 +37,14 @@ TASKS = ("classify", "tag")
 class Config:
     """The network; defaults are the small one's."""
 
-    classes: int = 1000  # outputs; 0 for a trunk without classifier
+    classes: Natural = 1000  # outputs; 0 for a trunk without classifier
     task: str = "classify"  # or "tag": independent logistic outputs
     design: Literal["small", "large"] = "small"  # table 2 or 1
-    width: float = 1.0  # width multiplier; channels are rounded to multiples of 8
-    dropout: float = 0.2  # before the classifier
+    width: Positive = 1.0  # width multiplier; channels are rounded to multiples of 8
+    dropout: Share = 0.2  # before the classifier
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
-    mean: tuple[float, ...] = IMAGENET_MEAN  # RGB in [0, 1]
-    std: tuple[float, ...] = IMAGENET_STD
+    mean: tuple[Share, ...] = IMAGENET_MEAN  # RGB in [0, 1]
+    std: tuple[Positive, ...] = IMAGENET_STD
 
 
 VARIANTS: dict[str, Config] = {

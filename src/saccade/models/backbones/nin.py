@@ -22,6 +22,7 @@ from saccade.layers.maps import Maps
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective, classification_loss
 from saccade.models.paper import Paper
+from saccade.ranges import Count, Natural, Positive, Share
 
 PAPER = Paper(
     title="Network In Network",
@@ -36,20 +37,20 @@ TASKS = ("classify", "tag")
 class Config:
     """The network; defaults are nin_cifar10's."""
 
-    classes: int = 10  # outputs; 0 for a trunk without the maps of the classes
+    classes: Natural = 10  # outputs; 0 for a trunk without the maps of the classes
     task: str = "classify"  # or "tag": independent logistic outputs
     # of each mlpconv: kernel, stride and padding of its first convolution
-    kernels: tuple[tuple[int, int, int], ...] = ((5, 1, 2), (5, 1, 2), (3, 1, 1))
+    kernels: tuple[tuple[Natural, Natural, Natural], ...] = ((5, 1, 2), (5, 1, 2), (3, 1, 1))
     # of each mlpconv: channels of its three convolutions; the third of the last one has the classes
-    widths: tuple[tuple[int, ...], ...] = ((192, 160, 96), (192, 192, 192), (192, 192))
+    widths: tuple[tuple[Count, ...], ...] = ((192, 160, 96), (192, 192, 192), (192, 192))
     # before the second, third, ... mlpconv
-    dropouts: tuple[float, ...] = (0.5, 0.5)
+    dropouts: tuple[Share, ...] = (0.5, 0.5)
     # ReLU on the maps of the classes too, as printed. A class whose map is negative everywhere then never learns,
     # and tags need logits of both signs
     last_relu: bool = False
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
-    mean: tuple[float, ...] = IMAGENET_MEAN  # RGB in [0, 1]
-    std: tuple[float, ...] = IMAGENET_STD
+    mean: tuple[Share, ...] = IMAGENET_MEAN  # RGB in [0, 1]
+    std: tuple[Positive, ...] = IMAGENET_STD
 
 
 _IMAGENET = Config(

@@ -27,6 +27,7 @@ from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective, classification_loss
 from saccade.models.backbones import resnet
 from saccade.models.paper import Paper
+from saccade.ranges import Count, Natural, Positive, Share
 
 PAPER = Paper(
     title="Identity Mappings in Deep Residual Networks",
@@ -41,16 +42,16 @@ TASKS = ("classify", "tag")
 class Config:
     """The network; defaults are preact_resnet18's."""
 
-    classes: int = 1000  # outputs; 0 for a trunk without classifier
+    classes: Natural = 1000  # outputs; 0 for a trunk without classifier
     task: str = "classify"  # or "tag": independent logistic outputs
     block: Literal["basic", "bottleneck"] = "basic"
-    depths: tuple[int, ...] = (2, 2, 2, 2)  # blocks of each stage
-    width: int = 64  # channels of the stem; stage i has width * 2**i (times 4 after a bottleneck)
+    depths: tuple[Natural, ...] = (2, 2, 2, 2)  # blocks of each stage
+    width: Count = 64  # channels of the stem; stage i has width * 2**i (times 4 after a bottleneck)
     stem: Literal["imagenet", "cifar"] = "imagenet"  # 7x7/2 and max-pool, or 3x3
     shortcut: Literal["A", "B"] = "B"  # where the shape changes: A zero-padded identity, B projection
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
-    mean: tuple[float, ...] = IMAGENET_MEAN  # RGB in [0, 1]
-    std: tuple[float, ...] = IMAGENET_STD
+    mean: tuple[Share, ...] = IMAGENET_MEAN  # RGB in [0, 1]
+    std: tuple[Positive, ...] = IMAGENET_STD
 
 
 VARIANTS: dict[str, Config] = {

@@ -25,6 +25,7 @@ from saccade.losses.classification import CROSS_ENTROPY, Objective, classificati
 from saccade.models.paper import Paper
 from saccade.models.recipes import PHOTOGRAPHS
 from saccade.ops.spatial_pyramid import pyramid_pool_maps
+from saccade.ranges import Count, Natural, NonNegative, Positive, Share
 
 PAPER = Paper(
     title="Delving Deep into Rectifiers: Surpassing Human-Level Performance on ImageNet Classification",
@@ -39,21 +40,21 @@ TASKS = ("classify", "tag")
 class Config:
     """The network; defaults are prelunet_a's."""
 
-    classes: int = 1000  # outputs; 0 for a trunk without classifier
+    classes: Natural = 1000  # outputs; 0 for a trunk without classifier
     task: str = "classify"  # or "tag": independent logistic outputs
-    stem: tuple[int, int, int] = (7, 2, 96)  # first convolution: side of its kernel, stride, channels
-    widths: tuple[int, ...] = (256, 512, 512)  # channels of the stages
-    depths: tuple[int, ...] = (5, 5, 5)  # 3x3 convolutions of each stage
-    width: float = 1.0  # share of the channels kept in every convolution
-    grids: tuple[int, ...] = (7, 3, 2, 1)  # sides of the pyramid's grids
-    hidden: int = 4096  # units of the two hidden fully connected layers
-    dropout: float = 0.5  # on both hidden layers
-    slope: float = 0.25  # of every PReLU at the start (section 2.1)
+    stem: tuple[Count, Count, Count] = (7, 2, 96)  # first convolution: side of its kernel, stride, channels
+    widths: tuple[Count, ...] = (256, 512, 512)  # channels of the stages
+    depths: tuple[Natural, ...] = (5, 5, 5)  # 3x3 convolutions of each stage
+    width: Positive = 1.0  # share of the channels kept in every convolution
+    grids: tuple[Count, ...] = (7, 3, 2, 1)  # sides of the pyramid's grids
+    hidden: Count = 4096  # units of the two hidden fully connected layers
+    dropout: Share = 0.5  # on both hidden layers
+    slope: NonNegative = 0.25  # of every PReLU at the start (section 2.1)
     # of a trunk: it keeps the pyramid and the two hidden layers (fc6 and fc7) as `tail`, for regions of its last map
     tail: bool = False
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
-    mean: tuple[float, ...] = IMAGENET_MEAN  # RGB in [0, 1]
-    std: tuple[float, ...] = IMAGENET_STD
+    mean: tuple[Share, ...] = IMAGENET_MEAN  # RGB in [0, 1]
+    std: tuple[Positive, ...] = IMAGENET_STD
 
 
 VARIANTS: dict[str, Config] = {

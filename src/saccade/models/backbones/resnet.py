@@ -24,6 +24,7 @@ from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective, classification_loss
 from saccade.models.paper import Paper
 from saccade.models.recipes import PHOTOGRAPHS
+from saccade.ranges import Count, Natural, Positive, Share
 
 PAPER = Paper(
     title="Deep Residual Learning for Image Recognition",
@@ -38,25 +39,25 @@ TASKS = ("classify", "tag")
 class Config:
     """The network; defaults are resnet18's."""
 
-    classes: int = 1000  # outputs; 0 for a trunk without classifier
+    classes: Natural = 1000  # outputs; 0 for a trunk without classifier
     task: str = "classify"  # or "tag": independent logistic outputs
     block: Literal["basic", "bottleneck"] = "basic"  # figure 5, left and right
-    depths: tuple[int, ...] = (2, 2, 2, 2)  # blocks of each stage
-    width: int = 64  # channels of the stem; stage i has width * 2**i (times 4 after a bottleneck)
+    depths: tuple[Natural, ...] = (2, 2, 2, 2)  # blocks of each stage
+    width: Count = 64  # channels of the stem; stage i has width * 2**i (times 4 after a bottleneck)
     stem: Literal["imagenet", "cifar"] = "imagenet"  # 7x7/2 and max-pool, or 3x3
     # Section 3.3 and 4.1: A zero-padded identity, B projection where the shape changes, C projection everywhere;
     # none: no shortcuts at all, the plain network.
     shortcut: Literal["A", "B", "C", "none"] = "B"
     norm: Literal["batch", "frozen"] = "batch"  # frozen: fixed statistics, for detectors
-    norm_eps: float = 1e-5
+    norm_eps: Positive = 1e-5
     # last stage at the stride of the one before, its later 3x3 spread by 2: every other pixel is the usual network's
     dilated: bool = False
     tail: bool = False  # of a trunk: its last stage (res5) is no map but `tail`, for regions of the map before
     # last scale of each block starts at 0, so that blocks start as identity (Goyal et al. 2017, 5.1)
     zero_init: bool = False
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
-    mean: tuple[float, ...] = IMAGENET_MEAN  # RGB in [0, 1]
-    std: tuple[float, ...] = IMAGENET_STD
+    mean: tuple[Share, ...] = IMAGENET_MEAN  # RGB in [0, 1]
+    std: tuple[Positive, ...] = IMAGENET_STD
 
 
 def _imagenet(block: Literal["basic", "bottleneck"], *depths: int) -> Config:

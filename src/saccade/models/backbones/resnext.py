@@ -26,6 +26,7 @@ from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective, classification_loss
 from saccade.models.backbones import resnet
 from saccade.models.paper import Paper
+from saccade.ranges import Count, Natural, Positive, Share
 
 PAPER = Paper(
     title="Aggregated Residual Transformations for Deep Neural Networks",
@@ -40,20 +41,20 @@ TASKS = ("classify", "tag")
 class Config:
     """The network; defaults are resnext50_32x4d's."""
 
-    classes: int = 1000  # outputs; 0 for a trunk without classifier
+    classes: Natural = 1000  # outputs; 0 for a trunk without classifier
     task: str = "classify"  # or "tag": independent logistic outputs
-    depths: tuple[int, ...] = (3, 4, 6, 3)  # blocks of each stage
-    groups: int = 32  # cardinality C
-    group_width: int = 4  # channels d of a group in the first stage; doubled in each following stage
-    width: int = 64  # channels of the stem; stage i gives 4 * width * 2**i
+    depths: tuple[Natural, ...] = (3, 4, 6, 3)  # blocks of each stage
+    groups: Count = 32  # cardinality C
+    group_width: Count = 4  # channels d of a group in the first stage; doubled in each following stage
+    width: Count = 64  # channels of the stem; stage i gives 4 * width * 2**i
     stem: Literal["imagenet", "cifar"] = "imagenet"  # 7x7/2 and max-pool, or 3x3
     norm: Literal["batch", "frozen"] = "batch"  # frozen: fixed statistics, for detectors
-    norm_eps: float = 1e-5
+    norm_eps: Positive = 1e-5
     tail: bool = False  # of a trunk: its last stage (res5) is no map but `tail`, for regions of the map before
     zero_init: bool = False  # last scale of each block starts at 0, so that blocks start as identity
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
-    mean: tuple[float, ...] = IMAGENET_MEAN  # RGB in [0, 1]
-    std: tuple[float, ...] = IMAGENET_STD
+    mean: tuple[Share, ...] = IMAGENET_MEAN  # RGB in [0, 1]
+    std: tuple[Positive, ...] = IMAGENET_STD
 
 
 def _cifar(groups: int) -> Config:

@@ -22,6 +22,7 @@ from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective, classification_loss
 from saccade.models.paper import Paper
 from saccade.models.recipes import PHOTOGRAPHS
+from saccade.ranges import Count, Natural, Positive, Share
 
 PAPER = Paper(
     title="ShuffleNet: An Extremely Efficient Convolutional Neural Network for Mobile Devices",
@@ -36,13 +37,13 @@ TASKS = ("classify", "tag")
 class Config:
     """The network; defaults are shufflenet_g3's."""
 
-    classes: int = 1000  # outputs; 0 for a trunk without classifier
+    classes: Natural = 1000  # outputs; 0 for a trunk without classifier
     task: str = "classify"  # or "tag": independent logistic outputs
-    groups: int = 3  # g of the 1x1 convolutions
-    width: int = 240  # channels of stage 2, a multiple of 4 g; doubled in stages 3 and 4
+    groups: Count = 3  # g of the 1x1 convolutions
+    width: Count = 240  # channels of stage 2, a multiple of 4 g; doubled in stages 3 and 4
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
-    mean: tuple[float, ...] = IMAGENET_MEAN  # RGB in [0, 1]
-    std: tuple[float, ...] = IMAGENET_STD
+    mean: tuple[Share, ...] = IMAGENET_MEAN  # RGB in [0, 1]
+    std: tuple[Positive, ...] = IMAGENET_STD
 
 
 VARIANTS: dict[str, Config] = {  # table 1

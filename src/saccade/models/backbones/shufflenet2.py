@@ -23,6 +23,7 @@ from saccade.losses.classification import CROSS_ENTROPY, Objective, classificati
 from saccade.models.backbones.shufflenet import channel_shuffle
 from saccade.models.paper import Paper
 from saccade.models.recipes import PHOTOGRAPHS
+from saccade.ranges import Count, Natural, Positive, Share
 
 PAPER = Paper(
     title="ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design",
@@ -37,13 +38,13 @@ TASKS = ("classify", "tag")
 class Config:
     """The network; defaults are shufflenet_v2_x1_0's."""
 
-    classes: int = 1000  # outputs; 0 for a trunk without classifier
+    classes: Natural = 1000  # outputs; 0 for a trunk without classifier
     task: str = "classify"  # or "tag": independent logistic outputs
-    width: int = 116  # channels of stage 2, an even number; doubled in stages 3 and 4
-    last: int = 1024  # channels of the last 1x1 convolution, which a trunk does not have
+    width: Count = 116  # channels of stage 2, an even number; doubled in stages 3 and 4
+    last: Count = 1024  # channels of the last 1x1 convolution, which a trunk does not have
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
-    mean: tuple[float, ...] = IMAGENET_MEAN  # RGB in [0, 1]
-    std: tuple[float, ...] = IMAGENET_STD
+    mean: tuple[Share, ...] = IMAGENET_MEAN  # RGB in [0, 1]
+    std: tuple[Positive, ...] = IMAGENET_STD
 
 
 VARIANTS: dict[str, Config] = {  # table 5; x2.0 as released: 244 channels where the paper's first print has 224

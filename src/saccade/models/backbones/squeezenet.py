@@ -26,6 +26,7 @@ from saccade.layers.layout import global_pool, join
 from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective, classification_loss
 from saccade.models.paper import Paper
+from saccade.ranges import Natural, Positive, Share
 
 PAPER = Paper(
     title="SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and <0.5MB model size",
@@ -40,15 +41,15 @@ TASKS = ("classify", "tag")
 class Config:
     """The network; defaults are squeezenet1_0's."""
 
-    classes: int = 1000  # outputs; 0 for a trunk without classifier
+    classes: Natural = 1000  # outputs; 0 for a trunk without classifier
     task: str = "classify"  # or "tag": independent logistic outputs
     version: Literal["1.0", "1.1"] = "1.0"
-    width: float = 1.0  # share of the channels kept in every layer
-    dropout: float = 0.5  # before the classifier
+    width: Positive = 1.0  # share of the channels kept in every layer
+    dropout: Share = 0.5  # before the classifier
     last_relu: bool = True  # classify: ReLU behind the class maps, as published; without it logits have any sign
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
-    mean: tuple[float, ...] = IMAGENET_MEAN  # RGB in [0, 1]
-    std: tuple[float, ...] = IMAGENET_STD
+    mean: tuple[Share, ...] = IMAGENET_MEAN  # RGB in [0, 1]
+    std: tuple[Positive, ...] = IMAGENET_STD
     bgr: bool = False  # the first convolution expects blue, green, red, as Caffe's do
 
 

@@ -23,6 +23,7 @@ from saccade.losses.classification import CROSS_ENTROPY, Objective, classificati
 from saccade.models.paper import Paper
 from saccade.models.recipes import PHOTOGRAPHS
 from saccade.models.stage import Fit
+from saccade.ranges import Count, Natural, Positive, Share
 
 PAPER = Paper(
     title="Very Deep Convolutional Networks for Large-Scale Image Recognition",
@@ -37,18 +38,18 @@ TASKS = ("classify", "tag")
 class Config:
     """The network; defaults are vgg16's (configuration D)."""
 
-    classes: int = 1000  # outputs; 0 for a trunk without classifier
+    classes: Natural = 1000  # outputs; 0 for a trunk without classifier
     task: str = "classify"  # or "tag": independent logistic outputs
-    depths: tuple[int, ...] = (2, 2, 3, 3, 3)  # convolutions of each stage
-    width: int = 64  # channels of the first stage; 2, 4, 8 and 8 times as many in the others
+    depths: tuple[Natural, ...] = (2, 2, 3, 3, 3)  # convolutions of each stage
+    width: Count = 64  # channels of the first stage; 2, 4, 8 and 8 times as many in the others
     batch_norm: bool = False
-    hidden: int = 4096  # units of the two hidden fully connected layers
-    dropout: float = 0.5  # on both hidden layers
+    hidden: Count = 4096  # units of the two hidden fully connected layers
+    dropout: Share = 0.5  # on both hidden layers
     # of a trunk: it keeps the two hidden layers (fc6 and fc7) as `tail`, for regions of its last map
     tail: bool = False
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
-    mean: tuple[float, ...] = IMAGENET_MEAN  # RGB in [0, 1]
-    std: tuple[float, ...] = IMAGENET_STD
+    mean: tuple[Share, ...] = IMAGENET_MEAN  # RGB in [0, 1]
+    std: tuple[Positive, ...] = IMAGENET_STD
 
 
 _FACTORS = (1, 2, 4, 8, 8)  # channels of the stages in widths

@@ -23,6 +23,7 @@ from saccade.layers.normalize import Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective, classification_loss
 from saccade.models.backbones import resnet
 from saccade.models.paper import Paper
+from saccade.ranges import Count, Natural, Positive, Share
 
 PAPER = Paper(
     title="Xception: Deep Learning with Depthwise Separable Convolutions",
@@ -37,16 +38,16 @@ TASKS = ("classify", "tag")
 class Config:
     """The network; defaults are xception's, channels as in figure 5."""
 
-    classes: int = 1000  # outputs; 0 for a trunk without classifier
+    classes: Natural = 1000  # outputs; 0 for a trunk without classifier
     task: str = "classify"  # or "tag": independent logistic outputs
-    stem: tuple[int, int] = (32, 64)  # channels of the two plain convolutions
-    entry: tuple[int, int, int] = (128, 256, 728)  # channels of the three strided blocks
-    middle: int = 8  # blocks of the middle flow
-    exit: tuple[int, int, int] = (1024, 1536, 2048)  # channels of the last strided block and of the two after it
-    dropout: float = 0.5  # before the classifier (section 4.3)
+    stem: tuple[Count, Count] = (32, 64)  # channels of the two plain convolutions
+    entry: tuple[Count, Count, Count] = (128, 256, 728)  # channels of the three strided blocks
+    middle: Natural = 8  # blocks of the middle flow
+    exit: tuple[Count, Count, Count] = (1024, 1536, 2048)  # channels of the last strided block and of the two after it
+    dropout: Share = 0.5  # before the classifier (section 4.3)
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
-    mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # RGB in [0, 1]
-    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    mean: tuple[Share, ...] = (0.5, 0.5, 0.5)  # RGB in [0, 1]
+    std: tuple[Positive, ...] = (0.5, 0.5, 0.5)
 
 
 VARIANTS: dict[str, Config] = {"xception": Config()}

@@ -24,6 +24,7 @@ from saccade.losses.classification import CROSS_ENTROPY, Objective, classificati
 from saccade.models.backbones.alexnet import local_response_norm
 from saccade.models.paper import Paper
 from saccade.models.recipes import PHOTOGRAPHS
+from saccade.ranges import Count, Natural, NonNegative, Positive, Share
 
 PAPER = Paper(
     title="Visualizing and Understanding Convolutional Networks",
@@ -38,20 +39,22 @@ TASKS = ("classify", "tag")
 class Config:
     """The network; defaults are zfnet's."""
 
-    classes: int = 1000  # outputs; 0 for a trunk without classifier
+    classes: Natural = 1000  # outputs; 0 for a trunk without classifier
     task: str = "classify"  # or "tag": independent logistic outputs
-    widths: tuple[int, ...] = (96, 256, 384, 384, 256)  # channels of the five convolutions
-    lrn: tuple[float, ...] = (2.0, 1e-4, 0.75)  # k, alpha, beta over 5 channels; AlexNet's, as the paper gives none
+    widths: tuple[Count, ...] = (96, 256, 384, 384, 256)  # channels of the five convolutions
+    # k, alpha, beta over 5 channels; AlexNet's, as the paper gives none
+    lrn: tuple[NonNegative, ...] = (2.0, 1e-4, 0.75)
     padded: bool = False  # pad convolutions and pools so that maps have ceil(H / stride) cells, for detectors
-    filter_rms: float = 0.1  # section 3: a filter whose root mean square exceeds this is scaled back to it; 0 for none
+    # section 3: a filter whose root mean square exceeds this is scaled back to it; 0 for none
+    filter_rms: NonNegative = 0.1
     init: Literal["he", "paper"] = "he"  # paper: section 3, weights of 0.01 and biases of 0
-    hidden: int = 4096  # units of the two hidden fully connected layers
-    dropout: float = 0.5  # after both hidden layers
+    hidden: Count = 4096  # units of the two hidden fully connected layers
+    dropout: Share = 0.5  # after both hidden layers
     # of a trunk: it keeps the two hidden layers (fc6 and fc7) as `tail`, for regions of its last map
     tail: bool = False
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
-    mean: tuple[float, ...] = IMAGENET_MEAN  # RGB in [0, 1]
-    std: tuple[float, ...] = IMAGENET_STD
+    mean: tuple[Share, ...] = IMAGENET_MEAN  # RGB in [0, 1]
+    std: tuple[Positive, ...] = IMAGENET_STD
 
 
 VARIANTS: dict[str, Config] = {"zfnet": Config()}

@@ -34,6 +34,7 @@ from saccade.models.paper import Paper
 from saccade.ops.boxes import valid_boxes
 from saccade.ops.cuboids import NEAR, offsets, ray_angles, wrap
 from saccade.ops.region_warp import warp_regions
+from saccade.ranges import Count, Natural, NonNegative, Positive
 
 PAPER = Paper(
     title="3D Bounding Box Estimation Using Deep Learning and Geometry",
@@ -53,23 +54,23 @@ CUT = 0.01  # weight of such a side where the place is solved for
 class Config:
     """The network; defaults are multibin_vgg19's."""
 
-    classes: int = 3
+    classes: Count = 3
     trunk: str = "vgg19"  # any classification network that gives maps
-    trunk_width: float | None = None  # `width` of the trunk, where it is not the usual one
-    trunk_depths: tuple[int, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
-    side: int = 224  # s: pixels of a stretched box
-    samples: int = 1  # points along each side of its pixels; more lessen the noise of boxes that are made smaller
-    grid: int = 7  # cells of a side to which the last map is pooled
-    hidden: int = 256  # units of the two layers of bins and of angles; of sizes twice as many (figure 5)
-    bins: int = 2  # B
-    overlap: float = 0.1  # radians by which a bin reaches into its neighbours on each side
-    angle_weight: float = 1.0  # w, of the residual angles in the loss; the paper leaves it open
-    size_weight: float = 1.0  # alpha, of the sizes; the paper leaves it open
-    jitter: float = 0.1  # largest move of each side of a training box, as a share of that side (section 5.1)
-    learnt: int = 16  # boxes of an image that one step learns from, at most, drawn by chance
-    boxes: int = 16  # in one forward pass; an exported network takes so many an image
+    trunk_width: Positive | None = None  # `width` of the trunk, where it is not the usual one
+    trunk_depths: tuple[Natural, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
+    side: Count = 224  # s: pixels of a stretched box
+    samples: Count = 1  # points along each side of its pixels; more lessen the noise of boxes that are made smaller
+    grid: Count = 7  # cells of a side to which the last map is pooled
+    hidden: Count = 256  # units of the two layers of bins and of angles; of sizes twice as many (figure 5)
+    bins: Count = 2  # B
+    overlap: NonNegative = 0.1  # radians by which a bin reaches into its neighbours on each side
+    angle_weight: NonNegative = 1.0  # w, of the residual angles in the loss; the paper leaves it open
+    size_weight: NonNegative = 1.0  # alpha, of the sizes; the paper leaves it open
+    jitter: NonNegative = 0.1  # largest move of each side of a training box, as a share of that side (section 5.1)
+    learnt: Count = 16  # boxes of an image that one step learns from, at most, drawn by chance
+    boxes: Count = 16  # in one forward pass; an exported network takes so many an image
     # metres: mean height, width and length of each class; fitted to the training data
-    sizes: tuple[tuple[float, float, float], ...] = ()
+    sizes: tuple[tuple[Positive, Positive, Positive], ...] = ()
 
 
 VARIANTS: dict[str, Config] = {

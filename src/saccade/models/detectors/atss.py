@@ -32,6 +32,7 @@ from saccade.losses.detection import OVERLAPS, quality_focal
 from saccade.models.backbones import create_trunk, refuse_strides
 from saccade.models.detectors.ssd import VARIANCES, Sizes
 from saccade.models.paper import Paper
+from saccade.ranges import Count, Natural, NonNegative, Positive, Share
 
 PAPER = Paper(
     title="Bridging the Gap Between Anchor-based and Anchor-free Detection via Adaptive Training Sample Selection",
@@ -50,25 +51,25 @@ _SQUARES = tuple(tuple((f * s / 320, f * s / 320) for f in (4.0, 4 * 2**0.5)) fo
 class Config:
     """The network and its loss; defaults are atss_small's."""
 
-    classes: int = 20
+    classes: Count = 20
     trunk: str = "resnet18"  # any classification network that gives feature maps
-    trunk_width: float | None = None  # `width` of the trunk, where it is not the usual one
-    trunk_depths: tuple[int, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
+    trunk_width: Positive | None = None  # `width` of the trunk, where it is not the usual one
+    trunk_depths: tuple[Natural, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
     # frozen: batch norms of the trunk with fixed statistics, for few images a step; none: as the trunk is made
     trunk_norm: Literal["batch", "frozen"] | None = None
     # Input pixels between neighbours of each map with priors. The finest is a map of the trunk; those coarser than the
     # trunk's are made by convolutions.
-    strides: tuple[int, ...] = (8, 16, 32, 64)
-    channels: int = 64  # of the top-down path and of the head
+    strides: tuple[Count, ...] = (8, 16, 32, 64)
+    channels: Count = 64  # of the top-down path and of the head
     # Priors of every map: (width, height) as shares of the longer input side.
     priors: Sizes = _SQUARES
     fit_priors: bool = True  # fit `priors` to the training boxes (YOLO9000, section 2)
     box_loss: Literal["iou", "giou", "diou", "ciou"] = "giou"  # diou and ciou: Zheng et al. 2020
-    box_weight: float = 2.0  # of the box in the sum of the losses, as in the release of ATSS
-    score_threshold: float = 0.01
-    candidates: int = 400  # best boxes of each class that enter NMS
-    nms_iou: float = 0.6
-    keep: int = 200  # boxes an image after NMS
+    box_weight: NonNegative = 2.0  # of the box in the sum of the losses, as in the release of ATSS
+    score_threshold: Share = 0.01
+    candidates: Count = 400  # best boxes of each class that enter NMS
+    nms_iou: Share = 0.6
+    keep: Count = 200  # boxes an image after NMS
 
 
 _SMALL = Config(trunk_width=32, trunk_depths=(1, 2, 2, 2))

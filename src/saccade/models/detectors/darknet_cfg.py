@@ -34,6 +34,7 @@ from saccade.models.detectors.yolo1 import Outputs, cell_stage, read_grid, score
 from saccade.models.detectors.yolo2 import SQUARED_START, location_losses, start_head
 from saccade.models.detectors.yolo3 import LOGISTIC_START, logistic_losses
 from saccade.models.paper import Paper
+from saccade.ranges import Count, Share
 
 PAPER = Paper(
     title="YOLOv3: An Incremental Improvement",
@@ -79,16 +80,16 @@ SMALL = _text(
 class Config:
     """The network and how it answers; how it learns is said in the file."""
 
-    classes: int = 20
+    classes: Count = 20
     # a Darknet .cfg, by name; its text is kept
     cfg: str = field(default=SMALL, metadata={"read": read_cfg})
     # of each [region] or [yolo] in the order of the file: (width, height) in pixels of the input; none: the file's
     priors: tuple[Sizes, ...] = ()
     fit_priors: bool = True  # fit `priors` to the training boxes by k-means under 1 - IoU
-    score_threshold: float = 0.005
-    nms_iou: float = 0.45
-    candidates: int = 400  # best boxes of each class that enter NMS
-    keep: int = 200  # boxes an image after NMS
+    score_threshold: Share = 0.005
+    nms_iou: Share = 0.45
+    candidates: Count = 400  # best boxes of each class that enter NMS
+    keep: Count = 200  # boxes an image after NMS
 
 
 VARIANTS: dict[str, Config] = {"darknet_cfg": Config()}

@@ -41,6 +41,7 @@ from saccade.models.contract import has_tail
 from saccade.models.paper import Paper
 from saccade.ops.roi_align import roi_align, to_rois
 from saccade.ops.roi_pool import roi_pool
+from saccade.ranges import Count, Natural, NonNegative, Positive, Share
 
 PAPER = Paper(title="Fast R-CNN", authors="Girshick", year=2015, where="ICCV 2015, arXiv 1504.08083")
 TASKS = ("detect",)
@@ -53,32 +54,33 @@ Pooling = Literal["pool", "align"]
 class Config:
     """The network; defaults are fast_rcnn_vgg16's."""
 
-    classes: int = 20
+    classes: Count = 20
     trunk: str = "vgg16"  # any classification network that gives feature maps; regions are pooled from the last one
-    trunk_width: float | None = None  # `width` of the trunk, where it is not the usual one
-    trunk_depths: tuple[int, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
-    trunk_hidden: int | None = None  # units of the trunk's fc6 and fc7, where they are not the usual ones
+    trunk_width: Positive | None = None  # `width` of the trunk, where it is not the usual one
+    trunk_depths: tuple[Natural, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
+    trunk_hidden: Count | None = None  # units of the trunk's fc6 and fc7, where they are not the usual ones
     # frozen: batch norms of the trunk with fixed statistics, for few images a step; none: as the trunk is made
     trunk_norm: Literal["batch", "frozen"] | None = None
-    trunk_norm_eps: float | None = None  # of the trunk's batch norms
+    trunk_norm_eps: NonNegative | None = None  # of the trunk's batch norms
     # regions go on through what the trunk has behind that map (fc6 and fc7 of VGG, the last stage of ResNet); without,
     # or where it has nothing, through two fresh layers of head_width units
     tail: bool = True
-    head_width: int = 1024
+    head_width: Count = 1024
     pooling: Pooling = "pool"  # pool: RoIPool of the paper; align: RoIAlign, without rounding (He et al. 2017)
-    pooled: int | None = None  # side of a pooled region; none: what the trunk's tail takes, else 7
+    pooled: Count | None = None  # side of a pooled region; none: what the trunk's tail takes, else 7
     # regions
-    most_proposals: int = 2000  # of those given for an image the first so many are read
-    head_iou: float = 0.5  # IoU of a positive region (section 2.3)
-    background_iou: float = 0.1  # least IoU of a background region: what overlaps less is easy (section 2.3)
-    head_sample: int = 64  # regions an image in the loss
-    head_positive: float = 0.25
-    box_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
+    most_proposals: Count = 2000  # of those given for an image the first so many are read
+    head_iou: Share = 0.5  # IoU of a positive region (section 2.3)
+    background_iou: Share = 0.1  # least IoU of a background region: what overlaps less is easy (section 2.3)
+    head_sample: Count = 64  # regions an image in the loss
+    head_positive: Share = 0.25
+    box_weights: tuple[Positive, Positive, Positive, Positive] = (10.0, 10.0, 5.0, 5.0)
     # answers
-    score_threshold: float = 0.05
-    nms: float = 0.3
-    detections: int = 100
-    svd: tuple[int, int] | None = None  # ranks of fc6 and fc7 in a network made by `compress`; the paper's 1024, 256
+    score_threshold: Share = 0.05
+    nms: Share = 0.3
+    detections: Count = 100
+    # ranks of fc6 and fc7 in a network made by `compress`; the paper's 1024, 256
+    svd: tuple[Count, Count] | None = None
 
 
 VARIANTS: dict[str, Config] = {

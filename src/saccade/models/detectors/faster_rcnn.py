@@ -31,6 +31,7 @@ from saccade.models.contract import has_tail
 from saccade.models.detectors.fast_rcnn import Pooling, RoIHeads, trunk_of
 from saccade.models.paper import Paper
 from saccade.models.stage import Fit
+from saccade.ranges import Count, Natural, NonNegative, Positive, Share
 
 PAPER = Paper(
     title="Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks",
@@ -52,43 +53,43 @@ REFERENCE: Shapes = tuple((float(w), float(h)) for w, h in (_REFERENCE[:, 2:] - 
 class Config:
     """The network; defaults are faster_rcnn_vgg16's."""
 
-    classes: int = 20
+    classes: Count = 20
     trunk: str = "vgg16"  # any classification network that gives feature maps; its last one is that of both networks
-    trunk_width: float | None = None  # `width` of the trunk, where it is not the usual one
-    trunk_depths: tuple[int, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
-    trunk_hidden: int | None = None  # units of the trunk's fc6 and fc7, where they are not the usual ones
+    trunk_width: Positive | None = None  # `width` of the trunk, where it is not the usual one
+    trunk_depths: tuple[Natural, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
+    trunk_hidden: Count | None = None  # units of the trunk's fc6 and fc7, where they are not the usual ones
     # frozen: batch norms of the trunk with fixed statistics, for few images a step; none: as the trunk is made
     trunk_norm: Literal["batch", "frozen"] | None = None
-    trunk_norm_eps: float | None = None  # of the trunk's batch norms
+    trunk_norm_eps: NonNegative | None = None  # of the trunk's batch norms
     # regions go on through what the trunk has behind that map (fc6 and fc7 of VGG, the last stage of ResNet); without,
     # or where it has nothing, through two fresh layers of head_width units
     tail: bool = True
-    head_width: int = 1024
+    head_width: Count = 1024
     pooling: Pooling = "pool"  # pool: RoIPool of the paper; align: RoIAlign, without rounding (He et al. 2017)
-    pooled: int | None = None  # side of a pooled region; none: what the trunk's tail takes, else 7
+    pooled: Count | None = None  # side of a pooled region; none: what the trunk's tail takes, else 7
     # proposals
     anchors: Shapes = REFERENCE  # (width, height) in pixels of the k anchors of a cell
-    rpn_channels: int = 512  # behind the 3x3 convolution
+    rpn_channels: Count = 512  # behind the 3x3 convolution
     rpn_two_way: bool = True  # two scores an anchor, as in the paper, or one
-    rpn_before: tuple[int, int] = (12000, 6000)  # best anchors that enter NMS, in training and after
-    rpn_after: tuple[int, int] = (2000, 300)  # proposals an image, in training and after (K)
-    rpn_nms: float = 0.7
-    rpn_min_side: float = 16.0  # pixels; smaller proposals are left out
+    rpn_before: tuple[Count, Count] = (12000, 6000)  # best anchors that enter NMS, in training and after
+    rpn_after: tuple[Count, Count] = (2000, 300)  # proposals an image, in training and after (K)
+    rpn_nms: Share = 0.7
+    rpn_min_side: NonNegative = 16.0  # pixels; smaller proposals are left out
     rpn_inside: bool = True  # in training, leave out anchors that cross the border of their image (section 3.3)
-    rpn_high: float = 0.7  # IoU of a positive anchor (section 3.1.2)
-    rpn_low: float = 0.3
-    rpn_sample: int = 256  # anchors an image in the loss, half of them positive at most
+    rpn_high: Share = 0.7  # IoU of a positive anchor (section 3.1.2)
+    rpn_low: Share = 0.3
+    rpn_sample: Count = 256  # anchors an image in the loss, half of them positive at most
     # regions
-    head_iou: float = 0.5  # IoU of a positive region
-    head_sample: int = 128  # regions an image in the loss
-    head_positive: float = 0.25
-    box_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
+    head_iou: Share = 0.5  # IoU of a positive region
+    head_sample: Count = 128  # regions an image in the loss
+    head_positive: Share = 0.25
+    box_weights: tuple[Positive, Positive, Positive, Positive] = (10.0, 10.0, 5.0, 5.0)
     # answers
-    score_threshold: float = 0.05
-    nms: float = 0.3
-    detections: int = 100
+    score_threshold: Share = 0.05
+    nms: Share = 0.3
+    detections: Count = 100
     # 0: both networks learn together; 1 to 4: the step of the alternation (section 3.2), which the recipe sets
-    step: int = 0
+    step: Natural = 0
 
 
 VARIANTS: dict[str, Config] = {

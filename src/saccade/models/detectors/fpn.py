@@ -48,6 +48,7 @@ from saccade.layers.targets import detection_targets
 from saccade.models.backbones import create_trunk, refuse_strides
 from saccade.models.paper import Paper
 from saccade.ops.roi_align import to_rois
+from saccade.ranges import Count, Natural, NonNegative, Positive, Share
 
 PAPER = Paper(
     title="Feature Pyramid Networks for Object Detection",
@@ -73,49 +74,50 @@ def square_anchors(*sizes: float) -> tuple[Shapes, ...]:
 class Config:
     """The network; defaults are faster_rcnn_r50_fpn's. The public weights have 90 classes (COCO's ids up to 90)."""
 
-    classes: int = 90
+    classes: Count = 90
     trunk: str = "resnet50"  # any classification network that gives feature maps
-    trunk_width: float | None = None  # `width` of the trunk, where it is not the usual one
-    trunk_depths: tuple[int, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
+    trunk_width: Positive | None = None  # `width` of the trunk, where it is not the usual one
+    trunk_depths: tuple[Natural, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
     # frozen: batch norms of the trunk with fixed statistics, for few images a step; none: as the trunk is made
     trunk_norm: Literal["batch", "frozen"] | None = None
-    trunk_norm_eps: float | None = None  # of the trunk's batch norms; 0 for the released V1 weights, with frozen
+    trunk_norm_eps: NonNegative | None = None  # of the trunk's batch norms; 0 for the released V1 weights, with frozen
     # pyramid
-    lowest: int = 2  # finest level, of stride 2^lowest: P2 or P3; the coarsest that regions are read from is P5
-    channels: int = 256
+    lowest: Count = 2  # finest level, of stride 2^lowest: P2 or P3; the coarsest that regions are read from is P5
+    channels: Count = 256
     pyramid_norm: bool = False
-    canonical_size: float = 224.0  # side in pixels of a box that belongs to P4 (FPN equation 1)
+    canonical_size: Positive = 224.0  # side in pixels of a box that belongs to P4 (FPN equation 1)
     # of regions, the centres of pixels are heeded, as in later releases; the public weights learned without
     aligned: bool = False
     # proposals
     # (width, height) in pixels, a tuple a level; where there are more than maps, coarser levels are added, such as P6
     anchors: tuple[Shapes, ...] = square_anchors(32, 64, 128, 256, 512)
-    rpn_before: tuple[int, int] = (2000, 1000)  # best anchors of each level that enter NMS, in training and after
-    rpn_after: tuple[int, int] = (2000, 1000)  # proposals an image, in training and after (K)
-    rpn_nms: float = 0.7
-    rpn_high: float = 0.7  # IoU of a positive anchor (section 3.1.2)
-    rpn_low: float = 0.3
-    rpn_sample: int = 256  # anchors an image in the loss, half of them positive at most
+    rpn_before: tuple[Count, Count] = (2000, 1000)  # best anchors of each level that enter NMS, in training and after
+    rpn_after: tuple[Count, Count] = (2000, 1000)  # proposals an image, in training and after (K)
+    rpn_nms: Share = 0.7
+    rpn_high: Share = 0.7  # IoU of a positive anchor (section 3.1.2)
+    rpn_low: Share = 0.3
+    rpn_sample: Count = 256  # anchors an image in the loss, half of them positive at most
     # head
-    head_width: int = 1024
-    head_iou: float = 0.5  # IoU of a positive region
-    head_sample: int = 512  # regions an image in the loss
-    head_positive: float = 0.25
+    head_width: Count = 1024
+    head_iou: Share = 0.5  # IoU of a positive region
+    head_sample: Count = 512  # regions an image in the loss
+    head_positive: Share = 0.25
     # IoU of a positive region of each further head, which begins at the boxes of the one before; 0.6 and 0.7 in Cascade
     # R-CNN (section 5.1). Its boxes serve all classes, and its offsets count two, three ... times as much.
-    cascade: tuple[float, ...] = ()
+    cascade: tuple[Share, ...] = ()
     # of the regions. smooth_l1: of the offsets; the others: 1 - overlap of the corrected box with the true one
     box_loss: Literal["smooth_l1", "iou", "giou", "diou", "ciou"] = "smooth_l1"
-    box_weight: float = 1.0  # of the regions' boxes in the sum of the losses; 10 with giou (Rezatofighi et al. 2019)
+    # of the regions' boxes in the sum of the losses; 10 with giou (Rezatofighi et al. 2019)
+    box_weight: NonNegative = 1.0
     # softmax: how likely the class is (Fast R-CNN); iou: times the IoU that a further output foretells of the box, as
     # masks are scored (Huang et al. 2019); quality: that IoU itself, learned by the focal loss of Li et al. 2020
     score: Literal["softmax", "iou", "quality"] = "softmax"
-    box_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
-    beta: float = 1 / 9  # of smooth L1, both stages
+    box_weights: tuple[Positive, Positive, Positive, Positive] = (10.0, 10.0, 5.0, 5.0)
+    beta: NonNegative = 1 / 9  # of smooth L1, both stages
     # answers
-    score_threshold: float = 0.05
-    nms: float = 0.5
-    detections: int = 100
+    score_threshold: Share = 0.05
+    nms: Share = 0.5
+    detections: Count = 100
 
 
 VARIANTS: dict[str, Config] = {

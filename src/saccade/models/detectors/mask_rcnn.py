@@ -40,6 +40,7 @@ from saccade.layers.targets import detection_targets
 from saccade.models.detectors import fpn
 from saccade.models.paper import Paper
 from saccade.ops.roi_align import to_rois
+from saccade.ranges import Count, Natural, NonNegative, Positive, Share
 
 PAPER = Paper(
     title="Mask R-CNN",
@@ -55,48 +56,48 @@ TOGETHER = 20  # regions whose masks `predict` draws at once
 class Config:
     """The network; defaults are mask_rcnn_r50_fpn's. What comes before the masks is as in `fpn.Config`."""
 
-    classes: int = 90
+    classes: Count = 90
     trunk: str = "resnet50"  # any classification network that gives feature maps
-    trunk_width: float | None = None  # `width` of the trunk, where it is not the usual one
-    trunk_depths: tuple[int, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
+    trunk_width: Positive | None = None  # `width` of the trunk, where it is not the usual one
+    trunk_depths: tuple[Natural, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
     # frozen: batch norms of the trunk with fixed statistics, for few images a step; none: as the trunk is made
     trunk_norm: Literal["batch", "frozen"] | None = None
-    trunk_norm_eps: float | None = None  # of the trunk's batch norms; 0 for the released V1 weights, with frozen
+    trunk_norm_eps: NonNegative | None = None  # of the trunk's batch norms; 0 for the released V1 weights, with frozen
     # pyramid
-    lowest: int = 2  # finest level, of stride 2^lowest: P2 or P3; the coarsest that regions are read from is P5
-    channels: int = 256
+    lowest: Count = 2  # finest level, of stride 2^lowest: P2 or P3; the coarsest that regions are read from is P5
+    channels: Count = 256
     pyramid_norm: bool = False
-    canonical_size: float = 224.0  # side in pixels of a box that belongs to P4 (FPN equation 1)
+    canonical_size: Positive = 224.0  # side in pixels of a box that belongs to P4 (FPN equation 1)
     # proposals
     # (width, height) in pixels, a tuple a level; where there are more than maps, coarser levels are added, such as P6
     anchors: tuple[fpn.Shapes, ...] = fpn.square_anchors(32, 64, 128, 256, 512)
-    rpn_before: tuple[int, int] = (2000, 1000)  # best anchors of each level that enter NMS, in training and after
-    rpn_after: tuple[int, int] = (2000, 1000)  # proposals an image, in training and after (K)
-    rpn_nms: float = 0.7
-    rpn_high: float = 0.7  # IoU of a positive anchor (section 3.1.2)
-    rpn_low: float = 0.3
-    rpn_sample: int = 256  # anchors an image in the loss, half of them positive at most
+    rpn_before: tuple[Count, Count] = (2000, 1000)  # best anchors of each level that enter NMS, in training and after
+    rpn_after: tuple[Count, Count] = (2000, 1000)  # proposals an image, in training and after (K)
+    rpn_nms: Share = 0.7
+    rpn_high: Share = 0.7  # IoU of a positive anchor (section 3.1.2)
+    rpn_low: Share = 0.3
+    rpn_sample: Count = 256  # anchors an image in the loss, half of them positive at most
     # head
-    head_width: int = 1024
-    head_iou: float = 0.5  # IoU of a positive region
-    head_sample: int = 512  # regions an image in the loss
-    head_positive: float = 0.25
-    box_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
-    beta: float = 1 / 9  # of smooth L1, both stages
+    head_width: Count = 1024
+    head_iou: Share = 0.5  # IoU of a positive region
+    head_sample: Count = 512  # regions an image in the loss
+    head_positive: Share = 0.25
+    box_weights: tuple[Positive, Positive, Positive, Positive] = (10.0, 10.0, 5.0, 5.0)
+    beta: NonNegative = 1 / 9  # of smooth L1, both stages
     # masks
     # align: RoIAlign (section 3, "RoIAlign"); pool: RoIPool, which it replaced, for the comparison; boxes and masks
     pooling: Literal["align", "pool"] = "align"
     # of regions and masks, the centres of pixels are heeded, as in later releases; the public weights learned without
     aligned: bool = False
-    mask_width: int = 256  # channels of the convolutions
-    mask_depth: int = 4  # 3x3 convolutions
-    mask_side: int = 14  # of what is pooled for a mask; the mask has twice as many cells a side
-    mask_canonical_size: float = 224.0  # as canonical_size, of the regions that masks are drawn from
-    mask_threshold: float = 0.5  # a pixel above it belongs to the mask
+    mask_width: Count = 256  # channels of the convolutions
+    mask_depth: Natural = 4  # 3x3 convolutions
+    mask_side: Count = 14  # of what is pooled for a mask; the mask has twice as many cells a side
+    mask_canonical_size: Positive = 224.0  # as canonical_size, of the regions that masks are drawn from
+    mask_threshold: Share = 0.5  # a pixel above it belongs to the mask
     # answers
-    score_threshold: float = 0.05
-    nms: float = 0.5
-    detections: int = 100
+    score_threshold: Share = 0.05
+    nms: Share = 0.5
+    detections: Count = 100
 
 
 VARIANTS: dict[str, Config] = {

@@ -44,6 +44,7 @@ from saccade.models.paper import Paper
 from saccade.models.stage import Fit, Given, Solve
 from saccade.ops.boxes import box_iof, box_iou, valid_boxes
 from saccade.ops.region_warp import grow, warp_regions
+from saccade.ranges import Count, Natural, NonNegative, Positive, Share
 from saccade.solvers.linear import MinedSVM, SVMRules, ridge
 
 PAPER = Paper(
@@ -66,33 +67,33 @@ NEVER = -20.0  # bias of the SVM of a class without examples: a score of 2e-9
 class Config:
     """The network; defaults are rcnn_alexnet's."""
 
-    classes: int = 20
+    classes: Count = 20
     trunk: str = "caffenet"  # any classification network
-    trunk_width: float | None = None  # `width` of the trunk, where it is not the usual one
-    trunk_depths: tuple[int, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
+    trunk_width: Positive | None = None  # `width` of the trunk, where it is not the usual one
+    trunk_depths: tuple[Natural, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
     # for networks that end in a mean, which does not know where in a region an object lies: units of two fresh fully
     # connected layers on the last map in its place; none: the mean. Of others the own layers are taken (fc6 and fc7)
-    hidden: int | None = None
+    hidden: Count | None = None
     # regions
-    side: int = 227  # s: pixels of a warped region, as the trunk's classifier wants them
-    context: int = 16  # pixels of it on each side that surround the box (appendix A)
-    samples: int = 1  # points along each side of its pixels; more lessen the noise of regions that are made smaller
-    most_proposals: int = 2000  # an image, at most: the first of those that are given
-    regions: int = 64  # of them in one forward pass; an exported network takes so many boxes a call
+    side: Count = 227  # s: pixels of a warped region, as the trunk's classifier wants them
+    context: Natural = 16  # pixels of it on each side that surround the box (appendix A)
+    samples: Count = 1  # points along each side of its pixels; more lessen the noise of regions that are made smaller
+    most_proposals: Count = 2000  # an image, at most: the first of those that are given
+    regions: Count = 64  # of them in one forward pass; an exported network takes so many boxes a call
     # fine-tuning
-    sample: int = 128  # regions a step, drawn from its images (section 2.3)
-    positive: float = 0.25  # largest share of them that is positive
-    positive_iou: float = 0.5
+    sample: Count = 128  # regions a step, drawn from its images (section 2.3)
+    positive: Share = 0.25  # largest share of them that is positive
+    positive_iou: Share = 0.5
     # SVMs and box regressions
-    svm_iou: float = 0.3  # overlap with all objects of a class below which a region is its negative (section 2.3)
-    svm_strength: float = 1e-3  # C (released code)
-    svm_positive_weight: float = 2.0  # of positives in the loss (released code)
-    box_iou: float = 0.6  # overlap above which a region learns to become the object (appendix C)
-    box_strength: float = 1000.0  # lambda of the ridge (appendix C)
+    svm_iou: Share = 0.3  # overlap with all objects of a class below which a region is its negative (section 2.3)
+    svm_strength: Positive = 1e-3  # C (released code)
+    svm_positive_weight: NonNegative = 2.0  # of positives in the loss (released code)
+    box_iou: Share = 0.6  # overlap above which a region learns to become the object (appendix C)
+    box_strength: Positive = 1000.0  # lambda of the ridge (appendix C)
     # answers
-    score_threshold: float = 0.05
-    nms: float = 0.3
-    detections: int = 100
+    score_threshold: Share = 0.05
+    nms: Share = 0.3
+    detections: Count = 100
 
 
 VARIANTS: dict[str, Config] = {

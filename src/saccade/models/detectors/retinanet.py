@@ -16,8 +16,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,7 @@ from saccade.losses.detection import OVERLAPS, sigmoid_focal, smooth_l1
 from saccade.models.backbones import create_trunk, refuse_strides
 from saccade.models.paper import Paper
 from saccade.ops.boxes import clip_boxes
+from saccade.ranges import Count, Natural, NonNegative, Positive, Range, Share
 
 PAPER = Paper(
     title="Focal Loss for Dense Object Detection",
@@ -68,44 +69,43 @@ def octave_anchors(*bases: float, public: bool = False) -> tuple[Shapes, ...]:
 class Config:
     """The network and its loss; defaults are retinanet_r50's."""
 
-    classes: int = 80
+    classes: Count = 80
     trunk: str = "resnet50"  # any classification network that gives feature maps
-    trunk_width: float | None = None  # `width` of the trunk, where it is not the usual one
-    trunk_depths: tuple[int, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
+    trunk_width: Positive | None = None  # `width` of the trunk, where it is not the usual one
+    trunk_depths: tuple[Natural, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
     # frozen: batch norms of the trunk with fixed statistics, for few images a step; none: as the trunk is made
     trunk_norm: Literal["batch", "frozen"] | None = None
-    trunk_norm_eps: float | None = None  # of the trunk's batch norms; 0 for the released weights, with frozen
+    trunk_norm_eps: NonNegative | None = None  # of the trunk's batch norms; 0 for the released weights, with frozen
     # pyramid
-    lowest: int = 3  # finest level, of stride 2^lowest
-    channels: int = 256  # of all levels and of the subnets
+    lowest: Count = 3  # finest level, of stride 2^lowest
+    channels: Count = 256  # of all levels and of the subnets
     top: Literal["c5", "p5"] = "c5"  # what P6 is made of: the trunk's last map, or its level (the public weights)
     # subnets
-    depth: int = 4  # 3x3 convolutions before the last one
+    depth: Natural = 4  # 3x3 convolutions before the last one
     norm: bool = False  # batch norms in pyramid and subnets, in these a set a level; for training from scratch
     scores: Literal["sigmoid", "softmax"] = "sigmoid"  # a yes or no for each class, or one class or none an anchor
     # an output for "background" before those of the classes; the public weights have one, though sigmoids need none
     background: bool = False
-    prior: float = field(default=0.01, metadata={"low": 1e-6, "high": 0.5})  # score of every anchor at the start
+    prior: Annotated[float, Range(1e-6, 0.5)] = 0.01  # score of every anchor at the start
     # anchors
     # (width, height) in pixels, a tuple a level; coarser levels than the trunk's maps are made by convolutions
     anchors: tuple[Shapes, ...] = octave_anchors(32, 64, 128, 256, 512)
     fit_anchors: bool = False  # fit `anchors` to the training boxes
     whole_steps: bool = False  # distance of cells in whole pixels by division, as the public weights were trained
-    high: float = field(default=0.5, metadata={"low": 0, "high": 1})  # IoU from which an anchor has an object
-    low: float = field(default=0.4, metadata={"low": 0, "high": 1})  # IoU below which it is background
+    high: Share = 0.5  # IoU from which an anchor has an object
+    low: Share = 0.4  # IoU below which it is background
     # losses
-    focal_gamma: float = field(default=2.0, metadata={"low": 0, "high": 10})  # 0: cross-entropy
-    focal_alpha: float | None = 0.25  # weight of objects, 1 - alpha of background; none: 1 each
-    box_loss: Literal["smooth_l1", "iou", "giou", "diou", "ciou"] = (
-        "smooth_l1"  # on offsets, or on boxes (Zheng et al. 2020)
-    )
-    beta: float = 0.11  # of smooth L1; 0: plain L1
-    box_weight: float = 1.0
+    focal_gamma: Annotated[float, Range(0, 10)] = 2.0  # 0: cross-entropy
+    focal_alpha: Share | None = 0.25  # weight of objects, 1 - alpha of background; none: 1 each
+    # on offsets, or on boxes (Zheng et al. 2020)
+    box_loss: Literal["smooth_l1", "iou", "giou", "diou", "ciou"] = "smooth_l1"
+    beta: NonNegative = 0.11  # of smooth L1; 0: plain L1
+    box_weight: NonNegative = 1.0
     # answers
-    score_threshold: float = 0.05
-    candidates: int = 1000  # best pairs of box and class of each level that enter NMS
-    nms: float = 0.5
-    detections: int = 100
+    score_threshold: Share = 0.05
+    candidates: Count = 1000  # best pairs of box and class of each level that enter NMS
+    nms: Share = 0.5
+    detections: Count = 100
 
 
 VARIANTS: dict[str, Config] = {

@@ -40,6 +40,7 @@ from saccade.models.backbones import create_trunk
 from saccade.models.paper import Paper
 from saccade.ops.ps_roi_pool import ps_roi_pool
 from saccade.ops.roi_align import to_rois
+from saccade.ranges import Count, Natural, NonNegative, Positive, Share
 
 PAPER = Paper(
     title="R-FCN: Object Detection via Region-based Fully Convolutional Networks",
@@ -60,39 +61,39 @@ def _reference_shapes() -> tuple[tuple[float, float], ...]:
 class Config:
     """The network; defaults are rfcn_r101's."""
 
-    classes: int = 20
+    classes: Count = 20
     trunk: str = "resnet101"  # any classification network that gives feature maps
-    trunk_width: float | None = None  # `width` of the trunk, where it is not the usual one
-    trunk_depths: tuple[int, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
+    trunk_width: Positive | None = None  # `width` of the trunk, where it is not the usual one
+    trunk_depths: tuple[Natural, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
     # frozen: batch norms of the trunk with fixed statistics, for few images a step; none: as the trunk is made
     trunk_norm: Literal["batch", "frozen"] | None = None
     dilated: bool = True  # last stage of the trunk at the stride of the one before; networks without such a form: no
-    channels: int = 1024  # after the 1x1 convolution behind the trunk
-    bins: int = 7  # k
+    channels: Count = 1024  # after the 1x1 convolution behind the trunk
+    bins: Count = 7  # k
     # proposals
     # map of the trunk's last stride: the paper's is that before the dilated stage; regions are read from the last
     proposals_from: Literal["first", "last"] = "first"
     anchors: tuple[tuple[float, float], ...] = _reference_shapes()  # (width, height) in pixels
-    rpn_channels: int = 512
-    rpn_before: tuple[int, int] = (12000, 6000)  # best anchors that enter NMS, in training and after
-    rpn_after: tuple[int, int] = (300, 300)  # proposals an image, in training and after (K)
-    rpn_nms: float = 0.7
-    rpn_min_side: float = 16.0  # pixels; smaller proposals are left out
-    rpn_high: float = 0.7  # IoU of a positive anchor
-    rpn_low: float = 0.3
-    rpn_sample: int = 256  # anchors an image in the loss, half of them positive at most
+    rpn_channels: Count = 512
+    rpn_before: tuple[Count, Count] = (12000, 6000)  # best anchors that enter NMS, in training and after
+    rpn_after: tuple[Count, Count] = (300, 300)  # proposals an image, in training and after (K)
+    rpn_nms: Share = 0.7
+    rpn_min_side: NonNegative = 16.0  # pixels; smaller proposals are left out
+    rpn_high: Share = 0.7  # IoU of a positive anchor
+    rpn_low: Share = 0.3
+    rpn_sample: Count = 256  # anchors an image in the loss, half of them positive at most
     # regions
-    head_iou: float = 0.5  # IoU of a positive region
-    head_sample: int = 128  # regions an image in the loss
-    head_positive: float = 0.25  # largest share of them that is positive, where they are drawn by chance
+    head_iou: Share = 0.5  # IoU of a positive region
+    head_sample: Count = 128  # regions an image in the loss
+    head_positive: Share = 0.25  # largest share of them that is positive, where they are drawn by chance
     ohem: bool = True  # learn from the regions of highest loss, else from some drawn by chance
-    ohem_nms: float = 0.7  # a region of such an IoU with one of higher loss is left out
-    box_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
-    beta: float = 1.0  # of smooth L1 of regions
+    ohem_nms: Share = 0.7  # a region of such an IoU with one of higher loss is left out
+    box_weights: tuple[Positive, Positive, Positive, Positive] = (10.0, 10.0, 5.0, 5.0)
+    beta: NonNegative = 1.0  # of smooth L1 of regions
     # answers
-    score_threshold: float = 0.05
-    nms: float = 0.3
-    detections: int = 100
+    score_threshold: Share = 0.05
+    nms: Share = 0.3
+    detections: Count = 100
 
 
 VARIANTS: dict[str, Config] = {

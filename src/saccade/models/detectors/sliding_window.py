@@ -40,6 +40,7 @@ from saccade.models.backbones import create_trunk, refuse_strides
 from saccade.models.paper import Paper
 from saccade.ops.boxes import clip_boxes, valid_boxes
 from saccade.ops.roi_align import roi_align, to_rois
+from saccade.ranges import Count, Natural, Positive, Share
 
 PAPER = Paper(
     title="OverFeat: Integrated Recognition, Localization and Detection using Convolutional Networks",
@@ -54,33 +55,33 @@ TASKS = ("detect",)
 class Config:
     """The network; defaults are sliding_window_vgg16's."""
 
-    classes: int = 20
+    classes: Count = 20
     by: Literal["crops", "convolution"] = "convolution"  # how windows are answered for; training always cuts them out
     # classifier
     trunk: str = "vgg16"  # any classification network that gives feature maps
-    trunk_width: float | None = None  # `width` of the trunk, where it is not the usual one
-    trunk_depths: tuple[int, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
+    trunk_width: Positive | None = None  # `width` of the trunk, where it is not the usual one
+    trunk_depths: tuple[Natural, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
     trunk_norm: Literal["batch", "frozen"] | None = None  # frozen: batch norms of the trunk with fixed statistics
     # none: no zeros around the inputs of the trunk's layers, for networks that are one chain (VGG, AlexNet, NiN)
     padding: Literal["zeros", "none"] = "zeros"
-    stride: int | None = None  # of the trunk's map that is read; none: the last
-    pool: int = 2  # side of the max-pool behind that map; 1: none
-    window: int = 224  # pixels of a window's side as the network sees it
-    hidden: tuple[int, ...] = (4096, 4096)  # units of the hidden fully connected layers
-    dropout: float = 0.5  # on each of them
+    stride: Count | None = None  # of the trunk's map that is read; none: the last
+    pool: Count = 2  # side of the max-pool behind that map; 1: none
+    window: Count = 224  # pixels of a window's side as the network sees it
+    hidden: tuple[Count, ...] = (4096, 4096)  # units of the hidden fully connected layers
+    dropout: Share = 0.5  # on each of them
     # windows
     shapes: tuple[tuple[float, float], ...] = tuple(  # (width, height) of the windows in pixels of the image, about
         (s * r, s / r) for s in (128.0, 256.0, 512.0) for r in (2**-0.5, 1.0, 2**0.5)
     )
-    high: float = 0.5  # IoU from which on a window holds an object
-    low: float = 0.3  # IoU below which it is background
-    sample: int = 64  # windows an image in the loss
-    positive: float = 0.25  # largest share of them that holds an object
-    shaken: int = 8  # windows near each object that join those of the grid in training
+    high: Share = 0.5  # IoU from which on a window holds an object
+    low: Share = 0.3  # IoU below which it is background
+    sample: Count = 64  # windows an image in the loss
+    positive: Share = 0.25  # largest share of them that holds an object
+    shaken: Natural = 8  # windows near each object that join those of the grid in training
     # answers
-    score_threshold: float = 0.05
-    nms: float = 0.3
-    detections: int = 100
+    score_threshold: Share = 0.05
+    nms: Share = 0.3
+    detections: Count = 100
 
 
 VARIANTS: dict[str, Config] = {

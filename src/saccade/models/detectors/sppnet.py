@@ -33,6 +33,7 @@ from saccade.models.paper import Paper
 from saccade.models.stage import Fit, Solve
 from saccade.ops.roi_align import to_rois
 from saccade.ops.spatial_pyramid import map_windows, pyramid_pool
+from saccade.ranges import Count, Natural, NonNegative, Positive, Share
 
 PAPER = Paper(
     title="Spatial Pyramid Pooling in Deep Convolutional Networks for Visual Recognition",
@@ -48,35 +49,36 @@ TAKES_PROPOSALS = True
 class Config:
     """The network; defaults are sppnet_zf5's."""
 
-    classes: int = 20
+    classes: Count = 20
     trunk: str = "zfnet"  # any classification network that gives feature maps; its last one is pooled
-    trunk_width: float | None = None  # `width` of the trunk, where it is not the usual one
-    trunk_depths: tuple[int, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
+    trunk_width: Positive | None = None  # `width` of the trunk, where it is not the usual one
+    trunk_depths: tuple[Natural, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
     frozen: bool = True  # the trunk stands still in fine-tuning (section 4.2); it needs weights, then
     # regions
-    scales: tuple[float, ...] = (480 / 688, 576 / 688, 1.0, 864 / 688, 1200 / 688)  # of the input, for the trunk (4.1)
-    window: float = 224.0  # side of the square whose area a region should have: which scale it is pooled from (4.1)
-    grids: tuple[int, ...] = (6, 3, 2, 1)  # sides of the pyramid's grids (4.1)
-    hidden: int = 4096  # units of the two fully connected layers
-    dropout: float = 0.5
+    # of the input, for the trunk (4.1)
+    scales: tuple[Positive, ...] = (480 / 688, 576 / 688, 1.0, 864 / 688, 1200 / 688)
+    window: Positive = 224.0  # side of the square whose area a region should have: which scale it is pooled from (4.1)
+    grids: tuple[Count, ...] = (6, 3, 2, 1)  # sides of the pyramid's grids (4.1)
+    hidden: Count = 4096  # units of the two fully connected layers
+    dropout: Share = 0.5
     tail: bool = False  # these layers are the trunk's own, of a network that ends in the same pyramid (PReLU-net)
-    most_proposals: int = 2000  # an image, at most: the first of those that are given
-    regions: int = 256  # of them in one forward pass; an exported network takes so many boxes a call
+    most_proposals: Count = 2000  # an image, at most: the first of those that are given
+    regions: Count = 256  # of them in one forward pass; an exported network takes so many boxes a call
     # fine-tuning
-    sample: int = 128  # regions a step, drawn from its images (section 4.2)
-    positive: float = 0.25  # largest share of them that is positive
-    positive_iou: float = 0.5
-    background_iou: float = 0.1  # least overlap of background with an object (section 4.2)
+    sample: Count = 128  # regions a step, drawn from its images (section 4.2)
+    positive: Share = 0.25  # largest share of them that is positive
+    positive_iou: Share = 0.5
+    background_iou: Share = 0.1  # least overlap of background with an object (section 4.2)
     # SVMs and box regressions
-    svm_iou: float = 0.3  # overlap with all objects of a class below which a region is its negative (as in R-CNN)
-    svm_strength: float = 1e-3  # C
-    svm_positive_weight: float = 2.0  # of positives in the loss
-    box_iou: float = 0.6  # overlap above which a region learns to become the object
-    box_strength: float = 1000.0  # lambda of the ridge
+    svm_iou: Share = 0.3  # overlap with all objects of a class below which a region is its negative (as in R-CNN)
+    svm_strength: Positive = 1e-3  # C
+    svm_positive_weight: NonNegative = 2.0  # of positives in the loss
+    box_iou: Share = 0.6  # overlap above which a region learns to become the object
+    box_strength: Positive = 1000.0  # lambda of the ridge
     # answers
-    score_threshold: float = 0.05
-    nms: float = 0.3
-    detections: int = 100
+    score_threshold: Share = 0.05
+    nms: Share = 0.3
+    detections: Count = 100
 
 
 VARIANTS: dict[str, Config] = {

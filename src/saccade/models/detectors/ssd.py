@@ -28,6 +28,7 @@ from saccade.losses.across import mean_over_processes
 from saccade.losses.detection import OVERLAPS, smooth_l1
 from saccade.models.backbones import vgg
 from saccade.models.paper import Paper
+from saccade.ranges import Count, Natural, NonNegative, Positive, Share
 
 PAPER = Paper(
     title="SSD: Single Shot MultiBox Detector",
@@ -56,25 +57,25 @@ _VOC_300 = _paper_priors(300, (30, 60, 111, 162, 213, 264, 315), _RATIOS_300)
 class Config:
     """The network and its loss; defaults are ssd300's on Pascal VOC."""
 
-    classes: int = 20
+    classes: Count = 20
     # Extra layers after VGG-16: those of figure 2, or those of the release for 512 pixels, which make one map more.
     form: Literal["300", "512"] = "300"
-    width: int = 64  # channels of VGG-16's first stage; those of all other layers are in proportion
+    width: Count = 64  # channels of VGG-16's first stage; those of all other layers are in proportion
     # Priors of every map: (width, height) as shares of the longer input side.
     priors: Sizes = _VOC_300
-    steps: tuple[float, ...] = (8, 16, 32, 64, 100, 300)  # pixels between neighbours of each map (released code)
-    side: int = 300  # input side at which `steps` hold, at others input / map (section 2.2); 0: steps always hold
+    steps: tuple[Positive, ...] = (8, 16, 32, 64, 100, 300)  # pixels between neighbours of each map (released code)
+    side: Natural = 300  # input side at which `steps` hold, at others input / map (section 2.2); 0: steps always hold
     # smooth_l1: on offsets (section 2.2); iou, giou (Rezatofighi et al. 2019), diou, ciou (Zheng et al. 2020): on boxes
     box_loss: Literal["smooth_l1", "iou", "giou", "diou", "ciou"] = "smooth_l1"
-    box_weight: float = 1.0  # alpha of equation 1
-    negatives: float = 3.0  # hard negatives for each matched prior (section 2.2)
-    min_negatives: int = 0  # hard negatives of an image without objects; 0 as in the paper
-    score_threshold: float = 0.01
-    candidates: int = 400  # best boxes of each class that enter NMS
-    nms_iou: float = 0.45
-    keep: int = 200  # boxes an image after NMS
-    mean: tuple[float, ...] = (0.48235, 0.45882, 0.40784)  # RGB; the Caffe VGG's (123, 117, 104)
-    std: tuple[float, ...] = (1 / 255, 1 / 255, 1 / 255)
+    box_weight: NonNegative = 1.0  # alpha of equation 1
+    negatives: NonNegative = 3.0  # hard negatives for each matched prior (section 2.2)
+    min_negatives: Natural = 0  # hard negatives of an image without objects; 0 as in the paper
+    score_threshold: Share = 0.01
+    candidates: Count = 400  # best boxes of each class that enter NMS
+    nms_iou: Share = 0.45
+    keep: Count = 200  # boxes an image after NMS
+    mean: tuple[Share, ...] = (0.48235, 0.45882, 0.40784)  # RGB; the Caffe VGG's (123, 117, 104)
+    std: tuple[Positive, ...] = (1 / 255, 1 / 255, 1 / 255)
 
 
 VARIANTS: dict[str, Config] = {

@@ -36,6 +36,7 @@ from saccade.models.backbones.darknet import ConvNorm
 from saccade.models.darknet_weights import read_for_model
 from saccade.models.paper import Paper
 from saccade.ops.boxes import iou
+from saccade.ranges import Count, Natural, NonNegative, Positive, Share
 
 PAPER = Paper(
     title="You Only Look Once: Unified, Real-Time Object Detection",
@@ -53,27 +54,27 @@ SLOPE = 0.1  # of the leaky ReLU below 0 (equation 2)
 class Config:
     """The network and its loss; defaults are yolo1's."""
 
-    classes: int = 20
+    classes: Count = 20
     trunk: str = "extraction"  # any classification network that gives feature maps; the first 20 layers of figure 3
-    trunk_width: float | None = None  # `width` of the trunk, where it is not the usual one
-    trunk_depths: tuple[int, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
+    trunk_width: Positive | None = None  # `width` of the trunk, where it is not the usual one
+    trunk_depths: tuple[Natural, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
     # frozen: batch norms of the trunk with fixed statistics; none: without, as printed (darknet networks alone)
     trunk_norm: Literal["batch", "frozen", "none"] | None = None
     # (channels, stride) of each 3x3 convolution on the trunk's last map
-    convs: tuple[tuple[int, int], ...] = ((1024, 1), (1024, 2), (1024, 1), (1024, 1))
+    convs: tuple[tuple[Count, Count], ...] = ((1024, 1), (1024, 2), (1024, 1), (1024, 1))
     # How cells become answers: "full" by fully connected layers; "local" by a locally connected layer of 256 maps and
     # one fully connected layer, as in the release; "conv" by a 1x1 convolution, cell by cell, at any size of image.
     head: Literal["full", "local", "conv"] = "full"
-    hidden: int = 4096  # full: units of the layer before the last; 0 for none
-    dropout: float = 0.5  # before the last fully connected layer
-    grid: int = 7  # S of "full" and "local"; maps of images of another size are pooled to it
-    boxes: int = 2  # B
-    coordinates: float = 5.0  # lambda_coord (equation 3)
-    background: float = 0.5  # lambda_noobj (equation 3)
-    score_threshold: float = 0.01
-    nms_iou: float = 0.5
-    candidates: int = 400  # best boxes of each class that enter NMS
-    keep: int = 100  # boxes an image after NMS
+    hidden: Natural = 4096  # full: units of the layer before the last; 0 for none
+    dropout: Share = 0.5  # before the last fully connected layer
+    grid: Count = 7  # S of "full" and "local"; maps of images of another size are pooled to it
+    boxes: Count = 2  # B
+    coordinates: NonNegative = 5.0  # lambda_coord (equation 3)
+    background: NonNegative = 0.5  # lambda_noobj (equation 3)
+    score_threshold: Share = 0.01
+    nms_iou: Share = 0.5
+    candidates: Count = 400  # best boxes of each class that enter NMS
+    keep: Count = 100  # boxes an image after NMS
 
 
 VARIANTS: dict[str, Config] = {

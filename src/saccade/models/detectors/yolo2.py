@@ -39,6 +39,7 @@ from saccade.models.darknet_weights import read_for_model
 from saccade.models.detectors.yolo1 import SLOPE
 from saccade.models.paper import Paper
 from saccade.ops.boxes import iou
+from saccade.ranges import Count, Natural, NonNegative, Positive, Share
 
 PAPER = Paper(
     title="YOLO9000: Better, Faster, Stronger",
@@ -66,31 +67,31 @@ TINY_VOC = in_pixels(1.08, 1.19, 3.42, 4.41, 6.63, 11.38, 9.42, 5.11, 16.62, 10.
 class Config:
     """The network and its loss; defaults are yolo2's."""
 
-    classes: int = 20
+    classes: Count = 20
     trunk: str = "darknet19"  # any classification network that gives feature maps
-    trunk_width: float | None = None  # `width` of the trunk, where it is not the usual one
-    trunk_depths: tuple[int, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
+    trunk_width: Positive | None = None  # `width` of the trunk, where it is not the usual one
+    trunk_depths: tuple[Natural, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
     # frozen: batch norms of the trunk with fixed statistics; none: no batch norm anywhere (darknet networks alone)
     trunk_norm: Literal["batch", "frozen", "none"] | None = None
     dilated: bool = False  # the trunk's last map has the stride of the one before, where the trunk offers it
-    convs: tuple[int, ...] = (1024, 1024)  # channels of the 3x3 convolutions on the trunk's last map
+    convs: tuple[Count, ...] = (1024, 1024)  # channels of the 3x3 convolutions on the trunk's last map
     # The finer map that joins the last: reduced to 64 channels before it is folded (release), whole (paper), or none.
     passthrough: Literal["reduced", "whole", "none"] = "reduced"
-    joined: int = 1024  # channels of the 3x3 convolution behind the passthrough
+    joined: Natural = 1024  # channels of the 3x3 convolution behind the passthrough
     priors: Sizes = VOC  # (width, height) in pixels of the input
     fit_priors: bool = True  # fit `priors` to the training boxes by k-means under 1 - IoU (section 2)
     # cell: centres stay in their cell (equation of section 2); anchor: they move as a region proposal network's
     location: Literal["cell", "anchor"] = "cell"
     # weights of the parts of the loss (Darknet's region layer)
-    coordinates: float = 1.0
-    objects: float = 5.0
-    background: float = 1.0
-    ignore: float = 0.6  # boxes that overlap an object by a larger IoU are not punished for their confidence
-    prior_images: int = 12_800  # images for which boxes without an object learn to be their priors
-    score_threshold: float = 0.001
-    nms_iou: float = 0.45
-    candidates: int = 400  # best boxes of each class that enter NMS
-    keep: int = 200  # boxes an image after NMS
+    coordinates: NonNegative = 1.0
+    objects: NonNegative = 5.0
+    background: NonNegative = 1.0
+    ignore: Share = 0.6  # boxes that overlap an object by a larger IoU are not punished for their confidence
+    prior_images: Natural = 12_800  # images for which boxes without an object learn to be their priors; 0: none
+    score_threshold: Share = 0.001
+    nms_iou: Share = 0.45
+    candidates: Count = 400  # best boxes of each class that enter NMS
+    keep: Count = 200  # boxes an image after NMS
 
 
 _TINY = Config(trunk="darknet_reference", dilated=True, convs=(1024,), passthrough="none", joined=0, priors=TINY_VOC)

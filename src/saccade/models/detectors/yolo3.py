@@ -35,6 +35,7 @@ from saccade.models.darknet_weights import read_for_model
 from saccade.models.detectors.yolo1 import SLOPE
 from saccade.models.detectors.yolo2 import start_head
 from saccade.models.paper import Paper
+from saccade.ranges import Count, Natural, NonNegative, Positive, Share
 
 PAPER = Paper(
     title="YOLOv3: An Incremental Improvement",
@@ -52,15 +53,16 @@ POOLS = (5, 9, 13)  # sides of the spatial pyramid of yolov3-spp.cfg
 class Config:
     """The network and its loss; defaults are yolo3's. Maps are listed from the coarse to the fine."""
 
-    classes: int = 80
+    classes: Count = 80
     trunk: str = "darknet53"  # any classification network that gives as many feature maps
-    trunk_width: float | None = None  # `width` of the trunk, where it is not the usual one
-    trunk_depths: tuple[int, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
+    trunk_width: Positive | None = None  # `width` of the trunk, where it is not the usual one
+    trunk_depths: tuple[Natural, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
     # frozen: batch norms of the trunk with fixed statistics; none: no batch norm anywhere (darknet networks alone)
     trunk_norm: Literal["batch", "frozen", "none"] | None = None
     dilated: bool = False  # the trunk's last map has the stride of the one before, where the trunk offers it
-    widths: tuple[int, ...] = (512, 256, 128)  # of each map: channels of its 1x1 convolutions; its 3x3 have twice them
-    depths: tuple[int, ...] = (5, 5, 5)  # of each map: convolutions before the branch to the next map, 1x1 and 3x3
+    # of each map: channels of its 1x1 convolutions; its 3x3 have twice them
+    widths: tuple[Count, ...] = (512, 256, 128)
+    depths: tuple[Natural, ...] = (5, 5, 5)  # of each map: convolutions before the branch to the next map, 1x1 and 3x3
     pyramid: bool = False  # pool the coarsest map at three sides behind its third convolution (yolov3-spp.cfg)
     priors: tuple[Sizes, ...] = (  # of each map: (width, height) in pixels of the input
         ((116.0, 90.0), (156.0, 198.0), (373.0, 326.0)),
@@ -68,14 +70,14 @@ class Config:
         ((10.0, 13.0), (16.0, 30.0), (33.0, 23.0)),
     )
     fit_priors: bool = True  # fit `priors` to the training boxes by k-means under 1 - IoU
-    ignore: float = 0.5  # boxes that overlap an object by a larger IoU are not punished for their confidence
+    ignore: Share = 0.5  # boxes that overlap an object by a larger IoU are not punished for their confidence
     # logistic: centres learn by a logistic loss, as in the release; squares: of their distance, as in the paper
     centre: Literal["logistic", "squares"] = "logistic"
-    coordinates: float = 1.0  # weight of the box
-    score_threshold: float = 0.001
-    nms_iou: float = 0.45
-    candidates: int = 400  # best boxes of each class that enter NMS
-    keep: int = 200  # boxes an image after NMS
+    coordinates: NonNegative = 1.0  # weight of the box
+    score_threshold: Share = 0.001
+    nms_iou: Share = 0.45
+    candidates: Count = 400  # best boxes of each class that enter NMS
+    keep: Count = 200  # boxes an image after NMS
 
 
 VARIANTS: dict[str, Config] = {

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ from saccade.layers.wordtree import WordTree
 from saccade.models.detectors import yolo2
 from saccade.models.detectors.yolo2 import Sizes, location_losses
 from saccade.models.paper import Paper
+from saccade.ranges import Count, Natural, NonNegative, Positive, Range, Share
 
 PAPER = Paper(
     title="YOLO9000: Better, Faster, Stronger",
@@ -48,30 +49,30 @@ ASSUMED = 0.3  # IoU that the box of an image without boxes is taken to have (se
 class Config:
     """The network and its loss; defaults are yolo9000's. Fields without a comment are those of yolo2."""
 
-    classes: int = 9418
+    classes: Count = 9418
     # of each class the number of its parent, -1 at the top; none: a flat tree. `--tree FILE` fills it by names.
-    tree: tuple[int, ...] = ()
+    tree: tuple[Count, ...] = ()
     trunk: str = "darknet19"  # any classification network that gives feature maps
-    trunk_width: float | None = None  # `width` of the trunk, where it is not the usual one
-    trunk_depths: tuple[int, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
+    trunk_width: Positive | None = None  # `width` of the trunk, where it is not the usual one
+    trunk_depths: tuple[Natural, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
     trunk_norm: Literal["batch", "frozen", "none"] | None = None  # see yolo2
-    convs: tuple[int, ...] = ()  # channels of the 3x3 convolutions on the trunk's last map
+    convs: tuple[Count, ...] = ()  # channels of the 3x3 convolutions on the trunk's last map
     passthrough: Literal["reduced", "whole", "none"] = "none"  # see yolo2
-    joined: int = 0  # channels of the 3x3 convolution behind the passthrough
+    joined: Natural = 0  # channels of the 3x3 convolution behind the passthrough
     priors: Sizes = PRIORS
     fit_priors: bool = True  # fit `priors` to the training boxes
-    coordinates: float = 1.0
-    objects: float = 5.0
-    background: float = 1.0
-    ignore: float = 0.6  # boxes that overlap an object by a larger IoU are not punished for their confidence
-    prior_images: int = 12_800  # images for which boxes without an object learn to be their priors
+    coordinates: NonNegative = 1.0
+    objects: NonNegative = 5.0
+    background: NonNegative = 1.0
+    ignore: Share = 0.6  # boxes that overlap an object by a larger IoU are not punished for their confidence
+    prior_images: Natural = 12_800  # images for which boxes without an object learn to be their priors; 0: none
     # joint training: images with a class alone for each image with boxes in an epoch, at most; the latter are repeated
-    labelled_images: float = field(default=4.0, metadata={"low": 0.01, "high": 1e6})
-    sure: float = 0.5  # probability from which a class answers in place of the one above it
-    score_threshold: float = 0.001
-    nms_iou: float = 0.45
-    candidates: int = 400  # best boxes of each class that enter NMS
-    keep: int = 200  # boxes an image after NMS
+    labelled_images: Annotated[float, Range(0.01, 1e6)] = 4.0
+    sure: Share = 0.5  # probability from which a class answers in place of the one above it
+    score_threshold: Share = 0.001
+    nms_iou: Share = 0.45
+    candidates: Count = 400  # best boxes of each class that enter NMS
+    keep: Count = 200  # boxes an image after NMS
 
 
 VARIANTS: dict[str, Config] = {

@@ -28,6 +28,7 @@ from saccade.losses.classification import label_tensor
 from saccade.models.paper import Paper
 from saccade.models.recipes import FACES
 from saccade.models.stage import Fit, Given, Solve
+from saccade.ranges import Count, Share
 
 PAPER = Paper(
     title="DeepFace: Closing the Gap to Human-Level Performance in Face Verification",
@@ -53,16 +54,17 @@ class Local:
 class Config:
     """The network; defaults are those of the paper (section 3.1 and figure 2)."""
 
-    classes: int = 4030  # identities of training
-    size: tuple[int, int] = (152, 152)  # (height, width) of the images, from which the places of the weights follow
-    first: int = 32  # channels of C1, an 11x11 convolution in the paper
-    first_kernel: int = 11
-    first_stride: int = 1
-    second: int = 16  # channels of C3
-    second_kernel: int = 9
-    local: tuple[tuple[int, int, int], ...] = ((16, 9, 1), (16, 7, 2), (16, 5, 1))  # L4 to L6: channels, kernel, stride
-    hidden: int = 4096  # units of F7
-    dropout: float = 0.5  # on F7
+    classes: Count = 4030  # identities of training
+    size: tuple[Count, Count] = (152, 152)  # (height, width) of the images, from which the places of the weights follow
+    first: Count = 32  # channels of C1, an 11x11 convolution in the paper
+    first_kernel: Count = 11
+    first_stride: Count = 1
+    second: Count = 16  # channels of C3
+    second_kernel: Count = 9
+    # L4 to L6: channels, kernel, stride
+    local: tuple[tuple[Count, Count, Count], ...] = ((16, 9, 1), (16, 7, 2), (16, 5, 1))
+    hidden: Count = 4096  # units of F7
+    dropout: Share = 0.5  # on F7
     # cosine: the inner product; weighted_l1, chi_square: fitted to pairs of training images when the network is trained
     similarity_kind: Literal["cosine", "weighted_l1", "chi_square"] = "cosine"
 

@@ -22,6 +22,7 @@ from saccade.layers.embedding import embedding_answers
 from saccade.layers.layout import adaptive_pool
 from saccade.models.paper import Paper
 from saccade.models.stage import Fit, Given, Solve
+from saccade.ranges import Count
 
 PAPER = Paper(
     title="Eigenfaces for Recognition",
@@ -36,10 +37,10 @@ TASKS = ("embed",)
 class Config:
     """The projection; defaults are eigenfaces'."""
 
-    classes: int = 1000  # identities of training; they change nothing
-    side: int = 56  # pixels to which a picture is averaged, in height and width
+    classes: Count = 1000  # identities of training; they change nothing
+    side: Count = 56  # pixels to which a picture is averaged, in height and width
     colour: bool = False  # red, green and blue of each pixel; the paper's are gray
-    components: int = 50  # coordinates that are kept; with fewer training pictures the last are 0
+    components: Count = 50  # coordinates that are kept; with fewer training pictures the last are 0
 
 
 VARIANTS: dict[str, Config] = {"eigenfaces": Config()}

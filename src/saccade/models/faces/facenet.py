@@ -33,6 +33,7 @@ from saccade.models.faces.siamese import Averaged
 from saccade.models.paper import Paper
 from saccade.models.recipes import FACES
 from saccade.models.stage import Fit, Given, Solve
+from saccade.ranges import Count, Natural, NonNegative, Positive, Share
 
 PAPER = Paper(
     title="FaceNet: A Unified Embedding for Face Recognition and Clustering",
@@ -48,27 +49,27 @@ FROZEN = "frozen"  # the recipe that takes features as they are
 class Config:
     """The network; defaults are facenet_small's."""
 
-    classes: int = 1000  # identities of training: outputs of arcface and softmax
+    classes: Count = 1000  # identities of training: outputs of arcface and softmax
     form: Literal["nn1", "nn2"] | None = None  # of the paper; none: the trunk
-    width: float = 1.0  # factor on the channels of nn1 and nn2, a multiple of 1/8
+    width: Positive = 1.0  # factor on the channels of nn1 and nn2, a multiple of 1/8
     trunk: str | None = "resnet18"  # any classification network that gives feature maps
-    trunk_width: float | None = 32  # `width` of the trunk, where it is not the usual one
-    trunk_depths: tuple[int, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
+    trunk_width: Positive | None = 32  # `width` of the trunk, where it is not the usual one
+    trunk_depths: tuple[Natural, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
     # frozen: batch norms of the trunk with fixed statistics, for few images a step; none: as the trunk is made
     trunk_norm: Literal["batch", "frozen"] | None = None
-    grid: int = 1  # cells a side to which the trunk's last map is averaged; more keep where things are
+    grid: Count = 1  # cells a side to which the trunk's last map is averaged; more keep where things are
     whole: bool = False  # all of the trunk but its layer of classes, in place of its averaged last map
-    embedding: int = 128  # numbers of a vector; 0: as many as come before it, as they are
+    embedding: Natural = 128  # numbers of a vector; 0: as many as come before it, as they are
     norm: bool = False  # batch norm of the vector before its length becomes 1
     loss: Literal["triplet", "arcface", "softmax"] = "triplet"
     # triplet: which of a step count (losses/embedding.py: triplet_loss)
     mining: Mining = "semi_hard"
-    margin: float = 0.2  # triplet: alpha, of squared distances
-    angle: float = 0.5  # arcface: the margin in radians
-    scale: float = 32.0  # arcface: factor on the cosines (paper: 64, for many thousands of identities)
-    per_identity: int = 4  # images of each identity in a step; batch / per_identity identities
-    mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # nn1, nn2: RGB in [0, 1]
-    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    margin: NonNegative = 0.2  # triplet: alpha, of squared distances
+    angle: NonNegative = 0.5  # arcface: the margin in radians
+    scale: Positive = 32.0  # arcface: factor on the cosines (paper: 64, for many thousands of identities)
+    per_identity: Count = 4  # images of each identity in a step; batch / per_identity identities
+    mean: tuple[Share, ...] = (0.5, 0.5, 0.5)  # nn1, nn2: RGB in [0, 1]
+    std: tuple[Positive, ...] = (0.5, 0.5, 0.5)
 
 
 VARIANTS: dict[str, Config] = {

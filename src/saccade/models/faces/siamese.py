@@ -27,6 +27,7 @@ from saccade.losses.embedding import contrastive_loss, pair_cross_entropy
 from saccade.models.backbones import create_trunk
 from saccade.models.paper import Paper
 from saccade.models.recipes import FACES
+from saccade.ranges import Count, Natural, NonNegative, Positive
 
 _HADSELL = Paper(
     title="Dimensionality Reduction by Learning an Invariant Mapping",
@@ -48,19 +49,19 @@ LUMA = (0.299, 0.587, 0.114)  # red, green and blue in the grey of ITU-R BT.601
 class Config:
     """The network; defaults are siamese_small's."""
 
-    classes: int = 1000  # identities of training; the network does not depend on them
+    classes: Count = 1000  # identities of training; the network does not depend on them
     trunk: str | None = "resnet18"  # any classification network that gives feature maps; none: the encoder of Koch
-    trunk_width: float | None = 32  # `width` of the trunk, where it is not the usual one
-    trunk_depths: tuple[int, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
+    trunk_width: Positive | None = 32  # `width` of the trunk, where it is not the usual one
+    trunk_depths: tuple[Natural, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
     # frozen: batch norms of the trunk with fixed statistics, for few images a step; none: as the trunk is made
     trunk_norm: Literal["batch", "frozen"] | None = None
-    width: float = 1.0  # factor on the channels of the encoder of Koch, a multiple of 1/8
-    grid: int = 3  # cells a side to which the trunk's last map is averaged; more keep where things are
-    embedding: int = 128  # numbers of a vector
+    width: Positive = 1.0  # factor on the channels of the encoder of Koch, a multiple of 1/8
+    grid: Count = 3  # cells a side to which the trunk's last map is averaged; more keep where things are
+    embedding: Count = 128  # numbers of a vector
     # cosine: by the contrastive loss; weighted_l1, chi_square: a learned probability that two are the same
     similarity_kind: Literal["cosine", "weighted_l1", "chi_square"] = "cosine"
-    margin: float = 1.0  # cosine: distance to which different ones are pushed apart; the largest there is is 2
-    per_identity: int = 4  # images of each identity in a step; batch / per_identity identities
+    margin: NonNegative = 1.0  # cosine: distance to which different ones are pushed apart; the largest there is is 2
+    per_identity: Count = 4  # images of each identity in a step; batch / per_identity identities
 
 
 VARIANTS: dict[str, Config] = {

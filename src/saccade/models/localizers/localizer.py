@@ -23,6 +23,7 @@ from saccade.losses.detection import smooth_l1
 from saccade.models.backbones import create_trunk
 from saccade.models.paper import Paper
 from saccade.ops.boxes import clip_boxes
+from saccade.ranges import Count, Natural, NonNegative, Positive, Share
 
 _OVERFEAT = Paper(
     title="OverFeat: Integrated Recognition, Localization and Detection using Convolutional Networks",
@@ -44,25 +45,25 @@ ANSWERS = 5  # of an image with a box for each class: the challenge looks at so 
 class Config:
     """The network; defaults are localizer_resnet18's."""
 
-    classes: int = 1000
+    classes: Count = 1000
     trunk: str = "resnet18"  # any classification network that gives feature maps
-    trunk_width: float | None = None  # `width` of the trunk, where it is not the usual one
-    trunk_depths: tuple[int, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
+    trunk_width: Positive | None = None  # `width` of the trunk, where it is not the usual one
+    trunk_depths: tuple[Natural, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
     # frozen: batch norms of the trunk with fixed statistics, for few images a step; none: as the trunk is made
     trunk_norm: Literal["batch", "frozen"] | None = None
     pool: bool = False  # 2x2 max-pool behind the trunk: VGG's last, which belongs to its classifier
-    class_grid: int = 1  # cells a side that the class head sees: 1 is global average pooling
-    class_hidden: tuple[int, ...] = ()  # units of its hidden layers
+    class_grid: Count = 1  # cells a side that the class head sees: 1 is global average pooling
+    class_hidden: tuple[Count, ...] = ()  # units of its hidden layers
     # A box depends on where things are: its head sees a grid. `reduced`: channels to which a 1x1 convolution brings
     # the map before, 0 for all of them.
-    box_grid: int = 7
-    reduced: int = 128
-    box_hidden: tuple[int, ...] = (256,)  # OverFeat: 4096 and 1024
-    dropout: float = 0.0  # on hidden layers
+    box_grid: Natural = 7
+    reduced: Natural = 128
+    box_hidden: tuple[Count, ...] = (256,)  # OverFeat: 4096 and 1024
+    dropout: Share = 0.0  # on hidden layers
     per_class: bool = False  # a box for each class, trained on its own images; else one for all
     box_loss: Literal["l1", "l2", "smooth_l1"] = "smooth_l1"  # sum over the four numbers of a box
-    beta: float = 0.05  # smooth_l1: distance, in sides of the input, at which it turns from a square into a line
-    box_weight: float = 5.0  # alpha, of the box in the sum of the losses
+    beta: NonNegative = 0.05  # smooth_l1: distance, in sides of the input, at which it turns from a square into a line
+    box_weight: NonNegative = 5.0  # alpha, of the box in the sum of the losses
     objective: Objective = CROSS_ENTROPY  # what the class is trained with
 
 

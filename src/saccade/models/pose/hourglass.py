@@ -25,6 +25,7 @@ from saccade.data.types import Annotation, Batch, Objects
 from saccade.layers.normalize import IMAGENET_MEAN, Normalize
 from saccade.losses.heatmap import gaussians, heatmap_loss, highest_cells, stack_joints
 from saccade.models.paper import Paper
+from saccade.ranges import Count, Natural, Positive
 
 PAPER = Paper(
     title="Stacked Hourglass Networks for Human Pose Estimation",
@@ -41,14 +42,14 @@ STRIDE = 4  # pixels a cell of a heat map
 class Config:
     """The network; defaults are hourglass2's, for the joints of MPII."""
 
-    classes: int = 1  # all objects are of one kind: the network finds joints, and no class
-    joints: int = 16  # K, of every object
+    classes: Count = 1  # all objects are of one kind: the network finds joints, and no class
+    joints: Count = 16  # K, of every object
     # joints of left and right, by their numbers, which trade places in the mirrored image of the flip test
-    pairs: tuple[tuple[int, int], ...] = ((0, 5), (1, 4), (2, 3), (10, 15), (11, 14), (12, 13))
-    stacks: int = 2  # hourglasses one behind the other
-    width: int = 256  # channels of all residual modules behind the stem
-    depth: int = 4  # halvings of each hourglass
-    sigma: float = 1.0  # of the targets, in cells of the heat map
+    pairs: tuple[tuple[Natural, Natural], ...] = ((0, 5), (1, 4), (2, 3), (10, 15), (11, 14), (12, 13))
+    stacks: Count = 2  # hourglasses one behind the other
+    width: Count = 256  # channels of all residual modules behind the stem
+    depth: Natural = 4  # halvings of each hourglass
+    sigma: Positive = 1.0  # of the targets, in cells of the heat map
     flip_test: bool = True  # answers are the mean over the image and its mirror image (section 3.2)
 
 

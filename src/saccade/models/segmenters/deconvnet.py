@@ -29,6 +29,7 @@ from saccade.losses.segmentation import balanced_weights, pixel_cross_entropy, s
 from saccade.models.backbones import create_trunk
 from saccade.models.paper import Paper
 from saccade.models.stage import Fit
+from saccade.ranges import Count, Natural, NonNegative
 
 PAPER = Paper(
     title="Learning Deconvolution Network for Semantic Segmentation",
@@ -44,17 +45,17 @@ CONTEXT = 1.2  # sides of the first stage's crops, of those of the thing's box (
 class Config:
     """The network and its loss; defaults are those of `deconvnet`."""
 
-    classes: int = 21
+    classes: Count = 21
     # The encoder, which must give the places of its maxima: a VGG. Its public weights fit (--weights imagenet).
     trunk: str = "vgg16_bn"
-    trunk_width: int | None = None  # `width` of the trunk, where it is not the usual one
-    trunk_depths: tuple[int, ...] | None = None  # `depths` of the trunk, and so of the decoder
+    trunk_width: Count | None = None  # `width` of the trunk, where it is not the usual one
+    trunk_depths: tuple[Natural, ...] | None = None  # `depths` of the trunk, and so of the decoder
     # frozen: batch norms of the trunk with fixed statistics, for few images a step; none: as the trunk is made
     trunk_norm: Literal["batch", "frozen"] | None = None
-    hidden: int = 4096  # channels of fc6 and fc7
-    window: int = 7  # side of fc6 in cells of 32 pixels: images smaller than that are continued
-    balance: float = 0.0  # power of the inverse class frequency in `adapt`'s class weights; 0 for none
-    class_weights: tuple[float, ...] | None = None  # one a class; `adapt` fills it
+    hidden: Count = 4096  # channels of fc6 and fc7
+    window: Count = 7  # side of fc6 in cells of 32 pixels: images smaller than that are continued
+    balance: NonNegative = 0.0  # power of the inverse class frequency in `adapt`'s class weights; 0 for none
+    class_weights: tuple[NonNegative, ...] | None = None  # one a class; `adapt` fills it
 
 
 VARIANTS: dict[str, Config] = {

@@ -33,6 +33,7 @@ from saccade.models.backbones import create_trunk, refuse_strides
 from saccade.models.backbones.resnet import dilate
 from saccade.models.paper import Paper
 from saccade.models.stage import Fit
+from saccade.ranges import Count, Natural, NonNegative, Positive, Share
 
 PAPER = Paper(
     title="Fully Convolutional Networks for Semantic Segmentation",
@@ -49,23 +50,23 @@ AUXILIARY = 0.5  # weight of the auxiliary loss of the dilated form (torchvision
 class Config:
     """The network and its loss; defaults are fcn32s's."""
 
-    classes: int = 21
+    classes: Count = 21
     form: Literal["skips", "dilated"] = "skips"  # the paper's, or torchvision's on a dilated residual network
     trunk: str = "vgg16"  # any classification network with maps at strides 8, 16 and 32, or VGG; dilated: a ResNet
-    trunk_width: float | None = None  # `width` of the trunk, where it is not the usual one
-    trunk_depths: tuple[int, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
+    trunk_width: Positive | None = None  # `width` of the trunk, where it is not the usual one
+    trunk_depths: tuple[Natural, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
     # frozen: batch norms of the trunk with fixed statistics, for few images a step; none: as the trunk is made
     trunk_norm: Literal["batch", "frozen"] | None = None
     finest: Literal[32, 16, 8] = 32  # skips: stride of the finest map whose scores count
-    hidden: int = 4096  # skips: channels of fc6 and fc7; dilated: a quarter of the last map's, whatever stands here
-    window: int = 7  # skips: side of fc6
-    dropout: float = 0.5  # on fc6 and fc7; dilated: 0.1, whatever stands here
+    hidden: Count = 4096  # skips: channels of fc6 and fc7; dilated: a quarter of the last map's, whatever stands here
+    window: Count = 7  # skips: side of fc6
+    dropout: Share = 0.5  # on fc6 and fc7; dilated: 0.1, whatever stands here
     # skips: pixels around the image, as in the release, in place of padding fc6; 0: every map lies over the image
     pad: Literal[0, 100] = 100
     auxiliary: bool = True  # dilated: a second answer from the third stage, in training alone
     pixels: Literal["sum", "mean"] = "mean"  # whether the loss is summed over the pixels (paper) or averaged
-    balance: float = 0.0  # power of the inverse class frequency in `adapt`'s class weights; 0 for none
-    class_weights: tuple[float, ...] | None = None  # one a class; `adapt` fills it
+    balance: NonNegative = 0.0  # power of the inverse class frequency in `adapt`'s class weights; 0 for none
+    class_weights: tuple[NonNegative, ...] | None = None  # one a class; `adapt` fills it
 
 
 _SMALL = Config(

@@ -34,6 +34,7 @@ from saccade.layers.normalize import Normalize, fill_padding
 from saccade.layers.upsampling import nearest
 from saccade.losses.segmentation import pixel_cross_entropy, stack_targets
 from saccade.models.paper import Paper
+from saccade.ranges import Count, NonNegative, Share
 
 _FARABET = Paper(
     title="Learning Hierarchical Features for Scene Labeling",
@@ -62,23 +63,23 @@ TO_YUV = ((0.299, 0.587, 0.114), (-0.147, -0.289, 0.436), (0.615, -0.515, -0.1))
 class Config:
     """The network; defaults are patch_multiscale's."""
 
-    classes: int = 21
+    classes: Count = 21
     by: Literal["crops", "convolution"] = "convolution"  # how answers are computed; training always cuts windows out
     # Each (channels, side of the convolution, side of the max-pool behind it)
-    stages: tuple[tuple[int, int, int], ...] = ((16, 7, 2), (64, 7, 2), (256, 7, 1))
-    cell: int = 1  # side of the map of a window behind them, all of which the next layer sees
-    hidden: tuple[int, ...] = (1024,)  # units between the features of all levels and the scores
-    scales: int = 3  # levels of the pyramid, each half the side of the last, all seen by the same network
-    passes: int = 1  # how often the network sees what it said itself; not with more than one scale
+    stages: tuple[tuple[Count, Count, Count], ...] = ((16, 7, 2), (64, 7, 2), (256, 7, 1))
+    cell: Count = 1  # side of the map of a window behind them, all of which the next layer sees
+    hidden: tuple[Count, ...] = (1024,)  # units between the features of all levels and the scores
+    scales: Count = 3  # levels of the pyramid, each half the side of the last, all seen by the same network
+    passes: Count = 1  # how often the network sees what it said itself; not with more than one scale
     # laplacian: the bands of a pyramid of Y, U and V, locally normalised; gaussian: colours made smaller
     pyramid: Literal["gaussian", "laplacian"] = "laplacian"
     activation: Literal["tanh", "relu"] = "tanh"
     batch_norm: bool = False
-    dropout: float = 0.0  # on hidden units
-    windows: int = 512  # windows a step in the loss, of all images together
+    dropout: Share = 0.0  # on hidden units
+    windows: Count = 512  # windows a step in the loss, of all images together
     # A pixel is drawn by (1 / frequency of its class in the images of the step) to this power: 1 as many of each class,
     # 0 as many as there are
-    balance: float = 1.0
+    balance: NonNegative = 1.0
 
 
 VARIANTS: dict[str, Config] = {

@@ -27,6 +27,7 @@ from saccade.layers.upsampling import bed_of_nails, bilinear, max_unpool, neares
 from saccade.losses.segmentation import median_frequency_weights, pixel_cross_entropy, stack_targets
 from saccade.models.backbones import create_trunk
 from saccade.models.paper import Paper
+from saccade.ranges import Count, Natural, NonNegative
 
 PAPER = Paper(
     title="SegNet: A Deep Convolutional Encoder-Decoder Architecture for Image Segmentation",
@@ -41,18 +42,19 @@ TASKS = ("segment",)
 class Config:
     """The network and its loss; defaults are those of `segnet`."""
 
-    classes: int = 11  # CamVid's
+    classes: Count = 11  # CamVid's
     # The encoder, which must give the places of its maxima: a VGG. Its public weights fit (--weights imagenet).
     trunk: str = "vgg16_bn"
-    trunk_width: int | None = None  # `width` of the trunk, where it is not the usual one
-    trunk_depths: tuple[int, ...] | None = None  # `depths` of the trunk, and so of the decoder
+    trunk_width: Count | None = None  # `width` of the trunk, where it is not the usual one
+    trunk_depths: tuple[Natural, ...] | None = None  # `depths` of the trunk, and so of the decoder
     # frozen: batch norms of the trunk with fixed statistics, for few images a step; none: as the trunk is made
     trunk_norm: Literal["batch", "frozen"] | None = None
     # How the decoder enlarges a map: unpool, by the indices of the pooling (the paper); transposed_3, transposed_4: a
     # transposed convolution of that side, a kernel for each channel, which is learnt
     upsampling: Literal["unpool", "nearest", "bed_of_nails", "bilinear", "transposed_3", "transposed_4"] = "unpool"
-    balance: float = 1.0  # power of (median frequency / frequency of the class) in `adapt`'s class weights; 0 for none
-    class_weights: tuple[float, ...] | None = None  # one a class; `adapt` fills it
+    # power of (median frequency / frequency of the class) in `adapt`'s class weights; 0 for none
+    balance: NonNegative = 1.0
+    class_weights: tuple[NonNegative, ...] | None = None  # one a class; `adapt` fills it
 
 
 VARIANTS: dict[str, Config] = {

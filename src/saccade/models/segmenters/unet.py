@@ -29,6 +29,7 @@ from saccade.losses.segmentation import (
 )
 from saccade.models.backbones import create_trunk, refuse_strides
 from saccade.models.paper import Paper
+from saccade.ranges import Count, Natural, NonNegative, Positive, Share
 
 PAPER = Paper(
     title="U-Net: Convolutional Networks for Biomedical Image Segmentation",
@@ -43,32 +44,32 @@ TASKS = ("segment",)
 class Config:
     """The network and its loss; defaults are those of `unet`."""
 
-    classes: int = 21
+    classes: Count = 21
     in_channels: Literal[1, 3] = 3  # 1: the network sees the mean of R, G and B
-    width: int = 16  # channels of the first level; twice as many at each further one (paper: 64)
-    levels: int = 4  # poolings
+    width: Count = 16  # channels of the first level; twice as many at each further one (paper: 64)
+    levels: Count = 4  # poolings
     padding: Literal["same", "valid"] = "same"
     batch_norm: bool = True
-    dropout: float = 0.0  # on the two coarsest maps (section 3.1, "at the end of the contracting path")
-    tile: int = 388  # valid: output side of a tile in prediction
+    dropout: Share = 0.0  # on the two coarsest maps (section 3.1, "at the end of the contracting path")
+    tile: Count = 388  # valid: output side of a tile in prediction
     # Any classification network that gives feature maps, in place of the contracting path; none: that of the paper.
     trunk: str | None = None
-    trunk_width: float | None = None  # `width` of the trunk, where it is not the usual one
-    trunk_depths: tuple[int, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
+    trunk_width: Positive | None = None  # `width` of the trunk, where it is not the usual one
+    trunk_depths: tuple[Natural, ...] | None = None  # `depths` of the trunk, where they are not the usual ones
     # frozen: batch norms of the trunk with fixed statistics, for few images a step; none: as the trunk is made
     trunk_norm: Literal["batch", "frozen"] | None = None
-    decoder_width: int = 16  # with a trunk: channels at stride s are decoder_width * min(s, 16)
-    head_stride: int = 1  # with a trunk: the finest level; the logits are enlarged from there, as `logits` says
+    decoder_width: Count = 16  # with a trunk: channels at stride s are decoder_width * min(s, 16)
+    head_stride: Count = 1  # with a trunk: the finest level; the logits are enlarged from there, as `logits` says
     # With head_stride over 1: bilinear, or subpixel: each pixel of a cell has scores of its own (Shi et al. 2016), with
     # which thin things can be drawn that are narrower than a cell
     logits: Literal["bilinear", "subpixel"] = "bilinear"
-    dice: float = 0.5  # weight of the Dice loss beside the cross-entropy
-    focal: float = 0.0  # power of 1 - p that quiets pixels which are right (Lin et al. 2017: 2); 0 for none
-    balance: float = 0.25  # power of the inverse class frequency in `adapt`'s class weights; 0 for none
-    class_weights: tuple[float, ...] | None = None  # one a class; `adapt` fills it
-    border: float = 0.0  # strength of the weight between touching things (paper: 10); 0 for none
-    mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # RGB in [0, 1]
-    std: tuple[float, ...] = (0.25, 0.25, 0.25)
+    dice: NonNegative = 0.5  # weight of the Dice loss beside the cross-entropy
+    focal: NonNegative = 0.0  # power of 1 - p that quiets pixels which are right (Lin et al. 2017: 2); 0 for none
+    balance: NonNegative = 0.25  # power of the inverse class frequency in `adapt`'s class weights; 0 for none
+    class_weights: tuple[NonNegative, ...] | None = None  # one a class; `adapt` fills it
+    border: NonNegative = 0.0  # strength of the weight between touching things (paper: 10); 0 for none
+    mean: tuple[Share, ...] = (0.5, 0.5, 0.5)  # RGB in [0, 1]
+    std: tuple[Positive, ...] = (0.25, 0.25, 0.25)
 
 
 VARIANTS: dict[str, Config] = {
