@@ -12,6 +12,7 @@ import pytest
 from safetensors.torch import save_file
 
 from saccade import checkpoint
+from saccade.training.run_folder import agreed_run_folder
 from saccade.training.state import STATE, write_config
 
 Shell = Callable[..., tuple[int, str, str]]  # the fixture `shell`
@@ -124,3 +125,22 @@ def test_pictures_of_a_report_do_not_go_through_a_link(run: Path, colours: Path,
     code, _, printed = shell("evaluate", run, colours, "--out", tmp_path / "out")
     assert (code, "plots: a symbolic link" in printed) == (4, True)
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_two_runs_that_begin_together_have_a_folder_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = (None, "resnet20", "photos", False, False)
+    with agreed_run_folder(*asked) as first, agreed_run_folder(*asked) as second:
+        assert (str(first), str(second)) == ("runs/resnet20-photos", "runs/resnet20-photos-2")
+        (second / "log.jsonl").touch()
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["resnet20-photos-2"]
+
+
+@pytest.mark.parametrize("file", ["cells/data.yaml", "cells/_annotations.coco.json", "other/cells.yaml"])
+def test_a_run_is_called_after_its_data_not_after_a_common_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with agreed_run_folder(None, "atss_small", file, False, False) as run:
+        assert run == Path("runs/atss_small-cells")
+    assert not (tmp_path / "runs").exists()

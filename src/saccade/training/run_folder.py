@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from saccade.data.formats import format_and_place
-from saccade.errors import ModelFileError, ResourceError, UsageError
-from saccade.machine.files import DISK_FULL, error_number
+from saccade.errors import ModelFileError, ResourceError, SaccadeError, UsageError
+from saccade.machine.files import DISK_FULL, disk_errors, error_number, make_folder
 from saccade.machine.processes import from_first, is_main_process
 from saccade.models.own_file import COPY, short_name
 from saccade.training.state import read_config
@@ -20,32 +20,46 @@ FILES = (
     COPY,
 )
 REPLACED = (*FILES, "state", "stages", "plots")
+COMMON = {"data", "dataset", "annotations", "labels"}  # names of files that say nothing of what is in them
 PLANNED = {"begun": False}  # in `config.json` while the proposals of a new run are computed
 
 
-def agreed_run_folder(out: str | Path | None, model: str, data: str | Path, resume: bool, overwrite: bool) -> Path:
-    """The folder of a run, chosen by the first process for all. Raises UsageError in all of them."""
-    answer: Path | UsageError = Path()
+@contextmanager
+def agreed_run_folder(
+    out: str | Path | None, model: str, data: str | Path, resume: bool, overwrite: bool
+) -> Iterator[Path]:
+    """The folder of a run, chosen by the first process for all. Where `out` is none it is a new one, made at once so
+    that of two runs that begin together each has its own, and gone at the end if nothing was written to it.
+
+    Raises:
+        UsageError: in all processes, as `run_folder`.
+        ResourceError: likewise, where it cannot be made.
+    """
+    answer: Path | SaccadeError = Path()
     if is_main_process():
         try:
             answer = run_folder(out, model, data, resume, overwrite)
-        except UsageError as error:
+        except SaccadeError as error:
             answer = error
     answer = from_first(answer)
-    if isinstance(answer, UsageError):
+    if isinstance(answer, SaccadeError):
         raise answer
-    return answer
+    try:
+        yield answer
+    finally:
+        if out is None and is_main_process():
+            with suppress(OSError):  # a folder that is not empty
+                answer.rmdir()
+                answer.parent.rmdir()
 
 
 def run_folder(out: str | Path | None, model: str, data: str | Path, resume: bool, overwrite: bool) -> Path:
-    """The folder of a run. Raises UsageError where it holds another run, none to go on with, or other files that a run
-    would replace."""
+    """The folder of a run; where `out` is none a new one, which is made. Raises UsageError where it holds another run,
+    none to go on with, or other files that a run would replace."""
     if out is None:
         if resume:
             raise UsageError("--resume needs --out, the folder of the run to go on with")
-        name = f"{short_name(model)}-{format_and_place(data)[1].resolve().stem}"
-        numbered = (Path("runs") / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000))
-        return next(path for path in numbered if not path.exists())
+        return _new_folder(f"{short_name(model)}-{_name_of(format_and_place(data)[1].resolve())}")
     path = Path(out)
     if path.exists() and not path.is_dir():
         raise UsageError(f"--out {path} is a file, not a folder")
@@ -61,6 +75,25 @@ def run_folder(out: str | Path | None, model: str, data: str | Path, resume: boo
     if has_run and not resume and not overwrite and not is_planned(path):
         raise UsageError(f"{path} holds a run already; add --resume to go on with it, or --overwrite to replace it")
     return path
+
+
+def _new_folder(name: str) -> Path:
+    """`runs/NAME`, or with the first number behind it that no folder has, made."""
+    make_folder(Path("runs"))
+    for number in range(1, 10_000):
+        path = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        with disk_errors(path):
+            try:
+                path.mkdir()
+            except FileExistsError:
+                continue
+        return path
+    raise UsageError(f"runs/{name} and 9,998 numbered ones are taken; name a folder with --out")
+
+
+def _name_of(data: Path) -> str:
+    """What data are called: a folder by its name, a file by its own, or where many are called so by its folder's."""
+    return data.parent.name if data.stem.strip("_").split(".")[0] in COMMON else data.stem
 
 
 def is_planned(run: Path) -> bool:

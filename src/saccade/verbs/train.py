@@ -99,14 +99,14 @@ def train(
     Raises:
         SaccadeError, Stopped: with what to do; where the loss is lost, or a signal came, also with what is saved.
     """
-    data, out, weights, config = at_home(data), at_home(out), at_home(weights), at_home(config)
+    data, out, weights = at_home(data), at_home(out), at_home(weights)
     sources = Sources(data, at_home(join), at_home(tree))
     model = known_model(model)
     join_processes(device)
-    run = agreed_run_folder(out, model, data, resume, overwrite)
-    stored = read_config(run) if resume else None
-    file = None if config is None else Path(config)
-    with ends_with_advice(what_to_do(model, data, run, resume)):
+    file = None if config is None else Path(at_home(config))
+    agreed = agreed_run_folder(out, model, data, resume, overwrite)
+    with agreed as run, ends_with_advice(what_to_do(model, data, run, resume)):
+        stored = read_config(run) if resume else None
         if weights is not None:  # what is wrong with them comes before slow work
             weights_path(model, weights, progress and is_main_process(), asked_trunk(model, file, settings, stored))
         plan_it = partial(make_plan, task=task) if stored is None else partial(resume_plan, stored=stored)
