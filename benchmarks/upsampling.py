@@ -30,7 +30,6 @@ from torch.nn import functional as F
 from saccade.data.formats import read
 from saccade.data.image import decode
 from saccade.inference.trained import open_run
-from saccade.models import create
 from saccade.plots.figures import new_figure, to_png
 from saccade.plots.palette import class_colour
 
@@ -65,7 +64,7 @@ def main() -> None:
                 continue
             network = open_run(folder).network
             torch.manual_seed(seed)
-            start = settled(create(MODEL, classes=network.config.classes, upsampling=way), photos)
+            start = settled(type(network)(network.config), photos)
             scores.append({name: found["metrics"][name]["value"] for name in ("mean_iou", "pixel_accuracy")})
             fresh.append(grid(start, photos))
             trained.append(grid(network, photos))

@@ -61,7 +61,7 @@ class Config:
 VARIANTS: dict[str, Config] = {
     "deconvnet": Config(),
     # Ours, for little data and CPUs.
-    "deconvnet_small": Config(trunk="vgg11_bn", trunk_width=32, hidden=256, window=3, balance=0.25),
+    "deconvnet_small": Config(trunk="vgg11_bn", trunk_width=16, hidden=256, window=3, balance=0.25),
 }
 SIZE = 224
 

@@ -59,7 +59,7 @@ class Config:
 
 VARIANTS: dict[str, Config] = {
     "segnet": Config(),
-    "segnet_small": Config(trunk="vgg11_bn", trunk_width=32, balance=0.25),  # for little data, on CPUs
+    "segnet_small": Config(trunk="vgg11_bn", trunk_width=16, balance=0.25),  # for little data, on CPUs
 }
 SIZE = 256
 
