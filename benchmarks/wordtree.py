@@ -203,9 +203,9 @@ def plot(runs: Sequence[Run]) -> bytes:
                     axes.bar(x + 0.4 * i - 0.2, statistics.fmean(found), 0.38, color=colour, label=head)
                     axes.plot([x + 0.4 * i - 0.2] * len(found), found, "k.", markersize=4)
         axes.set_xticks(range(len(sets)), sets)
-        axes.set_ylim(bottom=0)
         handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
         axes.legend(handles.values(), handles.keys(), fontsize=8, frameon=False)
+    axes.set_ylim(bottom=0)  # of all three, once nothing can move the upper end any more
     return to_png(figure)
 
 
