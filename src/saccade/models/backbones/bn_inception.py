@@ -25,7 +25,7 @@ from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective, classification_loss
 from saccade.models.paper import Paper
 from saccade.models.recipes import PHOTOGRAPHS
-from saccade.ranges import Count, Natural, Positive, Share
+from saccade.ranges import Count, Natural, NonNegative, Positive, Share
 
 PAPER = Paper(
     title="Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift",
@@ -46,7 +46,7 @@ class Config:
     bias: bool = True  # of the convolutions; without effect on what the network can say, as a norm follows
     width: Positive = 1.0  # factor on all channels, a multiple of 1/8
     dropout: Share = 0.0  # before the classifier; the paper leaves it out (section 4.2.1)
-    norm_eps: Positive = 1e-5
+    norm_eps: NonNegative = 1e-5
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
     mean: tuple[Share, ...] = IMAGENET_MEAN  # RGB in [0, 1]
     std: tuple[Positive, ...] = IMAGENET_STD

@@ -32,7 +32,7 @@ from saccade.losses.classification import (
     parts_of,
 )
 from saccade.models.paper import Paper
-from saccade.ranges import Count, NonNegative, Positive, Share
+from saccade.ranges import Natural, NonNegative, Positive, Share
 
 PAPER = Paper(
     title="Gradient-Based Learning Applied to Document Recognition",
@@ -47,7 +47,7 @@ TASKS = ("classify",)
 class Config:
     """The network; defaults are lenet5's."""
 
-    classes: Count = 10
+    classes: Natural = 10
     form: Literal["1998", "modern", "1990"] = "1998"
     # 1998: j of eq. 9, which the paper leaves open; a wrong class pushes only while its distance is not far above j
     rubbish: NonNegative = 10.0

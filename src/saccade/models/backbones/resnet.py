@@ -24,7 +24,7 @@ from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective, classification_loss
 from saccade.models.paper import Paper
 from saccade.models.recipes import PHOTOGRAPHS
-from saccade.ranges import Count, Natural, Positive, Share
+from saccade.ranges import Count, Natural, NonNegative, Positive, Share
 
 PAPER = Paper(
     title="Deep Residual Learning for Image Recognition",
@@ -49,7 +49,7 @@ class Config:
     # none: no shortcuts at all, the plain network.
     shortcut: Literal["A", "B", "C", "none"] = "B"
     norm: Literal["batch", "frozen"] = "batch"  # frozen: fixed statistics, for detectors
-    norm_eps: Positive = 1e-5
+    norm_eps: NonNegative = 1e-5
     # last stage at the stride of the one before, its later 3x3 spread by 2: every other pixel is the usual network's
     dilated: bool = False
     tail: bool = False  # of a trunk: its last stage (res5) is no map but `tail`, for regions of the map before

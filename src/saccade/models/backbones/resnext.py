@@ -26,7 +26,7 @@ from saccade.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from saccade.losses.classification import CROSS_ENTROPY, Objective, classification_loss
 from saccade.models.backbones import resnet
 from saccade.models.paper import Paper
-from saccade.ranges import Count, Natural, Positive, Share
+from saccade.ranges import Count, Natural, NonNegative, Positive, Share
 
 PAPER = Paper(
     title="Aggregated Residual Transformations for Deep Neural Networks",
@@ -49,7 +49,7 @@ class Config:
     width: Count = 64  # channels of the stem; stage i gives 4 * width * 2**i
     stem: Literal["imagenet", "cifar"] = "imagenet"  # 7x7/2 and max-pool, or 3x3
     norm: Literal["batch", "frozen"] = "batch"  # frozen: fixed statistics, for detectors
-    norm_eps: Positive = 1e-5
+    norm_eps: NonNegative = 1e-5
     tail: bool = False  # of a trunk: its last stage (res5) is no map but `tail`, for regions of the map before
     zero_init: bool = False  # last scale of each block starts at 0, so that blocks start as identity
     objective: Objective = CROSS_ENTROPY  # what labels are trained with
