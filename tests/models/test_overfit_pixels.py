@@ -36,8 +36,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "fcn16s_small": {"dropout": 0.0},
     "fcn8s_small": {"dropout": 0.0},
     "fcn_resnet50": {"trunk_width": 16, "trunk_depths": (1, 1, 1, 1), "lr": 0.003, "epochs": 300},
-    "deconvnet_small": {"epochs": 300},
-    "segnet_small": {"epochs": 450},
+    "deconvnet_small": {"epochs": 1100},
+    "segnet_small": {"epochs": 900},
     "unet": {},
     "unet_light": {},
 }
