@@ -22,18 +22,8 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # The order of the house, lowest first: a file may import what stands before its own part in this list, and its own
 # part. The longest name that a file's place starts with counts; what is loose at the top is the command line's.
 ORDER = (
-    *(
-        "errors",
-        "ranges",
-        "version",
-        "machine",
-        "checkpoint",
-        "config",
-        "ops",
-        "data/joints",
-        "data/types",
-        "tasks/table",
-    ),
+    *("errors", "ranges", "version", "machine", "checkpoint", "config", "ops"),
+    *("data/joints", "data/types", "tasks/table"),
     *(
         "data/dataset",
         "data",
@@ -62,8 +52,8 @@ NARROW: dict[str, set[str]] = {
     "layers": {"errors", "data/types", "ops", "losses"},
     "solvers/linear": {"errors", "tasks/table"},
     "models": {
-        *("errors", "ranges", "machine", "checkpoint", "config", "data/types", "ops", "layers", "losses"),
-        "solvers/linear",
+        *("errors", "ranges", "machine", "checkpoint", "config"),
+        *("data/types", "ops", "layers", "losses", "solvers/linear"),
     },
     "metrics": {"errors", "ops", "tasks/table", "data/joints", "data/types", "data/dataset", "data"},
     "identities": {"errors", "machine", "metrics"},

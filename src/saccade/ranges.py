@@ -34,5 +34,6 @@ NonNegative = Annotated[float, Range()]
 Positive = Annotated[float, Range(above=True)]
 """A size, or what is divided by."""
 Count = Annotated[int, Range(low=1)]
+"""How many, or how wide."""
 Natural = Annotated[int, Range()]
 """A count that may be 0: what it counts is left out."""

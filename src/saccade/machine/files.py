@@ -11,7 +11,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
@@ -112,6 +112,13 @@ def make_folder(path: Path) -> Path:
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def remove_empty(*folders: Path) -> None:
+    """Remove folders, the inner ones first, up to the first that holds something."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def results_folder(path: Path) -> Path:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from saccade.errors import UsageError
-from saccade.machine.files import disk_errors, make_folder, open_regular
+from saccade.machine.files import disk_errors, make_folder, open_regular, remove_empty
 from saccade.machine.processes import is_main_process
 
 NAME = "lock"
@@ -49,9 +49,7 @@ def lock(run: Path) -> Iterator[bool]:
                 path.unlink()
             file.close()
     finally:
-        with contextlib.suppress(OSError):  # a folder that is not empty
-            for folder in new:
-                folder.rmdir()  # where the run failed before it wrote anything
+        remove_empty(*new)  # where the run failed before it wrote anything
 
 
 def is_held(run: Path) -> bool:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from saccade.data.formats import format_and_place
 from saccade.errors import ModelFileError, ResourceError, SaccadeError, UsageError
-from saccade.machine.files import DISK_FULL, disk_errors, error_number, make_folder
+from saccade.machine.files import DISK_FULL, disk_errors, error_number, make_folder, remove_empty
 from saccade.machine.processes import from_first, is_main_process
 from saccade.models.own_file import COPY, short_name
 from saccade.training.state import read_config
@@ -48,9 +48,7 @@ def agreed_run_folder(
         yield answer
     finally:
         if out is None and is_main_process():
-            with suppress(OSError):  # a folder that is not empty
-                answer.rmdir()
-                answer.parent.rmdir()
+            remove_empty(answer, answer.parent)
 
 
 def run_folder(out: str | Path | None, model: str, data: str | Path, resume: bool, overwrite: bool) -> Path:
@@ -80,15 +78,15 @@ def run_folder(out: str | Path | None, model: str, data: str | Path, resume: boo
 def _new_folder(name: str) -> Path:
     """`runs/NAME`, or with the first number behind it that no folder has, made."""
     make_folder(Path("runs"))
-    for number in range(1, 10_000):
-        path = Path("runs") / (name if number == 1 else f"{name}-{number}")
-        with disk_errors(path):
+    path, number = Path("runs") / name, 1
+    with disk_errors(path):
+        while True:
             try:
                 path.mkdir()
+                return path
             except FileExistsError:
-                continue
-        return path
-    raise UsageError(f"runs/{name} and 9,998 numbered ones are taken; name a folder with --out")
+                number += 1
+                path = path.with_name(f"{name}-{number}")
 
 
 def _name_of(data: Path) -> str:
