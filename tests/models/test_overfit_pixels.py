@@ -27,10 +27,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "patch_small": {
         "stages": ((32, 5, 2), (64, 3, 2), (128, 3, 1)),
         "hidden": (256,),
-        "windows": 1024,
+        "windows": 512,
         "balance": 0.25,
         "lr": 0.004,
-        "epochs": 500,
+        "epochs": 300,
     },
     "fcn32s_small": {"dropout": 0.0},
     "fcn16s_small": {"dropout": 0.0},
