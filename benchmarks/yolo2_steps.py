@@ -91,6 +91,7 @@ def plot(titles: list[str], scores: list[float]) -> bytes:
     axes.barh(range(len(titles)), scores, color=colour)
     axes.set_yticks(range(len(titles)), titles)
     axes.invert_yaxis()
+    axes.margins(x=0.08)  # room for the number behind the longest bar
     for row, score in enumerate(scores):
         axes.text(score, row, f" {score:.3f}", va="center", fontsize=8)
     return to_png(figure)

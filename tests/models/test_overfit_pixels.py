@@ -22,7 +22,17 @@ from saccade.metrics.segmentation import class_iou, count_pixels
 
 IMAGES = 4
 # Nothing varies, and the weights that are asked are those of the last step.
-STILL: dict[str, Any] = {"flip": 0, "jitter": 0, "color": 0, "ema": 0, "workers": 0, "batch": IMAGES, "balance": 0}
+STILL: dict[str, Any] = {
+    "flip": 0,
+    "flip_vertical": 0,
+    "transpose": 0,
+    "jitter": 0,
+    "color": 0,
+    "ema": 0,
+    "workers": 0,
+    "batch": IMAGES,
+    "balance": 0,
+}
 SMALL: dict[str, dict[str, Any]] = {
     "patch_small": {
         "stages": ((32, 5, 2), (64, 3, 2), (128, 3, 1)),
@@ -30,7 +40,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "windows": 512,
         "balance": 0.25,
         "lr": 0.004,
-        "epochs": 300,
+        "epochs": 500,
     },
     "fcn32s_small": {"dropout": 0.0},
     "fcn16s_small": {"dropout": 0.0},
