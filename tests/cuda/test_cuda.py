@@ -79,12 +79,7 @@ def test_every_file_computes_the_same_in_half_precision_and_deterministically(pl
 
 
 @pytest.mark.parametrize(
-    "tasks",
-    [
-        ["classify", "rescaled", "tag", "localize", "segment"],
-        ["ssd", "mask_rcnn"],
-        pytest.param(["faster_rcnn"], marks=pytest.mark.slow),  # Mask R-CNN goes the same way, and further
-    ],
+    "tasks", [["classify", "rescaled", "tag", "localize", "segment"], ["ssd", "faster_rcnn", "mask_rcnn"]]
 )
 def test_training_gives_the_weights_of_the_cpu_and_hardly_makes_the_gpu_wait(
     tasks: list[str], play: Play, tmp_path: Path
